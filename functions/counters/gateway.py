@@ -1,0 +1,269 @@
+"""API Gateway's event to arguments; a result or an error to a response.
+
+The event is a REST API's proxy event, the response what such an API expects back:
+https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from typing import Any, NoReturn
+from urllib.parse import unquote, urlencode
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from counters import model
+from counters.model import Change, Counter, InvalidRequestError
+
+logger = Logger(service="tally")
+
+MAX_BODY = 64 * 1024  # characters; the largest good request is far below
+
+_BODY_METHODS = {"POST", "PUT"}
+
+# Headers that would change what a request means. Nothing honours them yet, and who sends one relies
+# on it, so they are refused rather than ignored.
+_REFUSED_HEADERS = ("idempotency-key", "if-match", "if-none-match")
+
+_PROBLEMS: dict[type[model.CounterError], tuple[HTTPStatus, str, str]] = {
+    model.InvalidRequestError: (HTTPStatus.BAD_REQUEST, "invalid-request", "Invalid request"),
+    model.BoundExceededError: (HTTPStatus.CONFLICT, "bound-exceeded", "Bound exceeded"),
+    model.ThrottledError: (HTTPStatus.SERVICE_UNAVAILABLE, "throttled", "Throttled"),
+    model.OutcomeUnknownError: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "outcome-unknown",
+        "Outcome unknown",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller asks for: the parameters and fields are those that the route knows."""
+
+    counter_id: str
+    query: Mapping[str, str]
+    body: Mapping[str, object]
+    actor: str
+    invocation_id: str
+
+    def change(self) -> Change:
+        """Return the change that this request makes, beginning now."""
+        # Not API Gateway's request id: a caller may choose that one.
+        return Change(self.actor, self.invocation_id, model.now())
+
+    def limit(self) -> int:
+        """Return the parameter `limit`: 1 to 1000, 100 if not given.
+
+        Raises:
+            InvalidRequestError: it is something else.
+        """
+        return self.integer("limit", 1, 1000) or 100
+
+    def integer(self, name: str, least: int, most: int) -> int | None:
+        """Return the parameter `name` as an integer from `least` to `most`; None if not given.
+
+        Raises:
+            InvalidRequestError: it is something else.
+        """
+        text = self.query.get(name)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
+            _invalid(name, f"must be an integer from {least} to {most}")
+        value = int(text)
+        if not least <= value <= most:
+            _invalid(name, f"must be an integer from {least} to {most}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What goes back: `body` becomes JSON."""
+
+    body: object
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+
+def endpoint(
+    *, query: Collection[str] = (), body: Collection[str] = ()
+) -> Callable[[Callable[[Request], Response]], Handler]:
+    """Make a Lambda handler of a function from a request to a response.
+
+    Args:
+        query: the parameters that the route knows; any other is refused.
+        body: the fields that the body may have; any other is refused.
+
+    Returns:
+        The decorator. Its handler answers every `CounterError`, and what nobody foresaw, as a
+        problem (RFC 9457), and writes one log line.
+    """
+
+    def decorate(function: Callable[[Request], Response]) -> Handler:
+        def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+            request_id = event["requestContext"]["requestId"]
+            try:
+                response = function(_request(event, context, query, body))
+            except model.CounterError as error:
+                response = _problem(error, request_id)
+            except Exception:
+                logger.exception("unforeseen")
+                response = _internal_error(request_id)
+            logger.info(
+                "%s %s %d",
+                event["httpMethod"],
+                event["resource"],
+                response.status,
+                extra={"request_id": request_id, "invocation_id": context.aws_request_id},
+            )
+            return {
+                "statusCode": int(response.status),
+                "headers": {
+                    "Content-Type": "application/json",
+                    "Cache-Control": "no-cache",
+                    **response.headers,
+                },
+                "body": json.dumps(response.body, separators=(",", ":")),
+            }
+
+        return handler
+
+    return decorate
+
+
+def counter_response(counter: Counter) -> Response:
+    """Return the answer that shows a counter."""
+    return Response(asdict(counter))
+
+
+def page_response(items: list[Any], following: Mapping[str, object] | None) -> Response:
+    """Return a page of a list.
+
+    Args:
+        items: what is on it.
+        following: the parameters that ask for the next page; None if there is none. Its link is
+            relative to the address of this page (RFC 3986, section 5.2): API Gateway does not tell
+            under which host and base path the caller knows it.
+    """
+    if following is None:
+        return Response(items)
+    return Response(items, headers={"Link": f'<?{urlencode(following)}>; rel="next"'})
+
+
+def _request(
+    event: dict[str, Any],
+    context: LambdaContext,
+    query: Collection[str],
+    body: Collection[str],
+) -> Request:
+    for name in event["headers"] or {}:
+        if name.lower() in _REFUSED_HEADERS:
+            _invalid(name, "this header is not supported")
+    path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
+    claims = event["requestContext"]["authorizer"]["claims"]
+    return Request(
+        # A REST API hands the path on as it came, percent-encoded.
+        model.counter_id(unquote(path["counter_id"])),
+        _query(event["multiValueQueryStringParameters"] or {}, query),
+        _body(event, body),
+        claims.get("sub") or claims["client_id"],
+        context.aws_request_id,
+    )
+
+
+def _query(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
+    for name, values in given.items():
+        if name not in known:
+            _invalid(name, "unknown parameter")
+        if len(values) > 1:
+            _invalid(name, "given more than once")
+    return {name: values[0] for name, values in given.items()}
+
+
+def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:
+    text = event["body"] or ""
+    if len(text) > MAX_BODY:
+        _invalid("body", f"longer than {MAX_BODY} characters")
+    if event["isBase64Encoded"]:
+        try:
+            text = base64.b64decode(text, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            _invalid("body", "must be UTF-8")
+    if not text:
+        return {}
+    if event["httpMethod"] not in _BODY_METHODS:
+        _invalid("body", "this request takes none")
+    try:
+        fields = json.loads(
+            text,
+            object_pairs_hook=_fields,
+            parse_constant=lambda name: _invalid("body", f"{name} is not JSON"),
+            # Longer digits cannot be in range, and int() refuses them past 4,300.
+            parse_int=lambda digits: int(digits[:20]),
+        )
+    except (json.JSONDecodeError, RecursionError) as error:
+        detail = f"body: must be JSON: {error}"
+        raise InvalidRequestError(detail) from error
+    if not isinstance(fields, dict):
+        _invalid("body", "must be a JSON object")
+    for name in fields:
+        if name not in known:
+            _invalid(name, "unknown field")
+    return fields
+
+
+def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for name, value in pairs:
+        if name in fields:
+            _invalid(name, "given more than once")
+        fields[name] = value
+    return fields
+
+
+def _invalid(name: str, why: str) -> NoReturn:
+    detail = f"{name[:128]}: {why}"
+    raise InvalidRequestError(detail)
+
+
+def _problem(error: model.CounterError, request_id: str) -> Response:
+    status, kind, title = _PROBLEMS[type(error)]
+    headers = {"Content-Type": "application/problem+json"}
+    if isinstance(error, model.ThrottledError):
+        headers["Retry-After"] = "1"
+    members = {"value": error.value} if isinstance(error, model.BoundExceededError) else {}
+    return Response(
+        {
+            "type": f"urn:tally:problem:{kind}",
+            "title": title,
+            "status": status,
+            "detail": str(error),
+            "instance": f"urn:uuid:{request_id}",
+            **members,
+        },
+        status,
+        headers,
+    )
+
+
+def _internal_error(request_id: str) -> Response:
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return Response(
+        {
+            "type": "urn:tally:problem:internal-error",
+            "title": "Internal error",
+            "status": status,
+            "detail": "This is a fault of the service; its log has it under the request id.",
+            "instance": f"urn:uuid:{request_id}",
+        },
+        status,
+        {"Content-Type": "application/problem+json"},
+    )

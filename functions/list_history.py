@@ -1,0 +1,17 @@
+"""GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
+
+from dataclasses import asdict
+
+from counters import history, model
+from counters.gateway import Request, Response, endpoint, page_response
+
+
+@endpoint(query=["limit", "order", "after"])
+def handler(request: Request) -> Response:
+    """Answer the changes by version, from behind the version `after`, the oldest first."""
+    limit = request.limit()
+    order = model.order(request.query.get("order", "asc"))
+    after = request.integer("after", 0, model.MAX_INTEGER)
+    entries, more = history.page(request.counter_id, order, after, limit)
+    following = {"limit": limit, "order": order, "after": entries[-1].version} if more else None
+    return page_response([asdict(entry) for entry in entries], following)

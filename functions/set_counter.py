@@ -1,0 +1,11 @@
+"""PUT /counter, PUT /counters/{counter_id}: set a counter to the body's `value`."""
+
+from counters import model, store
+from counters.gateway import Request, Response, counter_response, endpoint
+
+
+@endpoint(body=["value"])
+def handler(request: Request) -> Response:
+    """Answer the counter as this request left it."""
+    value = model.integer("value", request.body.get("value"))
+    return counter_response(store.set_value(request.counter_id, value, request.change()))
