@@ -1,0 +1,114 @@
+"""MiniStack with the two corrections that Tally's stream needs.
+
+Started by `local_stack.py`, which gives the settings in the environment. The corrections are to
+MiniStack's internals, so they hold for exactly one version of it.
+"""
+
+import importlib.metadata
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ministack import app
+from ministack.services import dynamodb, lambda_svc
+
+MINISTACK = "1.5.33"
+
+Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+
+def main() -> None:
+    """Run MiniStack until SIGTERM or SIGINT, or until whoever started it is gone.
+
+    Raises:
+        SystemExit: the installed MiniStack is not the version that is corrected here.
+
+    """
+    installed = importlib.metadata.version("ministack")
+    if installed != MINISTACK:
+        sys.exit(
+            f"scripts/emulator.py corrects MiniStack {MINISTACK}, but {installed} is installed"
+        )
+    lambda_svc._execute_function = redeliver_partial_failures(lambda_svc._execute_function)
+    keep_stream_records()
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    app.main()
+
+
+def redeliver_partial_failures(execute: Execute) -> Execute:
+    """Wrap MiniStack's `_execute_function`, so that a stream's partial failure is a failure.
+
+    MiniStack ignores the `batchItemFailures` of a DynamoDB stream, and goes on past records that
+    were not done. Here the whole batch is delivered again, which AWS, too, is free to do.
+
+    Args:
+        execute: takes a function's record and an event; returns `body`, `log` and, after a
+            failure, `error`.
+
+    Returns:
+        the same function, except for that one result.
+
+    """
+
+    def corrected(function: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+        result = execute(function, event)
+        match result:
+            case {"body": {"batchItemFailures": [_, *_] as failures}}:
+                if is_from_stream(event) and reports_failures(function):
+                    error = {"errorType": "BatchItemFailures", "errorMessage": str(failures)}
+                    return {**result, "error": True, "body": error}
+        return result
+
+    return corrected
+
+
+def is_from_stream(event: object) -> bool:
+    """Tell whether an event is a batch of DynamoDB stream records."""
+    match event:
+        case {"Records": [{"eventSource": "aws:dynamodb"}, *_]}:
+            return True
+    return False
+
+
+def reports_failures(function: dict[str, Any]) -> bool:
+    """Tell whether a function has a mapping with ReportBatchItemFailures, as AWS asks for."""
+    name = (function.get("config") or function)["FunctionName"]
+    return any(
+        mapping["FunctionName"] == name
+        and "ReportBatchItemFailures" in mapping.get("FunctionResponseTypes", [])
+        for _account, _region, mapping in lambda_svc._iter_all_esms()
+    )
+
+
+def keep_stream_records() -> None:
+    """Make the saved state hold the streams' records too.
+
+    MiniStack saves how far each function has read, but not what it reads: after a restart the
+    streams begin at 0 again, and as many new records as there were old ones are passed over.
+    """
+    streams = {"records": dynamodb._stream_records, "trimmed": dynamodb._stream_trimmed}
+    get_state, load_state = dynamodb.get_state, dynamodb.load_persisted_state
+
+    def get_state_with_streams() -> dict[str, Any]:
+        return {**get_state(), "streams": streams}
+
+    def load_state_with_streams(state: dict[str, Any]) -> None:
+        load_state(state)
+        for name, store in streams.items():
+            store.update(state["streams"][name])
+
+    dynamodb.get_state = get_state_with_streams
+    dynamodb.load_persisted_state = load_state_with_streams
+
+
+def stop_with_parent() -> None:
+    """Wait for the end of standard input, whose other end the parent holds; then stop."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,439 @@
+"""`template.yaml` on this machine: `local_stack.py run` and `local_stack.py token`.
+
+An emulator (MiniStack) runs the deployed functions in processes of its own; no Docker. Everything
+it writes is in one directory, and it listens on 127.0.0.1 only.
+"""
+
+import argparse
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = ROOT / ".local"
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+STACK_NAME = "tally-dev"
+START_SECONDS = 60
+STOP_SECONDS = 30
+LOG_LINES_SHOWN = 40
+
+# Neither a proxy nor the user's AWS settings may come between this machine and itself.
+LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+class LocalStackError(Exception):
+    """The local stack cannot be started or used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A running emulator, and the directory of everything it writes."""
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def endpoint_url(self) -> str:
+        """The endpoint of every AWS service."""
+        return f"http://{HOST}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack; the fields are those of `.local/stack.json`."""
+
+    url: str
+    token_url: str
+    client_id: str
+    client_secret: str
+    scopes: tuple[str, ...]
+    endpoint_url: str
+    region: str
+    outputs: dict[str, str]
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def local_stack(
+    directory: Path, port: int, stack_name: str = STACK_NAME, *, persist: bool = False
+) -> Iterator[Stack]:
+    """Start an emulator and deploy `template.yaml` to it; stop it at the end.
+
+    Args:
+        directory: takes the state, the build and the logs; used by one emulator at a time.
+        port: where to listen, on 127.0.0.1.
+        stack_name: the name of the CloudFormation stack.
+        persist: keep the state, and go on from the one that is there.
+
+    Yields:
+        the deployed stack.
+
+    Raises:
+        LocalStackError: the port or the directory is in use, or a step failed.
+
+    """
+    with run_emulator(directory, port, persist=persist) as emulator:
+        yield deploy(emulator, stack_name)
+
+
+@contextlib.contextmanager
+def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterator[Emulator]:
+    """Start an emulator with nothing deployed by us; stop it at the end.
+
+    Takes, yields and raises as `local_stack` does, except that it yields the emulator.
+    """
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    with _only_user_of(directory):
+        _check_port(port)
+        temporary = directory / "tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        with (directory / "emulator.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "scripts" / "emulator.py")],
+                cwd=directory,
+                env=_emulator_environment(directory, port, persist=persist),
+                stdin=subprocess.PIPE,  # its end tells the emulator that we are gone
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us only, and we stop it in order
+            )
+        emulator = Emulator(directory, port, process)
+        try:
+            _wait_until_ready(emulator)
+            yield emulator
+        finally:
+            _stop(process)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
+    """Build `template.yaml` and deploy it, as a new stack or as an update.
+
+    Raises:
+        LocalStackError: `sam` failed; the message has the end of its output.
+
+    """
+    build = emulator.directory / "build"
+    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    parameters = ["--parameter-overrides", f"Stage=dev PythonRuntime={runtime}"]
+    _sam(
+        emulator,
+        "build",
+        *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build)),
+        *("--cached", "--cache-dir", str(emulator.directory / "cache")),
+        *parameters,
+    )
+    _sam(
+        emulator,
+        "deploy",
+        *("--template-file", str(build / "template.yaml"), "--stack-name", stack_name),
+        *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
+        *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
+        # A first deployment that failed must not be in the way of the second.
+        *("--on-failure", "DELETE"),
+        *parameters,
+    )
+    return _describe(emulator, stack_name)
+
+
+def access_token(stack: Stack) -> str:
+    """Get an access token with all scopes, for the stack's app client.
+
+    Raises:
+        LocalStackError: nothing answers at the stack's token URL, or it refuses.
+
+    """
+    form = {"grant_type": "client_credentials", "scope": " ".join(stack.scopes)}
+    client = base64.b64encode(f"{stack.client_id}:{stack.client_secret}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 (our own http URL)
+        stack.token_url,
+        data=urllib.parse.urlencode(form).encode(),
+        headers={
+            "Authorization": f"Basic {client}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    )
+    try:
+        with LOCAL_ONLY.open(request, timeout=30) as response:
+            token: str = json.load(response)["access_token"]
+    except urllib.error.HTTPError as error:
+        refusal = error.read().decode(errors="replace")
+        message = f"no token from {stack.token_url}: {error.code} {refusal}"
+        raise LocalStackError(message) from error
+    except OSError as error:
+        message = f"nothing answers at {stack.token_url}: start the stack with `make run`"
+        raise LocalStackError(message) from error
+    return token
+
+
+def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
+    """Read what a running stack has written.
+
+    Raises:
+        LocalStackError: there is no such file: the stack is not running.
+
+    """
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        message = "the local stack is not running (or not ready yet): start it with `make run`"
+        raise LocalStackError(message) from error
+    return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
+
+
+@contextlib.contextmanager
+def _only_user_of(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock, which the system frees however this process ends."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another local stack is using {directory}: stop it first"
+            raise LocalStackError(message) from error
+        yield
+
+
+def _check_port(port: int) -> None:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        message = f"port {port} is in use: stop what listens there, or choose another PORT"
+        raise LocalStackError(message) from error
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without what could lead a child elsewhere."""
+    foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
+    environment = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+    # `sam build` looks for python3.X, which is beside the interpreter that runs us.
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    return environment | {
+        "PATH": path,
+        "NO_PROXY": f"{HOST},localhost",
+        "no_proxy": f"{HOST},localhost",
+    }
+
+
+def _emulator_environment(directory: Path, port: int, *, persist: bool) -> dict[str, str]:
+    return _environment() | {
+        "BIND_HOST": HOST,
+        "GATEWAY_PORT": str(port),
+        "PERSIST_STATE": str(int(persist)),
+        "STATE_DIR": str(directory / "state"),
+        "TMPDIR": str(directory / "tmp"),  # its pid file, and the functions' code
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        # At its start and its end MiniStack removes its containers, anyone's, from Docker.
+        "DOCKER_HOST": f"unix://{directory}/no-docker.sock",
+    }
+
+
+def _sam_environment(emulator: Emulator) -> dict[str, str]:
+    return (
+        _environment()
+        | CREDENTIALS
+        | {
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": emulator.endpoint_url,
+            "SAM_CLI_TELEMETRY": "0",
+        }
+    )
+
+
+def _wait_until_ready(emulator: Emulator) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and emulator.process.poll() is None:
+        with contextlib.suppress(OSError):
+            LOCAL_ONLY.open(f"{emulator.endpoint_url}/_ministack/ready", timeout=5).close()
+            return
+        time.sleep(0.1)
+    message = f"the emulator did not start:\n{_end_of(emulator.directory / 'emulator.log')}"
+    raise LocalStackError(message)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Let the emulator save its state and end; then end what is left of its process group."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write("The emulator did not stop in time: its state may not be saved.\n")
+    _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that was started in its own session, and its children."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _sam(emulator: Emulator, *arguments: str) -> None:
+    """Run `sam`, with its output in `sam-build.log` or `sam-deploy.log`.
+
+    Raises:
+        LocalStackError: it failed.
+
+    """
+    log_path = emulator.directory / f"sam-{arguments[0]}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("sam")), *arguments],
+            cwd=emulator.directory,
+            env=_sam_environment(emulator),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait()
+        finally:
+            _kill_group(process)
+    if status:
+        message = f"`sam {arguments[0]}` failed ({status}):\n{_end_of(log_path)}"
+        raise LocalStackError(message)
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+
+
+def _describe(emulator: Emulator, stack_name: str) -> Stack:
+    # Neither AWS_PROFILE nor the user's files are read.
+    bare = botocore.session.Session(
+        {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
+    )
+    session = boto3.Session(
+        botocore_session=bare,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=REGION,
+    )
+    config = Config(proxies={})
+    cloudformation = session.client(
+        "cloudformation", endpoint_url=emulator.endpoint_url, config=config
+    )
+    (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    cognito = session.client("cognito-idp", endpoint_url=emulator.endpoint_url, config=config)
+    client = cognito.describe_user_pool_client(
+        UserPoolId=outputs["UserPoolId"], ClientId=outputs["ClientId"]
+    )["UserPoolClient"]
+    # On AWS the API's id is the first label of its host name, and the stage its path.
+    api = urllib.parse.urlsplit(outputs["ApiUrl"])
+    api_id = api.netloc.partition(".")[0]
+    return Stack(
+        url=f"{emulator.endpoint_url}/_aws/execute-api/{api_id}{api.path}",
+        token_url=f"{emulator.endpoint_url}/oauth2/token",
+        client_id=client["ClientId"],
+        client_secret=client["ClientSecret"],
+        scopes=tuple(client["AllowedOAuthScopes"]),
+        endpoint_url=emulator.endpoint_url,
+        region=REGION,
+        outputs=outputs,
+    )
+
+
+def _run(port: int) -> None:
+    """Run the stack until Ctrl-C or SIGTERM."""
+    stack_file = LOCAL / "stack.json"
+    print(f"Starting Tally on port {port}: half a minute, the first time more.", flush=True)
+    with run_emulator(LOCAL, port, persist=True) as emulator:
+        stack_file.unlink(missing_ok=True)  # of a run that was killed
+        stack = deploy(emulator)
+        try:
+            _write_atomically(stack_file, json.dumps(asdict(stack), indent=2) + "\n")
+            print(_welcome(stack), flush=True)
+            emulator.process.wait()
+        finally:
+            stack_file.unlink(missing_ok=True)
+        message = f"the emulator ended by itself:\n{_end_of(LOCAL / 'emulator.log')}"
+        raise LocalStackError(message)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.touch(mode=0o600)  # it holds a secret
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def _welcome(stack: Stack) -> str:
+    return f"""
+Tally is at   {stack.url}
+For a token   make token
+Try           curl -X POST {stack.url}/counter -H "Authorization: $(make -s token)"
+Stop          Ctrl-C (counters, history and tokens are kept in .local/)
+"""
+
+
+class _Stopped(BaseException):
+    """Ctrl-C or SIGTERM came."""
+
+
+def _stop_once(_number: int, _frame: FrameType | None) -> None:
+    # A second Ctrl-C must not cut the saving of the state short.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise _Stopped
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `run [--port N]` or `token`; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run template.yaml here until Ctrl-C")
+    run.add_argument("--port", type=int, default=4566)
+    commands.add_parser("token", help="print an access token with all scopes")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "token":
+            print(access_token(read_stack()))
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _stop_once)
+            _run(options.port)
+    except _Stopped:
+        print("Stopped.")
+    except LocalStackError as error:
+        sys.stderr.write(f"local_stack.py: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
