@@ -10,7 +10,7 @@ def handler(request: Request) -> Response:
     prefix = model.prefix(request.query.get("prefix", ""))
     after = request.query.get("after", "")
     if after:
-        model.counter_id(after)
+        model.counter_id(after, "after")
     limit = request.limit()
     names, more = store.list_names(prefix, after, limit)
     following = {"prefix": prefix, "limit": limit, "after": names[-1]} if more else None

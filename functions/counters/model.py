@@ -76,14 +76,14 @@ class OutcomeUnknownError(CounterError):
     """The database's reply was lost: whether the change was applied is not known."""
 
 
-def counter_id(value: str) -> str:
-    """Return `value` if it is a counter's name.
+def counter_id(value: str, name: str = "counter_id") -> str:
+    """Return `value`, the parameter `name`, if it is a counter's name.
 
     Raises:
         InvalidRequestError: it is not.
     """
     if not _COUNTER_ID.fullmatch(value):
-        detail = f"counter_id: must match {_COUNTER_ID.pattern}"
+        detail = f"{name}: must match {_COUNTER_ID.pattern}"
         raise InvalidRequestError(detail)
     return value
 
