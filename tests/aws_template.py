@@ -1,0 +1,139 @@
+"""template.yaml as the tests read it: its tables and queues, its functions and their routes."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+ROOT = Path(__file__).parents[1]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms as what they stand for: `!Ref X` is `{"Ref": "X"}`."""
+
+
+def _long_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _long_form)
+
+TEMPLATE: dict[str, Any] = _Loader((ROOT / "template.yaml").read_text()).get_single_data()
+GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """An HTTP method and path that a function serves, and what a token needs for it."""
+
+    method: str
+    path: str
+    auth: Mapping[str, Any]
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """Return the parameters in a request's path; None if it is not of this route.
+
+        They stay percent-encoded, as API Gateway leaves them.
+        """
+        pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path)
+        match = re.fullmatch(pattern, path)
+        return None if match is None else match.groupdict()
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function: `environment` and `statements` are its own, without the globals."""
+
+    name: str
+    handler: str
+    timeout: int
+    environment: Mapping[str, Any]
+    statements: list[dict[str, Any]]
+    routes: list[Route]
+
+    @property
+    def module(self) -> str:
+        return self.handler.removesuffix(".handler")
+
+
+def resources(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of a type, each by its logical id."""
+    return {
+        name: resource
+        for name, resource in TEMPLATE["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def tables() -> dict[str, dict[str, Any]]:
+    """Return what CreateTable takes for each table, by its logical id.
+
+    What changes nothing that a caller sees (encryption, backups) is left out.
+    """
+    taken = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"}
+    arguments = {}
+    for name, table in resources("AWS::DynamoDB::Table").items():
+        properties = table["Properties"]
+        arguments[name] = {key: properties[key] for key in taken & properties.keys()}
+        if stream := properties.get("StreamSpecification"):
+            arguments[name]["StreamSpecification"] = {"StreamEnabled": True, **stream}
+    return arguments
+
+
+def queues() -> "dict[str, dict[QueueAttributeNameType, str]]":
+    """Return the attributes that CreateQueue takes for each queue, by its logical id."""
+    return {
+        name: {key: json.dumps(value) for key, value in queue["Properties"].items()}
+        for name, queue in resources("AWS::SQS::Queue").items()
+    }
+
+
+def functions() -> dict[str, Function]:
+    """Return the functions, each by its logical id."""
+    return {
+        name: _function(name, resource["Properties"])
+        for name, resource in resources("AWS::Serverless::Function").items()
+    }
+
+
+def parameter(name: str) -> str:
+    """Return the default of a parameter of the template."""
+    return str(TEMPLATE["Parameters"][name]["Default"])
+
+
+def _function(name: str, properties: Mapping[str, Any]) -> Function:
+    events = [event for event in properties["Events"].values() if event["Type"] == "Api"]
+    return Function(
+        name,
+        properties["Handler"],
+        properties.get("Timeout", GLOBALS["Timeout"]),
+        properties.get("Environment", {}).get("Variables", {}),
+        [
+            statement
+            for policy in properties.get("Policies", [])
+            for statement in policy["Statement"]
+        ],
+        [
+            Route(
+                event["Properties"]["Method"],
+                event["Properties"]["Path"],
+                event["Properties"].get("Auth", {}),
+            )
+            for event in events
+        ],
+    )

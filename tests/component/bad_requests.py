@@ -1,0 +1,258 @@
+"""Requests that are refused with 400, and the field that the answer must name."""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from counters.model import MAX_INTEGER, MIN_INTEGER
+
+
+class BadRequest(NamedTuple):
+    """A request, and the `field` with which the `detail` of its answer begins.
+
+    `carried` is False for one that HTTP clients or gateways change or refuse on its way.
+    """
+
+    id: str
+    method: str
+    path: str
+    field: str
+    query: str = ""
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    carried: bool = True
+
+
+LONG_ID = "a" * 129
+
+# What is no integer of ours, as JSON. Python's own parser would take some of them.
+NO_INTEGERS = {
+    "null": "null",
+    "true": "true",
+    "false": "false",
+    "string": '"1"',
+    "empty-string": '""',
+    "float": "1.5",
+    "whole-float": "1.0",
+    "exponent": "1e2",
+    "infinite-float": "1e400",
+    "negative-infinite-float": "-1e400",
+    "tiny-float": "1e-400",
+    "list": "[1]",
+    "object": '{"by": 1}',
+    "too-great": str(MAX_INTEGER + 1),
+    "too-small": str(MIN_INTEGER - 1),
+    "64-bit": str(2**63),
+    "5000-digits": "9" * 5000,
+    "5000-digits-below-0": "-" + "9" * 5000,
+}
+
+# What is no JSON object, whatever is in it.
+NO_OBJECTS = {
+    "nan": b'{"by": NaN}',
+    "infinity": b'{"by": Infinity}',
+    "negative-infinity": b'{"by": -Infinity}',
+    "text": b"one",
+    "form": b"by=1",
+    "xml": b"<by>1</by>",
+    "cut-off": b'{"by": 1',
+    "nothing-to-it": b'{"by": }',
+    "trailing-comma": b'{"by": 1,}',
+    "single-quotes": b"{'by': 1}",
+    "no-quotes": b"{by: 1}",
+    "comment": b'{"by": 1} // one',
+    "two-objects": b'{"by": 1} {"by": 1}',
+    "hexadecimal": b'{"by": 0x1}',
+    "leading-zero": b'{"by": 01}',
+    "plus": b'{"by": +1}',
+    "control-character": b'{"by\n": 1}',
+    "only-spaces": b"   ",
+    "array": b'[{"by": 1}]',
+    "number": b"1",
+    "string": b'"by"',
+    "null": b"null",
+    "true": b"true",
+    "byte-order-mark": b'\xef\xbb\xbf{"by": 1}',
+    "utf-16": '{"by": 1}'.encode("utf-16-le"),
+    "deep-arrays": b"[" * 30_000 + b"]" * 30_000,
+    "deep-objects": b'{"by":' * 10_000 + b"1" + b"}" * 10_000,
+    "deep-and-cut-off": b"[" * 60_000,
+    "huge": b'{"by": 1}' + b" " * 65_536,
+    "very-huge": b'{"by": "' + b"1" * 1_000_000 + b'"}',
+}
+
+# The same, but a gateway hands on bytes that are no text in ways of its own.
+NO_TEXT = {
+    "latin-1": b'{"\xe9": 1}',
+    "utf-16-with-mark": '{"by": 1}'.encode("utf-16"),
+    "gzip": gzip.compress(b'{"by": 1}', mtime=0),
+}
+
+# Each with the field that it is about.
+BAD_FIELDS = {
+    "unknown": ("amount", {"amount": 1}),
+    "unknown-beside-known": ("note", {"by": 1, "note": "x"}),
+    "wrong-case": ("By", {"By": 1}),
+    "counter-id": ("counter_id", {"counter_id": "orders"}),
+    "version": ("version", {"by": 1, "version": 1}),
+    "min": ("min", {"by": 1, "min": 0}),
+    "max": ("max", {"by": 1, "max": 10}),
+    "surrogate": ("\ud800", {"\ud800": 1}),
+    "nul": ("\0", {"\0": 1}),
+    "long": ("x" * 128, {"x" * 10_000: 1}),
+}
+
+DUPLICATES = {
+    "twice": b'{"by": 1, "by": 1}',
+    "twice-and-different": b'{"by": 1, "by": 2}',
+    "twice-by-escape": b'{"by": 1, "\\u0062y": 2}',
+    "twice-inside": b'{"by": {"by": 1, "by": 2}}',
+}
+
+# As they are in a path. A gateway that sees more in them than a name changes or refuses them.
+NO_IDS = {
+    "dash-first": "-a",
+    "underscore-first": "_a",
+    "colon-first": ":a",
+    "dot-first": ".a",
+    "space": "a%20b",
+    "plus": "a+b",
+    "at": "a@b",
+    "comma": "a,b",
+    "tilde": "a~b",
+    "trailing-newline": "a%0A",
+    "tab": "a%09b",
+    "accent": "caf%C3%A9",
+    "full-width": "%EF%BC%A1",
+    "arabic-digit": "%D9%A3",
+    "too-long": LONG_ID,
+    "much-too-long": "a" * 2000,
+}
+NO_IDS_NOT_CARRIED = {
+    "slash": "a%2Fb",
+    "backslash": "a%5Cb",
+    "dots": "%2E%2E",
+    "nul": "a%00",
+    "no-utf-8": "a%FF",
+    "encoded-twice": "a%252Fb",
+    "bare-percent": "a%",
+    "no-hexadecimal": "a%zz",
+    "question-mark": "a%3Fb",
+    "hash": "a%23b",
+}
+
+NO_LIMITS = {
+    "zero": "0",
+    "negative": "-1",
+    "too-great": "1001",
+    "huge": "9" * 5000,
+    "text": "ten",
+    "float": "1.5",
+    "exponent": "1e2",
+    "nan": "NaN",
+    "empty": "",
+    "space": "%201",
+    "plus": "%2B1",
+    "underscore": "1_0",
+    "hexadecimal": "0x10",
+    "arabic-digit": "%D9%A3",
+    "superscript": "%C2%B2",
+}
+
+BAD_QUERIES = [
+    ("counter-unknown", "GET", "/counter", "pretty", "pretty=1"),
+    ("counter-unknown-empty", "GET", "/counter", "pretty", "pretty="),
+    ("counter-version", "GET", "/counter", "version", "version=7"),
+    ("counter-at", "GET", "/counter", "at", "at=2026-11-22T10:00:00Z"),
+    ("counter-limit", "GET", "/counters/orders", "limit", "limit=1"),
+    ("by-in-query", "POST", "/counter", "by", "by=2"),
+    ("value-in-query", "PUT", "/counters/orders", "value", "value=2"),
+    ("wrong-case", "GET", "/counters", "Limit", "Limit=1"),
+    ("brackets", "GET", "/counters", "limit[]", "limit%5B%5D=1"),
+    ("limit-twice", "GET", "/counters", "limit", "limit=1&limit=2"),
+    ("prefix-twice", "GET", "/counters", "prefix", "prefix=a&prefix=a"),
+    ("counters-order", "GET", "/counters", "order", "order=asc"),
+    ("prefix-no-beginning", "GET", "/counters", "prefix", "prefix=-a"),
+    ("prefix-slash", "GET", "/counters", "prefix", "prefix=a%2F"),
+    ("prefix-newline", "GET", "/counters", "prefix", "prefix=a%0A"),
+    ("prefix-wildcard", "GET", "/counters", "prefix", "prefix=a*"),
+    ("prefix-too-long", "GET", "/counters", "prefix", f"prefix={LONG_ID}"),
+    ("after-no-name", "GET", "/counters", "after", "after=-x"),
+    ("after-space", "GET", "/counters", "after", "after=a%20b"),
+    ("after-too-long", "GET", "/counters", "after", f"after={LONG_ID}"),
+    ("history-prefix", "GET", "/counter/history", "prefix", "prefix=a"),
+    ("history-from", "GET", "/counter/history", "from", "from=2026-11-22T10:00:00Z"),
+    ("history-to", "GET", "/counters/orders/history", "to", "to=2026-11-22T10:00:00Z"),
+    ("order-upper-case", "GET", "/counter/history", "order", "order=ASC"),
+    ("order-word", "GET", "/counter/history", "order", "order=newest"),
+    ("order-empty", "GET", "/counter/history", "order", "order="),
+    ("order-twice", "GET", "/counter/history", "order", "order=asc&order=desc"),
+    ("after-negative", "GET", "/counter/history", "after", "after=-1"),
+    ("after-float", "GET", "/counter/history", "after", "after=1.0"),
+    ("after-text", "GET", "/counter/history", "after", "after=abc"),
+    ("after-empty", "GET", "/counter/history", "after", "after="),
+    ("after-too-great", "GET", "/counter/history", "after", f"after={MAX_INTEGER + 1}"),
+]
+
+BAD_HEADERS = [
+    ("POST", "Idempotency-Key", '"8e03978e-40d5-43dd-bc93-6894a57f9324"'),
+    ("POST", "idempotency-key", "k"),
+    ("PUT", "Idempotency-Key", "k"),
+    ("PUT", "If-Match", '"7"'),
+    ("PUT", "If-None-Match", "*"),
+    ("GET", "If-None-Match", '"7"'),
+    ("POST", "If-Match", "*"),
+]
+
+
+def _bodies() -> Iterator[BadRequest]:
+    for name, number in NO_INTEGERS.items():
+        by = f'{{"by": {number}}}'.encode()
+        value = f'{{"value": {number}}}'.encode()
+        yield BadRequest(f"by-{name}", "POST", "/counter", "by", body=by)
+        yield BadRequest(f"value-{name}", "PUT", "/counters/orders", "value", body=value)
+    yield BadRequest("by-zero", "POST", "/counters/orders", "by", body=b'{"by": 0}')
+    yield BadRequest("by-negative-zero", "POST", "/counter", "by", body=b'{"by": -0}')
+    yield BadRequest("value-missing", "PUT", "/counter", "value", body=b"{}")
+    yield BadRequest("no-body", "PUT", "/counter", "value")
+    for name, body in NO_OBJECTS.items():
+        yield BadRequest(f"body-{name}", "POST", "/counter", "body", body=body)
+    for name, body in NO_TEXT.items():
+        yield BadRequest(f"body-{name}", "PUT", "/counter", "body", body=body, carried=False)
+    for path in ("/counter", "/counters", "/counter/history"):
+        yield BadRequest(f"body-to-get{path}", "GET", path, "body", body=b"{}")
+    for name, (field, fields) in BAD_FIELDS.items():
+        body = json.dumps(fields).encode()
+        yield BadRequest(f"field-{name}", "POST", "/counter", field, body=body)
+    yield BadRequest("value-to-post", "POST", "/counter", "value", body=b'{"value": 1}')
+    yield BadRequest("by-to-put", "PUT", "/counter", "by", body=b'{"value": 1, "by": 1}')
+    for name, body in DUPLICATES.items():
+        yield BadRequest(f"field-{name}", "POST", "/counter", "by", body=body)
+
+
+def _ids() -> Iterator[BadRequest]:
+    for name, counter_id in NO_IDS.items():
+        yield BadRequest(f"id-{name}", "POST", f"/counters/{counter_id}", "counter_id")
+    for name, counter_id in NO_IDS_NOT_CARRIED.items():
+        path = f"/counters/{counter_id}"
+        yield BadRequest(f"id-{name}", "POST", path, "counter_id", carried=False)
+    path = f"/counters/{LONG_ID}"
+    yield BadRequest("id-to-put", "PUT", path, "counter_id", body=b'{"value": 1}')
+    yield BadRequest("id-to-get", "GET", path, "counter_id")
+    yield BadRequest("id-to-history", "GET", f"{path}/history", "counter_id")
+
+
+def _parameters() -> Iterator[BadRequest]:
+    for name, limit in NO_LIMITS.items():
+        query = f"limit={limit}"
+        yield BadRequest(f"limit-{name}", "GET", "/counters", "limit", query)
+        yield BadRequest(f"history-limit-{name}", "GET", "/counter/history", "limit", query)
+    for name, method, path, field, query in BAD_QUERIES:
+        yield BadRequest(f"query-{name}", method, path, field, query)
+    for method, header, value in BAD_HEADERS:
+        name = f"header-{method}-{header}"
+        yield BadRequest(name, method, "/counters/orders", header, headers={header: value})
+
+
+BAD_REQUESTS = [*_bodies(), *_ids(), *_parameters()]

@@ -1,0 +1,31 @@
+"""The stack in moto, fresh for each test."""
+
+import time
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from tests.stack import FACTORIES, Stack, running
+from tests.wire import Wire
+
+
+@pytest.fixture(scope="session")
+def session() -> boto3.Session:
+    """What botocore has read of AWS's APIs: reading it again for each test would take longest."""
+    return boto3.Session()
+
+
+@pytest.fixture
+def stack(session: boto3.Session) -> Iterator[Stack]:
+    with running(session) as stack:
+        yield stack
+
+
+@pytest.fixture
+def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Wire:  # noqa: ARG001  moto first
+    """The wire under the clients of the functions, which wait for nothing."""
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    wire = Wire()
+    for factory in FACTORIES:
+        wire.attach(factory())
+    return wire

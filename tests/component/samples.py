@@ -1,0 +1,80 @@
+"""The sample events of events/, and what must come of each."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.aws_template import ROOT
+from tests.proxy import reply
+from tests.stack import Stack
+
+EVENTS = ROOT / "events"
+
+Check = Callable[[Stack, Any], None]
+
+
+def load(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
+    return event
+
+
+def prepare(stack: Stack) -> None:
+    """Bring the stack to where the stream of record_history.json leaves it."""
+    records = load("record_history")["Records"]
+    for record in records:
+        stack.dynamodb.put_item(
+            TableName=stack.refs["CounterTable"], Item=record["dynamodb"]["NewImage"]
+        )
+    stack.record(records)
+
+
+def _get_counter(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert reply(result).status == 200
+    assert reply(result).body == {
+        "counter_id": "orders:eu",
+        "value": 100,
+        "version": 3,
+        "created_at": "2026-11-22T10:00:00.123Z",
+        "updated_at": "2026-11-22T10:00:03.789Z",
+    }
+
+
+def _increment_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
+    counter = reply(result).body
+    assert (counter["counter_id"], counter["value"], counter["version"]) == ("orders:eu", 105, 4)
+    assert stack.request("GET", "/counters/orders:eu").body == counter
+
+
+def _set_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
+    counter = reply(result).body
+    assert (counter["counter_id"], counter["value"], counter["version"]) == ("default", 7, 2)
+    assert stack.request("GET", "/counter").body == counter
+
+
+def _list_counters(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert reply(result).body == ["orders:eu"]
+
+
+def _list_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    (entry,) = reply(result).body
+    assert (entry["version"], entry["value"], entry["previous_value"]) == (2, 6, 1)
+    assert reply(result).headers["Link"] == '<?limit=1&order=desc&after=2>; rel="next"'
+
+
+def _record_history(stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert result == {"batchItemFailures": []}
+    entries = stack.request("GET", "/counters/orders:eu/history").body
+    assert [entry["value"] for entry in entries] == [1, 6, 100]
+    assert [entry["operation"] for entry in entries] == ["increment", "increment", "set"]
+    assert len(stack.items("HistoryTable")) == 4
+    assert stack.messages("HistoryDeadLetterQueue") == []
+
+
+CHECKS: dict[str, Check] = {
+    "get_counter": _get_counter,
+    "increment_counter": _increment_counter,
+    "set_counter": _set_counter,
+    "list_counters": _list_counters,
+    "list_history": _list_history,
+    "record_history": _record_history,
+}

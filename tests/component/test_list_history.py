@@ -1,0 +1,133 @@
+from typing import Any
+
+import pytest
+from tests.component.links import follow
+from tests.stack import CLIENT_ID, Stack
+from tests.wire import Wire, reply_lost
+
+VALUES = [1, 6, -4, 10, 11, 12, 13]
+
+
+@pytest.fixture
+def recorded(stack: Stack) -> Stack:
+    """The stack, with a counter "orders" that went through VALUES, and neighbours of it."""
+    stack.request("POST", "/counters/order")
+    for by in (1, 5, -10):
+        stack.request("POST", "/counters/orders", body={"by": by})
+    stack.request("PUT", "/counters/orders", body={"value": 10})
+    for _ in range(3):
+        stack.request("POST", "/counters/orders")
+    stack.request("POST", "/counters/orders2")
+    changes = stack.changes()
+    assert stack.record(changes) == len(changes)
+    return stack
+
+
+def values(entries: list[dict[str, Any]]) -> list[int]:
+    return [entry["value"] for entry in entries]
+
+
+def test_a_counter_that_was_never_written_has_no_history(stack: Stack) -> None:
+    reply = stack.request("GET", "/counter/history")
+
+    assert (reply.status, reply.body) == (200, [])
+    assert "Link" not in reply.headers
+
+
+def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
+    by = stack.request("POST", "/counter", body={"by": 5}).body
+    to = stack.request("PUT", "/counter", body={"value": -2}, claims={"client_id": "app"}).body
+    stack.record(stack.changes())
+
+    assert stack.request("GET", "/counter/history").body == [
+        {
+            "version": 1,
+            "value": 5,
+            "previous_value": 0,
+            "by": 5,
+            "operation": "increment",
+            "actor": CLIENT_ID,
+            "created_at": by["updated_at"],
+        },
+        {
+            "version": 2,
+            "value": -2,
+            "previous_value": 5,
+            "by": -7,
+            "operation": "set",
+            "actor": "app",
+            "created_at": to["updated_at"],
+        },
+    ]
+
+
+def test_the_oldest_change_comes_first_if_not_told_otherwise(recorded: Stack) -> None:
+    reply = recorded.request("GET", "/counters/orders/history")
+
+    assert values(reply.body) == VALUES
+    assert [entry["version"] for entry in reply.body] == list(range(1, 8))
+    assert recorded.request("GET", "/counters/orders/history", query="order=asc") == reply
+
+
+def test_desc_is_the_newest_first(recorded: Stack) -> None:
+    reply = recorded.request("GET", "/counters/orders/history", query="order=desc")
+
+    assert values(reply.body) == VALUES[::-1]
+
+
+def test_after_goes_on_behind_that_version_in_that_order(recorded: Stack) -> None:
+    expected = {
+        "after=0": VALUES,
+        "after=3": VALUES[3:],
+        "after=7": [],
+        "after=9007199254740991": [],
+        "order=desc&after=3": [6, 1],
+        "order=desc&after=1": [],
+        "order=desc&after=0": [],
+        "order=desc&after=100": VALUES[::-1],
+    }
+
+    given = {
+        query: values(recorded.request("GET", "/counters/orders/history", query=query).body)
+        for query in expected
+    }
+
+    assert given == expected
+
+
+@pytest.mark.parametrize(("order", "expected"), [("asc", VALUES), ("desc", VALUES[::-1])])
+def test_following_the_links_gives_each_change_once(
+    recorded: Stack, order: str, expected: list[int]
+) -> None:
+    for limit in (1, 2, 3, 6, 7, 1000):
+        query = f"order={order}&limit={limit}"
+
+        pages = list(follow(recorded, "/counters/orders/history", query))
+
+        assert [value for page in pages for value in values(page)] == expected
+        assert all(len(page) == limit for page in pages[:-1])
+        assert pages[-1], "the last page is not empty: a link promises more"
+
+
+def test_a_page_holds_100_changes_if_not_told_otherwise(stack: Stack) -> None:
+    for _ in range(101):
+        stack.request("POST", "/counter")
+    stack.record(stack.changes())
+
+    pages = list(follow(stack, "/counter/history", ""))
+
+    assert [len(page) for page in pages] == [100, 1]
+
+
+def test_a_page_is_one_request(recorded: Stack, wire: Wire) -> None:
+    recorded.request("GET", "/counters/orders/history", query="limit=2&after=1")
+
+    assert wire.operations() == ["Query"]
+
+
+def test_a_database_that_does_not_answer_is_throttled(stack: Stack, wire: Wire) -> None:
+    wire.fail("Query", [reply_lost] * 10)
+
+    reply = stack.request("GET", "/counter/history")
+
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "1")

@@ -1,0 +1,242 @@
+"""The template and the code say the same."""
+
+import importlib
+import json
+import re
+from typing import Any
+
+import pytest
+from tests import aws_template, call_graph
+from tests.aws_template import GLOBALS, ROOT, TEMPLATE, Function
+
+from counters import clients
+
+FUNCTIONS = aws_template.functions()
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+# The HTTP contract.
+SCOPES = {
+    ("GET", "/counter"): "counters/read",
+    ("POST", "/counter"): "counters/increment",
+    ("PUT", "/counter"): "counters/set",
+    ("GET", "/counter/history"): "counters/read",
+    ("GET", "/counters"): "counters/read",
+    ("GET", "/counters/{counter_id}"): "counters/read",
+    ("POST", "/counters/{counter_id}"): "counters/increment",
+    ("PUT", "/counters/{counter_id}"): "counters/set",
+    ("GET", "/counters/{counter_id}/history"): "counters/read",
+}
+PROBLEMS = {
+    "invalid-request": {400},
+    "unauthorized": {401},
+    "forbidden": {403},
+    "not-found": {404},
+    "throttled": {429, 503},
+    "outcome-unknown": {503},
+}
+
+# Methods that IAM knows under another name than the API does.
+ACTIONS = {"sqs:SendMessageBatch": "sqs:SendMessage"}
+
+API_GATEWAY_SECONDS = 29
+
+
+def test_there_is_a_function_for_each_handler_and_a_handler_for_each_function() -> None:
+    modules = {path.stem for path in (ROOT / "functions").glob("*.py")}
+
+    assert {function.module for function in FUNCTIONS.values()} == modules
+    for function in FUNCTIONS.values():
+        assert function.handler == f"{function.module}.handler"
+        assert callable(importlib.import_module(function.module).handler)
+
+
+@every_function
+def test_a_function_is_named_after_its_handler(function: Function) -> None:
+    assert function.name == function.module.title().replace("_", "")
+
+
+@every_function
+def test_the_environment_is_what_the_code_uses(function: Function) -> None:
+    assert set(function.environment) == call_graph.uses(function.module).environment
+
+
+def test_what_every_function_is_given_is_for_powertools() -> None:
+    assert set(GLOBALS["Environment"]["Variables"]) == {"POWERTOOLS_LOG_LEVEL"}
+
+
+@every_function
+@pytest.mark.usefixtures("stack")
+def test_the_role_may_do_what_the_code_does(function: Function) -> None:
+    used = {action(*call) for call in call_graph.uses(function.module).calls}
+
+    assert {act for statement in function.statements for act in actions(statement)} == used
+
+
+def action(factory: str, method: str) -> str:
+    """Return the IAM action of an AWS call."""
+    meta = getattr(clients, factory)().meta
+    name = f"{meta.service_model.signing_name}:{meta.method_to_api_mapping[method]}"
+    return ACTIONS.get(name, name)
+
+
+def actions(statement: dict[str, Any]) -> list[str]:
+    given = statement["Action"]
+    return given if isinstance(given, list) else [given]
+
+
+@every_function
+def test_the_role_may_do_it_to_what_the_environment_names_and_to_nothing_else(
+    function: Function,
+) -> None:
+    named = {value["Ref"] for value in function.environment.values()}
+    services = {"AWS::DynamoDB::Table": "dynamodb", "AWS::SQS::Queue": "sqs"}
+
+    permitted = set()
+    for statement in function.statements:
+        assert statement.keys() == {"Effect", "Action", "Resource"}
+        assert statement["Effect"] == "Allow"
+        logical_id = owner(statement["Resource"])
+        permitted.add(logical_id)
+        service = services[TEMPLATE["Resources"][logical_id]["Type"]]
+        assert {act.partition(":")[0] for act in actions(statement)} == {service}
+    assert permitted == named
+
+
+def owner(resource: dict[str, Any]) -> str:
+    """Return the logical id of the table or queue that a statement is about."""
+    match resource:
+        case {"Fn::GetAtt": str() as attribute}:
+            found = re.fullmatch(r"(\w+)\.Arn", attribute)
+        case {"Fn::Sub": str() as text}:
+            found = re.fullmatch(r"\${(\w+)\.Arn}/index/(\w+)", text)
+            assert found, text
+            table = TEMPLATE["Resources"][found[1]]["Properties"]
+            assert found[2] in {index["IndexName"] for index in table["GlobalSecondaryIndexes"]}
+        case _:
+            found = None
+    assert found, f"{resource} is not one table or queue"
+    return found[1]
+
+
+def test_every_route_has_an_authorizer_and_the_scope_of_the_contract() -> None:
+    api = TEMPLATE["Resources"]["Api"]["Properties"]
+    given = {}
+    for function in FUNCTIONS.values():
+        for route in function.routes:
+            assert route.auth["Authorizer"] in api["Auth"]["Authorizers"]
+            (scope,) = route.auth["AuthorizationScopes"]
+            given[route.method, route.path] = scope
+
+    assert given == SCOPES
+    assert api["Auth"]["DefaultAuthorizer"] in api["Auth"]["Authorizers"]
+
+
+def test_a_client_can_ask_for_every_scope_and_no_other() -> None:
+    (server,) = aws_template.resources("AWS::Cognito::UserPoolResourceServer").values()
+    (client,) = aws_template.resources("AWS::Cognito::UserPoolClient").values()
+    identifier = server["Properties"]["Identifier"]
+
+    offered = {f"{identifier}/{scope['ScopeName']}" for scope in server["Properties"]["Scopes"]}
+
+    assert offered == set(SCOPES.values())
+    assert set(client["Properties"]["AllowedOAuthScopes"]) == offered
+    assert client["Properties"]["AllowedOAuthFlows"] == ["client_credentials"]
+
+
+def test_nobody_signs_himself_up() -> None:
+    (pool,) = aws_template.resources("AWS::Cognito::UserPool").values()
+
+    assert pool["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
+
+
+@pytest.mark.parametrize("api", aws_template.resources("AWS::Serverless::Api").values())
+def test_the_gateways_own_errors_are_problems_too(api: dict[str, Any]) -> None:
+    for response in api["Properties"]["GatewayResponses"].values():
+        status = response["StatusCode"]
+        headers = response["ResponseParameters"]["Headers"]
+        template = response["ResponseTemplates"]["application/json"]
+        # `messageString` comes with its quotes.
+        problem = json.loads(template.replace("$context.error.messageString", '"why"'))
+
+        assert headers["Content-Type"] == "'application/problem+json'"
+        assert problem.keys() == {"type", "title", "status", "detail", "instance"}
+        assert problem["status"] == status
+        assert problem["instance"] == "urn:uuid:$context.requestId"
+        kind = problem["type"].removeprefix("urn:tally:problem:")
+        assert status in PROBLEMS[kind]
+        assert ("Retry-After" in headers) == (kind == "throttled")
+
+
+def test_nothing_has_a_name_of_its_own_so_that_two_stacks_fit_into_one_account() -> None:
+    # A stage is its API's, and a resource server is its user pool's.
+    allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
+
+    names = {
+        (logical_id, key)
+        for logical_id, resource in TEMPLATE["Resources"].items()
+        for key in resource.get("Properties", {})
+        if key.endswith("Name")
+    }
+
+    assert names <= allowed
+
+
+@pytest.mark.parametrize("table", aws_template.tables())
+def test_a_table_outlives_its_stack_and_can_be_put_back(table: str) -> None:
+    resource = TEMPLATE["Resources"][table]
+    properties = resource["Properties"]
+
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+    assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+    assert properties["SSESpecification"]["SSEEnabled"] is True
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+
+
+@every_function
+def test_a_function_logs_to_a_group_of_its_own_that_forgets(function: Function) -> None:
+    properties = TEMPLATE["Resources"][function.name]["Properties"]
+    group = properties["LoggingConfig"]["LogGroup"]["Ref"]
+
+    assert group == f"{function.name}LogGroup"
+    assert TEMPLATE["Resources"][group]["Properties"]["RetentionInDays"]
+
+
+@every_function
+@pytest.mark.usefixtures("stack")
+def test_a_function_outlasts_its_database_calls_and_its_caller_outlasts_the_function(
+    function: Function,
+) -> None:
+    for factory, _ in call_graph.uses(function.module).calls:
+        config: Any = getattr(clients, factory)().meta.config  # the stubs show no settings
+        seconds = config.connect_timeout + config.read_timeout
+        assert config.retries["total_max_attempts"] * seconds < function.timeout
+
+    if function.routes:
+        assert function.timeout < API_GATEWAY_SECONDS
+
+
+def streams() -> list[dict[str, Any]]:
+    return [
+        event["Properties"]
+        for function in aws_template.resources("AWS::Serverless::Function").values()
+        for event in function["Properties"]["Events"].values()
+        if event["Type"] == "DynamoDB"
+    ]
+
+
+@pytest.mark.parametrize("stream", streams())
+def test_a_stream_gives_up_nothing_and_goes_on_where_a_batch_failed(
+    stream: dict[str, Any],
+) -> None:
+    assert stream["StartingPosition"] == "TRIM_HORIZON"
+    assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert stream["MaximumRetryAttempts"] == stream["MaximumRecordAgeInSeconds"] == -1
+    table = stream["Stream"]["Fn::GetAtt"].removesuffix(".StreamArn")
+    specification = TEMPLATE["Resources"][table]["Properties"]["StreamSpecification"]
+    assert specification["StreamViewType"] == "NEW_AND_OLD_IMAGES"
+
+
+@pytest.mark.parametrize("queue", aws_template.queues().values(), ids=aws_template.queues())
+def test_a_queue_is_encrypted_and_keeps_what_it_can(queue: dict[str, str]) -> None:
+    assert queue["SqsManagedSseEnabled"] == "true"
+    assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)

@@ -1,0 +1,71 @@
+"""What API Gateway hands to a function, and what it gets back."""
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+from tests.aws_template import Route
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Lambda tells a handler about its invocation: each one has an id of its own."""
+
+    function_name: str
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A function's answer to API Gateway."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+def proxy_event(  # noqa: PLR0913, PLR0917
+    route: Route,
+    path: str,
+    parameters: Mapping[str, str],
+    query: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    claims: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the event that a REST API makes of a request."""
+    try:
+        text, is_base64 = body.decode(), False
+    except UnicodeDecodeError:
+        text, is_base64 = base64.b64encode(body).decode(), True
+    values = parse_qs(query, keep_blank_values=True)
+    return {
+        "resource": route.path,
+        "path": path,
+        "httpMethod": route.method,
+        "headers": dict(headers) or None,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()} or None,
+        "queryStringParameters": {name: given[-1] for name, given in values.items()} or None,
+        "multiValueQueryStringParameters": values or None,
+        "pathParameters": parameters or None,
+        "stageVariables": None,
+        "requestContext": {
+            "authorizer": {"claims": dict(claims)},
+            "resourcePath": route.path,
+            "httpMethod": route.method,
+            "path": f"/v1{path}",
+            "stage": "v1",
+            "requestId": str(uuid.uuid4()),
+        },
+        "body": text or None,
+        "isBase64Encoded": is_base64,
+    }
+
+
+def reply(response: Mapping[str, Any]) -> Reply:
+    """Return a function's answer with its body read."""
+    return Reply(response["statusCode"], response["headers"], json.loads(response["body"]))

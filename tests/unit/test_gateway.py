@@ -1,0 +1,230 @@
+"""The rules of a request, through a route that answers what it was given."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.aws_template import Route
+from tests.proxy import Context, Reply, proxy_event, reply
+
+from counters import model
+from counters.gateway import MAX_BODY, Handler, Request, Response, endpoint, page_response
+from counters.model import MAX_INTEGER, MIN_INTEGER
+
+POST = Route("POST", "/counters/{counter_id}", {})
+CLAIMS = {"sub": "ann", "client_id": "app"}
+
+integers = st.integers(MIN_INTEGER, MAX_INTEGER)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("by"), inner),
+)
+
+
+@endpoint(query=["limit", "after"], body=["by"])
+def echo(request: Request) -> Response:
+    return Response({**asdict(request), "limit": request.limit()})
+
+
+@endpoint()
+def broken(_request: Request) -> Response:
+    detail = "the password is 1234"
+    raise RuntimeError(detail)
+
+
+def event(
+    *,
+    counter_id: str = "orders",
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+) -> dict[str, Any]:
+    path, parameters = f"/counters/{counter_id}", {"counter_id": counter_id}
+    return proxy_event(POST, path, parameters, query, headers or {}, body, CLAIMS)
+
+
+def answer(request: dict[str, Any], handler: Handler = echo) -> Reply:
+    return reply(handler(request, Context("Echo")))  # type: ignore[arg-type]  # all that is used
+
+
+def is_json(value: object) -> bool:
+    """Return whether JSON can carry the value: Python's own writes NaN and Infinity as well."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def assert_taken_or_refused(got: Reply) -> None:
+    if got.status != 200:
+        assert got.status == 400
+        assert got.headers["Content-Type"] == "application/problem+json"
+        assert ": " in got.body["detail"]
+
+
+@given(integers)
+def test_an_integer_in_range_arrives_as_it_was_sent(by: int) -> None:
+    assert answer(event(body=json.dumps({"by": by}).encode())).body["body"] == {"by": by}
+
+
+@given(st.integers())
+def test_an_integer_is_in_range_here_if_it_is_there(by: int) -> None:
+    got = answer(event(body=b'{"by": %d}' % by)).body["body"]["by"]
+
+    assert (MIN_INTEGER <= got <= MAX_INTEGER) == (MIN_INTEGER <= by <= MAX_INTEGER)
+
+
+@given(json_values)
+def test_any_json_is_taken_or_refused(value: object) -> None:
+    got = answer(event(body=json.dumps(value).encode()))
+
+    assert_taken_or_refused(got)
+    known = isinstance(value, dict) and value.keys() <= {"by"}
+    assert (got.status == 200) == (known and is_json(value))
+
+
+@given(st.text() | st.binary())
+def test_any_body_is_taken_or_refused(body: str | bytes) -> None:
+    assert_taken_or_refused(answer(event(body=body if isinstance(body, bytes) else body.encode())))
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_any_body_that_claims_to_be_base64_is_taken_or_refused(body: str) -> None:
+    assert_taken_or_refused(answer({**event(), "body": body, "isBase64Encoded": True}))
+
+
+def test_a_body_in_base64_is_the_body_without() -> None:
+    body = base64.b64encode(b'{"by": 7}').decode()
+
+    assert answer({**event(), "body": body, "isBase64Encoded": True}).body["body"] == {"by": 7}
+
+
+def test_a_body_as_long_as_allowed_is_taken() -> None:
+    assert answer(event(body=b'{"by": 1}'.ljust(MAX_BODY))).status == 200
+    assert answer(event(body=b'{"by": 1}'.ljust(MAX_BODY + 1))).status == 400
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", fullmatch=True))
+def test_a_name_arrives_however_it_is_encoded(counter_id: str) -> None:
+    encoded = "".join(f"%{ord(character):02X}" for character in counter_id)
+
+    for path in (counter_id, quote(counter_id, safe=""), encoded, encoded.lower()):
+        assert answer(event(counter_id=path)).body["counter_id"] == counter_id
+
+
+@given(st.text(min_size=1))
+def test_any_name_is_taken_or_refused(text: str) -> None:
+    assert_taken_or_refused(answer(event(counter_id=text)))
+    assert_taken_or_refused(answer(event(counter_id=quote(text, safe="", errors="replace"))))
+
+
+@given(st.dictionaries(st.text() | st.sampled_from(["limit", "after"]), st.lists(st.text())))
+def test_any_query_is_taken_or_refused(query: dict[str, list[str]]) -> None:
+    given_values = {name: values for name, values in query.items() if values}
+
+    got = answer({**event(), "multiValueQueryStringParameters": given_values or None})
+
+    assert_taken_or_refused(got)
+    if got.status == 200:
+        assert given_values.keys() <= {"limit", "after"}
+        assert all(len(values) == 1 for values in given_values.values())
+
+
+@given(st.integers(1, 1000))
+def test_a_limit_in_range_is_taken(limit: int) -> None:
+    assert answer(event(query=f"limit={limit}")).body["limit"] == limit
+
+
+@given(st.integers(max_value=0) | st.integers(min_value=1001))
+def test_a_limit_out_of_range_is_refused(limit: int) -> None:
+    got = answer(event(query=f"limit={limit}"))
+
+    assert got.status == 400
+    assert got.body["detail"].startswith("limit: ")
+
+
+def test_the_limit_is_100_if_not_given() -> None:
+    assert answer(event()).body["limit"] == 100
+
+
+@given(st.sampled_from(["idempotency-key", "if-match", "if-none-match"]), st.lists(st.booleans()))
+def test_a_header_that_is_not_honoured_is_refused_in_any_case(name: str, upper: list[bool]) -> None:
+    cases = [*upper, *[False] * len(name)]
+    written = "".join(c.upper() if up else c for c, up in zip(name, cases, strict=False))
+
+    got = answer(event(headers={written: "x"}))
+
+    assert got.status == 400
+    assert got.body["detail"].startswith(f"{written}: ")
+
+
+def test_other_headers_are_of_no_account() -> None:
+    assert answer(event(headers={"Accept": "text/html", "X-Idempotency-Key": "k"})).status == 200
+
+
+def test_a_request_without_headers_is_taken() -> None:
+    assert answer({**event(), "headers": None}).status == 200
+
+
+def test_the_actor_is_the_subject_of_the_token() -> None:
+    assert answer(event()).body["actor"] == "ann"
+
+
+def test_two_invocations_are_told_apart_though_the_request_id_is_the_same() -> None:
+    request = event()
+
+    assert answer(request).body["invocation_id"] != answer(request).body["invocation_id"]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["limit", "after", "prefix"]), st.text() | st.integers(), min_size=1
+    )
+)
+def test_a_link_holds_the_parameters_of_the_next_page(following: dict[str, object]) -> None:
+    page = "https://tally.example/v1/counters?limit=1"
+    link = page_response([], following).headers["Link"]
+
+    address = urljoin(page, link.removesuffix('>; rel="next"').removeprefix("<"))
+
+    assert address.startswith("https://tally.example/v1/counters?")
+    assert parse_qs(urlsplit(address).query, keep_blank_values=True) == {
+        name: [str(value)] for name, value in following.items()
+    }
+
+
+def test_the_last_page_has_no_link() -> None:
+    assert "Link" not in page_response([1], None).headers
+
+
+def test_what_nobody_foresaw_is_a_problem_that_does_not_say_what_it_was() -> None:
+    request = event()
+
+    got = answer(request, broken)
+
+    assert got.status == 500
+    assert got.body["type"].endswith("internal-error")
+    assert got.body["instance"] == f"urn:uuid:{request['requestContext']['requestId']}"
+    assert "1234" not in json.dumps(got.body)
+
+
+@pytest.mark.parametrize("error", model.CounterError.__subclasses__())
+def test_every_error_of_the_model_has_an_answer(error: type[model.CounterError]) -> None:
+    @endpoint()
+    def failing(_request: Request) -> Response:
+        if error is model.BoundExceededError:
+            raise model.BoundExceededError("why", 5)  # noqa: EM101
+        raise error("why")  # noqa: EM101
+
+    got = answer(event(), failing)
+
+    assert got.status in {400, 409, 503}
+    assert got.body["detail"] == "why"
+    assert got.body["status"] == got.status
