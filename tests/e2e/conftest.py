@@ -1,0 +1,36 @@
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.service import Caller, token_for
+
+from local_stack import Emulator, Stack, deploy, free_port, run_emulator
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[Emulator]:
+    with (
+        tempfile.TemporaryDirectory(prefix="tally-") as directory,
+        run_emulator(Path(directory), free_port()) as emulator,
+    ):
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def stack(emulator: Emulator) -> Stack:
+    return deploy(emulator)
+
+
+@pytest.fixture(scope="session")
+def caller(stack: Stack) -> Iterator[Caller]:
+    """Someone who may do everything."""
+    with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
+        yield caller
+
+
+@pytest.fixture
+def counter() -> str:
+    """The path of a counter that was never written."""
+    return f"/counters/{uuid.uuid4()}"

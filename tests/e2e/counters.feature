@@ -1,0 +1,43 @@
+Feature: A counter that many users share
+
+  Scenario Outline: Incrementing a counter that stands at 0 gives 1
+    Given <counter> stands at 0
+    When a user increments it
+    Then the answer is 1
+    And it stands at 1
+
+    Examples:
+      | counter          |
+      | /counter         |
+      | /counters/visits |
+
+  Scenario Outline: Getting a counter that stands at 0 gives 0
+    Given <counter> stands at 0
+    When a user gets it
+    Then the answer is 0
+
+    Examples:
+      | counter         |
+      | /counter        |
+      | /counters/never |
+
+  Scenario Outline: Updating a counter to 10 gives 10
+    Given <counter> stands at 0
+    When a user updates it to 10
+    Then the answer is 10
+    And it stands at 10
+
+    Examples:
+      | counter          |
+      | /counter         |
+      | /counters/visits |
+
+  Scenario Outline: What many users add at once comes to exactly the sum
+    Given <counter> stands at 0
+    When 20 users at once add 7 to it, 5 times each
+    Then it stands at 700
+
+    Examples:
+      | counter          |
+      | /counter         |
+      | /counters/visits |

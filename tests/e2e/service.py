@@ -1,0 +1,187 @@
+"""The deployed service as its callers see it, and what it has written."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urljoin
+
+import boto3
+import urllib3
+from botocore.config import Config
+
+from local_stack import CREDENTIALS, Stack
+
+if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+REQUEST_SECONDS = 60  # a burst makes the emulator start many function processes at once
+HISTORY_SECONDS = 30
+
+_NEXT = re.compile(r'<([^>]*)>; rel="next"')
+_NO_PROXY = Config(proxies={})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back; `body` is the parsed JSON."""
+
+    url: str
+    status: int
+    headers: urllib3.HTTPHeaderDict
+    body: Any
+
+    @property
+    def next_url(self) -> str | None:
+        """Where the next page is, if there is one."""
+        link = _NEXT.fullmatch(self.headers.get("Link", ""))
+        return urljoin(self.url, link[1]) if link else None
+
+
+class Caller:
+    """One caller: one kept connection, one token (or none). No request is ever sent twice."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = urllib3.PoolManager(
+            num_pools=1, maxsize=1, block=True, timeout=REQUEST_SECONDS, retries=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.clear()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: str | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send `body` as it is; `path` goes behind the API's address, or is an address itself."""
+        url = path if path.startswith(self._url) else self._url + path
+        response = self._http.request(
+            method, url, body=body, headers={**self._headers, **(headers or {})}
+        )
+        return Answer(url, response.status, response.headers, json.loads(response.data))
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post(self, path: str, **fields: object) -> Answer:
+        return self.request("POST", path, json.dumps(fields) if fields else None)
+
+    def put(self, path: str, **fields: object) -> Answer:
+        return self.request("PUT", path, json.dumps(fields))
+
+    def pages(self, path: str) -> Iterator[list[Any]]:
+        """Follow the links from the first page to the last."""
+        url: str | None = path
+        while url:
+            answer = self.get(url)
+            assert answer.status == 200, answer
+            yield answer.body
+            url = answer.next_url
+
+    def history(self, counter: str, entries: int, after: int = 0) -> list[Any]:
+        """Return the first page behind version `after` once it has that many entries.
+
+        The history follows the counter. If it does not in time, the page is what there is.
+        """
+        deadline = time.monotonic() + HISTORY_SECONDS
+        while True:
+            answer = self.get(f"{counter}/history?limit=1000&after={after}")
+            assert answer.status == 200, answer
+            if len(answer.body) >= entries or time.monotonic() > deadline:
+                page: list[Any] = answer.body
+                return page
+            time.sleep(0.1)
+
+
+def increment_at_once(
+    stack: Stack, counter: str, *, clients: int, times: int, by: int = 1
+) -> list[Answer]:
+    """Let so many clients, each with a connection of its own, increment so often, all at once."""
+    token = token_for(stack, ["counters/increment"])
+    start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
+
+    def increment(_: int) -> list[Answer]:
+        with Caller(stack.url, token) as caller:
+            start.wait()
+            return [caller.post(counter, by=by) for _ in range(times)]
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [answer for answers in pool.map(increment, range(clients)) for answer in answers]
+
+
+def token_for(
+    stack: Stack,
+    scopes: Collection[str],
+    client_id: str | None = None,
+    client_secret: str | None = None,
+) -> str:
+    """Get an access token with these scopes for an app client, the stack's if none is given."""
+    basic = f"{client_id or stack.client_id}:{client_secret or stack.client_secret}"
+    with urllib3.PoolManager(retries=False) as http:
+        response = http.request(
+            "POST",
+            stack.token_url,
+            fields={"grant_type": "client_credentials", "scope": " ".join(scopes)},
+            headers=urllib3.make_headers(basic_auth=basic),
+            encode_multipart=False,
+        )
+    assert response.status == 200, response.data
+    token: str = response.json()["access_token"]
+    return token
+
+
+def counters(stack: Stack) -> list[Any]:
+    """Return every counter as it is stored."""
+    return _scan(stack, stack.outputs["CounterTable"])
+
+
+def written(stack: Stack) -> dict[str, list[Any]]:
+    """Return every counter and, once it is complete, every entry of the history."""
+    deadline = time.monotonic() + HISTORY_SECONDS
+    while True:
+        standing = counters(stack)
+        history = _scan(stack, stack.outputs["HistoryTable"])
+        if len(history) == sum(int(counter["version"]["N"]) for counter in standing):
+            return {"counters": standing, "history": history}
+        assert time.monotonic() < deadline, "the history is not complete"
+        time.sleep(0.1)
+
+
+def cognito(stack: Stack) -> "CognitoIdentityProviderClient":
+    """Return a client for the user pools of the stack's emulator."""
+    return _session(stack.region).client(
+        "cognito-idp", endpoint_url=stack.endpoint_url, config=_NO_PROXY
+    )
+
+
+@cache
+def _dynamodb(endpoint_url: str, region: str) -> "DynamoDBClient":
+    return _session(region).client("dynamodb", endpoint_url=endpoint_url, config=_NO_PROXY)
+
+
+def _session(region: str) -> boto3.Session:
+    return boto3.Session(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=region,
+    )
+
+
+def _scan(stack: Stack, table: str) -> list[Any]:
+    client = _dynamodb(stack.endpoint_url, stack.region)
+    pages = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+    return sorted((item for page in pages for item in page["Items"]), key=str)

@@ -1,0 +1,63 @@
+"""One counter, 32 clients at once, 25 increments each."""
+
+import itertools
+from typing import Any
+
+import pytest
+from tests.e2e.service import Answer, Caller, increment_at_once
+
+from local_stack import Stack
+
+CLIENTS = 32
+TIMES = 25
+TOTAL = CLIENTS * TIMES
+COUNTER = "/counters/busy"
+
+
+@pytest.fixture(scope="module")
+def answers(stack: Stack) -> list[Answer]:
+    return increment_at_once(stack, COUNTER, clients=CLIENTS, times=TIMES)
+
+
+@pytest.fixture(scope="module")
+def history(caller: Caller, answers: list[Answer]) -> list[Any]:
+    return caller.history(COUNTER, entries=len(answers))
+
+
+def test_every_increment_is_answered(answers: list[Answer]) -> None:
+    assert [answer for answer in answers if answer.status != 200] == []
+
+
+@pytest.mark.usefixtures("answers")
+def test_every_increment_is_counted_once(caller: Caller) -> None:
+    counter = caller.get(COUNTER).body
+    assert (counter["value"], counter["version"]) == (TOTAL, TOTAL)
+
+
+@pytest.mark.parametrize("member", ["value", "version"])
+def test_no_two_answers_are_the_same(answers: list[Answer], member: str) -> None:
+    assert sorted(answer.body[member] for answer in answers) == list(range(1, TOTAL + 1))
+
+
+def test_history_holds_every_version_once_in_order(history: list[Any]) -> None:
+    assert [entry["version"] for entry in history] == list(range(1, TOTAL + 1))
+
+
+def test_every_entry_goes_on_from_the_one_before(history: list[Any]) -> None:
+    assert history[0]["previous_value"] == 0
+    assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in history)
+    assert all(
+        earlier["value"] == later["previous_value"]
+        for earlier, later in itertools.pairwise(history)
+    )
+
+
+def test_following_the_links_gives_the_whole_history(caller: Caller, history: list[Any]) -> None:
+    pages = list(caller.pages(f"{COUNTER}/history?limit=100"))
+    assert [len(page) for page in pages] == [100] * 8
+    assert list(itertools.chain.from_iterable(pages)) == history
+
+
+def test_the_newest_first_is_the_same_history_backwards(caller: Caller, history: list[Any]) -> None:
+    pages = caller.pages(f"{COUNTER}/history?limit=300&order=desc")
+    assert list(itertools.chain.from_iterable(pages)) == history[::-1]

@@ -1,0 +1,44 @@
+from pytest_bdd import given, parsers, scenarios, then, when
+from tests.e2e.service import Answer, Caller, increment_at_once
+
+from local_stack import Stack
+
+scenarios("counters.feature")
+
+
+@given(parsers.parse("{path} stands at 0"), target_fixture="path")
+def stands_at_0(caller: Caller, path: str) -> str:
+    if caller.get(path).body["value"] != 0:
+        caller.put(path, value=0)
+    return path
+
+
+@when("a user increments it", target_fixture="answer")
+def increment(caller: Caller, path: str) -> Answer:
+    return caller.post(path)
+
+
+@when("a user gets it", target_fixture="answer")
+def get(caller: Caller, path: str) -> Answer:
+    return caller.get(path)
+
+
+@when(parsers.parse("a user updates it to {value:d}"), target_fixture="answer")
+def update(caller: Caller, path: str, value: int) -> Answer:
+    return caller.put(path, value=value)
+
+
+@when(parsers.parse("{users:d} users at once add {by:d} to it, {times:d} times each"))
+def add_at_once(stack: Stack, path: str, users: int, by: int, times: int) -> None:
+    answers = increment_at_once(stack, path, clients=users, times=times, by=by)
+    assert {answer.status for answer in answers} == {200}
+
+
+@then(parsers.parse("the answer is {value:d}"))
+def answer_is(answer: Answer, value: int) -> None:
+    assert (answer.status, answer.body["value"]) == (200, value)
+
+
+@then(parsers.parse("it stands at {value:d}"))
+def it_stands_at(caller: Caller, path: str, value: int) -> None:
+    assert caller.get(path).body["value"] == value
