@@ -192,6 +192,12 @@ def test_a_table_outlives_its_stack_and_can_be_put_back(table: str) -> None:
     assert properties["BillingMode"] == "PAY_PER_REQUEST"
 
 
+@pytest.mark.parametrize("table", aws_template.tables())
+def test_a_change_of_a_counter_does_not_write_to_an_index(table: str) -> None:
+    for index in TEMPLATE["Resources"][table]["Properties"].get("GlobalSecondaryIndexes", []):
+        assert index["Projection"] == {"ProjectionType": "KEYS_ONLY"}
+
+
 @every_function
 def test_a_function_logs_to_a_group_of_its_own_that_forgets(function: Function) -> None:
     properties = TEMPLATE["Resources"][function.name]["Properties"]

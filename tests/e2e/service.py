@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_dynamodb import DynamoDBClient
 
-REQUEST_SECONDS = 60  # a burst makes the emulator start many function processes at once
+REQUEST_SECONDS = 120  # for a burst the emulator has to start a process a client
 HISTORY_SECONDS = 30
 
 _NEXT = re.compile(r'<([^>]*)>; rel="next"')
@@ -110,12 +110,17 @@ class Caller:
 def increment_at_once(
     stack: Stack, counter: str, *, clients: int, times: int, by: int = 1
 ) -> list[Answer]:
-    """Let so many clients, each with a connection of its own, increment so often, all at once."""
+    """Let so many clients, each with a connection of its own, increment so often, all at once.
+
+    Before that each makes one increment of another counter: the processes that it takes are there
+    then, and the clients do not come one after the other as these start.
+    """
     token = token_for(stack, ["counters/increment"])
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
 
     def increment(_: int) -> list[Answer]:
         with Caller(stack.url, token) as caller:
+            caller.post("/counters/warm-up")
             start.wait()
             return [caller.post(counter, by=by) for _ in range(times)]
 
