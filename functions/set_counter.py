@@ -4,8 +4,9 @@ from counters import model, store
 from counters.gateway import Request, Response, counter_response, endpoint
 
 
-@endpoint(body=["value"])
+@endpoint(body=["value"], headers=["if-match", "if-none-match"])
 def handler(request: Request) -> Response:
     """Answer the counter as this request left it."""
     value = model.integer("value", request.body.get("value"))
-    return counter_response(store.set_value(request.counter_id, value, request.change()))
+    expected = request.expected_version()
+    return counter_response(store.set_value(request.counter_id, value, expected, request.change()))

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.aws_template import Route
+from tests.aws_template import GLOBALS, Route
+
+from counters import clock
+
+TIMEOUT: int = GLOBALS["Timeout"]  # seconds
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,10 @@ class Context:
 
     function_name: str
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    deadline: float = field(default_factory=lambda: clock.now() + TIMEOUT)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self.deadline - clock.now()) * 1000)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Stack:
         claims: Mapping[str, str] | None = None,
     ) -> Reply:
         """Return the answer to an HTTP request, which goes to the function of its route."""
-        function, route, parameters = self._route(method, path)
+        function, route, parameters = self.route(method, path)
         event = proxy_event(
             route,
             path,
@@ -150,7 +150,7 @@ class Stack:
         numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
         return numbers.index(failure["itemIdentifier"])
 
-    def _route(self, method: str, path: str) -> tuple[Function, Route, dict[str, str]]:
+    def route(self, method: str, path: str) -> tuple[Function, Route, dict[str, str]]:
         for function in self.functions.values():
             for route in function.routes:
                 parameters = route.match(path)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.client import BaseClient
 from botocore.compat import HTTPHeaders
-from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 from moto.core.models import botocore_stubber
 
 Fault = Callable[[AWSPreparedRequest], AWSResponse]
@@ -29,6 +29,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
+        self.through: Fault = delivered  # where a request goes that no fault is planned for
         self._faults: dict[str, Iterator[Fault]] = {}
 
     def attach(self, client: BaseClient) -> None:
@@ -50,7 +51,7 @@ class Wire:
     ) -> AWSResponse:
         operation = event_name.rpartition(".")[2]
         self.sent.append(Sent(operation, _parameters(request)))
-        return next(self._faults.get(operation, iter(())), delivered)(request)
+        return next(self._faults.get(operation, iter(())), self.through)(request)
 
 
 def delivered(request: AWSPreparedRequest) -> AWSResponse:
@@ -66,10 +67,31 @@ def reply_lost(request: AWSPreparedRequest) -> NoReturn:
     raise ReadTimeoutError(endpoint_url=request.url)
 
 
+def connection_lost(request: AWSPreparedRequest) -> NoReturn:
+    """Let moto apply the request and break the connection before the reply."""
+    delivered(request)
+    raise ConnectionClosedError(endpoint_url=request.url)
+
+
+def request_lost(request: AWSPreparedRequest) -> NoReturn:
+    """Let the request get lost: nothing is applied, but from here that looks like a lost reply."""
+    raise ReadTimeoutError(endpoint_url=request.url)
+
+
 def internal_error(request: AWSPreparedRequest) -> AWSResponse:
     """Let moto apply the request and answer that something went wrong, as DynamoDB may."""
     delivered(request)
     return _error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
+
+
+def refused_internally(request: AWSPreparedRequest) -> AWSResponse:
+    """Answer that something went wrong, before anything was applied."""
+    return _error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
+
+
+def conflict(request: AWSPreparedRequest) -> AWSResponse:
+    """Refuse the request as DynamoDB does during a transaction on the item."""
+    return _error(request, HTTPStatus.BAD_REQUEST, "TransactionConflictException")
 
 
 def unreachable(request: AWSPreparedRequest) -> NoReturn:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 1  # seconds
 _READ_TIMEOUT = 2  # seconds
 
+# The longest that one attempt takes, and a little for all around it, in seconds: no attempt begins
+# later than this before a function's timeout.
+ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
+
 # What DynamoDB answers before it has touched the item.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 _THROTTLED = {
@@ -41,10 +45,10 @@ def dynamodb() -> "DynamoDBClient":
 
 @cache
 def dynamodb_once() -> "DynamoDBClient":
-    """Return the client that changes counters.
+    """Return the client that changes counters and asks what became of a change.
 
     It makes one attempt: an `ADD` is not idempotent, and the SDK cannot know whether the attempt
-    whose reply it lost was applied.
+    whose reply it lost was applied. Whoever calls it decides, and minds the time.
     """
     return boto3.client("dynamodb", config=_config(attempts=1))
 
@@ -72,10 +76,17 @@ def not_applied(error: BotoCoreError | ClientError) -> bool:
 
 def reply_lost(error: BotoCoreError | ClientError) -> bool:
     """Return whether the request that raised this may have been applied all the same."""
-    if isinstance(error, ClientError):
-        # An internal error of DynamoDB leaves open whether the write was made.
-        return error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500  # noqa: PLR2004
-    return not not_applied(error)
+    return answered_500(error) or not (isinstance(error, ClientError) or not_applied(error))
+
+
+def answered_500(error: BotoCoreError | ClientError) -> bool:
+    """Return whether DynamoDB answered with an error of its own.
+
+    That leaves open whether a write was made, but says that it is not under way any more.
+    """
+    if not isinstance(error, ClientError):
+        return False
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500  # noqa: PLR2004
 
 
 @contextmanager

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -16,22 +17,48 @@ from urllib.parse import unquote, urlencode
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import model
+from counters import clock, model
+from counters.clients import ATTEMPT
 from counters.model import Change, Counter, InvalidRequestError
 
 logger = Logger(service="tally")
 
 MAX_BODY = 64 * 1024  # characters; the largest good request is far below
+_LONGEST_KEY = 255  # characters
 
 _BODY_METHODS = {"POST", "PUT"}
 
-# Headers that would change what a request means. Nothing honours them yet, and who sends one relies
-# on it, so they are refused rather than ignored.
-_REFUSED_HEADERS = ("idempotency-key", "if-match", "if-none-match")
+# Headers that change what a request means: who sends one relies on it, so a route that does not
+# know it refuses it.
+_MEANINGFUL_HEADERS = {"idempotency-key", "if-match", "if-none-match"}
+
+# RFC 9110, section 8.8.3; our entity tags are versions.
+_ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_VERSION_TAG = re.compile(r'"(0|[1-9][0-9]{0,15})"')
+
+# Bare, or as a string of RFC 9651, section 3.3.3, of visible characters.
+_IDEMPOTENCY_KEY = re.compile(
+    r'([\x21\x23-\x7e][\x21-\x7e]*)|"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
+)
 
 _PROBLEMS: dict[type[model.CounterError], tuple[HTTPStatus, str, str]] = {
-    model.InvalidRequestError: (HTTPStatus.BAD_REQUEST, "invalid-request", "Invalid request"),
+    model.InvalidRequestError: (
+        HTTPStatus.BAD_REQUEST,
+        "invalid-request",
+        "Invalid request",
+    ),
     model.BoundExceededError: (HTTPStatus.CONFLICT, "bound-exceeded", "Bound exceeded"),
+    model.VersionMismatchError: (
+        HTTPStatus.PRECONDITION_FAILED,
+        "version-mismatch",
+        "Version mismatch",
+    ),
+    model.InProgressError: (HTTPStatus.CONFLICT, "in-progress", "In progress"),
+    model.KeyReusedError: (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "idempotency-key-reused",
+        "Idempotency key reused",
+    ),
     model.ThrottledError: (HTTPStatus.SERVICE_UNAVAILABLE, "throttled", "Throttled"),
     model.OutcomeUnknownError: (
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -48,13 +75,73 @@ class Request:
     counter_id: str
     query: Mapping[str, str]
     body: Mapping[str, object]
+    headers: Mapping[str, str]
     actor: str
     invocation_id: str
+    until: float
 
     def change(self) -> Change:
         """Return the change that this request makes, beginning now."""
         # Not API Gateway's request id: a caller may choose that one.
-        return Change(self.actor, self.invocation_id, model.now())
+        at = clock.timestamp(clock.now())
+        return Change(self.actor, self.invocation_id, at, self.until)
+
+    def idempotency_key(self) -> str | None:
+        """Return the key of the header Idempotency-Key; None if there is none.
+
+        Raises:
+            InvalidRequestError: it is no key.
+        """
+        text = self.headers.get("idempotency-key")
+        if text is None:
+            return None
+        match = _IDEMPOTENCY_KEY.fullmatch(text)
+        key = match and (match[1] or re.sub(r"\\(.)", r"\1", match[2]))
+        if not key or len(key) > _LONGEST_KEY:
+            _invalid(
+                "Idempotency-Key",
+                f"must be 1 to {_LONGEST_KEY} visible ASCII characters",
+            )
+        return key
+
+    def expected_version(self) -> int | None:
+        """Return the version that If-Match or If-None-Match asks for: 0 for none, None for any.
+
+        Raises:
+            InvalidRequestError: it is not a version in quotes, or not `*`, or both are given.
+        """
+        match, none_match = (
+            self.headers.get("if-match"),
+            self.headers.get("if-none-match"),
+        )
+        if match is not None and none_match is not None:
+            _invalid("If-Match", "not together with If-None-Match")
+        if none_match is not None:
+            if none_match != "*":
+                _invalid("If-None-Match", "must be * in this request")
+            return 0
+        if match is None:
+            return None
+        version = _VERSION_TAG.fullmatch(match)
+        if not version:
+            _invalid("If-Match", 'must be one version in quotes, such as "7"')
+        return int(version[1])
+
+    def has(self, version: int) -> bool:
+        """Return whether the caller has the counter at `version`, so If-None-Match tells.
+
+        Raises:
+            InvalidRequestError: the header is not a list of entity tags and not `*`.
+        """
+        text = self.headers.get("if-none-match")
+        if text is None:
+            return False
+        if text == "*":
+            return version > 0
+        tags = [_ENTITY_TAG.fullmatch(tag.strip()) for tag in text.split(",")]
+        if not all(tags):
+            _invalid("If-None-Match", 'must be versions in quotes, such as "7", or *')
+        return any(tag[2] == str(version) for tag in tags if tag)
 
     def limit(self) -> int:
         """Return the parameter `limit`: 1 to 1000, 100 if not given.
@@ -83,9 +170,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What goes back: `body` becomes JSON."""
+    """What goes back: `body` becomes JSON, None nothing."""
 
-    body: object
+    body: object = None
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,13 +181,18 @@ Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
 def endpoint(
-    *, query: Collection[str] = (), body: Collection[str] = ()
+    *,
+    query: Collection[str] = (),
+    body: Collection[str] = (),
+    headers: Collection[str] = (),
 ) -> Callable[[Callable[[Request], Response]], Handler]:
     """Make a Lambda handler of a function from a request to a response.
 
     Args:
         query: the parameters that the route knows; any other is refused.
         body: the fields that the body may have; any other is refused.
+        headers: of the headers that change what a request means, those that the route knows, in
+            lower case; any other of them is refused.
 
     Returns:
         The decorator. Its handler answers every `CounterError`, and what nobody foresaw, as a
@@ -111,7 +203,7 @@ def endpoint(
         def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             request_id = event["requestContext"]["requestId"]
             try:
-                response = function(_request(event, context, query, body))
+                response = function(_request(event, context, query, body, headers))
             except model.CounterError as error:
                 response = _problem(error, request_id)
             except Exception:
@@ -122,7 +214,10 @@ def endpoint(
                 event["httpMethod"],
                 event["resource"],
                 response.status,
-                extra={"request_id": request_id, "invocation_id": context.aws_request_id},
+                extra={
+                    "request_id": request_id,
+                    "invocation_id": context.aws_request_id,
+                },
             )
             return {
                 "statusCode": int(response.status),
@@ -131,7 +226,9 @@ def endpoint(
                     "Cache-Control": "no-cache",
                     **response.headers,
                 },
-                "body": json.dumps(response.body, separators=(",", ":")),
+                "body": ""
+                if response.body is None
+                else json.dumps(response.body, separators=(",", ":")),
             }
 
         return handler
@@ -139,9 +236,17 @@ def endpoint(
     return decorate
 
 
-def counter_response(counter: Counter) -> Response:
-    """Return the answer that shows a counter."""
-    return Response(asdict(counter))
+def counter_response(counter: Counter, *, replayed: bool = False) -> Response:
+    """Return the answer that shows a counter; `replayed` if an earlier request was answered so."""
+    headers = {"ETag": _entity_tag(counter.version)}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(asdict(counter), headers=headers)
+
+
+def not_modified_response(counter: Counter) -> Response:
+    """Return the answer to a caller who has the counter as it is."""
+    return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": _entity_tag(counter.version)})
 
 
 def page_response(items: list[Any], following: Mapping[str, object] | None) -> Response:
@@ -163,10 +268,8 @@ def _request(
     context: LambdaContext,
     query: Collection[str],
     body: Collection[str],
+    headers: Collection[str],
 ) -> Request:
-    for name in event["headers"] or {}:
-        if name.lower() in _REFUSED_HEADERS:
-            _invalid(name, "this header is not supported")
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
     claims = event["requestContext"]["authorizer"]["claims"]
     return Request(
@@ -174,9 +277,24 @@ def _request(
         model.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
+        _headers(event["multiValueHeaders"] or {}, headers),
         claims.get("sub") or claims["client_id"],
         context.aws_request_id,
+        clock.now() + context.get_remaining_time_in_millis() / 1000 - ATTEMPT,
     )
+
+
+def _headers(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
+    headers = {}
+    for name, values in given.items():
+        if name.lower() not in _MEANINGFUL_HEADERS:
+            continue
+        if name.lower() not in known:
+            _invalid(name, "this request does not support it")
+        if len(values) > 1:
+            _invalid(name, "given more than once")
+        headers[name.lower()] = values[0].strip()
+    return headers
 
 
 def _query(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
@@ -234,12 +352,23 @@ def _invalid(name: str, why: str) -> NoReturn:
     raise InvalidRequestError(detail)
 
 
+def _entity_tag(version: int) -> str:
+    return f'"{version}"'
+
+
 def _problem(error: model.CounterError, request_id: str) -> Response:
     status, kind, title = _PROBLEMS[type(error)]
     headers = {"Content-Type": "application/problem+json"}
-    if isinstance(error, model.ThrottledError):
-        headers["Retry-After"] = "1"
-    members = {"value": error.value} if isinstance(error, model.BoundExceededError) else {}
+    members = {}
+    match error:
+        case model.BoundExceededError():
+            members["value"] = error.value
+        case model.VersionMismatchError():
+            headers["ETag"] = _entity_tag(error.version)
+        case model.InProgressError():
+            headers["Retry-After"] = str(error.retry_after)
+        case model.ThrottledError():
+            headers["Retry-After"] = "1"
     return Response(
         {
             "type": f"urn:tally:problem:{kind}",

@@ -1,16 +1,16 @@
 """The recorded changes in DynamoDB: one item of HistoryTable a counter and version."""
 
 import json
+import math
 import os
-import random
-import time
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters.clients import dynamodb, reading, sqs
-from counters.model import Entry
+from counters import clock
+from counters.clients import dynamodb, dynamodb_once, reading, sqs
+from counters.model import Counter, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +56,71 @@ def page(
         )
     entries = [_entry(item) for item in reply["Items"]]
     return entries[:limit], len(entries) > limit or "LastEvaluatedKey" in reply
+
+
+class UndecidedError(Exception):
+    """Whether a change was made cannot be told yet."""
+
+
+def find(
+    counter_id: str, request_id: str, began: float, last_version: int, until: float
+) -> tuple[Counter | None, bool]:
+    """Look for the change that the attempt `request_id` made of the counter.
+
+    Args:
+        counter_id: the counter.
+        request_id: of the attempt.
+        began: when the attempt began, in seconds since the epoch.
+        last_version: the version that the counter has, or had a moment ago.
+        until: when no read may begin any more, in seconds since the epoch.
+
+    Returns:
+        The counter as the change left it, or None; and whether that is the whole truth up to
+        `last_version`: there is an entry for every version at which the change could be.
+
+    Raises:
+        UndecidedError: the time is up.
+    """
+    expected = first_version(counter_id, began, last_version, until)
+    complete = True
+    while expected <= last_version:
+        items = _between(counter_id, expected, last_version, until)
+        if not items:
+            return None, False
+        for item in items:
+            if item["request_id"]["S"] == request_id:
+                return _counter(item), True
+            version = int(item["version"]["N"])
+            complete = complete and version == expected
+            if complete and _time(item) > began + clock.APPLY_WINDOW:
+                return (
+                    None,
+                    True,
+                )  # made when the attempt could not make its change any more
+            expected = version + 1
+    return None, complete
+
+
+def first_version(counter_id: str, since: float, last_version: int, until: float) -> int:
+    """Return a version below which every change of the counter was made before `since`.
+
+    It is found by bisection over the key: a number of reads that grows with the logarithm of
+    `last_version`. The times of changes need not grow with their versions, but a change is applied
+    at most the apply window behind its time; so whatever is below one that is older than `since` by
+    more than that is older than `since`. Entries that are missing do no harm.
+
+    Raises:
+        UndecidedError: the time is up.
+    """
+    older, rest = 0, last_version + 1
+    while rest - older > 1:
+        middle = (older + rest) // 2
+        items = _between(counter_id, middle, rest - 1, until, limit=1)
+        if items and _time(items[0]) + clock.APPLY_WINDOW < since:
+            older = int(items[0]["version"]["N"])
+        else:
+            rest = middle
+    return older + 1
 
 
 def record(records: "Sequence[dict[str, Any]]") -> int:
@@ -118,6 +183,46 @@ def _item(stream_record: dict[str, Any]) -> "dict[str, AttributeValueTypeDef]":
     }
 
 
+def _between(
+    counter_id: str, first: int, last: int, until: float, limit: int = 1000
+) -> "Sequence[Mapping[str, AttributeValueTypeDef]]":
+    """Return the entries from the version `first` to `last`, or the first of them: one read.
+
+    Raises:
+        UndecidedError: it is past `until`.
+    """
+    if clock.now() >= until:
+        raise UndecidedError
+    reply = dynamodb_once().query(
+        TableName=os.environ["HISTORY_TABLE"],
+        KeyConditionExpression="#counter_id = :counter_id AND #version BETWEEN :first AND :last",
+        ExpressionAttributeNames={"#counter_id": "counter_id", "#version": "version"},
+        ExpressionAttributeValues={
+            ":counter_id": {"S": counter_id},
+            ":first": {"N": str(first)},
+            ":last": {"N": str(last)},
+        },
+        ConsistentRead=True,
+        Limit=limit,
+    )
+    return reply["Items"]
+
+
+def _time(item: "Mapping[str, AttributeValueTypeDef]") -> float:
+    return clock.seconds(item["created_at"]["S"])
+
+
+def _counter(item: "Mapping[str, AttributeValueTypeDef]") -> Counter:
+    """Return the counter as the change of this entry left it."""
+    return Counter(
+        item["counter_id"]["S"],
+        int(item["value"]["N"]),
+        int(item["version"]["N"]),
+        item["counter_created_at"]["S"],
+        item["created_at"]["S"],
+    )
+
+
 def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
     operation = item["operation"]["S"]
     return Entry(
@@ -146,7 +251,7 @@ def _write(
         left = reply["UnprocessedItems"].get(table, [])
         if not left:
             break
-        time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311  jitter, no secret
+        clock.pause(attempt, math.inf)
     return [_key(request["PutRequest"]["Item"]) for request in left]
 
 

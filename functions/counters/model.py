@@ -1,6 +1,5 @@
 """Counters: their values, their rules and their errors. No AWS and no HTTP in here."""
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -31,11 +30,28 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who changes a counter, on which request, and when that began (RFC 3339)."""
+    """Who changes a counter, and on which request.
+
+    `request_id` is of this attempt alone: it tells whether the change is in the counter. `at` is
+    when the attempt began (RFC 3339), `until` when it must be over, in seconds since the epoch.
+    """
 
     actor: str
     request_id: str
     at: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Between what the value must stay: `low` and `high` themselves are allowed."""
+
+    low: int = MIN_INTEGER
+    high: int = MAX_INTEGER
+
+    def hold(self, value: int) -> bool:
+        """Return whether `value` is within them."""
+        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +76,34 @@ class InvalidRequestError(CounterError):
 
 
 class BoundExceededError(CounterError):
-    """The change would leave the range of integers; nothing was written."""
+    """The change would leave its bounds or the range of integers; nothing was written."""
 
-    def __init__(self, detail: str, value: int) -> None:
-        """Take what was refused and why, and the value at which the counter stands."""
-        super().__init__(detail)
-        self.value = value
+    def __init__(self, bounds: Bounds, standing: Counter) -> None:
+        """Take the bounds, and where the counter stands."""
+        super().__init__(f"by: the result would not be from {bounds.low} to {bounds.high}")
+        self.value = standing.value
+
+
+class VersionMismatchError(CounterError):
+    """The counter has not the version that the request is conditional on; nothing was written."""
+
+    def __init__(self, expected: int, standing: Counter) -> None:
+        """Take the version that was asked for, and where the counter stands."""
+        super().__init__(f"the counter has version {standing.version}, not {expected}")
+        self.version = standing.version
+
+
+class KeyReusedError(CounterError):
+    """The idempotency key was used with another body; nothing was written."""
+
+
+class InProgressError(CounterError):
+    """What becomes of the first request with this idempotency key cannot be told yet."""
+
+    def __init__(self, retry_after: int) -> None:
+        """Take the number of seconds after which it can be told."""
+        super().__init__("a request with this key is under way, or may still be")
+        self.retry_after = retry_after
 
 
 class ThrottledError(CounterError):
@@ -128,6 +166,19 @@ def increment(value: object) -> int:
     return by
 
 
+def bounds(low: object, high: object) -> Bounds:
+    """Return the bounds that the fields `min` and `max` give.
+
+    Raises:
+        InvalidRequestError: one is no integer of ours, or `min` is above `max`.
+    """
+    given = Bounds(integer("min", low), integer("max", high))
+    if given.low > given.high:
+        detail = "min: must not be above max"
+        raise InvalidRequestError(detail)
+    return given
+
+
 def order(value: str) -> Order:
     """Return `value` if it is an order: `asc` is the oldest first, `desc` the newest.
 
@@ -140,14 +191,3 @@ def order(value: str) -> Order:
         return "desc"
     detail = "order: must be asc or desc"
     raise InvalidRequestError(detail)
-
-
-def now() -> str:
-    """Return the time in UTC to the millisecond (RFC 3339)."""
-    return timestamp(dt.datetime.now(dt.UTC))
-
-
-def timestamp(moment: dt.datetime) -> str:
-    """Return an aware `moment` in UTC to the millisecond: of two, the later sorts behind."""
-    utc = moment.astimezone(dt.UTC)
-    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters.clients import dynamodb, dynamodb_once, not_applied, reading, reply_lost
+from counters import clock, history
+from counters.clients import (
+    answered_500,
+    dynamodb,
+    dynamodb_once,
+    not_applied,
+    reading,
+    reply_lost,
+)
+from counters.history import UndecidedError
 from counters.model import (
-    MAX_INTEGER,
-    MIN_INTEGER,
     BoundExceededError,
+    Bounds,
     Change,
     Counter,
     Operation,
     OutcomeUnknownError,
     ThrottledError,
+    VersionMismatchError,
 )
 
 if TYPE_CHECKING:
@@ -27,8 +36,19 @@ if TYPE_CHECKING:
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
+    Item = Mapping[str, AttributeValueTypeDef]
+
 _CATALOG: "AttributeValueTypeDef" = {"S": "counters"}
 _NAMES_INDEX = "CounterNames"
+
+
+class _RefusedError(Exception):
+    """The condition of a change does not hold."""
+
+    def __init__(self, standing: Counter) -> None:
+        """Take where the counter stands."""
+        super().__init__()
+        self.standing = standing
 
 
 def get(counter_id: str) -> Counter:
@@ -43,38 +63,106 @@ def get(counter_id: str) -> Counter:
             Key={"counter_id": {"S": counter_id}},
             ConsistentRead=True,
         )
-    return counter_of(counter_id, reply.get("Item", {}))
+    return _counter(counter_id, reply.get("Item", {}))
 
 
-def increment(counter_id: str, by: int, change: Change) -> Counter:
-    """Add `by` to the counter, in one write, and return where it stands after that.
+def increment(counter_id: str, by: int, bounds: Bounds, change: Change) -> Counter:
+    """Add `by` to the counter, in one write, and return it as that write left it.
 
     Raises:
-        BoundExceededError: the value would leave the range of integers; nothing was written.
+        BoundExceededError: the value would leave the bounds; nothing was written.
         ThrottledError: nothing was written.
-        OutcomeUnknownError: the reply was lost.
+        OutcomeUnknownError: the reply was lost, and what became of the change cannot be told.
     """
-    # The sum stays in range exactly if the value is on this side of a limit. One limit is enough:
-    # the value is in range, and `by` moves it one way. A counter that is not there stands at 0,
-    # and `by` alone is in range.
-    within = "#value <= :limit" if by > 0 else "#value >= :limit"
-    limit = MAX_INTEGER - by if by > 0 else MIN_INTEGER - by
     update = _update(counter_id, "increment", change, "ADD #value :by, #version :one")
-    update["ConditionExpression"] = f"attribute_not_exists(#value) OR {within}"
-    update["ExpressionAttributeValues"] |= {":by": _n(by), ":limit": _n(limit)}
-    return _apply(counter_id, update)
+    update["ExpressionAttributeValues"] |= {
+        ":by": _n(by),
+        # The sum is within the bounds exactly if the value is within these.
+        ":low": _n(bounds.low - by),
+        ":high": _n(bounds.high - by),
+    }
+    update["ConditionExpression"] = "#value BETWEEN :low AND :high"
+    if bounds.hold(by):  # a counter that is not there stands at 0
+        update["ConditionExpression"] += " OR attribute_not_exists(#value)"
+    try:
+        return _apply(counter_id, update, change)
+    except _RefusedError as refused:
+        raise BoundExceededError(bounds, refused.standing) from refused
 
 
-def set_value(counter_id: str, value: int, change: Change) -> Counter:
-    """Set the counter to `value`, in one write, and return where it stands after that.
+def set_value(counter_id: str, value: int, expected: int | None, change: Change) -> Counter:
+    """Set the counter to `value`, in one write, and return it as that write left it.
+
+    Args:
+        counter_id: the counter.
+        value: its new value.
+        expected: the version that it must have (0: it must not be there); None if any will do.
+        change: who sets it.
 
     Raises:
+        VersionMismatchError: it has another version; nothing was written.
         ThrottledError: nothing was written.
-        OutcomeUnknownError: the reply was lost.
+        OutcomeUnknownError: the reply was lost, and what became of the change cannot be told.
     """
     update = _update(counter_id, "set", change, ", #value = :value ADD #version :one")
     update["ExpressionAttributeValues"] |= {":value": _n(value)}
-    return _apply(counter_id, update)
+    if expected == 0:
+        update["ConditionExpression"] = "attribute_not_exists(#version)"
+    elif expected is not None:
+        update["ExpressionAttributeValues"] |= {":expected": _n(expected)}
+        update["ConditionExpression"] = "#version = :expected"
+    try:
+        return _apply(counter_id, update, change)
+    except _RefusedError as refused:
+        raise VersionMismatchError(expected or 0, refused.standing) from refused
+
+
+def find(
+    counter_id: str, request_id: str, at: str, *, until: float, under_way: bool = True
+) -> Counter | None:
+    """Find out what became of the attempt `request_id` to change the counter.
+
+    Args:
+        counter_id: the counter.
+        request_id: of the attempt.
+        at: when it began (RFC 3339).
+        until: when no read may begin any more, in seconds since the epoch.
+        under_way: whether the change may be made even now, if it is within the apply window.
+
+    Returns:
+        The counter as that change left it; None if the change was not made and never will be.
+
+    Raises:
+        UndecidedError: that cannot be told yet, or the database does not answer.
+    """
+    began = clock.seconds(at)
+    # Before the read: what the read does not show can only have been made after it.
+    over = not under_way or clock.now() > began + clock.APPLY_WINDOW
+    try:
+        reply = dynamodb_once().get_item(
+            TableName=os.environ["COUNTER_TABLE"],
+            Key={"counter_id": {"S": counter_id}},
+            ConsistentRead=True,
+        )
+        item = reply.get("Item", {})
+        standing = _counter(counter_id, item)
+        if item and item["change"]["M"]["request_id"]["S"] == request_id:
+            return standing
+        found, complete = None, standing.version == 0
+        # Changes are applied within the window behind their time: one so old was the last before.
+        if item and clock.seconds(item["updated_at"]["S"]) + clock.APPLY_WINDOW < began:
+            complete = True
+        if not complete:
+            found, complete = history.find(counter_id, request_id, began, standing.version, until)
+    except (BotoCoreError, ClientError) as error:
+        if not (not_applied(error) or reply_lost(error)):
+            raise
+        raise UndecidedError from error
+    if found:
+        return found
+    if complete and over:
+        return None
+    raise UndecidedError
 
 
 def list_names(prefix: str, after: str, limit: int) -> tuple[list[str], bool]:
@@ -115,7 +203,7 @@ def list_names(prefix: str, after: str, limit: int) -> tuple[list[str], bool]:
     return found[:limit], len(found) > limit or "LastEvaluatedKey" in reply
 
 
-def counter_of(counter_id: str, item: "Mapping[str, AttributeValueTypeDef]") -> Counter:
+def _counter(counter_id: str, item: "Item") -> Counter:
     """Return the counter that an item of CounterTable holds; an empty item is one never written."""
     if not item:
         return Counter(counter_id)
@@ -161,29 +249,67 @@ def _update(
             },
         },
         "ReturnValues": "ALL_NEW",
+        # The refusal carries the item: where the counter stands needs no read of its own.
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 
 
-def _apply(counter_id: str, update: dict[str, Any]) -> Counter:
-    try:
-        reply = dynamodb_once().update_item(
-            # The refusal carries the item: where the counter stands needs no read of its own.
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            **update,
-        )
-    except dynamodb_once().exceptions.ConditionalCheckFailedException as error:
-        standing = counter_of(counter_id, cast("dict[str, Any]", error.response).get("Item", {}))
-        detail = f"by: the result would not be from {MIN_INTEGER} to {MAX_INTEGER}"
-        raise BoundExceededError(detail, standing.value) from error
-    except (BotoCoreError, ClientError) as error:
-        if not_applied(error):
-            detail = "the database is throttling: nothing was applied"
-            raise ThrottledError(detail) from error
-        if reply_lost(error):
-            detail = "the reply of the database was lost"
-            raise OutcomeUnknownError(detail) from error
-        raise
-    return counter_of(counter_id, reply["Attributes"])
+def _apply(counter_id: str, update: dict[str, Any], change: Change) -> Counter:
+    """Make the change once, whatever replies are lost, and return the counter as it left it.
+
+    Only an attempt that certainly changed nothing, and never will, is followed by another.
+
+    Raises:
+        _RefusedError: its condition does not hold.
+        ThrottledError: no attempt came through, and nothing was written.
+        OutcomeUnknownError: what became of an attempt cannot be told in time.
+    """
+    attempt = 0
+    while True:
+        try:
+            reply = dynamodb_once().update_item(**update)
+        except dynamodb_once().exceptions.ConditionalCheckFailedException as error:
+            item = cast("dict[str, Any]", error.response).get("Item", {})
+            raise _RefusedError(_counter(counter_id, item)) from error
+        except (BotoCoreError, ClientError) as error:
+            if reply_lost(error):
+                counter = _read_back(counter_id, change, under_way=not answered_500(error))
+                if counter:
+                    return counter
+            elif not not_applied(error):
+                raise
+            if not clock.pause(attempt, change.until):
+                detail = "the database takes no more at the moment: nothing was applied"
+                raise ThrottledError(detail) from error
+            attempt += 1
+        else:
+            return _counter(counter_id, reply["Attributes"])
+
+
+def _read_back(counter_id: str, change: Change, *, under_way: bool) -> Counter | None:
+    """Return what the attempt whose reply was lost made of the counter; None if it made nothing.
+
+    Raises:
+        OutcomeUnknownError: that cannot be told in time.
+    """
+    attempt = 0
+    while True:
+        try:
+            return find(
+                counter_id,
+                change.request_id,
+                change.at,
+                until=change.until,
+                under_way=under_way,
+            )
+        except UndecidedError as error:
+            if not clock.pause(attempt, change.until):
+                detail = (
+                    "the reply of the database was lost, and whether the change was applied cannot"
+                    " be told; repeat it with an Idempotency-Key"
+                )
+                raise OutcomeUnknownError(detail) from error
+            attempt += 1
 
 
 def _n(value: int) -> "AttributeValueTypeDef":

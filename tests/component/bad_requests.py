@@ -96,8 +96,10 @@ BAD_FIELDS = {
     "wrong-case": ("By", {"By": 1}),
     "counter-id": ("counter_id", {"counter_id": "orders"}),
     "version": ("version", {"by": 1, "version": 1}),
-    "min": ("min", {"by": 1, "min": 0}),
-    "max": ("max", {"by": 1, "max": 10}),
+    "min-null": ("min", {"by": 1, "min": None}),
+    "max-float": ("max", {"by": 1, "max": 10.0}),
+    "max-too-great": ("max", {"by": 1, "max": MAX_INTEGER + 1}),
+    "min-above-max": ("min", {"by": 1, "min": 5, "max": 4}),
     "surrogate": ("\ud800", {"\ud800": 1}),
     "nul": ("\0", {"\0": 1}),
     "long": ("x" * 128, {"x" * 10_000: 1}),
@@ -196,13 +198,28 @@ BAD_QUERIES = [
 ]
 
 BAD_HEADERS = [
-    ("POST", "Idempotency-Key", '"8e03978e-40d5-43dd-bc93-6894a57f9324"'),
-    ("POST", "idempotency-key", "k"),
+    # A request that does not know them refuses them.
     ("PUT", "Idempotency-Key", "k"),
-    ("PUT", "If-Match", '"7"'),
-    ("PUT", "If-None-Match", "*"),
-    ("GET", "If-None-Match", '"7"'),
-    ("POST", "If-Match", "*"),
+    ("GET", "idempotency-key", "k"),
+    ("POST", "If-Match", '"7"'),
+    ("POST", "If-None-Match", "*"),
+    ("GET", "If-Match", '"7"'),
+    # And one that knows them can read them.
+    ("POST", "Idempotency-Key", ""),
+    ("POST", "Idempotency-Key", '""'),
+    ("POST", "Idempotency-Key", '"k'),
+    ("POST", "Idempotency-Key", 'k" l'),
+    ("POST", "Idempotency-Key", "two words"),
+    ("POST", "Idempotency-Key", "k" * 256),
+    ("PUT", "If-Match", "7"),
+    ("PUT", "If-Match", "*"),
+    ("PUT", "If-Match", 'W/"7"'),
+    ("PUT", "If-Match", '"7", "8"'),
+    ("PUT", "If-Match", '"07"'),
+    ("PUT", "If-Match", '"-1"'),
+    ("PUT", "If-None-Match", '"7"'),
+    ("GET", "If-None-Match", "7"),
+    ("GET", "If-None-Match", '"7" "8"'),
 ]
 
 
@@ -250,9 +267,12 @@ def _parameters() -> Iterator[BadRequest]:
         yield BadRequest(f"history-limit-{name}", "GET", "/counter/history", "limit", query)
     for name, method, path, field, query in BAD_QUERIES:
         yield BadRequest(f"query-{name}", method, path, field, query)
-    for method, header, value in BAD_HEADERS:
-        name = f"header-{method}-{header}"
-        yield BadRequest(name, method, "/counters/orders", header, headers={header: value})
+    for number, (method, header, value) in enumerate(BAD_HEADERS):
+        name = f"header-{method}-{header}-{number}"
+        # Or it would be the value that is missing.
+        body = b'{"value": 1}' if method == "PUT" else b""
+        headers = {header: value}
+        yield BadRequest(name, method, "/counters/orders", header, headers=headers, body=body)
 
 
 BAD_REQUESTS = [*_bodies(), *_ids(), *_parameters()]

@@ -215,16 +215,29 @@ def test_what_nobody_foresaw_is_a_problem_that_does_not_say_what_it_was() -> Non
     assert "1234" not in json.dumps(got.body)
 
 
-@pytest.mark.parametrize("error", model.CounterError.__subclasses__())
-def test_every_error_of_the_model_has_an_answer(error: type[model.CounterError]) -> None:
+ERRORS = {
+    model.InvalidRequestError("why"): 400,
+    model.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
+    model.VersionMismatchError(7, model.Counter("orders", version=8)): 412,
+    model.KeyReusedError("why"): 422,
+    model.InProgressError(20): 409,
+    model.ThrottledError("why"): 503,
+    model.OutcomeUnknownError("why"): 503,
+}
+
+
+def test_no_error_of_the_model_is_left_out() -> None:
+    assert {type(error) for error in ERRORS} == set(model.CounterError.__subclasses__())
+
+
+@pytest.mark.parametrize(("error", "status"), ERRORS.items())
+def test_every_error_of_the_model_has_an_answer(error: model.CounterError, status: int) -> None:
     @endpoint()
     def failing(_request: Request) -> Response:
-        if error is model.BoundExceededError:
-            raise model.BoundExceededError("why", 5)  # noqa: EM101
-        raise error("why")  # noqa: EM101
+        raise error
 
     got = answer(event(), failing)
 
-    assert got.status in {400, 409, 503}
-    assert got.body["detail"] == "why"
+    assert got.status == status
+    assert got.body["detail"] == str(error)
     assert got.body["status"] == got.status

@@ -1,4 +1,3 @@
-import datetime as dt
 import json
 import string
 
@@ -15,7 +14,6 @@ counter_ids = st.builds(str.__add__, st.sampled_from(FIRST), st.text(REST, max_s
 in_range = st.integers(MIN_INTEGER, MAX_INTEGER)
 out_of_range = st.integers(min_value=MAX_INTEGER + 1) | st.integers(max_value=MIN_INTEGER - 1)
 no_integers = st.none() | st.booleans() | st.floats() | st.text() | st.lists(in_range) | st.binary()
-moments = st.datetimes(timezones=st.timezones())
 
 
 @given(counter_ids)
@@ -126,27 +124,3 @@ def test_there_are_two_orders(text: str) -> None:
     if text not in {"asc", "desc"}:
         with pytest.raises(InvalidRequestError, match=r"^order: "):
             model.order(text)
-
-
-@given(moments)
-def test_a_timestamp_is_utc_to_the_millisecond(moment: dt.datetime) -> None:
-    text = model.timestamp(moment)
-
-    read = dt.datetime.fromisoformat(text)
-    assert text.endswith("Z")
-    assert len(text) == len("2026-11-22T10:00:00.123Z")
-    assert dt.timedelta() <= moment - read < dt.timedelta(milliseconds=1)
-
-
-@given(moments, moments)
-def test_of_two_timestamps_the_later_sorts_behind(one: dt.datetime, other: dt.datetime) -> None:
-    earlier, later = sorted((one, other))
-
-    assert model.timestamp(earlier) <= model.timestamp(later)
-
-
-def test_now_is_now() -> None:
-    before = dt.datetime.now(dt.UTC)
-    now = dt.datetime.fromisoformat(model.now())
-
-    assert abs(now - before) < dt.timedelta(seconds=5)

@@ -1,0 +1,46 @@
+"""The time: what the functions know of it, and how they let it pass."""
+
+import datetime as dt
+import random
+import time
+
+# A change is applied at most this many seconds after its `at`, or never: the function that makes it
+# is killed at its timeout (10 s), and the rest covers a request still on its way to the database
+# and clocks that differ. tests/component/test_template.py holds the timeouts to it.
+APPLY_WINDOW = 20.0
+
+_LONGEST_PAUSE = 1.0  # seconds
+
+
+def now() -> float:
+    """Return the time in seconds since the epoch."""
+    return time.time()
+
+
+def sleep(seconds: float) -> None:
+    """Let `seconds` pass."""
+    time.sleep(seconds)
+
+
+def pause(attempt: int, until: float) -> bool:
+    """Wait before the attempt behind number `attempt` (the first is 0), with full jitter.
+
+    Returns:
+        Whether it is still before `until`; if it would not be, nothing was waited for.
+    """
+    seconds = random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt))  # noqa: S311  no secret
+    if now() + seconds >= until:
+        return False
+    sleep(seconds)
+    return True
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time in UTC to the millisecond (RFC 3339): of two, the later sorts behind."""
+    utc = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds(timestamp: str) -> float:
+    """Return the time of a `timestamp` in seconds since the epoch."""
+    return dt.datetime.fromisoformat(timestamp).timestamp()

@@ -1,0 +1,47 @@
+import datetime as dt
+import itertools
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from counters import clock
+
+times = st.floats(0, 4e9, allow_nan=False)
+
+
+@given(times)
+def test_a_timestamp_is_utc_to_the_millisecond(moment: float) -> None:
+    text = clock.timestamp(moment)
+
+    assert text.endswith("Z")
+    assert len(text) == len("2026-11-22T10:00:00.123Z")
+    assert dt.datetime.fromisoformat(text).tzinfo == dt.UTC
+    assert abs(clock.seconds(text) - moment) <= 0.001
+
+
+@given(times, times)
+def test_of_two_timestamps_the_later_sorts_behind(one: float, other: float) -> None:
+    earlier, later = sorted((one, other))
+
+    assert clock.timestamp(earlier) <= clock.timestamp(later)
+
+
+def test_now_is_now() -> None:
+    assert abs(clock.now() - time.time()) < 5
+
+
+def test_pauses_grow_to_a_limit_and_end_before_the_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(clock, "now", lambda: 100.0 + sum(slept))
+    monkeypatch.setattr(clock, "sleep", slept.append)
+
+    attempts = next(n for n in itertools.count() if not clock.pause(n, until=110.0))
+
+    assert attempts > 10
+    assert sum(slept) < 10
+    for attempt, seconds in enumerate(slept):
+        assert 0 <= seconds <= min(1.0, 0.05 * 2**attempt)
