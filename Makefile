@@ -24,7 +24,7 @@ test: $(venv)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy $(typed)
 	.venv/bin/sam validate --lint
-	.venv/bin/pytest $(tests)
+	.venv/bin/pytest --numprocesses 2 --dist loadgroup $(tests)
 
 build: $(venv)
 	.venv/bin/sam build

@@ -238,11 +238,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("history", "options"),
     [
-        (PROMPT, {"callers": 2, "deaths": 1, "jumps": 1, "strangers": 1}),
+        (PROMPT, {"callers": 2, "deaths": 1, "jumps": 1}),
         (MISSING, {"callers": 2, "deaths": 1, "jumps": 1}),
         (LATE, {"callers": 2, "deaths": 1, "jumps": 1}),
         (LATE, {"callers": 2, "strangers": 1}),
-        (PROMPT, {"callers": 3, "deaths": 1}),
+        (PROMPT, {"callers": 2, "deaths": 1, "strangers": 1}),
+        (PROMPT, {"callers": 3}),
         (LATE, {"callers": 3}),
     ],
 )

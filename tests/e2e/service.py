@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -72,7 +72,8 @@ class Caller:
         response = self._http.request(
             method, url, body=body, headers={**self._headers, **(headers or {})}
         )
-        return Answer(url, response.status, response.headers, json.loads(response.data))
+        content = json.loads(response.data) if response.data else None
+        return Answer(url, response.status, response.headers, content)
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
@@ -107,25 +108,31 @@ class Caller:
             time.sleep(0.1)
 
 
-def increment_at_once(
-    stack: Stack, counter: str, *, clients: int, times: int, by: int = 1
+def at_once(
+    stack: Stack,
+    scopes: Collection[str],
+    clients: int,
+    send: Callable[[Caller, int], list[Answer]],
 ) -> list[Answer]:
-    """Let so many clients, each with a connection of its own, increment so often, all at once.
+    """Let so many clients send, each with a connection and a number of its own, all at once.
 
-    Before that each makes one increment of another counter: the processes that it takes are there
-    then, and the clients do not come one after the other as these start.
+    Before that each makes a change of another counter: the processes that it takes are there then,
+    and the clients do not come one after the other as these start.
     """
-    token = token_for(stack, ["counters/increment"])
+    token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
 
-    def increment(_: int) -> list[Answer]:
+    def run(number: int) -> list[Answer]:
         with Caller(stack.url, token) as caller:
-            caller.post("/counters/warm-up")
+            if "counters/increment" in scopes:
+                caller.post("/counters/warm-up")
+            if "counters/set" in scopes:
+                caller.put("/counters/warm-up", value=0)
             start.wait()
-            return [caller.post(counter, by=by) for _ in range(times)]
+            return send(caller, number)
 
     with ThreadPoolExecutor(clients) as pool:
-        return [answer for answers in pool.map(increment, range(clients)) for answer in answers]
+        return [answer for answers in pool.map(run, range(clients)) for answer in answers]
 
 
 def token_for(

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.e2e.service import Answer, Caller, increment_at_once
+from tests.e2e.service import Answer, Caller, at_once
 
 from local_stack import Stack
 
@@ -16,7 +16,10 @@ COUNTER = "/counters/busy"
 
 @pytest.fixture(scope="module")
 def answers(stack: Stack) -> list[Answer]:
-    return increment_at_once(stack, COUNTER, clients=CLIENTS, times=TIMES)
+    def increment(caller: Caller, _number: int) -> list[Answer]:
+        return [caller.post(COUNTER) for _ in range(TIMES)]
+
+    return at_once(stack, ["counters/increment"], CLIENTS, increment)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 from pytest_bdd import given, parsers, scenarios, then, when
-from tests.e2e.service import Answer, Caller, increment_at_once
+from tests.e2e.service import Answer, Caller, at_once
 
 from local_stack import Stack
 
@@ -30,7 +30,10 @@ def update(caller: Caller, path: str, value: int) -> Answer:
 
 @when(parsers.parse("{users:d} users at once add {by:d} to it, {times:d} times each"))
 def add_at_once(stack: Stack, path: str, users: int, by: int, times: int) -> None:
-    answers = increment_at_once(stack, path, clients=users, times=times, by=by)
+    def add(user: Caller, _number: int) -> list[Answer]:
+        return [user.post(path, by=by) for _ in range(times)]
+
+    answers = at_once(stack, ["counters/increment"], users, add)
     assert {answer.status for answer in answers} == {200}
 
 

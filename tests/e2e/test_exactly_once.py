@@ -1,0 +1,117 @@
+"""Many clients at once, over HTTP: one key, one version, one stock, one hot counter."""
+
+import json
+import time
+import uuid
+from collections import Counter
+from itertools import pairwise
+
+from tests.e2e.service import Answer, Caller, at_once
+
+from local_stack import Stack
+
+CLIENTS = 32
+INCREMENT = ["counters/increment"]
+SECONDS = 60
+HOT_CLIENTS = 16
+
+
+def keyed(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
+    """Increment once for a key: repeat until there is an answer; tell how many repeats it took."""
+    repeats = 0
+    while True:
+        answer = caller.request("POST", counter, headers={"Idempotency-Key": key})
+        if answer.status == 200:
+            return answer, repeats
+        assert answer.status in {409, 503}, answer
+        repeats += 1
+        time.sleep(min(1, int(answer.headers.get("Retry-After", 0))))
+
+
+def test_one_key_is_applied_once_and_everybody_gets_the_same_answer(
+    stack: Stack, caller: Caller, counter: str
+) -> None:
+    def send(client: Caller, _number: int) -> list[Answer]:
+        return [keyed(client, counter, "the-key")[0] for _ in range(3)]
+
+    answers = at_once(stack, INCREMENT, CLIENTS, send)
+
+    assert len({json.dumps(answer.body) for answer in answers}) == 1
+    assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) <= 1
+    assert caller.get(counter).body == answers[0].body
+    assert answers[0].body["version"] == 1
+
+
+def test_of_those_who_set_one_version_one_wins(stack: Stack, caller: Caller, counter: str) -> None:
+    tag = caller.put(counter, value=0).headers["ETag"]
+
+    def send(client: Caller, number: int) -> list[Answer]:
+        body = json.dumps({"value": number + 1})
+        return [client.request("PUT", counter, body, {"If-Match": tag})]
+
+    answers = at_once(stack, ["counters/set"], CLIENTS, send)
+
+    assert Counter(answer.status for answer in answers) == {200: 1, 412: CLIENTS - 1}
+    (winner,) = (answer for answer in answers if answer.status == 200)
+    assert {answer.headers["ETag"] for answer in answers} == {'"2"'}
+    assert caller.get(counter).body == winner.body
+
+
+def test_a_stock_of_100_is_sold_100_times(stack: Stack, caller: Caller, counter: str) -> None:
+    caller.put(counter, value=100)
+
+    def send(client: Caller, number: int) -> list[Answer]:
+        return [client.post(counter, by=-1, min=0) for _ in range(number, 400, CLIENTS)]
+
+    answers = at_once(stack, INCREMENT, CLIENTS, send)
+
+    assert Counter(answer.status for answer in answers) == {200: 100, 409: 300}
+    sold = sorted(answer.body["value"] for answer in answers if answer.status == 200)
+    assert sold == list(range(100))
+    assert {answer.body["value"] for answer in answers if answer.status == 409} == {0}
+    assert caller.get(counter).body["value"] == 0
+
+
+def test_a_hot_counter_loses_nothing_and_doubles_nothing(
+    stack: Stack, caller: Caller, counter: str
+) -> None:
+    repeats = Counter[str]()
+
+    def send(client: Caller, number: int) -> list[Answer]:
+        answers: list[Answer] = []
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if (number + len(answers)) % 2:
+                answer, again = keyed(client, counter, str(uuid.uuid4()))
+                repeats["keyed"] += again
+            else:
+                answer = client.post(counter)
+            answers.append(answer)
+        return answers
+
+    answers = at_once(stack, INCREMENT, HOT_CLIENTS, send)
+
+    statuses = Counter(answer.status for answer in answers)
+    print(
+        f"{len(answers) / SECONDS:.0f} answers a second, {repeats['keyed']} repeats with a key,"
+        f" statuses {dict(statuses)}"
+    )
+    assert statuses.keys() <= {200, 503}
+    version = caller.get(counter).body["version"]
+    entries = [entry for page in history(caller, counter, version) for entry in page]
+    assert [entry["version"] for entry in entries] == list(range(1, version + 1))
+    assert all(one["value"] == next_["previous_value"] for one, next_ in pairwise(entries))
+    answered = [answer.body["version"] for answer in answers if answer.status == 200]
+    assert len(set(answered)) == len(answered)
+    # What was not applied says so; of the rest nobody has had an answer.
+    unknown = sum(
+        answer.status == 503 and answer.body["type"].endswith("outcome-unknown")
+        for answer in answers
+    )
+    assert len(answered) <= version <= len(answered) + unknown
+
+
+def history(caller: Caller, counter: str, version: int) -> list[list[dict[str, int]]]:
+    """Return the history by the page, once it holds `version`."""
+    caller.history(counter, entries=1, after=version - 1)
+    return list(caller.pages(f"{counter}/history?limit=1000"))
