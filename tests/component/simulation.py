@@ -8,6 +8,7 @@ when the history is written, and what the clock says.
 
 import importlib
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,9 +169,11 @@ class World:
             patch.object(clock, "sleep", self._sleep),
             patch.object(self.wire, "through", self._carry),
         ):
+            logging.disable()  # it takes a fifth of the time, and nobody reads it
             try:
                 yield
             finally:
+                logging.disable(logging.NOTSET)
                 for caller in self.callers:
                     caller.kill()
 

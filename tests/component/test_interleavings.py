@@ -244,7 +244,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         (LATE, {"callers": 2, "strangers": 1}),
         (PROMPT, {"callers": 2, "deaths": 1, "strangers": 1}),
         (PROMPT, {"callers": 3}),
-        (LATE, {"callers": 3}),
     ],
 )
 def test_one_application_in_every_order_of_all_that_can_happen(
