@@ -11,7 +11,7 @@ venv := .venv/made-with-$(notdir $(PYTHON))
 typed := $(wildcard functions scripts tests bench)
 tests := $(wildcard tests/unit tests/component tests/e2e)
 
-.PHONY: run token test deploy build clean
+.PHONY: run token test test-full deploy build clean
 
 run: $(venv)
 	@exec .venv/bin/python scripts/local_stack.py run --port $(PORT)
@@ -25,6 +25,10 @@ test: $(venv)
 	.venv/bin/mypy $(typed)
 	.venv/bin/sam validate --lint
 	.venv/bin/pytest --numprocesses 2 --dist loadgroup $(tests)
+
+# As many cases as are claimed, not only a part of them.
+test-full: export TALLY_TESTS := full
+test-full: test
 
 build: $(venv)
 	.venv/bin/sam build

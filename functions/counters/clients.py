@@ -39,8 +39,11 @@ _THROTTLED = {
 
 @cache
 def dynamodb() -> "DynamoDBClient":
-    """Return the client for reads and for writes that may be made twice: the SDK repeats them."""
-    return boto3.client("dynamodb", config=_config(attempts=3))
+    """Return the client for reads and for writes that may be made twice: the SDK repeats them.
+
+    Once, which together with its pause is over before a function's timeout.
+    """
+    return boto3.client("dynamodb", config=_config(attempts=2))
 
 
 @cache
@@ -56,7 +59,7 @@ def dynamodb_once() -> "DynamoDBClient":
 @cache
 def sqs() -> "SQSClient":
     """Return the client for the queues."""
-    return boto3.client("sqs", config=_config(attempts=3))
+    return boto3.client("sqs", config=_config(attempts=2))
 
 
 def _config(attempts: int) -> Config:

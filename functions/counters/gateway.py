@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -313,7 +312,7 @@ def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:
     if event["isBase64Encoded"]:
         try:
             text = base64.b64decode(text, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no UTF-8
             _invalid("body", "must be UTF-8")
     if not text:
         return {}

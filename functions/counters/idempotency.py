@@ -99,7 +99,7 @@ def once(
             looks += 1
             continue
         if counter:
-            _settle(intent, receipt, counter)
+            _settle(intent, receipt, counter, change.until)
             return counter, True
         # Its window is over: this attempt begins now, with a window of its own.
         change = replace(change, at=clock.timestamp(clock.now()))
@@ -146,6 +146,9 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
         "#attempt": "attempt",
     }
     expires_at = clock.seconds(change.at) + 3600 * int(os.environ["RECEIPT_HOURS"])
+    detail = "the database takes no more at the moment: nothing was applied"
+    if clock.now() >= change.until:
+        raise ThrottledError(detail)
     attempt = 0
     while True:
         try:
@@ -156,7 +159,7 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
                     "attempt": {"S": change.request_id},
                     "started_at": {"S": change.at},
                     "fingerprint": {"S": _digest(intent.body)},
-                    "expires_at": _seconds(expires_at),
+                    "expires_at": _seconds(math.ceil(expires_at)),
                 },
                 ConditionExpression=condition,
                 ExpressionAttributeNames={n: a for n, a in names.items() if n in condition},
@@ -169,7 +172,6 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
             if not (not_applied(error) or reply_lost(error)):
                 raise
             if not clock.pause(attempt, change.until):
-                detail = "the database takes no more at the moment: nothing was applied"
                 raise ThrottledError(detail) from error
             attempt += 1
         else:
@@ -187,6 +189,8 @@ def _make(intent: Intent, change: Change, apply: "Callable[[Change], Counter]") 
 
 def _discard(intent: Intent, change: Change) -> None:
     """Delete the receipt of this attempt. If that fails, the next request waits the window out."""
+    if clock.now() >= change.until:
+        return
     try:
         dynamodb_once().delete_item(
             TableName=os.environ["RECEIPT_TABLE"],
@@ -199,8 +203,10 @@ def _discard(intent: Intent, change: Change) -> None:
         _ignore(error)
 
 
-def _settle(intent: Intent, receipt: _Receipt, counter: Counter) -> None:
+def _settle(intent: Intent, receipt: _Receipt, counter: Counter, until: float) -> None:
     """Write the outcome into the receipt. If that fails, the next request looks it up again."""
+    if clock.now() >= until:
+        return
     try:
         dynamodb_once().update_item(
             TableName=os.environ["RECEIPT_TABLE"],

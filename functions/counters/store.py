@@ -135,6 +135,8 @@ def find(
     Raises:
         UndecidedError: that cannot be told yet, or the database does not answer.
     """
+    if clock.now() >= until:
+        raise UndecidedError
     began = clock.seconds(at)
     # Before the read: what the read does not show can only have been made after it.
     over = not under_way or clock.now() > began + clock.APPLY_WINDOW
@@ -264,6 +266,9 @@ def _apply(counter_id: str, update: dict[str, Any], change: Change) -> Counter:
         ThrottledError: no attempt came through, and nothing was written.
         OutcomeUnknownError: what became of an attempt cannot be told in time.
     """
+    detail = "the database takes no more at the moment: nothing was applied"
+    if clock.now() >= change.until:
+        raise ThrottledError(detail)
     attempt = 0
     while True:
         try:
@@ -279,7 +284,6 @@ def _apply(counter_id: str, update: dict[str, Any], change: Change) -> Counter:
             elif not not_applied(error):
                 raise
             if not clock.pause(attempt, change.until):
-                detail = "the database takes no more at the moment: nothing was applied"
                 raise ThrottledError(detail) from error
             attempt += 1
         else:

@@ -160,7 +160,7 @@ def test_while_the_table_takes_nothing_all_comes_again(
 
 def test_a_batch_whose_reply_is_lost_is_written_again(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 3)
-    wire.fail("BatchWriteItem", [reply_lost, throttled])
+    wire.fail("BatchWriteItem", [reply_lost])
 
     assert stack.record(changes) == 3
     assert versions(stack) == numbers(3)
@@ -269,3 +269,25 @@ def test_of_two_failures_the_first_in_the_stream_is_reported(stack: Stack, wire:
     wire.fail("BatchWriteItem", [processed(25), denied])
 
     assert stack.record(changes) == 10
+
+
+def test_an_outage_of_the_history_does_not_park_a_record_again_and_again(
+    stack: Stack, wire: Wire
+) -> None:
+    changes = make_changes(stack, 5)
+    changes[3] = without(changes[3], "dynamodb", "NewImage")
+    wire.fail("BatchWriteItem", repeat(throttled))
+    for _ in range(3):
+        assert stack.record(changes) == 0
+
+    wire.fail("BatchWriteItem", [])
+    assert stack.record(changes) == 5
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [changes[3]]
+
+
+def test_an_operation_that_there_is_not_is_senseless(stack: Stack) -> None:
+    (record,) = make_changes(stack, 1)
+    record["dynamodb"]["NewImage"]["change"]["M"]["operation"] = {"S": "multiply"}
+
+    assert stack.record([record]) == 1
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]

@@ -1,0 +1,290 @@
+"""A counter against a model of it in memory: whatever is asked of both, they answer the same."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from tests.component.simulation import BEGINNING
+from tests.proxy import proxy_event
+from tests.sizes import cases
+from tests.stack import Stack, StreamRecord
+from tests.wire import Wire, delivered
+
+from counters import clock
+
+DAY = 24 * 3600  # seconds
+EDGE = 2**53 - 1
+
+Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller sees: the status, the headers that tell of a counter, and the body.
+
+    Of a problem's body, `problem` is the last part of its type and `value` its value.
+    """
+
+    status: int
+    etag: str | None = None
+    replayed: str | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- The service ---------------------------------------------------------------------------------
+
+
+class Service:
+    """The handlers on moto, in simulated time; the history is up to date whenever it is read."""
+
+    def __init__(self, stack: Stack, wire: Wire) -> None:
+        self.stack = stack
+        self.wire = wire
+        self.time = BEGINNING
+        self.requests = 0
+        self._images: dict[str, Any] = {}
+        self._unrecorded: list[StreamRecord] = []
+
+    def ask(self, method: str, counter: str, headers: Headers, body: Mapping[str, int]) -> Answer:
+        self.requests += 1
+        path = f"/counters/{counter}"
+        function, route, parameters = self.stack.route(method, path)
+        text = json.dumps(body).encode() if body else b""
+        event = proxy_event(route, path, parameters, "", headers, text, {"sub": "somebody"})
+        response = self.stack.invoke(function.name, event)
+        content = json.loads(response["body"] or "{}")
+        if response["statusCode"] >= 400:
+            problem = content["type"].rpartition(":")[2]
+            content = {"problem": problem} | {k: v for k, v in content.items() if k == "value"}
+        told = response["headers"]
+        return Answer(
+            response["statusCode"], told.get("ETag"), told.get("Idempotent-Replayed"), content
+        )
+
+    def carry(self, request: AWSPreparedRequest) -> AWSResponse:
+        """Let moto answer, and put into the stream what that changes of a counter."""
+        assert isinstance(request.body, bytes)
+        asked = json.loads(request.body)
+        if asked.get("TableName") == self.stack.refs["HistoryTable"]:
+            self._record()
+        response = delivered(request)
+        if (
+            asked.get("TableName") == self.stack.refs["CounterTable"]
+            and "UpdateExpression" in asked
+        ):
+            self._note(json.loads(response.text))
+        return response
+
+    def _note(self, answer: Mapping[str, Any]) -> None:
+        if item := answer.get("Attributes"):
+            counter = item["counter_id"]["S"]
+            images = {"NewImage": item}
+            if counter in self._images:
+                images["OldImage"] = self._images[counter]
+            self._images[counter] = item
+            self._unrecorded.append({"dynamodb": images})
+
+    def _record(self) -> None:
+        records, self._unrecorded = self._unrecorded, []
+        if records:
+            with patch.object(self.wire, "through", delivered):
+                assert self.stack.record(records) == len(records)
+
+
+@pytest.fixture
+def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Service:
+    service = Service(stack, wire)
+    monkeypatch.setattr(clock, "now", lambda: service.time)
+    monkeypatch.setattr(wire, "through", service.carry)
+    return service
+
+
+# --- The model -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Receipt:
+    """What was answered under a key."""
+
+    body: tuple[int, int, int]
+    answer: Answer
+    until: float
+
+
+@dataclass
+class Model:
+    """What Tally promises of one counter, as plainly as it can be said."""
+
+    counter: str
+    value: int = 0
+    version: int = 0
+    created_at: str | None = None
+    updated_at: str | None = None
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+
+    def get(self, has: str | None) -> Answer:
+        if has == f'"{self.version}"' or (has == "*" and self.version):
+            return Answer(304, f'"{self.version}"')
+        return self._counter()
+
+    def increment(self, now: float, by: int, low: int, high: int, key: str | None) -> Answer:
+        receipt = self.receipts.get(key) if key else None
+        if receipt and now < receipt.until:
+            if receipt.body != (by, low, high):
+                return Answer(422, body={"problem": "idempotency-key-reused"})
+            first = receipt.answer
+            return Answer(first.status, first.etag, "true", first.body)
+        if not low <= self.value + by <= high:
+            return Answer(409, body={"problem": "bound-exceeded", "value": self.value})
+        answer = self._change(now, self.value + by)
+        if key:
+            self.receipts[key] = Receipt((by, low, high), answer, now + DAY)
+        return answer
+
+    def set(self, now: float, value: int, expected: int | None) -> Answer:
+        if expected not in {None, self.version}:
+            return Answer(412, f'"{self.version}"', body={"problem": "version-mismatch"})
+        return self._change(now, value)
+
+    def _change(self, now: float, value: int) -> Answer:
+        self.value = value
+        self.version += 1
+        self.updated_at = clock.timestamp(now)
+        self.created_at = self.created_at or self.updated_at
+        return self._counter()
+
+    def _counter(self) -> Answer:
+        body = {
+            "counter_id": self.counter,
+            "value": self.value,
+            "version": self.version,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+        }
+        return Answer(200, f'"{self.version}"', body=body)
+
+
+# --- Both ----------------------------------------------------------------------------------------
+
+Body = dict[str, int]
+
+VALUES = st.one_of(st.integers(-10, 10), st.sampled_from([EDGE, -EDGE, EDGE - 1, 1 - EDGE]))
+INCREMENTS = VALUES.filter(bool)
+BOUNDS: st.SearchStrategy[Body] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({"min": st.integers(-20, 5)}),
+    st.fixed_dictionaries({"max": st.integers(-5, 20)}),
+    st.fixed_dictionaries({"min": st.integers(-20, 0), "max": st.integers(0, 20)}),
+)
+KEYS = st.sampled_from(["a", "b"])
+# Versions relative to the one that the counter has.
+VERSIONS = st.sampled_from([0, 0, 0, -1, 1])
+
+
+class Both(RuleBasedStateMachine):
+    """The service and the model, each asked the same; every run has a counter of its own."""
+
+    def __init__(self, service: Service, counter: str) -> None:
+        super().__init__()
+        self.service = service
+        self.model = Model(counter)
+        self.last: tuple[str, Body] | None = None  # key and body of the last that had a key
+
+    @rule(by=INCREMENTS, bounds=BOUNDS)
+    def increment(self, by: int, bounds: Body) -> None:
+        self._increment(None, {"by": by, **bounds})
+
+    @rule(key=KEYS, by=INCREMENTS, bounds=BOUNDS)
+    def increment_once(self, key: str, by: int, bounds: Body) -> None:
+        self._increment(key, {"by": by, **bounds})
+
+    @rule()
+    def repeat(self) -> None:
+        if self.last:
+            self._increment(*self.last)
+
+    @rule(value=VALUES)
+    def set(self, value: int) -> None:
+        self._set({}, value, None)
+
+    @rule(value=VALUES, offset=VERSIONS)
+    def set_if_match(self, value: int, offset: int) -> None:
+        version = max(0, self.model.version + offset)
+        self._set({"If-Match": f'"{version}"'}, value, version)
+
+    @rule(value=VALUES)
+    def set_if_none_match(self, value: int) -> None:
+        self._set({"If-None-Match": "*"}, value, 0)
+
+    @rule()
+    def get(self) -> None:
+        self._get(None)
+
+    @rule(offset=VERSIONS)
+    def get_if_none_match(self, offset: int) -> None:
+        self._get(f'"{max(0, self.model.version + offset)}"')
+
+    @rule()
+    def get_if_there_is_none(self) -> None:
+        self._get("*")
+
+    @rule(seconds=st.sampled_from([1, 5, 19, 20, 21, 3600, DAY - 21, DAY - 1, DAY]))
+    def wait(self, seconds: int) -> None:
+        self.service.time += seconds
+
+    def _increment(self, key: str | None, body: Body) -> None:
+        low, high = body.get("min", -EDGE), body.get("max", EDGE)
+        headers = {"Idempotency-Key": key} if key else {}
+        if key:
+            self.last = key, body
+        self._same(
+            self._ask("POST", headers, body),
+            self.model.increment(self.service.time, body["by"], low, high, key),
+        )
+
+    def _set(self, headers: Headers, value: int, expected: int | None) -> None:
+        self._same(
+            self._ask("PUT", headers, {"value": value}),
+            self.model.set(self.service.time, value, expected),
+        )
+
+    def _get(self, has: str | None) -> None:
+        headers = {"If-None-Match": has} if has else {}
+        self._same(self._ask("GET", headers, {}), self.model.get(has))
+
+    def _ask(self, method: str, headers: Headers, body: Body) -> Answer:
+        return self.service.ask(method, self.model.counter, headers, body)
+
+    def _same(self, given: Answer, expected: Answer) -> None:
+        assert given == expected
+
+
+def test_the_service_answers_as_the_model_does(service: Service) -> None:
+    runs = itertools.count()
+
+    class Run(Both):
+        def __init__(self) -> None:
+            super().__init__(service, f"run{next(runs)}")
+
+    run_state_machine_as_test(
+        Run,
+        settings=settings(
+            max_examples=cases(500, part=100),
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+    print(f"{service.requests} requests in {next(runs)} runs")
+    assert service.requests > cases(500, part=100) * 10
