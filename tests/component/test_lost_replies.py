@@ -7,6 +7,7 @@ import heapq
 import importlib
 import itertools
 import json
+import logging
 import os
 import random
 from collections import Counter, defaultdict
@@ -38,7 +39,7 @@ from tests.wire import (
     unreachable,
 )
 
-from counters import clock
+from counters import clock, idempotency
 from counters.clients import ATTEMPT
 
 HOUR = 3600.0  # seconds
@@ -137,7 +138,11 @@ class Scene:
             patch.object(clock, "sleep", self.advance),
             patch.object(self.wire, "through", self._carry),
         ):
-            yield self
+            logging.disable()  # it takes a fifth of the time, and nobody reads it
+            try:
+                yield self
+            finally:
+                logging.disable(logging.NOTSET)
 
     def call(
         self,
@@ -760,7 +765,7 @@ def test_a_key_holds_for_24_hours_and_then_counts_as_new(scene: Scene, fraction:
 # --- At random -----------------------------------------------------------------------------------
 
 COUNTERS = [f"counter{n}" for n in range(8)]
-OPERATIONS = ["DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"]
+READS = {"GetItem", "Query"}
 
 WEATHER: list[tuple[Fault, int]] = [
     (delivered, 52),
@@ -796,11 +801,13 @@ class Storm:
             self._nested = True
             self.other()
             self._nested = False
-        if self.source.random() < 0.05:
+        if self.source.random() < 0.2:
             self.scene.record()
         faults, weights = zip(*WEATHER, strict=True)
         fault: Fault = self.source.choices(faults, weights)[0]
         self.met[operation][getattr(fault, "__name__", "")] += 1
+        if fault is reply_lost and operation in READS:
+            return request_lost  # for a read that is the same, and moto is slow
         if fault is request_lost:  # some of the lost are only held up
             return partial(self.scene.held_up, seconds=self.source.uniform(0, 8))
         return fault
@@ -902,7 +909,10 @@ KEYED = cases(5000, part=800)
 WITHOUT_KEY = cases(3000, part=600)
 
 
-def test_keyed_increments_count_exactly_once_each(scene: Scene) -> None:
+def test_keyed_increments_count_exactly_once_each(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # to look again is for the callers
     storm = Storm(scene, seed=20261122)
     source = storm.source
     applied = [
