@@ -3,17 +3,17 @@
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock
-from counters.clients import dynamodb, dynamodb_once, reading, sqs
+from counters.clients import dynamodb, dynamodb_once, not_applied, reading, reply_lost, sqs
 from counters.model import Counter, Entry, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
 _BATCH_SIZE = 25
 _BATCH_ATTEMPTS = 5
+
+T = TypeVar("T")
 
 logger = Logger(service="tally")
 
@@ -209,22 +211,44 @@ def _between(  # noqa: PLR0913  what to read, and until when
     Raises:
         UndecidedError: it is past `until`.
     """
-    if clock.now() >= until:
-        raise UndecidedError
-    reply = dynamodb_once().query(
-        TableName=os.environ["HISTORY_TABLE"],
-        KeyConditionExpression="#counter_id = :counter_id AND #version BETWEEN :first AND :last",
-        ExpressionAttributeNames={"#counter_id": "counter_id", "#version": "version"},
-        ExpressionAttributeValues={
-            ":counter_id": {"S": counter_id},
-            ":first": {"N": str(first)},
-            ":last": {"N": str(last)},
-        },
-        ConsistentRead=True,
-        ScanIndexForward=not newest_first,
-        Limit=limit,
+    reply = answered(
+        until,
+        lambda: dynamodb_once().query(
+            TableName=os.environ["HISTORY_TABLE"],
+            KeyConditionExpression=(
+                "#counter_id = :counter_id AND #version BETWEEN :first AND :last"
+            ),
+            ExpressionAttributeNames={"#counter_id": "counter_id", "#version": "version"},
+            ExpressionAttributeValues={
+                ":counter_id": {"S": counter_id},
+                ":first": {"N": str(first)},
+                ":last": {"N": str(last)},
+            },
+            ConsistentRead=True,
+            ScanIndexForward=not newest_first,
+            Limit=limit,
+        ),
     )
     return reply["Items"]
+
+
+def answered(until: float, read: "Callable[[], T]") -> "T":
+    """Return what a read answers; one that the database does not answer is asked again.
+
+    Raises:
+        UndecidedError: it is past `until`.
+    """
+    attempt = 0
+    while clock.now() < until:
+        try:
+            return read()
+        except (BotoCoreError, ClientError) as error:
+            if not (not_applied(error) or reply_lost(error)):
+                raise
+            if not clock.pause(attempt, until):
+                raise UndecidedError from error
+            attempt += 1
+    raise UndecidedError
 
 
 def _is_older(item: "Mapping[str, AttributeValueTypeDef]", since: float) -> bool:

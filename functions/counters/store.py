@@ -133,33 +133,29 @@ def find(
         The counter as that change left it; None if the change was not made and never will be.
 
     Raises:
-        UndecidedError: that cannot be told yet, or the database does not answer.
+        UndecidedError: that cannot be told yet, or the time is up.
     """
-    if clock.now() >= until:
-        raise UndecidedError
     began = clock.seconds(at)
     # Before the read: what the read does not show can only have been made after it.
     over = not under_way or clock.now() > began + clock.APPLY_WINDOW
-    try:
-        reply = dynamodb_once().get_item(
+    reply = history.answered(
+        until,
+        lambda: dynamodb_once().get_item(
             TableName=os.environ["COUNTER_TABLE"],
             Key={"counter_id": {"S": counter_id}},
             ConsistentRead=True,
-        )
-        item = reply.get("Item", {})
-        standing = _counter(counter_id, item)
-        if item and item["change"]["M"]["request_id"]["S"] == request_id:
-            return standing
-        found, complete = None, standing.version == 0
-        # Changes are applied within the window behind their time: one so old was the last before.
-        if item and clock.seconds(item["updated_at"]["S"]) + clock.APPLY_WINDOW < began:
-            complete = True
-        if not complete:
-            found, complete = history.find(counter_id, request_id, began, standing.version, until)
-    except (BotoCoreError, ClientError) as error:
-        if not (not_applied(error) or reply_lost(error)):
-            raise
-        raise UndecidedError from error
+        ),
+    )
+    item = reply.get("Item", {})
+    standing = _counter(counter_id, item)
+    if item and item["change"]["M"]["request_id"]["S"] == request_id:
+        return standing
+    found, complete = None, standing.version == 0
+    # Changes are applied within the window behind their time: one so old was the last before.
+    if item and clock.seconds(item["updated_at"]["S"]) + clock.APPLY_WINDOW < began:
+        complete = True
+    if not complete:
+        found, complete = history.find(counter_id, request_id, began, standing.version, until)
     if found:
         return found
     if complete and over:
