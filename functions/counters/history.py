@@ -94,11 +94,9 @@ def find(
                 return _counter(item), True
             version = int(item["version"]["N"])
             complete = complete and version == expected
+            # Made when the attempt could not make its change any more: so is all that follows.
             if complete and _time(item) > began + clock.APPLY_WINDOW:
-                return (
-                    None,
-                    True,
-                )  # made when the attempt could not make its change any more
+                return None, True
             expected = version + 1
     return None, complete
 
