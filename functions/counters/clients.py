@@ -92,6 +92,14 @@ def answered_500(error: BotoCoreError | ClientError) -> bool:
     return error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500  # noqa: PLR2004
 
 
+def unanswered(error: BotoCoreError | ClientError) -> bool:
+    """Return whether the database did not answer, so that what does no harm twice may be repeated.
+
+    Anything else is an answer: a refusal, or a fault of ours.
+    """
+    return not_applied(error) or reply_lost(error)
+
+
 @contextmanager
 def reading() -> Iterator[None]:
     """Wrap a read: one that the database did not answer may be asked again.
@@ -102,7 +110,7 @@ def reading() -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        if not (not_applied(error) or reply_lost(error)):
+        if not unanswered(error):
             raise
         detail = "the database does not answer"
         raise ThrottledError(detail) from error

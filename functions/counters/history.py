@@ -9,7 +9,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock
-from counters.clients import dynamodb, dynamodb_once, not_applied, reading, reply_lost, sqs
+from counters.clients import dynamodb, dynamodb_once, reading, sqs, unanswered
 from counters.model import Counter, Entry, Operation
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def answered(until: float, read: "Callable[[], T]") -> "T":
         try:
             return read()
         except (BotoCoreError, ClientError) as error:
-            if not (not_applied(error) or reply_lost(error)):
+            if not unanswered(error):
                 raise
             if not clock.pause(attempt, until):
                 raise UndecidedError from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock, store
-from counters.clients import dynamodb_once, not_applied, reply_lost
+from counters.clients import dynamodb_once, unanswered
 from counters.history import UndecidedError
 from counters.model import (
     BoundExceededError,
@@ -169,7 +169,7 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
         except dynamodb_once().exceptions.ConditionalCheckFailedException as error:
             return _receipt(cast("dict[str, Any]", error.response)["Item"])
         except (BotoCoreError, ClientError) as error:
-            if not (not_applied(error) or reply_lost(error)):
+            if not unanswered(error):
                 raise
             if not clock.pause(attempt, change.until):
                 raise ThrottledError(detail) from error
@@ -226,7 +226,7 @@ def _settle(intent: Intent, receipt: _Receipt, counter: Counter, until: float) -
 def _ignore(error: BotoCoreError | ClientError) -> None:
     """Let pass what a best effort may meet: no answer, or a receipt that is another's by now."""
     refused = isinstance(error, dynamodb_once().exceptions.ConditionalCheckFailedException)
-    if not (refused or not_applied(error) or reply_lost(error)):
+    if not (refused or unanswered(error)):
         raise error
 
 
