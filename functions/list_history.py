@@ -1,9 +1,8 @@
 """GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
 
-from dataclasses import asdict
-
 from counters import history, model
 from counters.gateway import Request, Response, endpoint, page_response
+from counters.model import Entry
 
 
 @endpoint(query=["limit", "order", "after"])
@@ -14,4 +13,16 @@ def handler(request: Request) -> Response:
     after = request.integer("after", 0, model.MAX_INTEGER)
     entries, more = history.page(request.counter_id, order, after, limit)
     following = {"limit": limit, "order": order, "after": entries[-1].version} if more else None
-    return page_response([asdict(entry) for entry in entries], following)
+    return page_response([_shown(entry) for entry in entries], following)
+
+
+def _shown(entry: Entry) -> dict[str, object]:
+    return {
+        "version": entry.version,
+        "value": entry.value,
+        "previous_value": entry.previous_value,
+        "by": entry.by,
+        "operation": entry.operation,
+        "actor": entry.actor,
+        "created_at": entry.created_at,
+    }

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import history
+from counters import recording
 
 logger = Logger(service="tally")
 
@@ -17,7 +17,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
     """
     records = event["Records"]
-    done = history.record(records)
+    done = recording.record(records)
     logger.info("recorded %d of %d", done, len(records))
     if done == len(records):
         return {"batchItemFailures": []}

@@ -42,5 +42,13 @@ def timestamp(seconds: float) -> str:
 
 
 def seconds(timestamp: str) -> float:
-    """Return the time of a `timestamp` in seconds since the epoch."""
-    return dt.datetime.fromisoformat(timestamp).timestamp()
+    """Return the time of a `timestamp` in seconds since the epoch.
+
+    Raises:
+        ValueError: it is none.
+    """
+    time = dt.datetime.fromisoformat(timestamp)
+    if time.tzinfo is None:
+        detail = "a time without an offset from UTC"
+        raise ValueError(detail)
+    return time.timestamp()

@@ -1,15 +1,14 @@
 """The recorded changes in DynamoDB: one item of HistoryTable a counter and version."""
 
-import json
 import math
 import os
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock
-from counters.clients import dynamodb, dynamodb_once, reading, sqs, unanswered
+from counters.clients import dynamodb, dynamodb_once, reading, unanswered
 from counters.model import Counter, Entry, Operation
 
 if TYPE_CHECKING:
@@ -86,18 +85,17 @@ def find(
     expected = first_version(counter_id, began, last_version, until)
     complete = True
     while expected <= last_version:
-        items = _between(counter_id, expected, last_version, until)
-        if not items:
+        entries = _between(counter_id, expected, last_version, until)
+        if not entries:
             return None, False
-        for item in items:
-            if item["request_id"]["S"] == request_id:
-                return _counter(item), True
-            version = int(item["version"]["N"])
-            complete = complete and version == expected
+        for entry in entries:
+            if entry.request_id == request_id:
+                return _counter(entry), True
+            complete = complete and entry.version == expected
             # Made when the attempt could not make its change any more: so is all that follows.
-            if complete and _time(item) > began + clock.APPLY_WINDOW:
+            if complete and _time(entry) > began + clock.APPLY_WINDOW:
                 return None, True
-            expected = version + 1
+            expected = entry.version + 1
     return None, complete
 
 
@@ -114,85 +112,37 @@ def first_version(counter_id: str, since: float, last_version: int, until: float
         UndecidedError: the time is up.
     """
     older, rest = 0, last_version + 1
-    for item in _between(counter_id, 1, last_version, until, limit=25, newest_first=True):
-        if _is_older(item, since):
-            return int(item["version"]["N"]) + 1
-        rest = int(item["version"]["N"])
+    for entry in _between(counter_id, 1, last_version, until, limit=25, newest_first=True):
+        if _is_older(entry, since):
+            return entry.version + 1
+        rest = entry.version
     while rest - older > 1:
         middle = (older + rest) // 2
-        items = _between(counter_id, middle, rest - 1, until, limit=1)
-        if items and _is_older(items[0], since):
-            older = int(items[0]["version"]["N"])
+        entries = _between(counter_id, middle, rest - 1, until, limit=1)
+        if entries and _is_older(entries[0], since):
+            older = entries[0].version
         else:
             rest = middle
     return older + 1
 
 
-def record(records: "Sequence[dict[str, Any]]") -> int:
-    """Write an entry for each stream record; the same one again changes nothing.
-
-    A record that makes no sense goes, whole, to the dead-letter queue.
-
-    Args:
-        records: of the stream of CounterTable, with both images, in the stream's order.
+def write(entries: "Sequence[Entry]") -> int:
+    """Write the entries; the same one again changes nothing.
 
     Returns:
-        How many of them, from the first on, are done: all, if nothing failed.
+        How many of them, from the first on, are written: all, if nothing failed.
     """
-    # By key, because one BatchWriteItem takes a key only once; a record may be there twice.
+    # By key, because one BatchWriteItem takes a key only once; an entry may be there twice.
     items: dict[tuple[str, str], tuple[int, dict[str, AttributeValueTypeDef]]] = {}
-    senseless = []
-    for position, stream_record in enumerate(records):
-        try:
-            item = _item(stream_record)
-        except (KeyError, TypeError, ValueError):
-            senseless.append(position)
-        else:
-            items.setdefault(_key(item), (position, item))
-    entries = list(items.values())
-    done = len(records)
-    for start in range(0, len(entries), _BATCH_SIZE):
-        failed = _write([item for _, item in entries[start : start + _BATCH_SIZE]])
+    for position, entry in enumerate(entries):
+        item = _item(entry)
+        items.setdefault(_key(item), (position, item))
+    unique = list(items.values())
+    for start in range(0, len(unique), _BATCH_SIZE):
+        failed = _write([item for _, item in unique[start : start + _BATCH_SIZE]])
         if failed:
-            done = min(items[key][0] for key in failed)
-            break  # all that is behind comes again anyway
-    # After the writes, and only what will not come again: else an outage would park it every time.
-    for position in senseless:
-        if position < done and not _park(records[position]):
-            return position
-    return done
-
-
-def _item(stream_record: dict[str, Any]) -> "dict[str, AttributeValueTypeDef]":
-    """Return the entry that a stream record makes.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is not the record of a change of ours.
-    """
-    new = stream_record["dynamodb"]["NewImage"]
-    old = stream_record["dynamodb"].get("OldImage", {"value": {"N": "0"}, "version": {"N": "0"}})
-    version = int(new["version"]["N"])
-    if version != int(old["version"]["N"]) + 1:
-        detail = "the version did not go up by one"
-        raise ValueError(detail)
-    value = int(new["value"]["N"])
-    previous_value = int(old["value"]["N"])
-    change = new["change"]["M"]
-    if change["operation"]["S"] not in get_args(Operation):
-        detail = "there is no such operation"
-        raise ValueError(detail)
-    return {
-        "counter_id": {"S": new["counter_id"]["S"]},
-        "version": {"N": str(version)},
-        "value": {"N": str(value)},
-        "previous_value": {"N": str(previous_value)},
-        "by": {"N": str(value - previous_value)},
-        "operation": {"S": change["operation"]["S"]},
-        "actor": {"S": change["actor"]["S"]},
-        "request_id": {"S": change["request_id"]["S"]},
-        "created_at": {"S": change["at"]["S"]},
-        "counter_created_at": {"S": new["created_at"]["S"]},
-    }
+            return min(items[key][0] for key in failed)
+    return len(entries)
 
 
 def _between(  # noqa: PLR0913  what to read, and until when
@@ -203,7 +153,7 @@ def _between(  # noqa: PLR0913  what to read, and until when
     *,
     limit: int = 1000,
     newest_first: bool = False,
-) -> "Sequence[Mapping[str, AttributeValueTypeDef]]":
+) -> list[Entry]:
     """Return the entries from the version `first` to `last`, or so many of them: one read.
 
     Raises:
@@ -227,7 +177,7 @@ def _between(  # noqa: PLR0913  what to read, and until when
             Limit=limit,
         ),
     )
-    return reply["Items"]
+    return [_entry(item) for item in reply["Items"]]
 
 
 def answered(until: float, read: "Callable[[], T]") -> "T":
@@ -249,36 +199,54 @@ def answered(until: float, read: "Callable[[], T]") -> "T":
     raise UndecidedError
 
 
-def _is_older(item: "Mapping[str, AttributeValueTypeDef]", since: float) -> bool:
+def _is_older(entry: Entry, since: float) -> bool:
     """Return whether the entry, and so everything below it, was made before `since`."""
-    return _time(item) + clock.APPLY_WINDOW < since
+    return _time(entry) + clock.APPLY_WINDOW < since
 
 
-def _time(item: "Mapping[str, AttributeValueTypeDef]") -> float:
-    return clock.seconds(item["created_at"]["S"])
+def _time(entry: Entry) -> float:
+    return clock.seconds(entry.created_at)
 
 
-def _counter(item: "Mapping[str, AttributeValueTypeDef]") -> Counter:
+def _counter(entry: Entry) -> Counter:
     """Return the counter as the change of this entry left it."""
     return Counter(
-        item["counter_id"]["S"],
-        int(item["value"]["N"]),
-        int(item["version"]["N"]),
-        item["counter_created_at"]["S"],
-        item["created_at"]["S"],
+        entry.counter_id,
+        entry.value,
+        entry.version,
+        entry.counter_created_at,
+        entry.created_at,
     )
 
 
 def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
     return Entry(
+        counter_id=item["counter_id"]["S"],
         version=int(item["version"]["N"]),
         value=int(item["value"]["N"]),
         previous_value=int(item["previous_value"]["N"]),
         by=int(item["by"]["N"]),
         operation=cast("Operation", item["operation"]["S"]),
         actor=item["actor"]["S"],
+        request_id=item["request_id"]["S"],
         created_at=item["created_at"]["S"],
+        counter_created_at=item["counter_created_at"]["S"],
     )
+
+
+def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
+    return {
+        "counter_id": {"S": entry.counter_id},
+        "version": {"N": str(entry.version)},
+        "value": {"N": str(entry.value)},
+        "previous_value": {"N": str(entry.previous_value)},
+        "by": {"N": str(entry.by)},
+        "operation": {"S": entry.operation},
+        "actor": {"S": entry.actor},
+        "request_id": {"S": entry.request_id},
+        "created_at": {"S": entry.created_at},
+        "counter_created_at": {"S": entry.counter_created_at},
+    }
 
 
 def _write(
@@ -298,20 +266,6 @@ def _write(
             break
         clock.pause(attempt, math.inf)
     return [_key(request["PutRequest"]["Item"]) for request in left]
-
-
-def _park(stream_record: dict[str, Any]) -> bool:
-    """Send the record to the dead-letter queue; return whether it is there."""
-    logger.error("parked a stream record", extra={"event_id": stream_record.get("eventID")})
-    try:
-        sqs().send_message(
-            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
-            MessageBody=json.dumps(stream_record),
-        )
-    except (BotoCoreError, ClientError):
-        logger.exception("the dead-letter queue does not take the record")
-        return False
-    return True
 
 
 def _key(item: "Mapping[str, AttributeValueTypeDef]") -> tuple[str, str]:

@@ -56,15 +56,22 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recorded change of a counter; `by` is what it added, for a `set` as well."""
+    """One recorded change of a counter; `by` is what it added, for a `set` as well.
 
+    `created_at` is when the request began (RFC 3339), `request_id` that of the attempt, and
+    `counter_created_at` when the counter's first change began.
+    """
+
+    counter_id: str
     version: int
     value: int
     previous_value: int
     by: int
     operation: Operation
     actor: str
+    request_id: str
     created_at: str
+    counter_created_at: str
 
 
 class CounterError(Exception):
