@@ -1,6 +1,6 @@
-"""GET /counter, GET /counters/{counter_id}: where a counter stands."""
+"""GET /counter, GET /counters/{counter_id}: where a counter stands, or stood."""
 
-from counters import store
+from counters import history, model, store
 from counters.gateway import (
     Request,
     Response,
@@ -8,12 +8,26 @@ from counters.gateway import (
     endpoint,
     not_modified_response,
 )
+from counters.model import Counter
 
 
-@endpoint(headers=["if-none-match"])
+@endpoint(query=["version", "at"], headers=["if-none-match"])
 def handler(request: Request) -> Response:
-    """Answer the counter; one that was never written stands at 0."""
-    counter = store.get(request.counter_id)
+    """Answer the counter as it is, or was; one that was never written stands at 0."""
+    counter = _counter(request)
     if request.has(counter.version):
         return not_modified_response(counter)
     return counter_response(counter)
+
+
+def _counter(request: Request) -> Counter:
+    version, time = request.integer("version", 0, model.MAX_INTEGER), request.time("at")
+    if version is not None and time is not None:
+        detail = "at: not together with version"
+        raise model.InvalidRequestError(detail)
+    standing = store.get(request.counter_id)
+    if version is not None:
+        return history.at_version(standing, version, request.until)
+    if time is not None:
+        return history.at_time(standing, time, request.until)
+    return standing

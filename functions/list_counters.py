@@ -13,5 +13,5 @@ def handler(request: Request) -> Response:
         model.counter_id(after, "after")
     limit = request.limit()
     names, more = store.list_names(prefix, after, limit)
-    following = {"prefix": prefix, "limit": limit, "after": names[-1]} if more else None
+    following = {"prefix": prefix, "limit": limit, "after": names[-1]} if more else {}
     return page_response(names, following)

@@ -5,14 +5,18 @@ from counters.gateway import Request, Response, endpoint, page_response
 from counters.model import Entry
 
 
-@endpoint(query=["limit", "order", "after"])
+@endpoint(query=["limit", "order", "after", "from", "to"])
 def handler(request: Request) -> Response:
-    """Answer the changes by version, from behind the version `after`, the oldest first."""
+    """Answer the changes by version, from behind the version `after`, those of a period."""
     limit = request.limit()
     order = model.order(request.query.get("order", "asc"))
     after = request.integer("after", 0, model.MAX_INTEGER)
-    entries, more = history.page(request.counter_id, order, after, limit)
-    following = {"limit": limit, "order": order, "after": entries[-1].version} if more else None
+    period = request.period()
+    entries, more = history.page(request.counter_id, order, after, limit, period, request.until)
+    following: dict[str, object] = {}
+    if more:
+        following = {"limit": limit, "order": order, "after": entries[-1].version}
+        following |= {name: request.query[name] for name in ("from", "to") if name in request.query}
     return page_response([_shown(entry) for entry in entries], following)
 
 

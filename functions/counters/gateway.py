@@ -46,6 +46,7 @@ _PROBLEMS: dict[type[model.CounterError], tuple[HTTPStatus, str, str]] = {
         "invalid-request",
         "Invalid request",
     ),
+    model.NotFoundError: (HTTPStatus.NOT_FOUND, "not-found", "Not found"),
     model.BoundExceededError: (HTTPStatus.CONFLICT, "bound-exceeded", "Bound exceeded"),
     model.VersionMismatchError: (
         HTTPStatus.PRECONDITION_FAILED,
@@ -166,6 +167,23 @@ class Request:
             _invalid(name, f"must be an integer from {least} to {most}")
         return value
 
+    def time(self, name: str) -> float | None:
+        """Return the parameter `name`, a time, in seconds since the epoch; None if not given.
+
+        Raises:
+            InvalidRequestError: it is no RFC 3339 time.
+        """
+        text = self.query.get(name)
+        return None if text is None else model.time(name, text)
+
+    def period(self) -> model.Period:
+        """Return the period from the parameter `from` to `to`: all time if not given.
+
+        Raises:
+            InvalidRequestError: one is no RFC 3339 time, or nothing is between them.
+        """
+        return model.period(self.time("from"), self.time("to"))
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -248,16 +266,16 @@ def not_modified_response(counter: Counter) -> Response:
     return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": _entity_tag(counter.version)})
 
 
-def page_response(items: list[Any], following: Mapping[str, object] | None) -> Response:
+def page_response(items: list[Any], following: Mapping[str, object]) -> Response:
     """Return a page of a list.
 
     Args:
         items: what is on it.
-        following: the parameters that ask for the next page; None if there is none. Its link is
+        following: the parameters that ask for the next page; none if there is none. Its link is
             relative to the address of this page (RFC 3986, section 5.2): API Gateway does not tell
             under which host and base path the caller knows it.
     """
-    if following is None:
+    if not following:
         return Response(items)
     return Response(items, headers={"Link": f'<?{urlencode(following)}>; rel="next"'})
 

@@ -1,7 +1,15 @@
-"""The recorded changes in DynamoDB: one item of HistoryTable a counter and version."""
+"""The recorded changes in DynamoDB: one item of HistoryTable a counter and version.
+
+Versions grow with time, so a time is found by bisection over the key. They do so within limits:
+`created_at` is when a request began, and requests that overlap may be applied in another order, by
+clocks that differ. But a change is applied at most the apply window behind its time. So below an
+entry all is older than it or at most that much younger, and above it all is younger than it or at
+most that much older.
+"""
 
 import math
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aws_lambda_powertools import Logger
@@ -9,10 +17,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock
 from counters.clients import dynamodb, dynamodb_once, reading, unanswered
-from counters.model import Counter, Entry, Operation
+from counters.model import (
+    MAX_INTEGER,
+    Counter,
+    CounterError,
+    Entry,
+    NotFoundError,
+    Operation,
+    Period,
+    ThrottledError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
@@ -23,40 +40,11 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 25
 _BATCH_ATTEMPTS = 5
 
+_DAY = 24 * 60 * 60  # seconds
+
 T = TypeVar("T")
 
 logger = Logger(service="tally")
-
-
-def page(
-    counter_id: str, order: "Order", after: int | None, limit: int
-) -> tuple[list[Entry], bool]:
-    """Return at most `limit` entries of the counter by version, from behind `after` in that order.
-
-    Returns:
-        The entries, and whether there are more.
-
-    Raises:
-        ThrottledError: the database did not answer.
-    """
-    condition = "#counter_id = :counter_id"
-    names = {"#counter_id": "counter_id"}
-    values: dict[str, AttributeValueTypeDef] = {":counter_id": {"S": counter_id}}
-    if after is not None:
-        condition += " AND #version > :after" if order == "asc" else " AND #version < :after"
-        names["#version"] = "version"
-        values[":after"] = {"N": str(after)}
-    with reading():
-        reply = dynamodb().query(
-            TableName=os.environ["HISTORY_TABLE"],
-            KeyConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-            ScanIndexForward=order == "asc",
-            Limit=limit + 1,  # the one too many tells whether there are more
-        )
-    entries = [_entry(item) for item in reply["Items"]]
-    return entries[:limit], len(entries) > limit or "LastEvaluatedKey" in reply
 
 
 class UndecidedError(Exception):
@@ -102,28 +90,146 @@ def find(
 def first_version(counter_id: str, since: float, last_version: int, until: float) -> int:
     """Return a version below which every change of the counter was made before `since`.
 
-    Mostly it is among the newest, which is one read. Else it is found by bisection over the key: a
-    number of reads that grows with the logarithm of `last_version`. The times of changes need not
-    grow with their versions, but a change is applied at most the apply window behind its time; so
-    whatever is below one that is older than `since` by more than that is older than `since`.
-    Entries that are missing do no harm.
-
     Raises:
         UndecidedError: the time is up.
     """
-    older, rest = 0, last_version + 1
-    for entry in _between(counter_id, 1, last_version, until, limit=25, newest_first=True):
-        if _is_older(entry, since):
-            return entry.version + 1
-        rest = entry.version
-    while rest - older > 1:
-        middle = (older + rest) // 2
-        entries = _between(counter_id, middle, rest - 1, until, limit=1)
-        if entries and _is_older(entries[0], since):
-            older = entries[0].version
-        else:
-            rest = middle
-    return older + 1
+    return _boundary(counter_id, since - clock.APPLY_WINDOW, 1, last_version, until)
+
+
+def page(  # noqa: PLR0913, PLR0917  what a caller can ask for
+    counter_id: str,
+    order: "Order",
+    after: int | None,
+    limit: int,
+    period: Period,
+    until: float,
+) -> tuple[list[Entry], bool]:
+    """Return at most `limit` entries of the counter by version, from behind `after` in that order.
+
+    Without a period that is one read. With one there are some more before it, a number that grows
+    with the logarithm of the history.
+
+    Returns:
+        The entries, those of the period only, and whether there are more.
+
+    Raises:
+        ThrottledError: the database did not answer.
+    """
+    first, last = 1, MAX_INTEGER
+    if after is not None:
+        first, last = (after + 1, last) if order == "asc" else (first, after - 1)
+    found: list[Entry] = []
+    with _in_time():
+        if order == "asc" and period.start > -math.inf:
+            start = period.start - clock.APPLY_WINDOW
+            first = _boundary(counter_id, start, first, last, until)
+        if order == "desc" and period.end < math.inf:
+            end = period.end + clock.APPLY_WINDOW
+            last = min(last, _boundary(counter_id, end, first, last, until))
+        for entry in _walk(counter_id, order, first, last, limit + 1, until):
+            time = _time(entry)
+            if order == "asc" and time >= period.end + clock.APPLY_WINDOW:
+                break
+            if order == "desc" and time < period.start - clock.APPLY_WINDOW:
+                break
+            if period.holds(time):
+                found.append(entry)
+            if len(found) > limit:
+                return found[:limit], True
+    return found, False
+
+
+def at_version(standing: Counter, version: int, until: float) -> Counter:
+    """Return the counter as it was at a version.
+
+    Args:
+        standing: the counter as it is.
+        version: a version of it; at 0 it was not written yet.
+        until: when no read may begin any more, in seconds since the epoch.
+
+    Raises:
+        NotFoundError: it never had that version, or its history has expired.
+        ThrottledError: the history does not have it yet, or the database did not answer.
+    """
+    if version == 0:
+        return Counter(standing.counter_id)
+    if version == standing.version:
+        return standing
+    if version > standing.version:
+        detail = f"version: the counter has version {standing.version}"
+        raise NotFoundError(detail)
+    with _in_time():
+        entries = _between(standing.counter_id, 1, version, until, limit=1, newest_first=True)
+    if entries and entries[0].version == version:
+        return _counter(entries[0])
+    raise _missing(standing, entries)
+
+
+def at_time(standing: Counter, time: float, until: float) -> Counter:
+    """Return the counter as it was at a time: at the last version that is not younger.
+
+    Args:
+        standing: the counter as it is.
+        time: in seconds since the epoch.
+        until: when no read may begin any more, in seconds since the epoch.
+
+    Raises:
+        NotFoundError: the history of that time has expired.
+        ThrottledError: the history does not have that time yet, or the database did not answer.
+    """
+    if standing.updated_at is None or clock.seconds(standing.updated_at) <= time:
+        return standing
+    counter_id, last = standing.counter_id, standing.version - 1
+    with _in_time():
+        # From the first that is younger for certain, down; all of them must be there.
+        expected = min(last, _boundary(counter_id, time + clock.APPLY_WINDOW, 1, last, until))
+        while expected:
+            entries = _between(counter_id, 1, expected, until, limit=100, newest_first=True)
+            for position, entry in enumerate(entries):
+                if entry.version != expected:
+                    raise _missing(standing, entries[position:])
+                if _time(entry) <= time:
+                    return _counter(entry)
+                expected -= 1
+            if not entries:
+                raise _missing(standing, [])
+    return Counter(counter_id)
+
+
+def span(
+    counter_id: str, period: Period, until: float, *, consistent: bool = False
+) -> "Iterator[Entry]":
+    """Yield the entries of a period by version, and at both ends some that are outside of it.
+
+    If there is an entry before the period, one is the first; if there is one behind, one is the
+    last. So, unless there is no history at all, the value before the period can be told.
+
+    Raises:
+        ThrottledError: the database did not answer, or not in time.
+    """
+    with _in_time():
+        start = period.start - clock.APPLY_WINDOW
+        first = max(1, _boundary(counter_id, start, 1, MAX_INTEGER, until) - 1)
+        for entry in _walk(
+            counter_id, "asc", first, MAX_INTEGER, 1000, until, consistent=consistent
+        ):
+            yield entry
+            if _time(entry) >= period.end + clock.APPLY_WINDOW:
+                return
+
+
+def _missing(standing: Counter, below: "Sequence[Entry]") -> CounterError:
+    """Return the error of an entry that is not there; `below` begins with the one before it."""
+    earliest = below[0].created_at if below else standing.created_at
+    if earliest and expired(earliest):
+        return NotFoundError("the history of that time has expired")
+    return ThrottledError("the history does not have that change yet")
+
+
+def expired(created_at: str) -> bool:
+    """Return whether what was made then (RFC 3339), and so what is older, need not be there."""
+    days = int(os.environ["HISTORY_DAYS"])
+    return days > 0 and clock.seconds(created_at) + days * _DAY <= clock.now()
 
 
 def write(entries: "Sequence[Entry]") -> int:
@@ -145,6 +251,83 @@ def write(entries: "Sequence[Entry]") -> int:
     return len(entries)
 
 
+def add(entry: Entry) -> bool:
+    """Write an entry, unless another change has its place; return whether it is there."""
+    try:
+        dynamodb().put_item(
+            TableName=os.environ["HISTORY_TABLE"],
+            Item=_item(entry),
+            ConditionExpression="attribute_not_exists(#version) OR #request_id = :request_id",
+            ExpressionAttributeNames={"#version": "version", "#request_id": "request_id"},
+            ExpressionAttributeValues={":request_id": {"S": entry.request_id}},
+        )
+    except dynamodb().exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def _boundary(counter_id: str, time: float, first: int, last: int, until: float) -> int:
+    """Return a version, from `first` on, where the entries begin that are not older than `time`.
+
+    The one before it is older, or there is none. Mostly it is among the newest, or `first` itself,
+    which is one read or two. Else it is found by bisection over the key: a number of reads that
+    grows with the logarithm of the newest version. Entries that are missing do no harm.
+
+    Raises:
+        UndecidedError: the time is up.
+    """
+    older, rest = first - 1, first
+    for entry in _between(counter_id, first, last, until, limit=25, newest_first=True):
+        if _time(entry) < time:
+            return entry.version + 1
+        rest = entry.version
+    if first > 1:
+        for entry in _between(counter_id, first, rest - 1, until, limit=1):
+            if _time(entry) >= time:
+                return first
+    while rest - older > 1:
+        middle = (older + rest) // 2
+        entries = _between(counter_id, middle, rest - 1, until, limit=1)
+        if entries and _time(entries[0]) < time:
+            older = entries[0].version
+        else:
+            rest = middle
+    return older + 1
+
+
+def _walk(  # noqa: PLR0913, PLR0917  what to read, and until when
+    counter_id: str,
+    order: "Order",
+    first: int,
+    last: int,
+    limit: int,
+    until: float,
+    *,
+    consistent: bool = False,
+) -> "Iterator[Entry]":
+    """Yield the entries from the version `first` to `last`, reading `limit` at a time.
+
+    Raises:
+        ThrottledError: the database did not answer.
+        UndecidedError: it is past `until`.
+    """
+    while first <= last:
+        if clock.now() > until:
+            raise UndecidedError
+        with reading():
+            reply = dynamodb().query(
+                **_range(counter_id, first, last),
+                ScanIndexForward=order == "asc",
+                Limit=limit,
+                ConsistentRead=consistent,
+            )
+        yield from map(_entry, reply["Items"])
+        if "LastEvaluatedKey" not in reply:
+            return
+        reached = int(reply["LastEvaluatedKey"]["version"]["N"])
+        first, last = (reached + 1, last) if order == "asc" else (first, reached - 1)
+
+
 def _between(  # noqa: PLR0913  what to read, and until when
     counter_id: str,
     first: int,
@@ -159,25 +342,46 @@ def _between(  # noqa: PLR0913  what to read, and until when
     Raises:
         UndecidedError: it is past `until`.
     """
+    if first > last:
+        return []
     reply = answered(
         until,
         lambda: dynamodb_once().query(
-            TableName=os.environ["HISTORY_TABLE"],
-            KeyConditionExpression=(
-                "#counter_id = :counter_id AND #version BETWEEN :first AND :last"
-            ),
-            ExpressionAttributeNames={"#counter_id": "counter_id", "#version": "version"},
-            ExpressionAttributeValues={
-                ":counter_id": {"S": counter_id},
-                ":first": {"N": str(first)},
-                ":last": {"N": str(last)},
-            },
+            **_range(counter_id, first, last),
             ConsistentRead=True,
             ScanIndexForward=not newest_first,
             Limit=limit,
         ),
     )
     return [_entry(item) for item in reply["Items"]]
+
+
+def _range(counter_id: str, first: int, last: int) -> dict[str, Any]:
+    """Return what a Query for the versions from `first` to `last` asks."""
+    return {
+        "TableName": os.environ["HISTORY_TABLE"],
+        "KeyConditionExpression": "#counter_id = :counter_id AND #version BETWEEN :first AND :last",
+        "ExpressionAttributeNames": {"#counter_id": "counter_id", "#version": "version"},
+        "ExpressionAttributeValues": {
+            ":counter_id": {"S": counter_id},
+            ":first": {"N": str(first)},
+            ":last": {"N": str(last)},
+        },
+    }
+
+
+@contextmanager
+def _in_time() -> "Iterator[None]":
+    """Wrap reads that the caller may ask for again.
+
+    Raises:
+        ThrottledError: the time was up before all were answered.
+    """
+    try:
+        yield
+    except UndecidedError as error:
+        detail = "the database does not answer in time"
+        raise ThrottledError(detail) from error
 
 
 def answered(until: float, read: "Callable[[], T]") -> "T":
@@ -197,11 +401,6 @@ def answered(until: float, read: "Callable[[], T]") -> "T":
                 raise UndecidedError from error
             attempt += 1
     raise UndecidedError
-
-
-def _is_older(entry: Entry, since: float) -> bool:
-    """Return whether the entry, and so everything below it, was made before `since`."""
-    return _time(entry) + clock.APPLY_WINDOW < since
 
 
 def _time(entry: Entry) -> float:
@@ -235,7 +434,7 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
 
 
 def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
-    return {
+    item: dict[str, AttributeValueTypeDef] = {
         "counter_id": {"S": entry.counter_id},
         "version": {"N": str(entry.version)},
         "value": {"N": str(entry.value)},
@@ -247,6 +446,10 @@ def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
         "created_at": {"S": entry.created_at},
         "counter_created_at": {"S": entry.counter_created_at},
     }
+    if days := int(os.environ["HISTORY_DAYS"]):
+        expires_at = math.ceil(clock.seconds(entry.created_at)) + days * _DAY
+        item["expires_at"] = {"N": str(expires_at)}
+    return item
 
 
 def _write(

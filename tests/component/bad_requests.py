@@ -162,11 +162,40 @@ NO_LIMITS = {
     "superscript": "%C2%B2",
 }
 
+MORNING, NOON = "2026-11-22T10:00:00Z", "2026-11-22T12:00:00Z"
+
+NO_TIMES = {
+    "empty": "",
+    "word": "now",
+    "number": "1795341600",
+    "date": "2026-11-22",
+    "no-offset": "2026-11-22T10:00:00",
+    "bare-plus": "2026-11-22T10:00:00+01:00",
+    "basic": "20261122T100000Z",
+    "week": "2026-W47-7T10:00:00Z",
+    "space": "2026-11-22%2010:00:00Z",
+    "no-day": "2026-02-30T10:00:00Z",
+    "no-hour": "2026-11-22T25:00:00Z",
+    "no-offset-there-is": "2026-11-22T10:00:00%2B25:00",
+    "no-seconds": "2026-11-22T10:00Z",
+    "before-1970": "1969-12-31T23:59:59Z",
+    "year-10000": "9999-12-31T23:59:59-01:00",
+    "other-digits": "٢٠٢٦-11-22T10:00:00Z",
+}
+
 BAD_QUERIES = [
     ("counter-unknown", "GET", "/counter", "pretty", "pretty=1"),
     ("counter-unknown-empty", "GET", "/counter", "pretty", "pretty="),
-    ("counter-version", "GET", "/counter", "version", "version=7"),
-    ("counter-at", "GET", "/counter", "at", "at=2026-11-22T10:00:00Z"),
+    ("version-negative", "GET", "/counter", "version", "version=-1"),
+    ("version-text", "GET", "/counters/orders", "version", "version=x"),
+    ("version-float", "GET", "/counter", "version", "version=1.0"),
+    ("version-empty", "GET", "/counter", "version", "version="),
+    ("version-too-great", "GET", "/counter", "version", f"version={MAX_INTEGER + 1}"),
+    ("version-twice", "GET", "/counter", "version", "version=1&version=1"),
+    ("version-to-post", "POST", "/counter", "version", "version=1"),
+    ("at-and-version", "GET", "/counter", "at", "version=1&at=2026-11-22T10:00:00Z"),
+    ("at-to-put", "PUT", "/counter", "at", "at=2026-11-22T10:00:00Z"),
+    ("history-at", "GET", "/counter/history", "at", "at=2026-11-22T10:00:00Z"),
     ("counter-limit", "GET", "/counters/orders", "limit", "limit=1"),
     ("by-in-query", "POST", "/counter", "by", "by=2"),
     ("value-in-query", "PUT", "/counters/orders", "value", "value=2"),
@@ -184,8 +213,37 @@ BAD_QUERIES = [
     ("after-space", "GET", "/counters", "after", "after=a%20b"),
     ("after-too-long", "GET", "/counters", "after", f"after={LONG_ID}"),
     ("history-prefix", "GET", "/counter/history", "prefix", "prefix=a"),
-    ("history-from", "GET", "/counter/history", "from", "from=2026-11-22T10:00:00Z"),
-    ("history-to", "GET", "/counters/orders/history", "to", "to=2026-11-22T10:00:00Z"),
+    ("from-behind-to", "GET", "/counter/history", "from", f"from={NOON}&to={MORNING}"),
+    ("from-is-to", "GET", "/counter/history", "from", f"from={NOON}&to={NOON}"),
+    ("counters-from", "GET", "/counters", "from", f"from={NOON}"),
+    ("trend-limit", "GET", "/counter/trend", "limit", "limit=1"),
+    ("trend-from-behind-to", "GET", "/counter/trend", "from", f"from={NOON}&to={MORNING}"),
+    ("trend-from-the-future", "GET", "/counter/trend", "from", "from=9000-01-01T00:00:00Z"),
+    ("trend-twice", "GET", "/counter/trend", "interval", "interval=hour&interval=hour"),
+    ("interval-week", "GET", "/counter/trend", "interval", "interval=week"),
+    ("interval-empty", "GET", "/counter/trend", "interval", "interval="),
+    ("interval-case", "GET", "/counters/orders/trend", "interval", "interval=Hour"),
+    (
+        "trend-1001-hours",
+        "GET",
+        "/counter/trend",
+        "from",
+        "from=2026-01-01T00:00:00Z&to=2026-02-11T17:00:00Z",
+    ),
+    (
+        "trend-1001-days",
+        "GET",
+        "/counter/trend",
+        "from",
+        "interval=day&from=2020-01-01T00:00:00Z&to=2022-09-28T00:00:00Z",
+    ),
+    (
+        "trend-181-minutes",
+        "GET",
+        "/counter/trend",
+        "from",
+        "interval=minute&from=2026-01-01T09:59:59Z&to=2026-01-01T13:00:00Z",
+    ),
     ("order-upper-case", "GET", "/counter/history", "order", "order=ASC"),
     ("order-word", "GET", "/counter/history", "order", "order=newest"),
     ("order-empty", "GET", "/counter/history", "order", "order="),
@@ -265,6 +323,10 @@ def _parameters() -> Iterator[BadRequest]:
         query = f"limit={limit}"
         yield BadRequest(f"limit-{name}", "GET", "/counters", "limit", query)
         yield BadRequest(f"history-limit-{name}", "GET", "/counter/history", "limit", query)
+    for name, time in NO_TIMES.items():
+        yield BadRequest(f"at-{name}", "GET", "/counters/orders", "at", f"at={time}")
+        yield BadRequest(f"from-{name}", "GET", "/counter/history", "from", f"from={time}")
+        yield BadRequest(f"to-{name}", "GET", "/counter/trend", "to", f"to={time}")
     for name, method, path, field, query in BAD_QUERIES:
         yield BadRequest(f"query-{name}", method, path, field, query)
     for number, (method, header, value) in enumerate(BAD_HEADERS):

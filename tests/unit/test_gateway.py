@@ -201,7 +201,7 @@ def test_a_link_holds_the_parameters_of_the_next_page(following: dict[str, objec
 
 
 def test_the_last_page_has_no_link() -> None:
-    assert "Link" not in page_response([1], None).headers
+    assert "Link" not in page_response([1], {}).headers
 
 
 def test_what_nobody_foresaw_is_a_problem_that_does_not_say_what_it_was() -> None:
@@ -217,6 +217,7 @@ def test_what_nobody_foresaw_is_a_problem_that_does_not_say_what_it_was() -> Non
 
 ERRORS = {
     model.InvalidRequestError("why"): 400,
+    model.NotFoundError("why"): 404,
     model.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
     model.VersionMismatchError(7, model.Counter("orders", version=8)): 412,
     model.KeyReusedError("why"): 422,
