@@ -1,11 +1,11 @@
-"""The stream of CounterTable: every change becomes an entry of the history."""
+"""The stream of CounterTable: every change becomes an entry of the history, and of the trend."""
 
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import recording
+from counters import clock, metrics, recording
 
 logger = Logger(service="tally")
 
@@ -17,9 +17,14 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
     """
     records = event["Records"]
-    done = recording.record(records)
-    logger.info("recorded %d of %d", done, len(records))
-    if done == len(records):
+    progress = recording.record(records)
+    logger.info("recorded %d of %d, parked %d", progress.recorded, len(records), progress.parked)
+    counts = {"EntriesWritten": progress.recorded, "RecordsParked": progress.parked}
+    lag = {}
+    if progress.newest:
+        lag = {"HistoryLag": 1000 * (clock.now() - clock.seconds(progress.newest))}
+    metrics.publish(counts, lag)
+    if progress.done == len(records):
         return {"batchItemFailures": []}
-    first = records[done]["dynamodb"]["SequenceNumber"]
+    first = records[progress.done]["dynamodb"]["SequenceNumber"]
     return {"batchItemFailures": [{"itemIdentifier": first}]}

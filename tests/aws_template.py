@@ -117,7 +117,7 @@ def parameter(name: str) -> str:
 
 
 def _function(name: str, properties: Mapping[str, Any]) -> Function:
-    events = [event for event in properties["Events"].values() if event["Type"] == "Api"]
+    events = [event for event in properties.get("Events", {}).values() if event["Type"] == "Api"]
     return Function(
         name,
         properties["Handler"],

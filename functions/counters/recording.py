@@ -1,15 +1,16 @@
-"""From the stream of CounterTable to the history: each stream record becomes an entry."""
+"""From the stream of CounterTable to history and trend: each stream record becomes an entry."""
 
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, history, model
+from counters import clock, history, model, trend
 from counters.clients import sqs
-from counters.model import Entry, Operation
+from counters.model import CounterError, Entry, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,11 +18,23 @@ if TYPE_CHECKING:
 # A longer one is none of ours, and could make an entry that is too large for a table.
 _LONGEST_TEXT = 2048  # characters
 
+_REDRIVE_SECONDS = 900  # the longest that a function runs
+
 logger = Logger(service="tally")
 
 
-def record(records: "Sequence[dict[str, Any]]") -> int:
-    """Write an entry for each stream record; the same one again changes nothing.
+@dataclass(slots=True)
+class Progress:
+    """What came of a batch: `done` of its records, from the first on, are recorded or parked."""
+
+    done: int = 0
+    recorded: int = 0
+    parked: int = 0
+    newest: str | None = None  # when the last change that was recorded began (RFC 3339)
+
+
+def record(records: "Sequence[dict[str, Any]]") -> Progress:
+    """Bring each stream record into history and trend; the same one again changes nothing.
 
     A record that makes no sense goes, whole, to the dead-letter queue, when all that is before it
     is recorded and nothing behind it is. So an outage does not park it every time, and the history
@@ -31,24 +44,91 @@ def record(records: "Sequence[dict[str, Any]]") -> int:
         records: of the stream of CounterTable, with both images, in the stream's order.
 
     Returns:
-        How many of them, from the first on, are done: all, if nothing failed.
+        How far it came: to the end, if nothing failed.
     """
-    start = 0
+    progress = Progress()
     entries: list[Entry] = []
     for position, stream_record in enumerate(records):
         try:
             entries.append(_entry(stream_record))
         except Exception:  # noqa: BLE001  whatever is wrong with it, the stream goes on
-            done = start + _record(entries)
-            if done < position or not _park(stream_record):
-                return done
-            start, entries = position + 1, []
-    return start + _record(entries)
+            _record(entries, progress)
+            if progress.done < position or not _park(stream_record):
+                return progress
+            progress.done += 1
+            progress.parked += 1
+            entries = []
+    _record(entries, progress)
+    return progress
 
 
-def _record(entries: "Sequence[Entry]") -> int:
-    """Write the entries; return how many of them, from the first on, are written."""
-    return history.write(entries)
+def redrive(until: float) -> tuple[int, int]:
+    """Bring the parked records into history and trend, those that can be understood by now.
+
+    A record that is in already changes nothing.
+
+    Args:
+        until: when no record may be begun any more, in seconds since the epoch.
+
+    Returns:
+        How many are in and out of the queue, and how many were looked at and stay in it.
+    """
+    redriven, left = 0, []
+    while clock.now() < until:
+        reply = sqs().receive_message(
+            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_REDRIVE_SECONDS,  # none comes twice
+            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers
+        )
+        if not reply.get("Messages"):
+            break
+        for message in reply["Messages"]:
+            if _redrive(message["Body"], until):
+                sqs().delete_message(
+                    QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
+                    ReceiptHandle=message["ReceiptHandle"],
+                )
+                redriven += 1
+            else:
+                left.append(message["ReceiptHandle"])
+    for handle in left:
+        sqs().change_message_visibility(
+            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
+            ReceiptHandle=handle,
+            VisibilityTimeout=0,
+        )
+    return redriven, len(left)
+
+
+def _record(entries: "Sequence[Entry]", progress: Progress) -> None:
+    """Write the entries and fold them, as far as it goes."""
+    written = history.write(entries)
+    done = trend.fold(entries[:written])
+    progress.done += done
+    progress.recorded += done
+    if done:
+        progress.newest = max(entry.created_at for entry in entries[:done])
+
+
+def _redrive(body: str, until: float) -> bool:
+    """Bring a parked record in; return whether it is."""
+    try:
+        entry = _entry(json.loads(body))
+    except Exception:
+        logger.exception("a parked record makes no sense")
+        return False
+    extra = {"counter_id": entry.counter_id, "version": entry.version}
+    try:
+        if history.add(entry):
+            trend.rebuild(entry, until)
+            logger.info("redrove a record", extra=extra)
+            return True
+    except (BotoCoreError, ClientError, CounterError):
+        logger.exception("a parked record cannot be brought in", extra=extra)
+    else:
+        logger.error("another change has the place of a parked record", extra=extra)
+    return False
 
 
 def _entry(stream_record: dict[str, Any]) -> Entry:

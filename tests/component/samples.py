@@ -61,12 +61,31 @@ def _list_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert reply(result).headers["Link"] == '<?limit=1&order=desc&after=2>; rel="next"'
 
 
+def _list_trend(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    ten, eleven = reply(result).body
+    assert ten == {
+        "start": "2026-11-22T10:00:00.000Z",
+        "changes": 3,
+        "increase": 100,
+        "decrease": 0,
+        "first_version": 1,
+        "last_version": 3,
+        "close": 100,
+    }
+    assert (eleven["changes"], eleven["close"]) == (0, 100)
+
+
+def _redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert result == {"redriven": 0, "parked": 0}
+
+
 def _record_history(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     entries = stack.request("GET", "/counters/orders:eu/history").body
     assert [entry["value"] for entry in entries] == [1, 6, 100]
     assert [entry["operation"] for entry in entries] == ["increment", "increment", "set"]
     assert len(stack.items("HistoryTable")) == 4
+    assert len(stack.items("TrendTable")) == 2
     assert stack.messages("HistoryDeadLetterQueue") == []
 
 
@@ -76,5 +95,7 @@ CHECKS: dict[str, Check] = {
     "set_counter": _set_counter,
     "list_counters": _list_counters,
     "list_history": _list_history,
+    "list_trend": _list_trend,
     "record_history": _record_history,
+    "redrive_history": _redrive_history,
 }

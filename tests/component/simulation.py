@@ -20,7 +20,7 @@ from tests.proxy import TIMEOUT, Context
 from tests.stack import Stack
 from tests.wire import Fault, Wire, delivered
 
-from counters import clock, recording
+from counters import clock
 
 STEP = 0.01  # seconds that a step takes
 BEGINNING = 1_800_000_000.0  # seconds since the epoch
@@ -132,7 +132,7 @@ class World:
         ]
         self._unrecorded.clear()
         with patch.object(self.wire, "through", delivered):
-            assert recording.record(records) == len(records)
+            assert self.stack.record(records) == len(records)
 
     def deliver(self, request: AWSPreparedRequest) -> AWSResponse:
         """Let the database answer, and note what that changes of the counter."""

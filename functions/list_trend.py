@@ -1,0 +1,15 @@
+"""GET /counter/trend, GET /counters/{counter_id}/trend: a counter's changes added up."""
+
+from dataclasses import asdict
+
+from counters import clock, model, trend
+from counters.gateway import Request, Response, endpoint
+
+
+@endpoint(query=["interval", "from", "to"])
+def handler(request: Request) -> Response:
+    """Answer the changes of a period by minute, hour or day, the oldest first."""
+    interval = model.interval(request.query.get("interval", "hour"))
+    period = model.window(interval, request.period(), clock.now())
+    buckets = trend.buckets(request.counter_id, interval, period, request.until)
+    return Response([asdict(bucket) for bucket in buckets])
