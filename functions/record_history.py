@@ -22,7 +22,8 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     counts = {"EntriesWritten": progress.recorded, "RecordsParked": progress.parked}
     lag = {}
     if progress.newest:
-        lag = {"HistoryLag": 1000 * (clock.now() - clock.seconds(progress.newest))}
+        # By two clocks: it may come out below 0.
+        lag = {"HistoryLag": max(0.0, 1000 * (clock.now() - clock.seconds(progress.newest)))}
     metrics.publish(counts, lag)
     if progress.done == len(records):
         return {"batchItemFailures": []}

@@ -16,7 +16,7 @@ from tests import aws_template
 from tests.aws_template import Function, Route
 from tests.proxy import Context, Reply, proxy_event, reply
 
-from counters import clients
+from counters import clients, clock
 
 REGION = "eu-west-1"
 FACTORIES = [made for made in vars(clients).values() if hasattr(made, "cache_clear")]
@@ -70,7 +70,7 @@ class Stack:
         function = self.functions[name]
         handler = importlib.import_module(function.module).handler
         with patch.dict(os.environ, self.environment(function)):
-            return handler(event, Context(name))
+            return handler(event, Context(name, deadline=clock.now() + function.timeout))
 
     def request(  # noqa: PLR0913
         self,

@@ -218,6 +218,50 @@ def span(
                 return
 
 
+def pages(counter_id: str, after: int) -> "Iterator[list[tuple[str, Entry | None]]]":
+    """Yield every entry behind a version, as many at a time as the database gives.
+
+    Args:
+        counter_id: the counter.
+        after: a version; 0 for all there is, even what the service would not have written.
+
+    Yields:
+        Of each its version, as it is stored, and the entry; None for what is none of the service's.
+
+    Raises:
+        ThrottledError: the database did not answer.
+    """
+    query: dict[str, Any] = {
+        "KeyConditionExpression": "#counter_id = :counter_id",
+        "ExpressionAttributeNames": {"#counter_id": "counter_id"},
+        "ExpressionAttributeValues": {":counter_id": {"S": counter_id}},
+    }
+    if after:
+        query["KeyConditionExpression"] += " AND #version > :after"
+        query["ExpressionAttributeNames"]["#version"] = "version"
+        query["ExpressionAttributeValues"][":after"] = {"N": str(after)}
+    while True:
+        with reading():
+            reply = dynamodb().query(
+                TableName=os.environ["HISTORY_TABLE"], ConsistentRead=True, **query
+            )
+        yield [(item["version"]["N"], _readable(item)) for item in reply["Items"]]
+        if "LastEvaluatedKey" not in reply:
+            return
+        query["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
+
+
+def _readable(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
+    """Return the entry that an item is; None if it is none."""
+    try:
+        entry = _entry(item)
+        clock.seconds(entry.created_at)
+        clock.seconds(entry.counter_created_at)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return entry
+
+
 def _missing(standing: Counter, below: "Sequence[Entry]") -> CounterError:
     """Return the error of an entry that is not there; `below` begins with the one before it."""
     earliest = below[0].created_at if below else standing.created_at

@@ -201,6 +201,35 @@ def list_names(prefix: str, after: str, limit: int) -> tuple[list[str], bool]:
     return found[:limit], len(found) > limit or "LastEvaluatedKey" in reply
 
 
+def changed_since(updated_at: str, after: str) -> tuple[list[str], str | None]:
+    """Return the names of counters that have changed since a time, some at once.
+
+    Args:
+        updated_at: that time (RFC 3339).
+        after: how far the last call came; empty for the first.
+
+    Returns:
+        The names, in no order, and how far this call came; None if it came to the end.
+
+    Raises:
+        ThrottledError: the database did not answer.
+    """
+    scan: dict[str, Any] = {"ExclusiveStartKey": {"counter_id": {"S": after}}} if after else {}
+    with reading():
+        reply = dynamodb().scan(
+            TableName=os.environ["COUNTER_TABLE"],
+            FilterExpression="#updated_at >= :updated_at",
+            ProjectionExpression="#counter_id",
+            ExpressionAttributeNames={"#counter_id": "counter_id", "#updated_at": "updated_at"},
+            ExpressionAttributeValues={":updated_at": {"S": updated_at}},
+            Limit=1000,
+            **scan,
+        )
+    reached = reply.get("LastEvaluatedKey")
+    names = [item["counter_id"]["S"] for item in reply["Items"]]
+    return names, reached["counter_id"]["S"] if reached else None
+
+
 def _counter(counter_id: str, item: "Item") -> Counter:
     """Return the counter that an item of CounterTable holds; an empty item is one never written."""
     if not item:

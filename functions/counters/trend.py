@@ -95,7 +95,9 @@ def buckets(counter_id: str, interval: "Interval", period: Period, until: float)
     return given
 
 
-def hours(counter_id: str, period: Period) -> "Iterator[tuple[float, Sums]]":
+def hours(
+    counter_id: str, period: Period, *, consistent: bool = False
+) -> "Iterator[tuple[float, Sums]]":
     """Yield the sums of the hours that begin in the period and have any: the hour, in seconds.
 
     Raises:
@@ -109,6 +111,7 @@ def hours(counter_id: str, period: Period) -> "Iterator[tuple[float, Sums]]":
             ":first": {"S": clock.timestamp(period.start)},
             ":last": {"S": clock.timestamp(last)},
         },
+        "ConsistentRead": consistent,
     }
     while True:
         reply = _query(query)

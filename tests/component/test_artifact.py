@@ -92,7 +92,7 @@ def running(
     directory = artifacts / function.name
     with (
         aws_endpoint.serving() as endpoint,
-        runtime_api.serving(INVOCATION_SECONDS) as api,
+        runtime_api.serving(max(INVOCATION_SECONDS, function.timeout)) as api,
         log.open("w") as output,
         subprocess.Popen(
             # -S: what is installed for development is out of reach.

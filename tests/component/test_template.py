@@ -178,7 +178,7 @@ def test_nothing_has_a_name_of_its_own_so_that_two_stacks_fit_into_one_account()
         (logical_id, key)
         for logical_id, resource in TEMPLATE["Resources"].items()
         for key in resource.get("Properties", {})
-        if key.endswith("Name")
+        if key.endswith("Name") and key != "MetricName"
     }
 
     assert names <= allowed
@@ -258,6 +258,33 @@ def test_no_change_is_applied_behind_the_apply_window() -> None:
             for each in function.statements
         ):
             assert function.timeout + UNDER_WAY_SECONDS <= clock.APPLY_WINDOW
+
+
+def test_every_alarm_tells_somebody_and_is_of_this_stack() -> None:
+    alarms = aws_template.resources("AWS::CloudWatch::Alarm")
+    told_apart = {
+        "HistoryParkedAlarm": {"QueueName": {"Fn::GetAtt": "HistoryDeadLetterQueue.QueueName"}},
+        "HistoryLateAlarm": {"FunctionName": {"Ref": "RecordHistory"}},
+        "AuditFindingAlarm": {"service": "tally", "stack": {"Ref": "AWS::StackName"}},
+        "AuditFailedAlarm": {"FunctionName": {"Ref": "AuditHistory"}},
+    }
+
+    assert {
+        name: {each["Name"]: each["Value"] for each in alarm["Properties"]["Dimensions"]}
+        for name, alarm in alarms.items()
+    } == told_apart
+    for alarm in alarms.values():
+        assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+
+
+def test_what_is_looked_up_under_a_key_is_still_in_the_history() -> None:
+    parameters = TEMPLATE["Parameters"]
+    allowed = re.compile(parameters["HistoryDays"]["AllowedPattern"])
+
+    shortest = min(days for days in range(1, 10_000) if allowed.fullmatch(str(days)))
+
+    assert allowed.fullmatch("0"), "for ever"
+    assert parameters["ReceiptHours"]["MaxValue"] + 24 <= shortest * 24
 
 
 def test_an_attempt_and_an_answer_fit_into_the_timeout_several_times() -> None:

@@ -1,0 +1,559 @@
+"""What the audit finds, by planting it; and what it must not find."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from tests import aws_template
+from tests.past import Past
+from tests.sizes import cases
+from tests.stack import Stack
+from tests.wire import Wire, throttled
+
+from counters import clock
+
+HOUR, DAY = 3600, 24 * 3600  # seconds
+BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z
+LATER = BEGINNING + 30 * DAY
+
+Finding = dict[str, Any]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be long after all that the tests have recorded."""
+    monkeypatch.setattr(clock, "now", lambda: LATER)
+
+
+@pytest.fixture
+def orders(stack: Stack) -> Past:
+    """A counter that was changed every ten minutes, 60 times, with its history and trend."""
+    past = Past("orders")
+    for number in range(60):
+        past.change(BEGINNING + 600 * number, -3 if number % 5 == 4 else 2)
+    past.record(stack)
+    return past
+
+
+def audit(stack: Stack, **event: object) -> dict[str, Any]:
+    report: dict[str, Any] = stack.invoke("AuditHistory", event)
+    return report
+
+
+def findings(stack: Stack, counter_id: str = "orders", **event: object) -> list[Finding]:
+    report = audit(stack, counter_id=counter_id, **event)
+    assert report["finished"]
+    found: list[Finding] = report["findings"]
+    return found
+
+
+def versions(found: list[Finding]) -> list[int | None]:
+    return [finding["version"] for finding in found]
+
+
+def change_entry(stack: Stack, version: int | str, **attributes: Any) -> None:  # noqa: ANN401
+    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": str(version)}}
+    table = stack.refs["HistoryTable"]
+    item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})
+    stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
+
+
+def delete_entry(stack: Stack, *numbers: int) -> None:
+    for number in numbers:
+        stack.dynamodb.delete_item(
+            TableName=stack.refs["HistoryTable"],
+            Key={"counter_id": {"S": "orders"}, "version": {"N": str(number)}},
+        )
+
+
+def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
+    key: Any = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(hour)}}
+    table = stack.refs["TrendTable"]
+    item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})
+    stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
+
+
+@contextmanager
+def history_days(days: int) -> Iterator[None]:
+    """Let the history of the stack expire after so many days."""
+    with patch.dict(aws_template.TEMPLATE["Parameters"]["HistoryDays"], {"Default": str(days)}):
+        yield
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_of_a_counter_that_is_proven_nothing_is_found(stack: Stack) -> None:
+    assert audit(stack, counter_id="orders") == {
+        "counters": 1,
+        "entries": 60,
+        "finished": True,
+        "findings": [],
+    }
+
+
+def test_nothing_is_found_of_a_counter_that_was_never_written(stack: Stack) -> None:
+    assert findings(stack, "nobody") == []
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_what_was_found_good_is_not_read_again(stack: Stack, orders: Past, wire: Wire) -> None:
+    audit(stack, counter_id="orders")
+    orders.record(stack, [orders.change(BEGINNING + 20 * HOUR, 1) for _ in range(3)])
+    wire.sent.clear()
+
+    report = audit(stack, counter_id="orders")
+
+    assert (report["entries"], report["findings"]) == (3, [])
+    queries = [sent for sent in wire.sent if sent.operation == "Query"]
+    tables = [query.parameters["TableName"] for query in queries]
+    assert tables.count(stack.refs["HistoryTable"]) == 1
+    assert audit(stack, counter_id="orders")["entries"] == 0
+
+
+# --- What is planted -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("version", [1, 2, 30, 59])
+def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
+    delete_entry(stack, version)
+
+    assert [(each["counter_id"], each["version"]) for each in findings(stack)] == [
+        ("orders", version)
+    ]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_the_missing_last_entry_is_found_when_the_stream_cannot_bring_it_any_more(
+    stack: Stack,
+) -> None:
+    delete_entry(stack, 60)
+
+    assert versions(findings(stack)) == [60]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_several_missing_in_a_row_are_one_finding_that_says_so(stack: Stack) -> None:
+    delete_entry(stack, 20, 21, 22)
+
+    (finding,) = findings(stack)
+
+    assert finding["version"] == 20
+    assert "from 20 to 22" in finding["detail"]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_changed_value_is_found_where_it_is(stack: Stack) -> None:
+    change_entry(stack, 28, value={"N": "1000"})
+
+    found = findings(stack)
+
+    assert versions(found) == [28, 29]
+    assert "does not add up" in found[0]["detail"]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_change_that_adds_up_but_leads_nowhere_is_found(stack: Stack) -> None:
+    change_entry(stack, 30, value={"N": "1000"}, previous_value={"N": "990"}, by={"N": "10"})
+
+    found = findings(stack)
+
+    assert [each["version"] for each in found if not each["hour"]] == [30, 31]
+    assert [each["hour"] for each in found if each["hour"]] == ["2026-11-22T14:00:00.000Z"]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_changed_last_entry_is_not_where_the_counter_stands(stack: Stack) -> None:
+    change_entry(stack, 60, value={"N": "1000"}, by={"N": "1000"}, previous_value={"N": "0"})
+
+    assert versions([each for each in findings(stack) if not each["hour"]]) == [60, 60]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("version", [61, 1000])
+def test_an_extra_entry_behind_the_last_is_found(stack: Stack, version: int) -> None:
+    change_entry(stack, 60)
+    table = stack.refs["HistoryTable"]
+    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": "60"}}
+    last = stack.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    stack.dynamodb.put_item(TableName=table, Item={**last, "version": {"N": str(version)}})
+
+    assert versions(findings(stack)) == [version]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("version", [0, -1])
+def test_an_extra_entry_before_the_first_is_found(stack: Stack, version: int) -> None:
+    table = stack.refs["HistoryTable"]
+    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": "1"}}
+    first = stack.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    stack.dynamodb.put_item(TableName=table, Item={**first, "version": {"N": str(version)}})
+
+    assert versions(findings(stack)) == [version]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("version", ["7", "7.5"])
+def test_what_is_no_entry_is_found(stack: Stack, version: str) -> None:
+    change_entry(stack, version, operation={"N": "1"}, created_at={"S": "yesterday"})
+
+    details = [each["detail"] for each in findings(stack) if not each["hour"]]
+
+    assert details == [f"the entry of version {version} is none of the service's"]
+
+
+WRONG = [
+    pytest.param({"changes": {"N": "7"}}, id="changes"),
+    pytest.param({"increase": {"N": "7"}}, id="increase"),
+    pytest.param({"decrease": {"N": "7"}}, id="decrease"),
+    pytest.param({"close": {"N": "7"}}, id="close"),
+    pytest.param({"first_version": {"N": "1"}}, id="first_version"),
+    pytest.param({"last_version": {"N": "1"}}, id="last_version"),
+]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_hour_of_the_trend_is_found(stack: Stack, wrong: dict[str, Any]) -> None:
+    change_hour(stack, BEGINNING + 3 * HOUR, **wrong)
+
+    (finding,) = findings(stack)
+
+    assert finding["hour"] == "2026-11-22T13:00:00.000Z"
+    assert finding["version"] == 19
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_missing_hour_of_the_trend_is_found(stack: Stack) -> None:
+    stack.dynamodb.delete_item(
+        TableName=stack.refs["TrendTable"],
+        Key={
+            "counter_id": {"S": "orders"},
+            "hour": {"S": clock.timestamp(BEGINNING + 9 * HOUR)},
+        },
+    )
+
+    assert [each["hour"] for each in findings(stack)] == ["2026-11-22T19:00:00.000Z"]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("hours", [-5, 12, 100])
+def test_an_extra_hour_of_the_trend_is_found(stack: Stack, hours: int) -> None:
+    sums: dict[str, Any] = {
+        name: {"N": "1"}
+        for name in ("changes", "increase", "decrease", "first_version", "last_version", "close")
+    }
+    change_hour(stack, BEGINNING + hours * HOUR, **sums)
+
+    start = clock.timestamp(BEGINNING + hours * HOUR)
+    assert [each["hour"] for each in findings(stack)] == [start]
+
+
+def test_a_wrong_hour_is_found_before_it_is_over(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = BEGINNING + 9 * HOUR + 3001
+    monkeypatch.setattr(clock, "now", lambda: now)
+    assert findings(stack) == []
+
+    change_hour(stack, BEGINNING + 9 * HOUR, increase={"N": "7"})
+
+    assert orders.item["version"]["N"] == "60"
+    assert [each["hour"] for each in findings(stack)] == ["2026-11-22T19:00:00.000Z"]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_counter_that_was_edited_by_hand_is_found(stack: Stack, orders: Past) -> None:
+    orders.item = {**orders.item, "value": {"N": "1"}}
+    orders.store(stack)
+
+    assert versions(findings(stack)) == [60]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_counter_that_has_gone_back_is_found(stack: Stack, orders: Past) -> None:
+    audit(stack, counter_id="orders")
+    again = Past("orders")
+    again.change(BEGINNING + 20 * HOUR, 1)
+    again.store(stack)
+
+    assert versions(findings(stack)) == [60]
+    assert orders.counter_id == again.counter_id
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_all_that_was_planted_is_named(stack: Stack) -> None:
+    delete_entry(stack, 10)
+    change_entry(stack, 40, value={"N": "1000"})
+    change_hour(stack, BEGINNING + 4 * HOUR, changes={"N": "99"})
+    extra: dict[str, Any] = {"counter_id": {"S": "orders"}, "version": {"N": "61"}}
+    stack.dynamodb.put_item(TableName=stack.refs["HistoryTable"], Item=extra)
+
+    found = findings(stack)
+
+    named = {(each["version"], each["hour"]) for each in found}
+    assert {(10, None), (40, None), (25, "2026-11-22T14:00:00.000Z")} <= named
+    assert any("61" in each["detail"] for each in found)
+
+
+# --- What comes of it ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_finding_is_a_log_line_and_a_metric(
+    stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    delete_entry(stack, 30)
+    capsys.readouterr()
+    caplog.clear()
+
+    findings(stack)
+
+    (error,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    named = vars(error)["finding"]
+    assert (named["counter_id"], named["version"]) == ("orders", 30)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (metrics,) = [line for line in lines if "_aws" in line]
+    assert (metrics["stack"], metrics["service"]) == ("tally-test", "tally")
+    assert metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Tally"
+    assert metrics["AuditFindings"] == [1.0]
+    assert metrics["EntriesAudited"] == [59.0]
+    assert metrics["CountersAudited"] == [1.0]
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_finding_is_found_again_until_it_is_put_right(stack: Stack, orders: Past) -> None:
+    delete_entry(stack, 30)
+    assert versions(findings(stack)) == versions(findings(stack)) == [30]
+
+    orders.record(stack, orders.records[29:30])
+
+    assert findings(stack) == []
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_an_audit_goes_on_behind_what_somebody_has_accepted(stack: Stack) -> None:
+    delete_entry(stack, 30)
+
+    assert findings(stack, after=31) == []
+    assert audit(stack, counter_id="orders")["entries"] == 0
+    assert versions(findings(stack, after=0)) == [30]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"counter_id": "-"},
+        {"counter_id": "orders", "after": -1},
+        {"counter_id": "orders", "after": "1"},
+        {"after": 1},
+        {"counter": "orders"},
+        {"counter_id": "orders", "after": 61},
+    ],
+    ids=str,
+)
+def test_an_event_that_makes_no_sense_is_an_error(stack: Stack, event: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=r"counter_id|after|version"):
+        audit(stack, **event)
+
+
+# --- What is no finding --------------------------------------------------------------------------
+
+
+def test_what_the_stream_has_not_brought_yet_is_no_finding(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = BEGINNING + 20 * HOUR
+    late = [orders.change(start + number, 1) for number in range(3)]
+    orders.store(stack)
+
+    def found(seconds: float) -> list[int | None]:
+        monkeypatch.setattr(clock, "now", lambda: start + seconds)
+        return versions(findings(stack))
+
+    assert found(10) == found(DAY) == []
+    assert found(DAY + 10) == [61]
+
+    orders.record(stack, late)
+    assert found(DAY + 20) == []
+
+
+def test_an_hour_that_the_trend_does_not_have_yet_is_no_finding(
+    stack: Stack, orders: Past, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = BEGINNING + 20 * HOUR
+    late = [orders.change(start + 600 * number, 1) for number in range(12)]
+    orders.store(stack)
+    wire.fail("UpdateItem", [throttled] * 2)
+    assert stack.record(late) == 0, "it is in the history, and not in the trend"
+
+    def found(seconds: float) -> list[str]:
+        monkeypatch.setattr(clock, "now", lambda: start + seconds)
+        return [finding["hour"] for finding in findings(stack)]
+
+    assert found(3 * HOUR) == found(DAY) == []
+    assert found(DAY + 2 * HOUR) == ["2026-11-23T06:00:00.000Z", "2026-11-23T07:00:00.000Z"]
+
+    orders.record(stack, late)
+    assert found(DAY + 3 * HOUR) == []
+    change_hour(stack, start, changes={"N": "99"})
+    assert found(DAY + 4 * HOUR) == [], "it was compared, and is not read again"
+
+
+def test_changes_that_are_applied_in_another_order_than_they_began_are_no_finding(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = Past("orders")
+    turn = BEGINNING + HOUR
+    for seconds in (-30, -1, 1, -2, 3, -4, 5, 9, 7, 30, HOUR - 1, HOUR + 1, HOUR - 2):
+        past.change(turn + seconds, 1)
+        past.record(stack, past.records[-1:])
+        # At every moment, as if it were the night's audit.
+        monkeypatch.setattr(clock, "now", lambda now=turn + seconds + 10: now)
+        assert findings(stack) == []
+    monkeypatch.setattr(clock, "now", lambda: LATER)
+
+    assert findings(stack) == findings(stack, after=0) == []
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_a_beginning_that_has_expired_is_no_finding(stack: Stack) -> None:
+    with history_days(29):
+        delete_entry(stack, *range(1, 20), 25)
+
+        assert findings(stack) == []
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_beginning_that_cannot_have_expired_is_a_finding(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 10 * DAY)
+    with history_days(29):
+        delete_entry(stack, 1, 2, 3)
+
+        assert versions(findings(stack)) == [1]
+
+
+@pytest.mark.usefixtures("orders")
+def test_what_was_good_and_has_expired_since_is_no_finding(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with history_days(29):
+        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 20 * HOUR)
+        assert findings(stack) == []
+        new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
+        orders.record(stack, new)
+        delete_entry(stack, *range(1, 70))
+
+        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
+        assert versions(findings(stack)) == [61], "the last good one has not expired"
+        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 40 * DAY)
+        assert findings(stack) == []
+
+
+# --- Every night ---------------------------------------------------------------------------------
+
+
+def fill(stack: Stack, *names: str, time: float = BEGINNING) -> None:
+    for name in names:
+        past = Past(name)
+        for number in range(3):
+            past.change(time + number, 1)
+        past.record(stack)
+
+
+def test_the_first_night_audits_all_counters_and_the_next_those_that_have_changed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(stack, "a", "b", "c")
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 2 * DAY)
+    first = audit(stack)
+    fill(stack, "d", time=BEGINNING + 2 * DAY + 1)
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 3 * DAY)
+    second = audit(stack)
+
+    assert (first["counters"], first["entries"], first["findings"]) == (3, 9, [])
+    assert (second["counters"], second["entries"], second["findings"]) == (1, 3, [])
+
+
+def test_a_night_names_the_counter_that_is_not_proven(stack: Stack, orders: Past) -> None:
+    fill(stack, "a", "b")
+    delete_entry(stack, 30)
+
+    report = audit(stack)
+
+    assert report["counters"] == 3
+    assert [(each["counter_id"], each["version"]) for each in report["findings"]] == [
+        (orders.counter_id, 30)
+    ]
+
+
+def test_what_came_too_late_for_one_night_is_audited_in_the_next(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = BEGINNING + 20 * HOUR
+    orders.change(night - 10, 1)
+    orders.store(stack)
+    monkeypatch.setattr(clock, "now", lambda: night)
+    assert audit(stack)["findings"] == []
+
+    monkeypatch.setattr(clock, "now", lambda: night + DAY)
+
+    assert versions(audit(stack)["findings"]) == [61]
+
+
+@pytest.mark.parametrize("stops", [1, 2, 5])
+def test_a_night_that_was_too_short_goes_on_in_the_next(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, stops: int
+) -> None:
+    names = [f"counter{number}" for number in range(5)]
+    fill(stack, *names)
+    looks = 0
+
+    def now() -> float:
+        return LATER + 1000 * looks
+
+    def stop_after(page: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:  # noqa: ANN401
+            nonlocal looks
+            looks += 1 if stops > looks else 0
+            return page(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(clock, "now", now)
+    monkeypatch.setattr("counters.history.pages", stop_after(importable("counters.history").pages))
+
+    reports: list[dict[str, Any]] = []
+    while not reports or not reports[-1]["finished"]:
+        reports.append(audit(stack))
+
+    assert len(reports) == stops + 1
+    assert sum(report["entries"] for report in reports) == 15
+    assert audit(stack)["entries"] == 0
+
+
+def importable(name: str) -> Any:  # noqa: ANN401
+    return __import__(name, fromlist=["pages"])
+
+
+def test_a_long_history_is_read_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = cases(20_000, part=2_000)
+    monkeypatch.setattr(clock, "now", lambda: LATER)
+    past = Past("orders")
+    logging.disable()
+    for number in range(count):
+        past.change(BEGINNING + 60 * number, 1)
+    past.record(stack)
+    logging.disable(logging.NOTSET)
+
+    began = time.monotonic()
+    assert findings(stack) == []
+    print(f"{count} entries in {time.monotonic() - began:.1f} s on moto")
+    assert audit(stack, counter_id="orders")["entries"] == 0
