@@ -1,8 +1,6 @@
 """What the audit finds, by planting it; and what it must not find."""
 
 import json
-import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +9,6 @@ from unittest.mock import patch
 import pytest
 from tests import aws_template
 from tests.past import Past
-from tests.sizes import cases
 from tests.stack import Stack
 from tests.wire import Wire, throttled
 
@@ -541,19 +538,3 @@ def test_a_night_that_was_too_short_goes_on_in_the_next(
 
 def importable(name: str) -> Any:  # noqa: ANN401
     return __import__(name, fromlist=["pages"])
-
-
-def test_a_long_history_is_read_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = cases(20_000, part=2_000)
-    monkeypatch.setattr(clock, "now", lambda: LATER)
-    past = Past("orders")
-    logging.disable()
-    for number in range(count):
-        past.change(BEGINNING + 60 * number, 1)
-    past.record(stack)
-    logging.disable(logging.NOTSET)
-
-    began = time.monotonic()
-    assert findings(stack) == []
-    print(f"{count} entries in {time.monotonic() - began:.1f} s on moto")
-    assert audit(stack, counter_id="orders")["entries"] == 0
