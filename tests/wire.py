@@ -118,7 +118,7 @@ def processed(count: int) -> Fault:
             request.body = json.dumps({"RequestItems": {table: writes[:count]}}).encode()
             delivered(request)
         left = {table: writes[count:]} if writes[count:] else {}
-        return _answer(request, HTTPStatus.OK, {"UnprocessedItems": left})
+        return answered(request, HTTPStatus.OK, {"UnprocessedItems": left})
 
     return fault
 
@@ -131,10 +131,10 @@ def _parameters(request: AWSPreparedRequest) -> dict[str, Any]:
 
 def _error(request: AWSPreparedRequest, status: HTTPStatus, code: str) -> AWSResponse:
     kind = f"com.amazonaws.dynamodb.v20120810#{code}"
-    return _answer(request, status, {"__type": kind, "message": "as the test has it"})
+    return answered(request, status, {"__type": kind, "message": "as the test has it"})
 
 
-def _answer(request: AWSPreparedRequest, status: HTTPStatus, body: object) -> AWSResponse:
+def answered(request: AWSPreparedRequest, status: HTTPStatus, body: object) -> AWSResponse:
     headers = HTTPHeaders.from_dict({"Content-Type": "application/x-amz-json-1.0"})
     return AWSResponse(request.url, status, headers, _Raw(json.dumps(body).encode()))
 

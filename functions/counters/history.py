@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 25
 _BATCH_ATTEMPTS = 5
 
+# The most that one BatchGetItem takes.
+# https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
+_GET_SIZE = 100
+
 _DAY = 24 * 60 * 60  # seconds
 
 T = TypeVar("T")
@@ -180,11 +184,15 @@ def at_time(standing: Counter, time: float, until: float) -> Counter:
     if standing.updated_at is None or clock.seconds(standing.updated_at) <= time:
         return standing
     counter_id, last = standing.counter_id, standing.version - 1
+    if standing.created_at and time + clock.APPLY_WINDOW < clock.seconds(standing.created_at):
+        return Counter(counter_id)
     with _in_time():
         # From the first that is younger for certain, down; all of them must be there.
         expected = min(last, _boundary(counter_id, time + clock.APPLY_WINDOW, 1, last, until))
+        limit = 100
         while expected:
-            entries = _between(counter_id, 1, expected, until, limit=100, newest_first=True)
+            entries = _between(counter_id, 1, expected, until, limit=limit, newest_first=True)
+            limit = 1000  # so many changes within the window are a busy counter's
             for position, entry in enumerate(entries):
                 if entry.version != expected:
                     raise _missing(standing, entries[position:])
@@ -292,6 +300,30 @@ def write(entries: "Sequence[Entry]") -> int:
         failed = _write([item for _, item in unique[start : start + _BATCH_SIZE]])
         if failed:
             return min(items[key][0] for key in failed)
+    return len(entries)
+
+
+def free(entries: "Sequence[Entry]") -> int | None:
+    """Return how many of the entries, from the first on, have a place that no other change has.
+
+    Returns:
+        All, if they are new or there already; None if the table does not answer.
+    """
+    there: dict[tuple[str, int], str] = {}
+    keys = [
+        {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}
+        for counter_id, version in {(entry.counter_id, entry.version) for entry in entries}
+    ]
+    for start in range(0, len(keys), _GET_SIZE):
+        items = _get(keys[start : start + _GET_SIZE])
+        if items is None:
+            return None
+        for item in items:
+            key = item["counter_id"]["S"], int(item["version"]["N"])
+            there[key] = item["request_id"]["S"]
+    for position, entry in enumerate(entries):
+        if there.get((entry.counter_id, entry.version), entry.request_id) != entry.request_id:
+            return position
     return len(entries)
 
 
@@ -513,6 +545,38 @@ def _write(
             break
         clock.pause(attempt, math.inf)
     return [_key(request["PutRequest"]["Item"]) for request in left]
+
+
+def _get(keys: "Sequence[Any]") -> "Sequence[Mapping[str, AttributeValueTypeDef]] | None":
+    """Return the keys and request ids of those items that are there; None if that is not to be had.
+
+    The read is strongly consistent.
+    """
+    table = os.environ["HISTORY_TABLE"]
+    items: list[Mapping[str, AttributeValueTypeDef]] = []
+    names = {"#counter_id": "counter_id", "#version": "version", "#request_id": "request_id"}
+    for attempt in range(_BATCH_ATTEMPTS):
+        try:
+            reply = dynamodb().batch_get_item(
+                RequestItems={
+                    table: {
+                        "Keys": keys,
+                        "ConsistentRead": True,
+                        "ProjectionExpression": ", ".join(names),
+                        "ExpressionAttributeNames": names,
+                    }
+                }
+            )
+        except (BotoCoreError, ClientError):
+            logger.exception("HistoryTable does not answer")
+            break
+        items += reply["Responses"][table]
+        left = reply["UnprocessedKeys"].get(table)
+        if not left:
+            return items
+        keys = left["Keys"]
+        clock.pause(attempt, math.inf)
+    return None
 
 
 def _key(item: "Mapping[str, AttributeValueTypeDef]") -> tuple[str, str]:

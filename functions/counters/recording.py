@@ -36,9 +36,10 @@ class Progress:
 def record(records: "Sequence[dict[str, Any]]") -> Progress:
     """Bring each stream record into history and trend; the same one again changes nothing.
 
-    A record that makes no sense goes, whole, to the dead-letter queue, when all that is before it
-    is recorded and nothing behind it is. So an outage does not park it every time, and the history
-    of whatever is in the queue is complete before it.
+    A record that makes no sense goes, whole, to the dead-letter queue, and so does one whose place
+    in the history another change has: somebody has set the counter back by hand. That is done when
+    all that is before it is recorded and nothing behind it is. So an outage does not park it every
+    time, and the history of whatever is in the queue is complete before it.
 
     Args:
         records: of the stream of CounterTable, with both images, in the stream's order.
@@ -47,18 +48,20 @@ def record(records: "Sequence[dict[str, Any]]") -> Progress:
         How far it came: to the end, if nothing failed.
     """
     progress = Progress()
-    entries: list[Entry] = []
-    for position, stream_record in enumerate(records):
-        try:
-            entries.append(_entry(stream_record))
-        except Exception:  # noqa: BLE001  whatever is wrong with it, the stream goes on
-            _record(entries, progress)
-            if progress.done < position or not _park(stream_record):
-                return progress
+    while progress.done < len(records):
+        entries = _entries(records[progress.done :])
+        free = history.free(entries)
+        if free is None:
+            break
+        end = progress.done + free
+        _record(entries[:free], progress)
+        if progress.done < end:
+            break
+        if end < len(records):
+            if not _park(records[end]):
+                break
             progress.done += 1
             progress.parked += 1
-            entries = []
-    _record(entries, progress)
     return progress
 
 
@@ -84,20 +87,13 @@ def redrive(until: float) -> tuple[int, int]:
         if not reply.get("Messages"):
             break
         for message in reply["Messages"]:
-            if _redrive(message["Body"], until):
-                sqs().delete_message(
-                    QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
-                    ReceiptHandle=message["ReceiptHandle"],
-                )
+            handle = message["ReceiptHandle"]
+            if clock.now() < until and _redrive(message["Body"], until) and _delete(handle):
                 redriven += 1
             else:
-                left.append(message["ReceiptHandle"])
+                left.append(handle)
     for handle in left:
-        sqs().change_message_visibility(
-            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
-            ReceiptHandle=handle,
-            VisibilityTimeout=0,
-        )
+        _show(handle)
     return redriven, len(left)
 
 
@@ -129,6 +125,41 @@ def _redrive(body: str, until: float) -> bool:
     else:
         logger.error("another change has the place of a parked record", extra=extra)
     return False
+
+
+def _delete(handle: str) -> bool:
+    """Delete a message that was received from the dead-letter queue; return whether it is gone."""
+    try:
+        sqs().delete_message(
+            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"], ReceiptHandle=handle
+        )
+    except (BotoCoreError, ClientError):
+        logger.exception("the dead-letter queue does not let a record go; it will come again")
+        return False
+    return True
+
+
+def _show(handle: str) -> None:
+    """Let a message that was received be seen again now, and not only when its time is up."""
+    try:
+        sqs().change_message_visibility(
+            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
+            ReceiptHandle=handle,
+            VisibilityTimeout=0,
+        )
+    except (BotoCoreError, ClientError):
+        logger.exception("a parked record will be seen again later only")
+
+
+def _entries(records: "Sequence[dict[str, Any]]") -> list[Entry]:
+    """Return the entries that the records make, up to the first that makes none."""
+    entries: list[Entry] = []
+    for stream_record in records:
+        try:
+            entries.append(_entry(stream_record))
+        except Exception:  # noqa: BLE001  whatever is wrong with it, the stream goes on
+            break
+    return entries
 
 
 def _entry(stream_record: dict[str, Any]) -> Entry:
@@ -173,6 +204,7 @@ def _text(attribute: dict[str, Any]) -> str:
 
 def _timestamp(attribute: dict[str, Any]) -> str:
     text: str = attribute["S"]
+    model.time("at", text)
     clock.seconds(text)
     return text
 

@@ -244,7 +244,7 @@ def _minutes(
             before = max(before, (entry.version, entry.value))
         elif time < period.end:
             minutes.setdefault(time // 60 * 60, Sums()).add(entry)
-    return before or _before(counter_id, period.end), list(minutes.items())
+    return before or _before(counter_id, period.start), list(minutes.items())
 
 
 def _before(counter_id: str, time: float) -> tuple[int, int]:

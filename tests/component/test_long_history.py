@@ -36,9 +36,11 @@ def stack(session: boto3.Session) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def meter(stack: Stack) -> Meter:  # noqa: ARG001  moto first
+def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001  moto first
     for factory in FACTORIES:
         factory.cache_clear()
+    # moto goes through the whole history for each read: that is not to be a matter of time.
+    monkeypatch.setattr(clock, "now", lambda: FIRST + INTERVAL * COUNT + 3600)
     return Meter()
 
 

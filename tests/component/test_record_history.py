@@ -1,12 +1,29 @@
 import json
 from copy import deepcopy
+from http import HTTPStatus
 from itertools import repeat
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.past import Past
 from tests.stack import Stack, StreamRecord
-from tests.wire import Wire, denied, internal_error, processed, reply_lost, throttled
+from tests.wire import (
+    Fault,
+    Wire,
+    answered,
+    delivered,
+    denied,
+    internal_error,
+    processed,
+    reply_lost,
+    request_lost,
+    throttled,
+)
 
+from counters import clock
+
+START = 1_800_000_000.0  # the beginning of an hour, in seconds since the epoch
 DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 
@@ -70,7 +87,8 @@ def test_a_batch_of_any_size_is_recorded(stack: Stack, wire: Wire, count: int) -
     wire.sent.clear()
 
     assert stack.record(changes) == count
-    *writes, fold = wire.sent
+    look, *writes, fold = wire.sent
+    assert look.operation == "BatchGetItem"
     assert [sent.operation for sent in writes] == ["BatchWriteItem"] * -(-count // 25)
     assert fold.operation == "UpdateItem"
     sizes = [len(items) for sent in writes for items in sent.parameters["RequestItems"].values()]
@@ -110,7 +128,7 @@ def test_a_record_twice_in_a_batch_is_recorded_once(stack: Stack, wire: Wire) ->
     wire.sent.clear()
 
     assert stack.record([*changes, *changes[5:], changes[0]]) == 36
-    sent, _fold = wire.sent
+    _look, sent, _fold = wire.sent
     (writes,) = sent.parameters["RequestItems"].values()
     keys = [write["PutRequest"]["Item"]["version"]["N"] for write in writes]
     assert len(keys) == len(set(keys)) == 20, "DynamoDB refuses a batch with a key twice"
@@ -291,3 +309,319 @@ def test_an_operation_that_there_is_not_is_senseless(stack: Stack) -> None:
 
     assert stack.record([record]) == 1
     assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
+
+
+def test_a_value_out_of_the_integer_range_is_senseless(stack: Stack) -> None:
+    orders = Past("orders")
+    records = [orders.change(START, by) for by in (2**53 - 1, 1, -1, -1)]
+
+    assert stack.record(records) == 4
+    # Of the third the new value is in the range, and the old one is not.
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == records[1:3]
+    assert versions(stack) == [1, 4]
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2027-01-15T25:00:00Z", "2027-01-15T08:00:00"])
+@pytest.mark.parametrize(
+    "path", [("change", "M", "at"), ("created_at",)], ids=["of the change", "of the counter"]
+)
+def test_a_malformed_time_is_senseless(stack: Stack, path: tuple[str, ...], time: str) -> None:
+    record = deepcopy(Past("orders").change(START, 1))
+    inner = record["dynamodb"]["NewImage"]
+    for key in path:
+        inner = inner[key]
+    inner["S"] = time
+
+    assert stack.record([record]) == 1
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
+    assert stack.items("HistoryTable") == stack.items("TrendTable") == []
+
+
+@pytest.mark.parametrize("path", [("counter_id",), ("change", "M", "actor")], ids=str)
+@pytest.mark.parametrize("length", [0, 2049])
+def test_a_text_of_a_length_that_none_of_ours_has_is_senseless(
+    stack: Stack, path: tuple[str, ...], length: int
+) -> None:
+    record = deepcopy(Past("orders").change(START, 1))
+    inner = record["dynamodb"]["NewImage"]
+    for key in path:
+        inner = inner[key]
+    inner["S"] = length * "x"
+
+    assert stack.record([record]) == 1
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
+
+
+def changes_by_hour(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return how many changes the trend has of each counter and hour, and what they add up to."""
+    return {
+        (item["counter_id"]["S"], item["hour"]["S"][11:13]): (
+            int(item["changes"]["N"]),
+            int(item["increase"]["N"]) - int(item["decrease"]["N"]),
+        )
+        for item in stack.items("TrendTable")
+    }
+
+
+def interleaved() -> list[StreamRecord]:
+    """Return changes of two counters in two hours, each hour of a counter a run of three."""
+    a, b = Past("a"), Past("b")
+    return [
+        past.change(time, by)
+        for time in (START, START + 3600)
+        for past, by in ((a, 1), (b, 2), (a, 3), (b, -4), (b, 5), (a, -6))
+    ]
+
+
+@pytest.mark.parametrize(("folded", "position"), [(0, 0), (1, 1), (2, 6), (3, 7)], ids=str)
+def test_of_what_the_trend_does_not_take_the_first_record_is_reported(
+    stack: Stack, wire: Wire, folded: int, position: int
+) -> None:
+    records = interleaved()
+    wire.fail("UpdateItem", [*[delivered] * folded, denied])
+
+    assert stack.record(records) == position
+    assert len(stack.items("HistoryTable")) == len(records)
+
+    assert stack.record(records[position:]) == len(records) - position
+    expected = {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
+    expected |= {("a", "09"): (3, -2), ("b", "09"): (3, 3)}
+    assert changes_by_hour(stack) == expected
+
+
+@pytest.mark.parametrize("fault", [denied, throttled, reply_lost, internal_error])
+def test_an_hour_counts_once_however_often_its_fold_fails(
+    stack: Stack,
+    wire: Wire,
+    fault: Any,  # noqa: ANN401
+) -> None:
+    records = interleaved()[:6]
+    for times in (1, 2, 3):
+        wire.fail("UpdateItem", [fault] * times)
+        stack.record(records)
+    wire.fail("UpdateItem", [])
+
+    assert stack.record(records) == 6
+    assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
+
+
+def test_a_record_twice_in_a_batch_counts_once(stack: Stack) -> None:
+    records = interleaved()[:6]
+
+    assert stack.record([*records[:4], *records[1:], records[0], *records]) == 16
+    assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
+
+
+def test_a_batch_that_overlaps_the_last_one_counts_what_is_new(stack: Stack) -> None:
+    records = interleaved()
+    stack.record(records[:4])
+
+    assert stack.record(records[1:]) == 11
+    expected = {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
+    expected |= {("a", "09"): (3, -2), ("b", "09"): (3, 3)}
+    assert changes_by_hour(stack) == expected
+
+
+def test_what_is_not_in_the_history_is_not_in_the_trend(stack: Stack, wire: Wire) -> None:
+    orders = Past("orders")
+    records = [orders.change(START, 1) for _ in range(30)]
+    wire.fail("BatchWriteItem", [delivered, denied])
+
+    assert stack.record(records) == 25
+    assert changes_by_hour(stack) == {("orders", "08"): (25, 25)}
+
+
+def test_a_record_is_parked_only_when_all_before_it_is_in_the_trend(
+    stack: Stack, wire: Wire
+) -> None:
+    records = interleaved()[:6]
+    records[4] = without(records[4], "dynamodb", "NewImage")
+    wire.sent.clear()
+
+    assert stack.record(records) == 6
+    writes = ["BatchGetItem", "BatchWriteItem", "UpdateItem"]
+    assert wire.operations() == [*writes, "UpdateItem", "SendMessage", *writes]
+
+
+def test_an_outage_of_the_trend_does_not_park_a_record_again_and_again(
+    stack: Stack, wire: Wire
+) -> None:
+    records = interleaved()[:6]
+    records[4] = without(records[4], "dynamodb", "NewImage")
+    wire.fail("UpdateItem", repeat(throttled))
+    for _ in range(3):
+        assert stack.record(records) == 0
+    assert stack.messages(DEAD_LETTERS) == []
+
+    wire.fail("UpdateItem", [])
+    assert stack.record(records) == 6
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [records[4]]
+    assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (2, -2)}
+
+
+def metrics(printed: str) -> dict[str, Any]:
+    """Return what the one line of metrics among the printed lines says."""
+    (line,) = [line for line in printed.splitlines() if '"_aws"' in line]
+    given: dict[str, Any] = json.loads(line)
+    return given
+
+
+def test_a_batch_tells_what_came_of_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders = Past("orders")
+    records = [orders.change(START + second, 1) for second in (0, 1, 7, 5)]
+    records[1] = without(records[1], "dynamodb", "NewImage")
+    monkeypatch.setattr(clock, "now", lambda: START + 9.25)
+    capsys.readouterr()
+
+    stack.record(records)
+
+    given = metrics(capsys.readouterr().out)
+    (directive,) = given["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "Tally"
+    assert directive["Metrics"] == [
+        {"Name": "EntriesWritten", "Unit": "Count"},
+        {"Name": "RecordsParked", "Unit": "Count"},
+        {"Name": "HistoryLag", "Unit": "Milliseconds"},
+    ]
+    assert [set(dimensions) for dimensions in directive["Dimensions"]] == [{"stack", "service"}]
+    assert (given["stack"], given["service"]) == ("tally-test", "tally")
+    assert given["EntriesWritten"] == [3]
+    assert given["RecordsParked"] == [1]
+    assert given["HistoryLag"] == [2250]  # of the youngest change, which is not the last
+
+
+@pytest.mark.parametrize("operation", ["BatchWriteItem", "UpdateItem"])
+def test_a_batch_of_which_nothing_is_done_has_no_lag(
+    stack: Stack, wire: Wire, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    wire.fail(operation, repeat(denied))
+    capsys.readouterr()
+
+    assert stack.record([Past("orders").change(START, 1)]) == 0
+
+    given = metrics(capsys.readouterr().out)
+    assert given["EntriesWritten"] == given["RecordsParked"] == [0]
+    assert "HistoryLag" not in given
+
+
+def test_what_is_done_before_a_failure_is_told_and_no_more(
+    stack: Stack, wire: Wire, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire.fail("UpdateItem", [delivered, denied])
+    capsys.readouterr()
+
+    assert stack.record(interleaved()) == 1
+
+    assert metrics(capsys.readouterr().out)["EntriesWritten"] == [1]
+
+
+def test_a_change_from_a_clock_that_is_ahead_is_no_lag(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(clock, "now", lambda: START - 1)
+    capsys.readouterr()
+
+    stack.record([Past("orders").change(START, 1)])
+
+    assert metrics(capsys.readouterr().out)["HistoryLag"] == [0]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_beyond_all_calendars_is_senseless(stack: Stack, time: str) -> None:
+    record = Past("orders").change(1_800_000_000, 1)
+    record["dynamodb"]["NewImage"]["change"]["M"]["at"] = {"S": time}
+
+    assert stack.record([record]) == 1
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
+
+
+def begin_again(stack: Stack) -> list[StreamRecord]:
+    """Let a counter that has three changes be deleted by hand, and changed five times."""
+    stack.record(make_changes(stack, 3))
+    stack.dynamodb.delete_item(
+        TableName=stack.refs["CounterTable"], Key={"counter_id": {"S": "orders"}}
+    )
+    return make_changes(stack, 5)
+
+
+def test_a_counter_that_begins_again_takes_no_entrys_place(stack: Stack) -> None:
+    removal, *changes = begin_again(stack)
+    before = stack.items("HistoryTable")
+
+    assert stack.record([removal, *changes]) == 6
+    parked = [json.loads(body) for body in stack.messages(DEAD_LETTERS)]
+    assert parked == [removal, *changes[:3]]
+    assert [item for item in stack.items("HistoryTable") if item in before] == before
+    assert versions(stack) == numbers(5)
+
+
+def test_it_takes_none_in_whatever_batches_it_comes(stack: Stack) -> None:
+    removal, *changes = begin_again(stack)
+    before = stack.items("HistoryTable")
+
+    for batch in ([removal], changes[:1], changes[:2], changes[1:4], changes):
+        assert stack.record(batch) == len(batch)
+
+    assert [item for item in stack.items("HistoryTable") if item in before] == before
+    assert versions(stack) == numbers(5)
+
+
+def test_a_counter_that_was_set_back_within_a_batch_takes_no_entrys_place(stack: Stack) -> None:
+    first = make_changes(stack, 4)
+    stack.dynamodb.update_item(
+        TableName=stack.refs["CounterTable"],
+        Key={"counter_id": {"S": "orders"}},
+        UpdateExpression="SET #version = :version",
+        ExpressionAttributeNames={"#version": "version"},
+        ExpressionAttributeValues={":version": {"N": "1"}},
+    )
+    changes = make_changes(stack, 4)
+
+    assert stack.record([*first, *changes]) == 9
+    parked = [json.loads(body) for body in stack.messages(DEAD_LETTERS)]
+    assert parked == changes[:4]
+    assert versions(stack) == numbers(5)
+
+
+@pytest.mark.parametrize("fault", [denied, throttled, request_lost])
+def test_while_the_places_cannot_be_looked_at_all_comes_again(
+    stack: Stack, wire: Wire, fault: Fault
+) -> None:
+    changes = make_changes(stack, 5)
+    wire.fail("BatchGetItem", repeat(fault))
+
+    assert stack.record(changes) == 0
+    assert stack.items("HistoryTable") == []
+
+    wire.fail("BatchGetItem", [])
+    assert stack.record(changes) == 5
+
+
+def test_places_that_were_left_unlooked_at_are_looked_at_again(stack: Stack, wire: Wire) -> None:
+    removal, *changes = begin_again(stack)
+    assert stack.record([removal]) == 1
+    wire.fail("BatchGetItem", [looked_at(1), looked_at(0), looked_at(1)])
+
+    assert stack.record(changes) == 5
+    assert versions(stack) == numbers(5)
+    assert len(stack.messages(DEAD_LETTERS)) == 4
+
+
+def looked_at(count: int) -> Fault:
+    """Return the fault of a BatchGetItem that answers for the first `count` keys only."""
+
+    def fault(request: AWSPreparedRequest) -> AWSResponse:
+        assert isinstance(request.body, bytes)
+        asked = json.loads(request.body)
+        ((table, get),) = asked["RequestItems"].items()
+        body: dict[str, Any] = {"Responses": {table: []}}
+        if count:
+            get_some = {**get, "Keys": get["Keys"][:count]}
+            request.body = json.dumps({"RequestItems": {table: get_some}}).encode()
+            body = json.loads(delivered(request).text)
+        body["UnprocessedKeys"] = {table: {**get, "Keys": get["Keys"][count:]}}
+        return answered(request, HTTPStatus.OK, body)
+
+    return fault

@@ -180,6 +180,14 @@ def cognito(stack: Stack) -> "CognitoIdentityProviderClient":
     )
 
 
+def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  which one, the caller knows
+    """Return a client for a service of the stack's emulator."""
+    # The stubs know the services' names one by one.
+    return _session(stack.region).client(  # type: ignore[call-overload]
+        service, endpoint_url=stack.endpoint_url, config=_NO_PROXY
+    )
+
+
 @cache
 def _dynamodb(endpoint_url: str, region: str) -> "DynamoDBClient":
     return _session(region).client("dynamodb", endpoint_url=endpoint_url, config=_NO_PROXY)

@@ -1,0 +1,571 @@
+"""A counter's changes added up by minute, hour and day."""
+
+import itertools
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests import aws_template
+from tests.past import Past
+from tests.proxy import Reply
+from tests.sizes import cases
+from tests.stack import Stack
+from tests.wire import Fault, Wire, reply_lost, throttled
+
+from counters import clock
+
+# Times are in milliseconds since the epoch: as integers they are exact.
+SECOND = 1000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
+
+TODAY = 1_799_971_200_000  # 2027-01-15T00:00:00Z
+NOON = TODAY + 12 * HOUR
+
+RETENTION = 30  # days, where a test has one
+
+Bucket = dict[str, Any]
+COUNTS = ("changes", "increase", "decrease")
+
+
+@dataclass(frozen=True)
+class Change:
+    time: int
+    by: int
+
+
+def moment(time: int) -> str:
+    return clock.timestamp(time / 1000)
+
+
+def past(changes: Sequence[Change], counter_id: str = "orders") -> Past:
+    made = Past(counter_id)
+    for change in changes:
+        made.change(change.time / 1000, change.by, "increment" if change.by else "set")
+    return made
+
+
+def ask(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
+    return stack.request("GET", f"/counters/{counter_id}/trend", query=query)
+
+
+def trend(
+    stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
+) -> list[Bucket]:
+    query = f"interval={interval}&from={moment(start)}&to={moment(end)}"
+    reply = ask(stack, query, counter_id)
+    assert reply.status == 200, reply.body
+    buckets: list[Bucket] = reply.body
+    return buckets
+
+
+def expected(changes: Sequence[Change], interval: str, start: int, end: int) -> list[Bucket]:
+    """Return the buckets of a period of whole intervals, counted one by one."""
+    values = list(itertools.accumulate(change.by for change in changes))
+    step = STEPS[interval]
+    buckets = []
+    for first in range(start, end, step):
+        inside = [
+            (version, change.by)
+            for version, change in enumerate(changes, 1)
+            if first <= change.time < first + step
+        ]
+        last = max(
+            (version for version, change in enumerate(changes, 1) if change.time < first + step),
+            default=0,
+        )
+        buckets.append(
+            {
+                "start": moment(first),
+                "changes": len(inside),
+                "increase": sum(by for _, by in inside if by > 0),
+                "decrease": -sum(by for _, by in inside if by < 0),
+                "first_version": inside[0][0] if inside else None,
+                "last_version": inside[-1][0] if inside else None,
+                "close": values[last - 1] if last else 0,
+            }
+        )
+    return buckets
+
+
+def starts(reply: Reply) -> tuple[str, str, int]:
+    """Return where the first and the last bucket begin, and how many there are."""
+    assert reply.status == 200, reply.body
+    return reply.body[0]["start"], reply.body[-1]["start"], len(reply.body)
+
+
+def closes(buckets: list[Bucket]) -> list[int]:
+    return [bucket["close"] for bucket in buckets]
+
+
+def problem(reply: Reply) -> tuple[int, str, str | None]:
+    return reply.status, reply.body["type"].rpartition(":")[2], reply.headers.get("Retry-After")
+
+
+THROTTLED = (503, "throttled", "1")
+NOT_FOUND = (404, "not-found", None)
+
+
+def let_it_be(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
+    monkeypatch.setattr(clock, "now", lambda: time / 1000)
+
+
+def clear(stack: Stack, table: str, key: str) -> None:
+    """Take all out of a table whose key, beside the counter, is this attribute."""
+    for item in stack.items(table):
+        stack.dynamodb.delete_item(
+            TableName=stack.refs[table], Key={name: item[name] for name in ("counter_id", key)}
+        )
+
+
+@pytest.fixture
+def retention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history is kept for RETENTION days."""
+    parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
+    monkeypatch.setitem(parameter, "Default", str(RETENTION))
+
+
+# --- Which buckets -------------------------------------------------------------------------------
+
+
+def test_the_hours_of_a_day_up_to_this_one_if_not_told_otherwise(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_it_be(monkeypatch, NOON + 59 * MINUTE)
+
+    reply = ask(stack, "")
+
+    assert starts(reply) == ("2027-01-14T13:00:00.000Z", "2027-01-15T12:00:00.000Z", 24)
+    assert ask(stack, "interval=hour") == reply
+
+
+@pytest.mark.parametrize(
+    ("interval", "first", "last", "count"),
+    [
+        ("minute", "2027-01-15T11:05:00.000Z", "2027-01-15T12:04:00.000Z", 60),
+        ("hour", "2027-01-14T13:00:00.000Z", "2027-01-15T12:00:00.000Z", 24),
+        ("day", "2026-12-17T00:00:00.000Z", "2027-01-15T00:00:00.000Z", 30),
+    ],
+)
+def test_each_interval_has_a_usual_number_of_buckets(  # noqa: PLR0913, PLR0917  its columns
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: str,
+    first: str,
+    last: str,
+    count: int,
+) -> None:
+    for into_the_minute in (0, 1, 30 * SECOND, MINUTE - 1):
+        let_it_be(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
+        assert starts(ask(stack, f"interval={interval}")) == (first, last, count)
+
+
+def test_at_the_turn_of_an_hour_the_last_bucket_begins(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_it_be(monkeypatch, NOON)
+    assert starts(ask(stack, ""))[1] == "2027-01-15T12:00:00.000Z"
+    let_it_be(monkeypatch, NOON - 1)
+    assert starts(ask(stack, ""))[1] == "2027-01-15T11:00:00.000Z"
+
+
+def test_a_period_is_widened_to_whole_intervals(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_it_be(monkeypatch, NOON + 90 * SECOND)
+    ten, eleven = "2027-01-15T10:00:00.000Z", "2027-01-15T11:00:00.000Z"
+    day_before = "2027-01-14T11:00:00.000Z"
+    periods = {
+        "from=2027-01-15T10:00:00Z&to=2027-01-15T12:00:00Z": (ten, eleven, 2),
+        "from=2027-01-15T10:59:59.999Z&to=2027-01-15T11:00:00.001Z": (ten, eleven, 2),
+        "from=2027-01-15T10:30:00Z&to=2027-01-15T10:30:01Z": (ten, ten, 1),
+        "from=2027-01-15T11:30:00%2B01:00&to=2027-01-15T12:00:00%2B01:00": (ten, ten, 1),
+        "from=2027-01-15T11:59:00Z": (eleven, "2027-01-15T12:00:00.000Z", 2),
+        "to=2027-01-15T10:00:01Z": (day_before, ten, 24),
+        "to=2027-01-15T11:00:00Z": (day_before, ten, 24),
+        "interval=minute&to=2027-01-15T11:00:00.001Z": ("2027-01-15T10:01:00.000Z", eleven, 60),
+        "interval=day&from=2027-01-14T10:30:00Z&to=2027-01-15T00:00:00Z": (
+            "2027-01-14T00:00:00.000Z",
+            "2027-01-14T00:00:00.000Z",
+            1,
+        ),
+    }
+
+    assert {query: starts(ask(stack, query)) for query in periods} == periods
+
+
+def test_a_period_may_reach_beyond_what_there_can_be(stack: Stack) -> None:
+    first, last, count = starts(ask(stack, "to=1970-01-01T02:00:00Z"))
+    assert (first, last, count) == ("1970-01-01T00:00:00.000Z", "1970-01-01T01:00:00.000Z", 2)
+    for interval, begins in (("minute", "23:59"), ("hour", "23:00"), ("day", "00:00")):
+        reply = ask(stack, f"interval={interval}&to=9999-12-31T23:59:59.999Z")
+        assert starts(reply)[1] == f"9999-12-31T{begins}:00.000Z"
+
+
+@pytest.mark.parametrize(("interval", "most"), [("minute", 180), ("hour", 1000), ("day", 1000)])
+def test_a_period_may_have_so_many_intervals_and_no_more(
+    stack: Stack, interval: str, most: int
+) -> None:
+    start, step = TODAY - 2000 * DAY, STEPS[interval]
+
+    assert len(trend(stack, interval, start, start + most * step)) == most
+    query = f"interval={interval}&from={moment(start)}&to={moment(start + most * step + 1)}"
+    reply = ask(stack, query)
+    assert (reply.status, reply.body["detail"].split(":")[0]) == (400, "from")
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_a_counter_that_was_never_written_has_empty_buckets(stack: Stack, interval: str) -> None:
+    step = STEPS[interval]
+
+    buckets = trend(stack, interval, TODAY, TODAY + 2 * step)
+
+    nothing = {
+        "changes": 0,
+        "increase": 0,
+        "decrease": 0,
+        "first_version": None,
+        "last_version": None,
+        "close": 0,
+    }
+    assert buckets == [
+        {"start": moment(TODAY), **nothing},
+        {"start": moment(TODAY + step), **nothing},
+    ]
+
+
+# --- What is in them -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_a_bucket_adds_up_what_was_added_and_what_was_taken(stack: Stack, interval: str) -> None:
+    step = STEPS[interval]
+    times = [0, 1, step - 1, step, 3 * step, 3 * step + 1]
+    changes = [5, -7, 4, -3, 10, 0]  # the last one sets what is there already
+    neighbours = [Change(TODAY + step, 1000)]
+    past(neighbours, "order").record(stack)
+    past([Change(TODAY + time, by) for time, by in zip(times, changes, strict=True)]).record(stack)
+    past(neighbours, "orders2").record(stack)
+
+    buckets = trend(stack, interval, TODAY - step, TODAY + 5 * step)
+
+    assert [tuple(bucket.values()) for bucket in buckets] == [
+        (moment(TODAY - step), 0, 0, 0, None, None, 0),
+        (moment(TODAY), 3, 9, 7, 1, 3, 2),
+        (moment(TODAY + step), 1, 0, 3, 4, 4, -1),
+        (moment(TODAY + 2 * step), 0, 0, 0, None, None, -1),
+        (moment(TODAY + 3 * step), 2, 10, 0, 5, 6, 9),
+        (moment(TODAY + 4 * step), 0, 0, 0, None, None, 9),
+    ]
+    assert list(buckets[0]) == [
+        "start",
+        "changes",
+        "increase",
+        "decrease",
+        "first_version",
+        "last_version",
+        "close",
+    ]
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_the_value_is_carried_over_from_before_the_period(stack: Stack, interval: str) -> None:
+    step = STEPS[interval]
+    past([Change(TODAY, 7), Change(TODAY + step, -9)]).record(stack)
+
+    assert closes(trend(stack, interval, TODAY + step, TODAY + 3 * step)) == [-2, -2]
+    assert closes(trend(stack, interval, TODAY + 100 * step, TODAY + 102 * step)) == [-2, -2]
+    assert closes(trend(stack, interval, TODAY - 2 * step, TODAY + step)) == [0, 0, 7]
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_at_the_turn_of_a_bucket_the_higher_version_says_the_value(
+    stack: Stack, interval: str
+) -> None:
+    turn = TODAY + STEPS[interval]
+    seconds = [-30, 5, -1, 12, -7, 30]
+    changes = [Change(turn + second * SECOND, 10**k) for k, second in enumerate(seconds)]
+    past(changes).record(stack)
+
+    for first, last in itertools.combinations(range(-1, 4), 2):
+        start, end = TODAY + first * STEPS[interval], TODAY + last * STEPS[interval]
+        buckets = trend(stack, interval, start, end)
+        assert buckets == expected(changes, interval, start, end)
+    # Versions 1, 3 and 5 are before the turn, and 5 is above 4.
+    assert closes(trend(stack, interval, TODAY, turn + STEPS[interval])) == [11111, 111111]
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_what_is_after_the_turn_may_be_below_what_is_before_it(stack: Stack, interval: str) -> None:
+    step = STEPS[interval]
+    changes = [Change(TODAY + step + 5 * SECOND, 1), Change(TODAY + step - 5 * SECOND, 10)]
+    past(changes).record(stack)
+
+    assert closes(trend(stack, interval, TODAY, TODAY + step)) == [11]
+    assert closes(trend(stack, interval, TODAY + step, TODAY + 2 * step)) == [11]
+    assert closes(trend(stack, interval, TODAY + 2 * step, TODAY + 3 * step)) == [11]
+
+
+def test_in_a_day_the_higher_version_may_be_in_the_earlier_hour(stack: Stack) -> None:
+    changes = [Change(NOON + 5 * SECOND, 1), Change(NOON - 5 * SECOND, 10)]
+    past(changes).record(stack)
+
+    (day,) = trend(stack, "day", TODAY, TODAY + DAY)
+
+    assert (day["first_version"], day["last_version"], day["close"]) == (1, 2, 11)
+
+
+def test_what_is_asked_over_http_is_in_the_last_bucket(stack: Stack) -> None:
+    for body in ({"by": 5}, {"by": -2}):
+        stack.request("POST", "/counter", body=body)
+    stack.request("PUT", "/counter", body={"value": 10})
+    stack.record(stack.changes())
+
+    for interval in STEPS:
+        # The turn of an interval may have come in between.
+        buckets = stack.request("GET", "/counter/trend", query=f"interval={interval}").body[-2:]
+        sums = {name: sum(bucket[name] for bucket in buckets) for name in ("changes", "increase")}
+        assert sums == {"changes": 3, "increase": 12}
+        assert sum(bucket["decrease"] for bucket in buckets) == 2
+        assert buckets[-1]["close"] == 10
+
+
+def test_what_is_delivered_twice_counts_once(stack: Stack) -> None:
+    changes = [Change(NOON + position * 20 * MINUTE, 1 + position % 3) for position in range(12)]
+    made = past(changes)
+
+    for first, last in ((0, 4), (0, 4), (2, 9), (3, 5), (0, 12), (11, 12)):
+        made.record(stack, made.records[first:last])
+    made.record(stack, [record for record in made.records for _ in range(2)])
+
+    for interval, step in STEPS.items():
+        start, end = TODAY + 12 * HOUR // step * step, TODAY + max(15 * HOUR, step)
+        assert trend(stack, interval, start, end) == expected(changes, interval, start, end)
+
+
+def test_a_day_is_the_sum_of_its_hours(stack: Stack) -> None:
+    changes = [Change(TODAY + hour * HOUR, hour - 20) for hour in range(50)]
+    past(changes).record(stack)
+
+    days = trend(stack, "day", TODAY, TODAY + 2 * DAY)
+    hours = trend(stack, "hour", TODAY, TODAY + 2 * DAY)
+
+    assert days == [summed(hours[:24]), summed(hours[24:])]
+
+
+def summed(buckets: list[Bucket]) -> Bucket:
+    """Return the one bucket that has what these, one after the other, have."""
+    return {
+        "start": buckets[0]["start"],
+        **{name: sum(bucket[name] for bucket in buckets) for name in COUNTS},
+        "first_version": min((b["first_version"] for b in buckets if b["changes"]), default=None),
+        "last_version": max((b["last_version"] for b in buckets if b["changes"]), default=None),
+        "close": buckets[-1]["close"],
+    }
+
+
+def test_minutes_need_nothing_but_the_history(stack: Stack) -> None:
+    past([Change(NOON, 7), Change(NOON + MINUTE, -9)]).record(stack)
+    clear(stack, "TrendTable", "hour")
+
+    assert closes(trend(stack, "minute", NOON - MINUTE, NOON + 2 * MINUTE)) == [0, 7, -2]
+    assert closes(trend(stack, "minute", NOON + HOUR, NOON + HOUR + MINUTE)) == [-2]
+
+
+# --- What has expired ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("retention")
+def test_minutes_expire_with_the_history_and_hours_and_days_do_not(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past([Change(NOON, 7), Change(NOON + HOUR, 1)]).record(stack)
+    clear(stack, "HistoryTable", "version")
+    let_it_be(monkeypatch, NOON + RETENTION * DAY)
+
+    minutes = f"interval=minute&from={moment(NOON)}&to={moment(NOON + HOUR)}"
+
+    assert problem(ask(stack, minutes)) == NOT_FOUND
+    assert closes(trend(stack, "hour", NOON, NOON + 2 * HOUR)) == [7, 8]
+    assert closes(trend(stack, "day", TODAY, TODAY + DAY)) == [8]
+
+
+@pytest.mark.usefixtures("retention")
+def test_minutes_are_there_until_the_first_of_them_can_have_expired(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past([Change(NOON, 7)]).record(stack)
+    query = f"interval=minute&from={moment(NOON + 59 * SECOND)}&to={moment(NOON + HOUR)}"
+
+    let_it_be(monkeypatch, NOON + RETENTION * DAY - 1)
+    assert closes(ask(stack, query).body) == [7] * 60
+    let_it_be(monkeypatch, NOON + RETENTION * DAY)
+    assert problem(ask(stack, query)) == NOT_FOUND
+
+
+def test_no_minutes_expire_unless_told_so(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    past([Change(NOON, 7)]).record(stack)
+    let_it_be(monkeypatch, NOON + 10_000 * DAY)
+
+    assert closes(trend(stack, "minute", NOON, NOON + HOUR)) == [7] * 60
+
+
+@pytest.mark.usefixtures("retention")
+def test_what_expired_before_the_minutes_asked_for_still_says_their_value(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOON + 40 * DAY
+    first, last = Change(NOON, 7), Change(now - 3 * MINUTE, -9)
+    let_it_be(monkeypatch, now)
+
+    past([first]).record(stack)
+    clear(stack, "HistoryTable", "version")
+    assert closes(ask(stack, "interval=minute").body) == [7] * 60
+
+    made = past([first, last])
+    made.record(stack, made.records[1:])
+    assert closes(ask(stack, "interval=minute").body) == [7] * 56 + [-2] * 4
+    before = f"interval=minute&from={moment(now - HOUR)}&to={moment(now - 30 * MINUTE)}"
+    assert closes(ask(stack, before).body) == [7] * 30
+
+
+# --- What it costs, and what if there is no answer -----------------------------------------------
+
+
+def test_hours_and_days_take_two_reads_however_many_changes_there_are(
+    stack: Stack, wire: Wire
+) -> None:
+    past([Change(NOON + position * MINUTE, 1) for position in range(200)]).record(stack)
+
+    for interval in ("hour", "day"):
+        wire.sent.clear()
+        trend(stack, interval, TODAY, TODAY + DAY)
+        assert wire.operations() == ["Query", "Query"]
+
+
+def test_minutes_in_a_long_history_are_found_with_few_reads(stack: Stack, wire: Wire) -> None:
+    changes = [Change(TODAY + position * 10 * SECOND, 1) for position in range(2000)]
+    past(changes).record(stack)
+
+    for minute in (0, 100, 332):
+        start, end = TODAY + minute * MINUTE, TODAY + (minute + 2) * MINUTE
+        wire.sent.clear()
+        assert trend(stack, "minute", start, end) == expected(changes, "minute", start, end)
+        assert len(wire.sent) <= 25
+        # However many there are behind the period, its entries are one page.
+        assert [sent.parameters["Limit"] for sent in wire.sent].count(1000) == 1
+
+
+@pytest.mark.parametrize("interval", STEPS)
+@pytest.mark.parametrize("fault", [reply_lost, throttled])
+def test_a_database_that_does_not_answer_is_throttled(
+    stack: Stack, wire: Wire, interval: str, fault: Fault
+) -> None:
+    wire.fail("Query", itertools.repeat(fault))
+
+    assert problem(ask(stack, f"interval={interval}")) == THROTTLED
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_a_read_whose_reply_is_lost_is_made_again(stack: Stack, wire: Wire, interval: str) -> None:
+    past([Change(TODAY, 7)]).record(stack)
+    wire.fail("Query", [reply_lost])
+
+    assert closes(trend(stack, interval, TODAY, TODAY + MINUTE)) == [7]
+
+
+# --- Any history, against a model of it in memory ------------------------------------------------
+
+
+# How much later the next request is applied, and how long before that it began.
+PACES = [
+    st.integers(0, 20 * SECOND),
+    st.integers(0, 10 * MINUTE),
+    st.one_of(st.integers(0, 30 * SECOND), st.sampled_from([MINUTE, HOUR, DAY])),
+    st.one_of(st.integers(0, 5 * SECOND), st.integers(0, 2 * DAY)),
+]
+DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Change]:
+    count = draw(st.integers(1, 40))
+    steps = st.tuples(draw(st.sampled_from(PACES)), DELAYS, st.integers(-9, 9))
+    applied = NOON + draw(st.integers(-5 * SECOND, 5 * SECOND))
+    changes = []
+    for gap, delay, by in draw(st.lists(steps, min_size=count, max_size=count)):
+        applied += gap
+        changes.append(Change(applied - delay, by))
+    return changes
+
+
+def deliver(made: Past, stack: Stack, chance: random.Random) -> None:
+    """Deliver the stream as it may be: in batches, of which some come again, and with more."""
+    first = last = 0
+    while last < len(made.records):
+        first = chance.choice([first, last, chance.randint(0, last)])
+        last = min(len(made.records), last + chance.randint(1, 30))
+        made.record(stack, made.records[first:last])
+    made.record(stack, made.records[first:])
+
+
+def period(changes: list[Change], step: int, most: int, chance: random.Random) -> tuple[int, int]:
+    """Return a period of whole intervals that is at one of the changes, or close to it."""
+    at = chance.choice(changes).time // step * step
+    start = at - chance.randint(-1, most // 2) * step
+    return start, start + chance.randint(1, most) * step
+
+
+def test_any_history_adds_up_as_its_model_does(stack: Stack) -> None:
+    runs = itertools.count()
+
+    @settings(
+        max_examples=cases(full=200, part=25),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(histories(), st.integers(0, 2**32))
+    def check(changes: list[Change], seed: int) -> None:
+        chance = random.Random(seed)
+        name = f"run{next(runs)}"
+        deliver(past(changes, name), stack, chance)
+
+        for interval, most in (("minute", 180), ("hour", 500), ("day", 40)):
+            step = STEPS[interval]
+            start, end = period(changes, step, most, chance)
+            # Anywhere within the first interval and the last one is the same.
+            first, last = (
+                start + chance.randint(0, step // 2 - 1),
+                end - chance.randint(0, step // 2),
+            )
+            buckets = trend(stack, interval, first, last, name)
+            assert buckets == expected(changes, interval, start, end)
+            place = chance.randrange(len(buckets))
+            query = f"at={moment(start + (place + 1) * step - 1)}"
+            then = stack.request("GET", f"/counters/{name}", query=query).body
+            assert then["value"] == buckets[place]["close"]
+            if interval == "day":
+                hours = iter(trend(stack, "hour", start, end, name))
+                days = [summed(list(itertools.islice(hours, 24))) for _ in buckets]
+                assert days == buckets
+
+        # moto looks through a whole table for each Query.
+        clear(stack, "HistoryTable", "version")
+        clear(stack, "TrendTable", "hour")
+
+    logging.disable()  # it takes a fifth of the time, and nobody reads it
+    try:
+        check()
+    finally:
+        logging.disable(logging.NOTSET)
+
+    print(f"{next(runs)} histories")

@@ -1,0 +1,528 @@
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import moto.sqs.models
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.past import Past
+from tests.stack import Item, Stack
+from tests.wire import (
+    Fault,
+    Wire,
+    delivered,
+    denied,
+    internal_error,
+    reply_lost,
+    request_lost,
+    throttled,
+)
+
+from counters import clock, recording
+
+HOUR = 3600  # seconds
+DAY = 24 * HOUR
+DEAD_LETTERS = "HistoryDeadLetterQueue"
+START = 1_800_000_000.0  # the beginning of an hour, in seconds since the epoch
+
+Understand = Callable[[], None]
+
+
+def without_waiting(request: AWSPreparedRequest) -> AWSResponse:
+    """Let moto answer at once: in its time one would wait for messages, in ours not."""
+    assert isinstance(request.body, bytes)
+    asked = json.loads(request.body)
+    if "WaitTimeSeconds" in asked:
+        request.body = json.dumps(asked | {"WaitTimeSeconds": 0}).encode()
+    return delivered(request)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(wire: Wire) -> None:
+    wire.through = without_waiting
+
+
+@pytest.fixture
+def understand(monkeypatch: pytest.MonkeyPatch) -> Understand:
+    """Return what lets the code understand the operation `multiply`, which it does not now."""
+    known = Literal["increment", "set", "multiply"]
+    return lambda: monkeypatch.setattr(recording, "Operation", known)
+
+
+def redrive(stack: Stack) -> Any:  # noqa: ANN401
+    return stack.invoke("RedriveHistory", {})
+
+
+def parked(stack: Stack) -> list[Any]:
+    """Return the records that are visible in the dead-letter queue, which they stay."""
+    messages = stack.sqs.receive_message(
+        QueueUrl=stack.refs[DEAD_LETTERS], MaxNumberOfMessages=10, VisibilityTimeout=0
+    ).get("Messages", [])
+    return [json.loads(message["Body"]) for message in messages]
+
+
+def waiting(stack: Stack) -> int:
+    """Return how many messages the dead-letter queue has, visible or not."""
+    attributes = stack.sqs.get_queue_attributes(
+        QueueUrl=stack.refs[DEAD_LETTERS], AttributeNames=["All"]
+    )["Attributes"]
+    visible = attributes["ApproximateNumberOfMessages"]
+    return int(visible) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
+
+
+def past(operations: str, counter_id: str = "orders", start: float = START) -> Past:
+    """Return changes a second apart: `+` an increment, `*` one that is not understood, `|` an hour.
+
+    What the changes add differs, and every third is negative.
+    """
+    made = Past(counter_id)
+    now = start
+    for operation in operations:
+        if operation == "|":
+            now = (now // HOUR + 1) * HOUR
+            continue
+        now += 1
+        by = 10 ** len(made.records) * (-1 if len(made.records) % 3 == 2 else 1)
+        made.change(now, by, "multiply" if operation == "*" else "increment")
+    return made
+
+
+def stored(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
+    """Return what history and trend hold of a counter, whatever its name."""
+    return {
+        table: json.loads(
+            json.dumps(
+                sorted(
+                    (
+                        item
+                        for item in stack.items(table)
+                        if item["counter_id"] == {"S": counter_id}
+                    ),
+                    key=lambda item: (len(item.get("version", {}).get("N", "")), str(item)),
+                )
+            ).replace(counter_id, "counter")
+        )
+        for table in ("HistoryTable", "TrendTable")
+    }
+
+
+def as_if_never_parked(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
+    """Return what is stored of a counter of the same changes that were all understood at once."""
+    twin = past(operations, "twin", start)
+    twin.record(stack)
+    return stored(stack, "twin")
+
+
+def test_an_empty_queue_is_no_work(stack: Stack, wire: Wire) -> None:
+    assert redrive(stack) == {"redriven": 0, "parked": 0}
+    assert wire.operations() == ["ReceiveMessage"]
+
+
+@pytest.mark.parametrize("count", [1, 9, 10])
+def test_what_makes_no_sense_stays_in_the_queue_and_can_be_seen_at_once(
+    stack: Stack, count: int
+) -> None:
+    orders = past("+" + count * "*" + "+")
+    orders.record(stack)
+    before = stored(stack, "orders")
+
+    assert redrive(stack) == {"redriven": 0, "parked": count}
+    assert sorted(parked(stack), key=str) == sorted(orders.records[1:-1], key=str)
+    assert stored(stack, "orders") == before
+
+
+def test_what_is_no_record_at_all_stays_in_the_queue(stack: Stack) -> None:
+    for body in ("{", "[]", "null", '{"dynamodb": {}}'):
+        stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=body)
+
+    assert redrive(stack) == {"redriven": 0, "parked": 4}
+    assert redrive(stack) == {"redriven": 0, "parked": 4}
+
+
+def test_a_run_goes_through_the_whole_queue_once(stack: Stack, understand: Understand) -> None:
+    past("+" + 12 * "*" + "+").record(stack)
+    nonsense = 13
+    for number in range(nonsense):
+        stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=f"[{number}]")
+    understand()
+
+    assert redrive(stack) == {"redriven": 12, "parked": nonsense}
+    assert waiting(stack) == nonsense
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        pytest.param("*", id="the only one of its counter"),
+        pytest.param("+|*|+", id="the only one of its hour"),
+        pytest.param("+|*++|+", id="the first of its hour"),
+        pytest.param("+|+*+|+", id="in the middle of its hour"),
+        pytest.param("+|++*|+", id="the last of its hour"),
+        pytest.param("+|++*", id="the last of all"),
+        pytest.param("*++|++", id="the first of all"),
+        pytest.param("+*|*+", id="on both sides of a full hour"),
+        pytest.param("+**+*|*|**+", id="many"),
+        pytest.param("****", id="all"),
+    ],
+)
+def test_once_it_is_understood_it_is_as_if_it_had_never_been_parked(
+    stack: Stack, understand: Understand, operations: str
+) -> None:
+    orders = past(operations)
+    orders.record(stack)
+    count = operations.count("*")
+    assert len(parked(stack)) == count
+    understand()
+
+    assert redrive(stack) == {"redriven": count, "parked": 0}
+    assert waiting(stack) == 0
+    assert stored(stack, "orders") == as_if_never_parked(stack, operations)
+
+
+def test_what_begins_late_in_the_hour_before_is_added_to_that_hour(
+    stack: Stack, understand: Understand
+) -> None:
+    both = [Past("orders"), Past("twin")]
+    for each in both:
+        for offset, operation in [
+            (-30, "increment"),
+            (1, "increment"),
+            (-18, "multiply"),
+            (-17, "increment"),
+            (0, "multiply"),
+            (-1, "increment"),
+            (2, "increment"),
+        ]:
+            each.change(START + offset, 3, operation)
+    orders, twin = both
+    orders.record(stack)
+    understand()
+
+    assert redrive(stack) == {"redriven": 2, "parked": 0}
+    twin.record(stack)
+    assert stored(stack, "orders") == stored(stack, "twin")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_the_order_in_which_parked_records_come_does_not_matter(
+    stack: Stack, understand: Understand, order: Sequence[int]
+) -> None:
+    operations = "*+**+*"
+    orders = past(operations)
+    orders.record(stack)
+    bodies = stack.messages(DEAD_LETTERS)
+    assert len(bodies) == 4
+    understand()
+
+    for number in order:
+        stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=bodies[number])
+        assert redrive(stack) == {"redriven": 1, "parked": 0}
+
+    assert stored(stack, "orders") == as_if_never_parked(stack, operations)
+
+
+def test_what_is_in_already_changes_nothing(stack: Stack, understand: Understand) -> None:
+    orders = past("+*+|+")
+    orders.record(stack)
+    understand()
+    redrive(stack)
+    before = stored(stack, "orders")
+    stack.sqs.send_message(
+        QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=json.dumps(orders.records[1])
+    )
+
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert waiting(stack) == 0
+    assert stored(stack, "orders") == before
+
+
+def test_a_record_that_was_parked_twice_is_in_once(stack: Stack, understand: Understand) -> None:
+    orders = past("+*+")
+    orders.record(stack)
+    orders.record(stack)
+    assert waiting(stack) == 2
+    understand()
+
+    assert redrive(stack) == {"redriven": 2, "parked": 0}
+    assert waiting(stack) == 0
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+")
+
+
+def test_a_delivery_after_the_redrive_changes_nothing(stack: Stack, understand: Understand) -> None:
+    orders = past("+*++|+")
+    orders.record(stack)
+    understand()
+    redrive(stack)
+
+    orders.record(stack)
+
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*++|+")
+
+
+def test_the_stream_goes_on_where_a_redrive_was_last(stack: Stack, understand: Understand) -> None:
+    orders = past("+*++")
+    orders.record(stack, orders.records[:2])
+    understand()
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+
+    orders.record(stack, orders.records[2:])
+
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*++")
+
+
+def test_a_record_whose_place_another_change_has_stays_parked(
+    stack: Stack, understand: Understand
+) -> None:
+    orders = past("+*+")
+    orders.record(stack)
+    understand()
+    other = json.loads(json.dumps(orders.records[1]))
+    other["dynamodb"]["NewImage"]["change"]["M"]["request_id"] = {"S": "of somebody else"}
+    assert stack.record([other]) == 1
+    before = stored(stack, "orders")
+
+    assert redrive(stack) == {"redriven": 0, "parked": 1}
+    assert parked(stack) == [orders.records[1]]
+    assert stored(stack, "orders") == before
+
+
+def test_one_that_stays_parked_keeps_none_of_the_others(
+    stack: Stack, understand: Understand
+) -> None:
+    orders = past("+*+*+")
+    orders.record(stack)
+    stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody="no record")
+    understand()
+
+    assert redrive(stack) == {"redriven": 2, "parked": 1}
+    assert waiting(stack) == 1
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+*+")
+
+
+# Of a redrive's PutItems the first is of the history, the second of the trend. Each fault is met
+# twice: the SDK asks twice.
+FAILURES = [
+    pytest.param("PutItem", [fault, fault], id=f"{fault.__name__}: the entry")
+    for fault in (denied, throttled, reply_lost, internal_error)
+]
+FAILURES += [
+    pytest.param("PutItem", [delivered, fault, fault], id=f"{fault.__name__}: the hour")
+    for fault in (denied, throttled, reply_lost, internal_error)
+]
+FAILURES += [
+    pytest.param(operation, [*skipped, fault, fault], id=f"{fault.__name__}: {operation}")
+    for operation, skipped in (("GetItem", []), ("Query", [delivered]))
+    for fault in (denied, throttled, internal_error)
+]
+
+
+@pytest.mark.parametrize(("operation", "faults"), FAILURES)
+def test_a_failure_leaves_the_record_in_the_queue_and_a_second_run_finishes(
+    stack: Stack, wire: Wire, understand: Understand, operation: str, faults: list[Fault]
+) -> None:
+    orders = past("+*+|+")
+    orders.record(stack)
+    understand()
+    wire.fail(operation, faults)
+
+    first = redrive(stack)
+
+    assert first == {"redriven": 0, "parked": 1}
+    assert parked(stack) == [orders.records[1]]
+    wire.fail(operation, [])
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert waiting(stack) == 0
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+|+")
+
+
+@pytest.mark.parametrize("fault", [denied, throttled, request_lost])
+def test_what_cannot_be_deleted_or_shown_comes_again_when_its_time_is_up(
+    stack: Stack,
+    wire: Wire,
+    understand: Understand,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    orders = past("+*+*+")
+    orders.record(stack)
+    understand()
+    wire.fail("DeleteMessage", itertools.repeat(fault))
+    wire.fail("ChangeMessageVisibility", itertools.repeat(fault))
+
+    assert redrive(stack) == {"redriven": 0, "parked": 2}
+    assert waiting(stack) == 2
+
+    wire.fail("DeleteMessage", [])
+    monkeypatch.setattr(moto.sqs.models, "unix_time_millis", lambda: 1000 * (time.time() + 901))
+    assert redrive(stack) == {"redriven": 2, "parked": 0}
+    assert waiting(stack) == 0
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+*+")
+
+
+def test_it_is_deleted_only_when_it_is_in(stack: Stack, wire: Wire, understand: Understand) -> None:
+    past("+*+").record(stack)
+    understand()
+    wire.sent.clear()
+
+    redrive(stack)
+
+    operations = wire.operations()
+    assert operations.count("PutItem") == 2
+    assert operations[-3:] == ["PutItem", "DeleteMessage", "ReceiveMessage"]
+
+
+def test_what_the_stream_folds_in_between_is_not_lost(
+    stack: Stack, wire: Wire, understand: Understand
+) -> None:
+    orders = past("+*+++")
+    orders.record(stack, orders.records[:3])
+    understand()
+
+    def overtaken(request: AWSPreparedRequest) -> AWSResponse:
+        assert stack.record(orders.records[3:]) == 2
+        return delivered(request)
+
+    wire.fail("PutItem", [delivered, overtaken])
+
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert wire.operations().count("PutItem") == 3, "the entry, the hour, and the hour again"
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+++")
+
+
+def test_the_first_of_an_hour_that_the_stream_folds_in_between_is_not_lost(
+    stack: Stack, wire: Wire, understand: Understand
+) -> None:
+    orders = past("*+")
+    orders.record(stack, orders.records[:1])
+    understand()
+
+    def overtaken(request: AWSPreparedRequest) -> AWSResponse:
+        assert stack.record(orders.records[1:]) == 1
+        return delivered(request)
+
+    wire.fail("PutItem", [delivered, overtaken])
+
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert stored(stack, "orders") == as_if_never_parked(stack, "*+")
+
+
+def test_what_is_in_the_history_and_not_folded_yet_is_folded_once(
+    stack: Stack, wire: Wire, understand: Understand
+) -> None:
+    orders = past("+*+++")
+    orders.record(stack, orders.records[:2])
+    wire.fail("UpdateItem", [denied])
+    assert stack.record(orders.records[2:]) == 0
+    understand()
+
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert stack.record(orders.records[2:]) == 3
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+++")
+
+
+def test_what_is_in_the_history_behind_a_gap_is_not_taken_for_folded(
+    stack: Stack, wire: Wire, understand: Understand
+) -> None:
+    orders = past("+*+++")
+    orders.record(stack, orders.records[:2])
+
+    def without_the_first(request: AWSPreparedRequest) -> AWSResponse:
+        assert isinstance(request.body, bytes)
+        ((table, writes),) = json.loads(request.body)["RequestItems"].items()
+        request.body = json.dumps({"RequestItems": {table: writes[1:]}}).encode()
+        delivered(request)
+        return request_lost(request)
+
+    wire.fail("BatchWriteItem", [without_the_first, denied])
+    assert stack.record(orders.records[2:]) == 0
+    understand()
+
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert stack.record(orders.records[2:]) == 3
+    assert stored(stack, "orders") == as_if_never_parked(stack, "+*+++")
+
+
+def test_an_hour_that_is_added_to_all_the_time_is_left_to_the_next_run(
+    stack: Stack, wire: Wire, understand: Understand
+) -> None:
+    operations = "+*" + 10 * "+"
+    orders = past(operations)
+    orders.record(stack, orders.records[:2])
+    understand()
+    rest = iter(orders.records[2:])
+
+    def overtaken(request: AWSPreparedRequest) -> AWSResponse:
+        assert stack.record([next(rest)]) == 1
+        return delivered(request)
+
+    wire.fail("PutItem", [delivered, *itertools.repeat(overtaken, 5)])
+
+    assert redrive(stack) == {"redriven": 0, "parked": 1}
+    assert parked(stack) == [orders.records[1]]
+    stack.record(list(rest))
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert stored(stack, "orders") == as_if_never_parked(stack, operations)
+
+
+def test_an_hour_whose_history_has_expired_is_not_added_up_anew(
+    stack: Stack, understand: Understand
+) -> None:
+    stack.refs["HistoryDays"] = "8"
+    hour = clock.now() // HOUR * HOUR
+    old = past("+*+", "old", hour - 8 * DAY - HOUR)
+    young = past("+*+", "young", hour - 8 * DAY + 2 * HOUR)
+    for each in (old, young):
+        each.record(stack)
+    before = stored(stack, "old")["TrendTable"]
+    understand()
+
+    assert redrive(stack) == {"redriven": 1, "parked": 1}
+    assert parked(stack) == [old.records[1]]
+    assert stored(stack, "old")["TrendTable"] == before
+    twin = as_if_never_parked(stack, "+*+", hour - 8 * DAY + 2 * HOUR)
+    assert stored(stack, "young") == twin
+
+
+def test_no_record_is_received_when_the_time_is_up(
+    stack: Stack, wire: Wire, understand: Understand
+) -> None:
+    past("+*+").record(stack)
+    understand()
+    wire.sent.clear()
+    function = stack.functions["RedriveHistory"]
+    stack.functions["RedriveHistory"] = replace(function, timeout=30)
+
+    assert redrive(stack) == {"redriven": 0, "parked": 0}
+    assert wire.operations() == []
+    assert len(parked(stack)) == 1
+
+
+def test_of_a_thousand_changes_and_one_that_makes_no_sense_none_is_lost(
+    stack: Stack, understand: Understand
+) -> None:
+    made = Past("orders")
+    for number in range(1001):
+        made.change(START + 10 * number, number + 1, "multiply" if number == 449 else "increment")
+    made.record(stack)
+
+    assert parked(stack) == [made.records[449]]
+    versions = {int(item["version"]["N"]) for item in stack.items("HistoryTable")}
+    assert versions == set(range(1, 1002)) - {450}
+    trend = stack.items("TrendTable")
+    assert sum(int(item["changes"]["N"]) for item in trend) == 1000
+    assert sum(int(item["increase"]["N"]) for item in trend) == 1001 * 1002 // 2 - 450
+
+    understand()
+    assert redrive(stack) == {"redriven": 1, "parked": 0}
+    assert waiting(stack) == 0
+    history = stack.items("HistoryTable")
+    assert {int(item["version"]["N"]) for item in history} == set(range(1, 1002))
+    (late,) = [item for item in history if item["version"] == {"N": "450"}]
+    assert late["operation"] == {"S": "multiply"}
+    assert late["by"] == {"N": "450"}
+    trend = stack.items("TrendTable")
+    assert sum(int(item["changes"]["N"]) for item in trend) == 1001
+    assert sum(int(item["increase"]["N"]) for item in trend) == 1001 * 1002 // 2
