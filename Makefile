@@ -24,7 +24,7 @@ test: $(venv)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy $(typed)
 	.venv/bin/sam validate --lint
-	.venv/bin/pytest --numprocesses 2 --dist loadgroup $(tests)
+	.venv/bin/pytest --numprocesses 2 $(tests)
 
 # As many cases as are claimed, not only a part of them.
 test-full: export TALLY_TESTS := full

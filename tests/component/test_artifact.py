@@ -37,9 +37,6 @@ def handler(event, context):
 """
 
 
-pytestmark = pytest.mark.xdist_group("artifact")  # built once
-
-
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `sam build` makes of the template: a directory for each function."""

@@ -614,7 +614,7 @@ def test_a_period_finds_what_is_there_where_versions_are_missing(stack: Stack) -
     assert listed(stack, f"{period}&order=desc") == expected[::-1]
 
 
-# --- Show 6: any history, against a model of it in memory ----------------------------------------
+# --- Any history, against a model of it in memory -------------------------------------------------
 
 
 @dataclass(frozen=True)

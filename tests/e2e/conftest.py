@@ -9,14 +9,6 @@ from tests.e2e.service import Caller, token_for
 from local_stack import Emulator, Stack, deploy, free_port, run_emulator
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the one emulator in one process."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("emulator"))
-
-
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
     with (

@@ -171,9 +171,9 @@ def test_how_long_a_change_takes_into_the_history(
     written_at: dict[int, float] = {}
     counter_id = {"S": counter.rpartition("/")[2]}
     for carried in proxy.carried:
-        for write in carried.parameters.get("RequestItems", {}).get(
-            stack.outputs["HistoryTable"], []
-        ):
+        if carried.operation != "BatchWriteItem":
+            continue
+        for write in carried.parameters["RequestItems"].get(stack.outputs["HistoryTable"], []):
             item = write["PutRequest"]["Item"]
             if item["counter_id"] == counter_id:
                 written_at.setdefault(int(item["version"]["N"]), carried.over_at)
