@@ -11,7 +11,7 @@ TOGETHER = (
 )
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]  xdist has no types
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Hands out a group of tests, or one, at a time, the largest group first.
 
     xdist's groups by mark have no effect with this pytest.
