@@ -320,7 +320,8 @@ def free(entries: "Sequence[Entry]") -> int | None:
             return None
         for item in items:
             key = item["counter_id"]["S"], int(item["version"]["N"])
-            there[key] = item["request_id"]["S"]
+            # What is none of the service's has a place, too.
+            there[key] = item.get("request_id", {}).get("S", "")
     for position, entry in enumerate(entries):
         if there.get((entry.counter_id, entry.version), entry.request_id) != entry.request_id:
             return position

@@ -585,6 +585,19 @@ def test_a_counter_that_was_set_back_within_a_batch_takes_no_entrys_place(stack:
     assert versions(stack) == numbers(5)
 
 
+@pytest.mark.parametrize("attributes", [{}, {"request_id": {"N": "1"}}], ids=str)
+def test_what_somebody_has_put_into_the_history_by_hand_is_not_written_over(
+    stack: Stack, attributes: dict[str, Any]
+) -> None:
+    changes = make_changes(stack, 3)
+    planted: Any = {"counter_id": {"S": "orders"}, "version": {"N": "2"}, **attributes}
+    stack.dynamodb.put_item(TableName=stack.refs["HistoryTable"], Item=planted)
+
+    assert stack.record(changes) == 3
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [changes[1]]
+    assert planted in stack.items("HistoryTable")
+
+
 @pytest.mark.parametrize("fault", [denied, throttled, request_lost])
 def test_while_the_places_cannot_be_looked_at_all_comes_again(
     stack: Stack, wire: Wire, fault: Fault
