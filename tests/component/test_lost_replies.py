@@ -905,8 +905,8 @@ def some_amount(source: random.Random) -> int:
     return source.choice([1, source.randint(1, 1000), -source.randint(1, 1000)])
 
 
-KEYED = cases(5000, part=800)
-WITHOUT_KEY = cases(3000, part=600)
+KEYED = cases(5000, part=400)
+WITHOUT_KEY = cases(3000, part=300)
 
 
 def test_keyed_increments_count_exactly_once_each(
@@ -920,7 +920,7 @@ def test_keyed_increments_count_exactly_once_each(
     ]
     refused = [
         Wish(f"bad{n}", source.choice(COUNTERS), some_amount(source), {"min": 10**12})
-        for n in range(KEYED // 16)
+        for n in range(max(50, KEYED // 16))
     ]
     callers = Callers(scene, source, source.sample(applied + refused, len(applied + refused)))
     storm.other = callers.next

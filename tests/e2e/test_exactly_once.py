@@ -7,12 +7,13 @@ from collections import Counter
 from itertools import pairwise
 
 from tests.e2e.service import Answer, Caller, at_once
+from tests.sizes import cases
 
 from local_stack import Stack
 
 CLIENTS = 32
 INCREMENT = ["counters/increment"]
-SECONDS = 60
+SECONDS = cases(60, part=20)
 HOT_CLIENTS = 16
 
 
