@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _CATALOG: "AttributeValueTypeDef" = {"S": "counters"}
 _NAMES_INDEX = "CounterNames"
+_SCAN_SIZE = 1000  # counters
 
 
 class _RefusedError(Exception):
@@ -222,7 +223,7 @@ def changed_since(updated_at: str, after: str) -> tuple[list[str], str | None]:
             ProjectionExpression="#counter_id",
             ExpressionAttributeNames={"#counter_id": "counter_id", "#updated_at": "updated_at"},
             ExpressionAttributeValues={":updated_at": {"S": updated_at}},
-            Limit=1000,
+            Limit=_SCAN_SIZE,
             **scan,
         )
     reached = reply.get("LastEvaluatedKey")
