@@ -346,7 +346,7 @@ def add(entry: Entry) -> bool:
 def _boundary(counter_id: str, time: float, first: int, last: int, until: float) -> int:
     """Return a version, from `first` on, where the entries begin that are not older than `time`.
 
-    The one before it is older, or there is none. Mostly it is among the newest, or `first` itself,
+    The one before it is older, or there is none. Mostly it is `first` itself, or among the newest,
     which is one read or two. Else it is found by bisection over the key: a number of reads that
     grows with the logarithm of the newest version. Entries that are missing do no harm.
 
@@ -354,14 +354,14 @@ def _boundary(counter_id: str, time: float, first: int, last: int, until: float)
         UndecidedError: the time is up.
     """
     older, rest = first - 1, first
+    if first > 1:  # a page goes on, and mostly in the midst of its period
+        for entry in _between(counter_id, first, last, until, limit=1):
+            if _time(entry) >= time:
+                return first
     for entry in _between(counter_id, first, last, until, limit=25, newest_first=True):
         if _time(entry) < time:
             return entry.version + 1
         rest = entry.version
-    if first > 1:
-        for entry in _between(counter_id, first, rest - 1, until, limit=1):
-            if _time(entry) >= time:
-                return first
     while rest - older > 1:
         middle = (older + rest) // 2
         entries = _between(counter_id, middle, rest - 1, until, limit=1)
