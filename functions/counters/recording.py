@@ -30,7 +30,7 @@ class Progress:
     done: int = 0
     recorded: int = 0
     parked: int = 0
-    newest: str | None = None  # when the last change that was recorded began (RFC 3339)
+    newest: str = ""  # when the last change that was recorded began (RFC 3339), if one was
 
 
 def record(records: "Sequence[dict[str, Any]]") -> Progress:
@@ -103,8 +103,7 @@ def _record(entries: "Sequence[Entry]", progress: Progress) -> None:
     done = trend.fold(entries[:written])
     progress.done += done
     progress.recorded += done
-    if done:
-        progress.newest = max(entry.created_at for entry in entries[:done])
+    progress.newest = max([progress.newest, *(entry.created_at for entry in entries[:done])])
 
 
 def _redrive(body: str, until: float) -> bool:

@@ -60,6 +60,7 @@ def test_a_look_into_the_past_costs_the_same_wherever_it_is(stack: Stack, meter:
         "... from=the middle, its 2nd page": f"from={at(middle)}&after={middle + 100}",
         "... to=the middle, newest first": f"to={at(middle)}&order=desc",
         "... from=the last but 99": f"from={at(COUNT - 100)}",
+        "... from=the last but 99, after=1": f"from={at(COUNT - 100)}&after=1",
     }
     looks = {
         "GET": "",
@@ -85,6 +86,7 @@ def test_a_look_into_the_past_costs_the_same_wherever_it_is(stack: Stack, meter:
     assert reads[start] == reads[center] == reads[end] == 1
     # Of the version and the value, a digit more is a byte more.
     assert charged[end] - 0.5 <= charged[start] <= charged[center] <= charged[end] + 0.5
+    assert reads["... from=the middle, its 2nd page"] == 2
     for name in pages:
         assert reads[name] <= 1 + MOST_READS_MORE
     for name in looks:
