@@ -34,7 +34,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if unknown or ("after" in event and "counter_id" not in event):
         detail = "the event may have a counter_id and, with it, after"
         raise model.InvalidRequestError(detail)
-    until = clock.now() + context.get_remaining_time_in_millis() / 1000 - _MARGIN
+    until = clock.deadline(context, _MARGIN)
     if "counter_id" in event:
         after = _after(event["after"]) if "after" in event else None
         report = audit.audit_counter(model.counter_id(event["counter_id"]), after, until)

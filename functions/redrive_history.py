@@ -14,7 +14,6 @@ _MARGIN = 30  # seconds before the timeout; no record is begun later
 
 def handler(_event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     """Go once through the dead-letter queue; return how many are in, and how many stay parked."""
-    until = clock.now() + context.get_remaining_time_in_millis() / 1000 - _MARGIN
-    redriven, parked = recording.redrive(until)
+    redriven, parked = recording.redrive(clock.deadline(context, _MARGIN))
     logger.info("redrove %d, %d stay parked", redriven, parked)
     return {"redriven": redriven, "parked": parked}

@@ -63,7 +63,7 @@ class _Progress:
 
     def add(self, entry: Entry) -> None:
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
-        hour = trend.hour_of(entry)
+        hour = trend.hour_of(entry.created_at)
         if hour >= self.compared:
             self.hours.setdefault(hour, Sums()).add(entry)
 
@@ -122,8 +122,7 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
         counter = history.at_version(store.get(counter_id), after, until)
         progress = _Progress(after, counter.value, counter.updated_at)
         if counter.updated_at:
-            hour = clock.seconds(counter.updated_at) // _HOUR * _HOUR
-            progress.skip(hour)
+            progress.skip(trend.hour_of(counter.updated_at))
     _audit(counter_id, progress, until, report)
     return report
 
@@ -218,14 +217,14 @@ class _Audit:
         if end <= progress.compared:
             return
         period = Period(progress.compared, end)
-        folded = dict(trend.hours(self.counter_id, period, consistent=True))
-        for hour in sorted(folded.keys() | {each for each in progress.hours if each < end}):
-            recorded = progress.hours.get(hour, Sums())
-            if folded.get(hour, Sums()) != recorded:
-                if self._may_come(folded.get(hour, Sums()), recorded, hour):
+        hours = dict(trend.hours(self.counter_id, period, consistent=True))
+        for hour in sorted(hours.keys() | {each for each in progress.hours if each < end}):
+            folded, recorded = hours.get(hour, Sums()), progress.hours.get(hour, Sums())
+            if folded != recorded:
+                if self._may_come(folded, recorded, hour):
                     progress.compared = hour
                     return
-                self._find_wrong_hour(hour, folded.get(hour, Sums()), recorded)
+                self._find_wrong_hour(hour, folded, recorded)
             progress.hours.pop(hour, None)
         progress.compared = end
 
@@ -250,7 +249,7 @@ class _Audit:
         if progress.created_at:
             self.compare_trend(clock.seconds(progress.created_at) - clock.APPLY_WINDOW)
         # What is missing may be in the trend.
-        progress.skip(trend.hour_of(entry))
+        progress.skip(trend.hour_of(entry.created_at))
 
     def _read_counter(self) -> None:
         self.read_at = clock.now()

@@ -3,6 +3,10 @@
 import datetime as dt
 import random
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 # A change is applied at most this many seconds after its `at`, or never: the function that makes it
 # is killed at its timeout (10 s), and the rest covers a request still on its way to the database
@@ -15,6 +19,11 @@ _LONGEST_PAUSE = 1.0  # seconds
 def now() -> float:
     """Return the time in seconds since the epoch."""
     return time.time()
+
+
+def deadline(context: "LambdaContext", margin: float) -> float:
+    """Return the time `margin` seconds before an invocation's timeout, since the epoch."""
+    return now() + context.get_remaining_time_in_millis() / 1000 - margin
 
 
 def sleep(seconds: float) -> None:

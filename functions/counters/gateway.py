@@ -297,7 +297,7 @@ def _request(
         _headers(event["multiValueHeaders"] or {}, headers),
         claims.get("sub") or claims["client_id"],
         context.aws_request_id,
-        clock.now() + context.get_remaining_time_in_millis() / 1000 - ATTEMPT,
+        clock.deadline(context, ATTEMPT),
     )
 
 

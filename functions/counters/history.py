@@ -309,21 +309,21 @@ def free(entries: "Sequence[Entry]") -> int | None:
     Returns:
         All, if they are new or there already; None if the table does not answer.
     """
-    there: dict[tuple[str, int], str] = {}
+    there: dict[tuple[str, str], str] = {}
+    places = [(entry.counter_id, str(entry.version)) for entry in entries]
     keys = [
-        {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}
-        for counter_id, version in {(entry.counter_id, entry.version) for entry in entries}
+        {"counter_id": {"S": counter_id}, "version": {"N": version}}
+        for counter_id, version in set(places)
     ]
     for start in range(0, len(keys), _GET_SIZE):
         items = _get(keys[start : start + _GET_SIZE])
         if items is None:
             return None
         for item in items:
-            key = item["counter_id"]["S"], int(item["version"]["N"])
             # What is none of the service's has a place, too.
-            there[key] = item.get("request_id", {}).get("S", "")
-    for position, entry in enumerate(entries):
-        if there.get((entry.counter_id, entry.version), entry.request_id) != entry.request_id:
+            there[_key(item)] = item.get("request_id", {}).get("S", "")
+    for position, (place, entry) in enumerate(zip(places, entries, strict=True)):
+        if there.get(place, entry.request_id) != entry.request_id:
             return position
     return len(entries)
 

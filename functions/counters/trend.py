@@ -45,7 +45,7 @@ def fold(entries: "Sequence[Entry]") -> int:
     """
     runs: dict[tuple[str, float], list[tuple[int, Entry]]] = {}
     for position, entry in enumerate(entries):
-        runs.setdefault((entry.counter_id, hour_of(entry)), []).append((position, entry))
+        runs.setdefault((entry.counter_id, hour_of(entry.created_at)), []).append((position, entry))
     for (counter_id, hour), run in runs.items():
         if not _fold(counter_id, hour, [entry for _, entry in run]):
             return run[0][0]
@@ -133,7 +133,7 @@ def rebuild(entry: Entry, until: float) -> None:
         NotFoundError: the history of that hour has expired.
         ThrottledError: the hour is being added to all the time, or the database did not answer.
     """
-    hour = hour_of(entry)
+    hour = hour_of(entry.created_at)
     if history.expired(clock.timestamp(hour - clock.APPLY_WINDOW)):
         detail = "the history of that hour has expired"
         raise NotFoundError(detail)
@@ -154,7 +154,7 @@ def rebuild(entry: Entry, until: float) -> None:
         sums = Sums()
         period = Period(hour, hour + HOUR)
         for each in history.span(entry.counter_id, period, until, consistent=True):
-            if each.version <= last and hour_of(each) == hour:
+            if each.version <= last and hour_of(each.created_at) == hour:
                 sums.add(each)
         if sums == stored or _replace(key, stored, sums):
             return
@@ -163,9 +163,9 @@ def rebuild(entry: Entry, until: float) -> None:
     raise ThrottledError(detail)
 
 
-def hour_of(entry: Entry) -> float:
-    """Return the beginning of the hour of a change, in seconds since the epoch."""
-    return clock.seconds(entry.created_at) // HOUR * HOUR
+def hour_of(created_at: str) -> float:
+    """Return the beginning of the hour of a time (RFC 3339), in seconds since the epoch."""
+    return clock.seconds(created_at) // HOUR * HOUR
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]") -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests import aws_template
 from tests.component.links import follow, target
 from tests.past import Past
 from tests.proxy import Reply, proxy_event
-from tests.sizes import cases
+from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
 
@@ -710,13 +710,7 @@ def test_any_history_answers_as_its_model_does(stack: Stack) -> None:
     runs = itertools.count()
     asked = 0
 
-    @settings(
-        max_examples=cases(full=300, part=20),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @examples(full=300, part=20)
     @given(histories(), st.integers(0, 2**32))
     def check(changes: list[Change], seed: int) -> None:
         nonlocal asked

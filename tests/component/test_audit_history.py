@@ -63,6 +63,13 @@ def change_entry(stack: Stack, version: int | str, **attributes: Any) -> None:  
     stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
 
 
+def copy_entry(stack: Stack, version: int, to: int) -> None:
+    table = stack.refs["HistoryTable"]
+    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": str(version)}}
+    item = stack.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    stack.dynamodb.put_item(TableName=table, Item={**item, "version": {"N": str(to)}})
+
+
 def delete_entry(stack: Stack, *numbers: int) -> None:
     for number in numbers:
         stack.dynamodb.delete_item(
@@ -176,11 +183,7 @@ def test_a_changed_last_entry_is_not_where_the_counter_stands(stack: Stack) -> N
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [61, 1000])
 def test_an_extra_entry_behind_the_last_is_found(stack: Stack, version: int) -> None:
-    change_entry(stack, 60)
-    table = stack.refs["HistoryTable"]
-    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": "60"}}
-    last = stack.dynamodb.get_item(TableName=table, Key=key)["Item"]
-    stack.dynamodb.put_item(TableName=table, Item={**last, "version": {"N": str(version)}})
+    copy_entry(stack, 60, version)
 
     assert versions(findings(stack)) == [version]
 
@@ -188,10 +191,7 @@ def test_an_extra_entry_behind_the_last_is_found(stack: Stack, version: int) -> 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [0, -1])
 def test_an_extra_entry_before_the_first_is_found(stack: Stack, version: int) -> None:
-    table = stack.refs["HistoryTable"]
-    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": "1"}}
-    first = stack.dynamodb.get_item(TableName=table, Key=key)["Item"]
-    stack.dynamodb.put_item(TableName=table, Item={**first, "version": {"N": str(version)}})
+    copy_entry(stack, 1, version)
 
     assert versions(findings(stack)) == [version]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests import aws_template
 from tests.past import Past
 from tests.proxy import Reply
-from tests.sizes import cases
+from tests.sizes import examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
 
@@ -526,13 +526,7 @@ def period(changes: list[Change], step: int, most: int, chance: random.Random) -
 def test_any_history_adds_up_as_its_model_does(stack: Stack) -> None:
     runs = itertools.count()
 
-    @settings(
-        max_examples=cases(full=200, part=25),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @examples(full=200, part=25)
     @given(histories(), st.integers(0, 2**32))
     def check(changes: list[Change], seed: int) -> None:
         chance = random.Random(seed)

@@ -10,12 +10,11 @@ from unittest.mock import patch
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from tests.component.simulation import BEGINNING
 from tests.proxy import proxy_event
-from tests.sizes import cases
+from tests.sizes import cases, examples
 from tests.stack import Stack, StreamRecord
 from tests.wire import Wire, delivered
 
@@ -279,14 +278,7 @@ def test_the_service_answers_as_the_model_does(service: Service) -> None:
 
     run_state_machine_as_test(
         Run,
-        settings=settings(
-            max_examples=cases(500, part=100),
-            stateful_step_count=50,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=examples(full=500, part=100, stateful_step_count=50),
     )
 
     print(f"{service.requests} requests in {next(runs)} runs")
