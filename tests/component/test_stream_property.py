@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import aws_template
 from tests.component.simulation import BEGINNING, Killed
 from tests.past import Past
-from tests.sizes import cases, examples
+from tests.sizes import cases
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
@@ -351,7 +351,13 @@ def world(stack: Stack, wire: Wire) -> Iterator[World]:
 
 
 def test_history_and_trend_hold_exactly_what_the_stream_says(world: World) -> None:
-    @examples(full=1500, part=60)
+    @settings(
+        max_examples=cases(full=1500, part=60),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(steps=STEPS, deliveries=DELIVERIES)
     def run(steps: list[Step], deliveries: list[Delivery]) -> None:
         world.empty()
