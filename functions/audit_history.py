@@ -64,6 +64,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def _after(value: object) -> int:
     after = model.integer("after", value)
     if after < 0:
-        detail = "after: must be a version"
-        raise model.InvalidRequestError(detail)
+        model.invalid("after", "must be a version")
     return after

@@ -23,8 +23,7 @@ def handler(request: Request) -> Response:
 def _counter(request: Request) -> Counter:
     version, time = request.integer("version", 0, model.MAX_INTEGER), request.time("at")
     if version is not None and time is not None:
-        detail = "at: not together with version"
-        raise model.InvalidRequestError(detail)
+        model.invalid("at", "not together with version")
     standing = store.get(request.counter_id)
     if version is not None:
         return history.at_version(standing, version, request.until)

@@ -21,7 +21,7 @@ def handler(request: Request) -> Response:
 
 
 def _shown(entry: Entry) -> dict[str, object]:
-    return {
+    shown: dict[str, object] = {
         "version": entry.version,
         "value": entry.value,
         "previous_value": entry.previous_value,
@@ -30,3 +30,6 @@ def _shown(entry: Entry) -> dict[str, object]:
         "actor": entry.actor,
         "created_at": entry.created_at,
     }
+    if entry.events is not None:
+        shown["events"] = entry.events
+    return shown

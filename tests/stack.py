@@ -54,7 +54,10 @@ class Stack:
             self.refs[logical_id] = f"tally-{logical_id}"
             self.dynamodb.create_table(TableName=self.refs[logical_id], **arguments)
         for logical_id, attributes in aws_template.queues().items():
-            queue = self.sqs.create_queue(QueueName=f"tally-{logical_id}", Attributes=attributes)
+            suffix = ".fifo" if "FifoQueue" in attributes else ""
+            queue = self.sqs.create_queue(
+                QueueName=f"tally-{logical_id}{suffix}", Attributes=attributes
+            )
             self.refs[logical_id] = queue["QueueUrl"]
 
     def environment(self, function: Function) -> dict[str, str]:

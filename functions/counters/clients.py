@@ -1,9 +1,9 @@
 """The AWS clients, each made once a process when it is first asked for, and what they raise."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import boto3
 from botocore.config import Config
@@ -14,6 +14,7 @@ from botocore.exceptions import (
     EndpointConnectionError,
 )
 
+from counters import clock
 from counters.model import ThrottledError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _READ_TIMEOUT = 2  # seconds
 # later than this before a function's timeout.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
+T = TypeVar("T")
+
 # What DynamoDB answers before it has touched the item.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 _THROTTLED = {
@@ -35,6 +38,14 @@ _THROTTLED = {
     "ThrottlingException",
     "TransactionConflictException",
 }
+
+# Why DynamoDB cancels a transaction that may be repeated: each of its writes has a reason.
+# https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
+_CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
+
+
+class UndecidedError(Exception):
+    """What became of a request cannot be told yet."""
 
 
 @cache
@@ -73,8 +84,21 @@ def _config(attempts: int) -> Config:
 def not_applied(error: BotoCoreError | ClientError) -> bool:
     """Return whether the request that raised this certainly changed nothing and may be repeated."""
     if isinstance(error, ClientError):
-        return error.response["Error"]["Code"] in _THROTTLED
+        codes = {reason["Code"] for reason in cancellation_reasons(error)}
+        return error.response["Error"]["Code"] in _THROTTLED or (bool(codes) and codes <= _CANCELED)
     return isinstance(error, (ConnectTimeoutError, EndpointConnectionError))
+
+
+def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
+    """Return why a transaction was canceled: a reason for each of its writes, with its `Code`.
+
+    A failed condition comes with the `Item` that it was about, if that was asked for. There is none
+    if the error is another.
+    """
+    reasons: list[dict[str, Any]] = cast("dict[str, Any]", error.response).get(
+        "CancellationReasons", []
+    )
+    return reasons
 
 
 def reply_lost(error: BotoCoreError | ClientError) -> bool:
@@ -114,3 +138,26 @@ def reading() -> Iterator[None]:
             raise
         detail = "the database does not answer"
         raise ThrottledError(detail) from error
+
+
+def answered(until: float, request: "Callable[[], T]") -> T:
+    """Return what is answered to a request that does no harm twice: it is repeated, with pauses.
+
+    Args:
+        until: when it may not be sent any more, in seconds since the epoch.
+        request: sends it, once.
+
+    Raises:
+        UndecidedError: the database does not answer, and the time is up.
+    """
+    attempt = 0
+    while clock.now() < until:
+        try:
+            return request()
+        except (BotoCoreError, ClientError) as error:
+            if not unanswered(error):
+                raise
+            if not clock.pause(attempt, until):
+                raise UndecidedError from error
+            attempt += 1
+    raise UndecidedError

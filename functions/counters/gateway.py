@@ -7,10 +7,10 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy
 import base64
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote, urlencode
 
 from aws_lambda_powertools import Logger
@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from counters import clock, model
 from counters.clients import ATTEMPT
-from counters.model import Change, Counter, InvalidRequestError
+from counters.model import Change, Counter, invalid
 
 logger = Logger(service="tally")
 
@@ -98,7 +98,7 @@ class Request:
         match = _IDEMPOTENCY_KEY.fullmatch(text)
         key = match and (match[1] or re.sub(r"\\(.)", r"\1", match[2]))
         if not key or len(key) > _LONGEST_KEY:
-            _invalid(
+            invalid(
                 "Idempotency-Key",
                 f"must be 1 to {_LONGEST_KEY} visible ASCII characters",
             )
@@ -115,16 +115,16 @@ class Request:
             self.headers.get("if-none-match"),
         )
         if match is not None and none_match is not None:
-            _invalid("If-Match", "not together with If-None-Match")
+            invalid("If-Match", "not together with If-None-Match")
         if none_match is not None:
             if none_match != "*":
-                _invalid("If-None-Match", "must be * in this request")
+                invalid("If-None-Match", "must be * in this request")
             return 0
         if match is None:
             return None
         version = _VERSION_TAG.fullmatch(match)
         if not version:
-            _invalid("If-Match", 'must be one version in quotes, such as "7"')
+            invalid("If-Match", 'must be one version in quotes, such as "7"')
         return int(version[1])
 
     def has(self, version: int) -> bool:
@@ -140,7 +140,7 @@ class Request:
             return version > 0
         tags = [_ENTITY_TAG.fullmatch(tag.strip()) for tag in text.split(",")]
         if not all(tags):
-            _invalid("If-None-Match", 'must be versions in quotes, such as "7", or *')
+            invalid("If-None-Match", 'must be versions in quotes, such as "7", or *')
         return any(tag[2] == str(version) for tag in tags if tag)
 
     def limit(self) -> int:
@@ -161,10 +161,10 @@ class Request:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
-            _invalid(name, f"must be an integer from {least} to {most}")
+            invalid(name, f"must be an integer from {least} to {most}")
         value = int(text)
         if not least <= value <= most:
-            _invalid(name, f"must be an integer from {least} to {most}")
+            invalid(name, f"must be an integer from {least} to {most}")
         return value
 
     def time(self, name: str) -> float | None:
@@ -255,10 +255,13 @@ def endpoint(
 
 def counter_response(counter: Counter, *, replayed: bool = False) -> Response:
     """Return the answer that shows a counter; `replayed` if an earlier request was answered so."""
-    headers = {"ETag": _entity_tag(counter.version)}
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"
+    headers = {"ETag": _entity_tag(counter.version), **_replayed(replayed=replayed)}
     return Response(asdict(counter), headers=headers)
+
+
+def counters_response(counters: Iterable[Counter], *, replayed: bool = False) -> Response:
+    """Return the answer that lists counters; `replayed` if an earlier request was answered so."""
+    return Response([asdict(counter) for counter in counters], headers=_replayed(replayed=replayed))
 
 
 def not_modified_response(counter: Counter) -> Response:
@@ -307,9 +310,9 @@ def _headers(given: dict[str, list[str]], known: Collection[str]) -> dict[str, s
         if name.lower() not in _MEANINGFUL_HEADERS:
             continue
         if name.lower() not in known:
-            _invalid(name, "this request does not support it")
+            invalid(name, "this request does not support it")
         if len(values) > 1:
-            _invalid(name, "given more than once")
+            invalid(name, "given more than once")
         headers[name.lower()] = values[0].strip()
     return headers
 
@@ -317,56 +320,32 @@ def _headers(given: dict[str, list[str]], known: Collection[str]) -> dict[str, s
 def _query(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
     for name, values in given.items():
         if name not in known:
-            _invalid(name, "unknown parameter")
+            invalid(name, "unknown parameter")
         if len(values) > 1:
-            _invalid(name, "given more than once")
+            invalid(name, "given more than once")
     return {name: values[0] for name, values in given.items()}
 
 
 def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:
     text = event["body"] or ""
     if len(text) > MAX_BODY:
-        _invalid("body", f"longer than {MAX_BODY} characters")
+        invalid("body", f"longer than {MAX_BODY} characters")
     if event["isBase64Encoded"]:
         try:
             text = base64.b64decode(text, validate=True).decode()
         except ValueError:  # no base64, or no UTF-8
-            _invalid("body", "must be UTF-8")
+            invalid("body", "must be UTF-8")
     if not text:
         return {}
     if event["httpMethod"] not in _BODY_METHODS:
-        _invalid("body", "this request takes none")
-    try:
-        fields = json.loads(
-            text,
-            object_pairs_hook=_fields,
-            parse_constant=lambda name: _invalid("body", f"{name} is not JSON"),
-            # Longer digits cannot be in range, and int() refuses them past 4,300.
-            parse_int=lambda digits: int(digits[:20]),
-        )
-    except (json.JSONDecodeError, RecursionError) as error:
-        detail = f"body: must be JSON: {error}"
-        raise InvalidRequestError(detail) from error
-    if not isinstance(fields, dict):
-        _invalid("body", "must be a JSON object")
-    for name in fields:
-        if name not in known:
-            _invalid(name, "unknown field")
+        invalid("body", "this request takes none")
+    fields = model.json_object("body", text)
+    model.only(known, fields)
     return fields
 
 
-def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for name, value in pairs:
-        if name in fields:
-            _invalid(name, "given more than once")
-        fields[name] = value
-    return fields
-
-
-def _invalid(name: str, why: str) -> NoReturn:
-    detail = f"{name[:128]}: {why}"
-    raise InvalidRequestError(detail)
+def _replayed(*, replayed: bool) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if replayed else {}
 
 
 def _entity_tag(version: int) -> str:

@@ -10,13 +10,13 @@ most that much older.
 import math
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock
-from counters.clients import dynamodb, dynamodb_once, reading, unanswered
+from counters.clients import UndecidedError, answered, dynamodb, dynamodb_once, reading
 from counters.model import (
     MAX_INTEGER,
     Counter,
@@ -29,7 +29,7 @@ from counters.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
@@ -46,13 +46,7 @@ _GET_SIZE = 100
 
 _DAY = 24 * 60 * 60  # seconds
 
-T = TypeVar("T")
-
 logger = Logger(service="tally")
-
-
-class UndecidedError(Exception):
-    """Whether a change was made cannot be told yet."""
 
 
 def find(
@@ -461,25 +455,6 @@ def _in_time() -> "Iterator[None]":
         raise ThrottledError(detail) from error
 
 
-def answered(until: float, read: "Callable[[], T]") -> "T":
-    """Return what a read answers; one that the database does not answer is asked again.
-
-    Raises:
-        UndecidedError: it is past `until`.
-    """
-    attempt = 0
-    while clock.now() < until:
-        try:
-            return read()
-        except (BotoCoreError, ClientError) as error:
-            if not unanswered(error):
-                raise
-            if not clock.pause(attempt, until):
-                raise UndecidedError from error
-            attempt += 1
-    raise UndecidedError
-
-
 def _time(entry: Entry) -> float:
     return clock.seconds(entry.created_at)
 
@@ -507,6 +482,7 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
         request_id=item["request_id"]["S"],
         created_at=item["created_at"]["S"],
         counter_created_at=item["counter_created_at"]["S"],
+        events=int(item["events"]["N"]) if "events" in item else None,
     )
 
 
@@ -523,6 +499,8 @@ def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
         "created_at": {"S": entry.created_at},
         "counter_created_at": {"S": entry.counter_created_at},
     }
+    if entry.events is not None:
+        item["events"] = {"N": str(entry.events)}
     if days := int(os.environ["HISTORY_DAYS"]):
         expires_at = math.ceil(clock.seconds(entry.created_at)) + days * _DAY
         item["expires_at"] = {"N": str(expires_at)}

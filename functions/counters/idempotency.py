@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock, store
-from counters.clients import dynamodb_once, unanswered
-from counters.history import UndecidedError
+from counters.clients import UndecidedError, answered, dynamodb_once, unanswered
 from counters.model import (
     BoundExceededError,
     Change,
@@ -36,16 +35,21 @@ _PATIENCE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a caller wants done once: `body` decides whether a repeat is the same request."""
+    """What a caller wants done once: `body` decides whether a repeat is the same request.
+
+    `target` is what the key is for: a counter's name, or what cannot be one. `counter_ids` is what
+    is changed.
+    """
 
     key: str
     actor: str
-    counter_id: str
+    target: str
+    counter_ids: tuple[str, ...]
     body: str
 
     def receipt_id(self) -> str:
-        """Return the key of the receipt: of caller, counter and idempotency key."""
-        return _digest(json.dumps([self.actor, self.counter_id, self.key]))
+        """Return the key of the receipt: of caller, target and idempotency key."""
+        return _digest(json.dumps([self.actor, self.target, self.key]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,12 @@ class _Receipt:
     attempt: str
     started_at: str
     fingerprint: str
-    outcome: Counter | None
+    outcome: tuple[Counter, ...]  # none, as long as it is not there
 
 
 def once(
-    intent: Intent, change: Change, apply: "Callable[[Change], Counter]"
-) -> tuple[Counter, bool]:
+    intent: Intent, change: Change, apply: "Callable[[Change], tuple[Counter, ...]]"
+) -> tuple[tuple[Counter, ...], bool]:
     """Apply a change once for all requests with the same intent.
 
     Args:
@@ -68,7 +72,7 @@ def once(
             written, and never will be.
 
     Returns:
-        The counter as the change left it, and whether an earlier request had made it.
+        The counters as the change left them, and whether an earlier request had made it.
 
     Raises:
         KeyReusedError: the key was used with another body.
@@ -87,8 +91,8 @@ def once(
         if receipt.outcome:
             return receipt.outcome, True
         try:
-            counter = store.find(
-                intent.counter_id,
+            counters = store.find(
+                intent.counter_ids,
                 receipt.attempt,
                 receipt.started_at,
                 until=change.until,
@@ -98,9 +102,9 @@ def once(
                 raise InProgressError(_time_left(receipt)) from error
             looks += 1
             continue
-        if counter:
-            _settle(intent, receipt, counter, change.until)
-            return counter, True
+        if counters:
+            _settle(intent, receipt, counters, change.until)
+            return counters, True
         # Its window is over: this attempt begins now, with a window of its own.
         change = replace(change, at=clock.timestamp(clock.now()))
         if _take_over(intent, receipt, change):
@@ -146,13 +150,10 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
         "#attempt": "attempt",
     }
     expires_at = clock.seconds(change.at) + 3600 * int(os.environ["RECEIPT_HOURS"])
-    detail = "the database takes no more at the moment: nothing was applied"
-    if clock.now() >= change.until:
-        raise ThrottledError(detail)
-    attempt = 0
-    while True:
-        try:
-            dynamodb_once().put_item(
+    try:
+        answered(
+            change.until,
+            lambda: dynamodb_once().put_item(
                 TableName=os.environ["RECEIPT_TABLE"],
                 Item={
                     "receipt_id": {"S": intent.receipt_id()},
@@ -165,20 +166,19 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
                 ExpressionAttributeNames={n: a for n, a in names.items() if n in condition},
                 ExpressionAttributeValues=values,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except dynamodb_once().exceptions.ConditionalCheckFailedException as error:
-            return _receipt(cast("dict[str, Any]", error.response)["Item"])
-        except (BotoCoreError, ClientError) as error:
-            if not unanswered(error):
-                raise
-            if not clock.pause(attempt, change.until):
-                raise ThrottledError(detail) from error
-            attempt += 1
-        else:
-            return None
+            ),
+        )
+    except dynamodb_once().exceptions.ConditionalCheckFailedException as error:
+        return _receipt(cast("dict[str, Any]", error.response)["Item"])
+    except UndecidedError as error:
+        detail = "the database takes no more at the moment: nothing was applied"
+        raise ThrottledError(detail) from error
+    return None
 
 
-def _make(intent: Intent, change: Change, apply: "Callable[[Change], Counter]") -> Counter:
+def _make(
+    intent: Intent, change: Change, apply: "Callable[[Change], tuple[Counter, ...]]"
+) -> tuple[Counter, ...]:
     """Make the change; what was refused takes its receipt with it."""
     try:
         return apply(change)
@@ -203,7 +203,7 @@ def _discard(intent: Intent, change: Change) -> None:
         _ignore(error)
 
 
-def _settle(intent: Intent, receipt: _Receipt, counter: Counter, until: float) -> None:
+def _settle(intent: Intent, receipt: _Receipt, counters: tuple[Counter, ...], until: float) -> None:
     """Write the outcome into the receipt. If that fails, the next request looks it up again."""
     if clock.now() >= until:
         return
@@ -216,7 +216,7 @@ def _settle(intent: Intent, receipt: _Receipt, counter: Counter, until: float) -
             ExpressionAttributeNames={"#attempt": "attempt", "#outcome": "outcome"},
             ExpressionAttributeValues={
                 ":attempt": {"S": receipt.attempt},
-                ":outcome": {"S": json.dumps(asdict(counter))},
+                ":outcome": {"S": json.dumps([asdict(each) for each in counters])},
             },
         )
     except (BotoCoreError, ClientError) as error:
@@ -231,12 +231,12 @@ def _ignore(error: BotoCoreError | ClientError) -> None:
 
 
 def _receipt(item: dict[str, Any]) -> _Receipt:
-    outcome = item.get("outcome")
+    outcome = json.loads(item["outcome"]["S"]) if "outcome" in item else []
     return _Receipt(
         item["attempt"]["S"],
         item["started_at"]["S"],
         item["fingerprint"]["S"],
-        Counter(**json.loads(outcome["S"])) if outcome else None,
+        tuple(Counter(**each) for each in outcome),
     )
 
 

@@ -1,10 +1,12 @@
 """Counters: their values, their rules and their errors. No AWS and no HTTP in here."""
 
 import datetime as dt
+import json
 import math
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 DEFAULT_COUNTER_ID = "default"
 
@@ -29,6 +31,7 @@ SECONDS: dict[Interval, int] = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 
 _MOST_BUCKETS = 1000
 _MOST_MINUTES = 3 * 60  # they are counted from the history
 _USUAL_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
+_MOST_INCREMENTS = 100  # in one transaction
 _END_OF_TIME = 253_402_300_800  # the year 10000, in seconds since the epoch
 
 
@@ -49,12 +52,14 @@ class Change:
 
     `request_id` is of this attempt alone: it tells whether the change is in the counter. `at` is
     when the attempt began (RFC 3339), `until` when it must be over, in seconds since the epoch.
+    `events` is how many events of a queue it adds up; None if it does not come from there.
     """
 
     actor: str
     request_id: str
     at: str
     until: float
+    events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,30 @@ class Bounds:
     def hold(self, value: int) -> bool:
         """Return whether `value` is within them."""
         return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What is to be added to a counter, if the result is within the bounds."""
+
+    counter_id: str
+    by: int
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to be counted, from a queue: `actor` is who sent it.
+
+    `sequence_number` grows from one event to the next of a message group; of two, the greater sorts
+    behind.
+    """
+
+    event_id: str
+    sequence_number: str
+    counter_id: str
+    by: int
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +115,8 @@ class Entry:
     """One recorded change of a counter; `by` is what it added, for a `set` as well.
 
     `created_at` is when the request began (RFC 3339), `request_id` that of the attempt, and
-    `counter_created_at` when the counter's first change began.
+    `counter_created_at` when the counter's first change began. `events` is how many events of a
+    queue were folded into it; None if it did not come from there.
     """
 
     counter_id: str
@@ -99,6 +129,7 @@ class Entry:
     request_id: str
     created_at: str
     counter_created_at: str
+    events: int | None = None
 
 
 @dataclass(slots=True)
@@ -165,9 +196,9 @@ class NotFoundError(CounterError):
 class BoundExceededError(CounterError):
     """The change would leave its bounds or the range of integers; nothing was written."""
 
-    def __init__(self, bounds: Bounds, standing: Counter) -> None:
-        """Take the bounds, and where the counter stands."""
-        super().__init__(f"by: the result would not be from {bounds.low} to {bounds.high}")
+    def __init__(self, bounds: Bounds, standing: Counter, field: str = "by") -> None:
+        """Take the bounds, where the counter stands, and the field that asks for the change."""
+        super().__init__(f"{field}: the result would not be from {bounds.low} to {bounds.high}")
         self.value = standing.value
 
 
@@ -201,15 +232,14 @@ class OutcomeUnknownError(CounterError):
     """The database's reply was lost: whether the change was applied is not known."""
 
 
-def counter_id(value: str, name: str = "counter_id") -> str:
-    """Return `value`, the parameter `name`, if it is a counter's name.
+def counter_id(value: object, name: str = "counter_id") -> str:
+    """Return `value`, the field or parameter `name`, if it is a counter's name.
 
     Raises:
         InvalidRequestError: it is not.
     """
-    if not _COUNTER_ID.fullmatch(value):
-        detail = f"{name}: must match {_COUNTER_ID.pattern}"
-        raise InvalidRequestError(detail)
+    if not isinstance(value, str) or not _COUNTER_ID.fullmatch(value):
+        invalid(name, f"must match {_COUNTER_ID.pattern}")
     return value
 
 
@@ -220,8 +250,7 @@ def prefix(value: str) -> str:
         InvalidRequestError: no name begins so.
     """
     if not _PREFIX.fullmatch(value):
-        detail = "prefix: no counter_id can begin with it"
-        raise InvalidRequestError(detail)
+        invalid("prefix", "no counter_id can begin with it")
     return value
 
 
@@ -232,37 +261,111 @@ def integer(name: str, value: object) -> int:
         InvalidRequestError: it is of another type (a boolean is no integer) or out of range.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        detail = f"{name}: must be an integer"
-        raise InvalidRequestError(detail)
+        invalid(name, "must be an integer")
     if not MIN_INTEGER <= value <= MAX_INTEGER:
-        detail = f"{name}: must be from {MIN_INTEGER} to {MAX_INTEGER}"
-        raise InvalidRequestError(detail)
+        invalid(name, f"must be from {MIN_INTEGER} to {MAX_INTEGER}")
     return value
 
 
-def increment(value: object) -> int:
-    """Return `value` if a counter can be incremented by it: any integer of ours but 0.
+def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
+    """Return the increment of a counter that the fields `by`, `min` and `max` ask for.
 
     Raises:
-        InvalidRequestError: it cannot.
+        InvalidRequestError: `by` is 0, one is no integer of ours, or `min` is above `max`.
     """
-    by = integer("by", value)
+    by = integer("by", fields.get("by", 1))
     if by == 0:
-        detail = "by: must not be 0"
-        raise InvalidRequestError(detail)
-    return by
+        invalid("by", "must not be 0")
+    low = integer("min", fields.get("min", MIN_INTEGER))
+    high = integer("max", fields.get("max", MAX_INTEGER))
+    if low > high:
+        invalid("min", "must not be above max")
+    return Increment(counter_id, by, Bounds(low, high))
 
 
-def bounds(low: object, high: object) -> Bounds:
-    """Return the bounds that the fields `min` and `max` give.
+def increments(value: object) -> list[Increment]:
+    """Return the increments that the field `increments` asks for, of as many different counters.
 
     Raises:
-        InvalidRequestError: one is no integer of ours, or `min` is above `max`.
+        InvalidRequestError: it is no list of 1 to 100 of them, or one is malformed; the text names
+            it by its position, from 0 on: `increments[3]`.
     """
-    given = Bounds(integer("min", low), integer("max", high))
-    if given.low > given.high:
-        detail = "min: must not be above max"
-        raise InvalidRequestError(detail)
+    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_INCREMENTS:
+        invalid("increments", f"must be a list of 1 to {_MOST_INCREMENTS} increments")
+    given: dict[str, Increment] = {}
+    for position, entry in enumerate(value):
+        name = f"increments[{position}]"
+        asked = fields(name, entry)
+        try:
+            only(["counter_id", "by", "min", "max"], asked)
+            each = increment(counter_id(asked.get("counter_id")), asked)
+            if each.counter_id in given:
+                invalid("counter_id", "given more than once")
+        except InvalidRequestError as error:
+            detail = f"{name}.{error}"
+            raise InvalidRequestError(detail) from error
+        given[each.counter_id] = each
+    return list(given.values())
+
+
+def json_object(name: str, text: str) -> dict[str, object]:
+    """Return the fields of `text`, the JSON object `name`.
+
+    Raises:
+        InvalidRequestError: it is no JSON object, or a field in it is given more than once.
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_fields,
+            parse_constant=lambda constant: invalid(name, f"{constant} is not JSON"),
+            # Longer digits cannot be in range, and int() refuses them past 4,300.
+            parse_int=lambda digits: int(digits[:20]),
+        )
+    except (json.JSONDecodeError, RecursionError) as error:
+        detail = f"{name}: must be JSON: {error}"
+        raise InvalidRequestError(detail) from error
+    return fields(name, value)
+
+
+def fields(name: str, value: object) -> dict[str, object]:
+    """Return `value`, the field `name`, if it is a JSON object.
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    if not isinstance(value, dict):
+        invalid(name, "must be a JSON object")
+    return value
+
+
+def only(known: Collection[str], given: Mapping[str, object]) -> None:
+    """Let pass the fields that are known.
+
+    Raises:
+        InvalidRequestError: there is another.
+    """
+    for name in given:
+        if name not in known:
+            invalid(name, "unknown field")
+
+
+def invalid(name: str, why: str) -> NoReturn:
+    """Refuse a request for what it says in a field, a parameter or a header.
+
+    Raises:
+        InvalidRequestError: always.
+    """
+    detail = f"{name[:128]}: {why}"
+    raise InvalidRequestError(detail)
+
+
+def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    given: dict[str, object] = {}
+    for name, value in pairs:
+        if name in given:
+            invalid(name, "given more than once")
+        given[name] = value
     return given
 
 
@@ -276,8 +379,7 @@ def order(value: str) -> Order:
         return "asc"
     if value == "desc":
         return "desc"
-    detail = "order: must be asc or desc"
-    raise InvalidRequestError(detail)
+    invalid("order", "must be asc or desc")
 
 
 def time(name: str, text: str) -> float:
@@ -308,8 +410,7 @@ def period(start: float | None, end: float | None) -> Period:
     """
     given = Period(-math.inf if start is None else start, math.inf if end is None else end)
     if given.start >= given.end:
-        detail = "from: must be before to"
-        raise InvalidRequestError(detail)
+        invalid("from", "must be before to")
     return given
 
 
@@ -322,8 +423,7 @@ def interval(value: str) -> Interval:
     for known in SECONDS:
         if value == known:
             return known
-    detail = "interval: must be minute, hour or day"
-    raise InvalidRequestError(detail)
+    invalid("interval", "must be minute, hour or day")
 
 
 def window(each: Interval, given: Period, now: float) -> Period:
@@ -345,10 +445,8 @@ def window(each: Interval, given: Period, now: float) -> Period:
         else max(0, end - _USUAL_BUCKETS[each] * step)
     )
     if start >= end:
-        detail = "from: must be before now, if there is no to"
-        raise InvalidRequestError(detail)
+        invalid("from", "must be before now, if there is no to")
     most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
     if end - start > most * step:
-        detail = f"from: at most {most} intervals of a {each} before to"
-        raise InvalidRequestError(detail)
+        invalid("from", f"at most {most} intervals of a {each} before to")
     return Period(start, end)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # A longer one is none of ours, and could make an entry that is too large for a table.
-_LONGEST_TEXT = 2048  # characters
+_LONGEST_TEXT = 4096  # characters
 
 _REDRIVE_SECONDS = 900  # the longest that a function runs
 
@@ -190,6 +190,7 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
         request_id=_text(change["request_id"]),
         created_at=_timestamp(change["at"]),
         counter_created_at=_timestamp(new["created_at"]),
+        events=_events(change["events"]) if "events" in change else None,
     )
 
 
@@ -199,6 +200,14 @@ def _text(attribute: dict[str, Any]) -> str:
         detail = "a text that is none of ours"
         raise ValueError(detail)
     return text
+
+
+def _events(attribute: dict[str, Any]) -> int:
+    events = model.integer("events", int(attribute["N"]))
+    if events < 1:
+        detail = "a change of no event"
+        raise ValueError(detail)
+    return events
 
 
 def _timestamp(attribute: dict[str, Any]) -> str:

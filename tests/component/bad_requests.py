@@ -112,6 +112,30 @@ DUPLICATES = {
     "twice-inside": b'{"by": {"by": 1, "by": 2}}',
 }
 
+# Each a list of increments, and the field that it is about.
+GOOD = {"counter_id": "orders", "by": 1}
+BAD_INCREMENTS: dict[str, tuple[str, object]] = {
+    "null": ("increments", None),
+    "object": ("increments", GOOD),
+    "empty": ("increments", []),
+    "101": ("increments", [{"counter_id": f"orders-{number}"} for number in range(101)]),
+    "number": ("increments[0]", [1]),
+    "list-inside": ("increments[1]", [GOOD, [GOOD]]),
+    "no-counter-id": ("increments[0].counter_id", [{"by": 1}]),
+    "counter-id-null": ("increments[0].counter_id", [{"counter_id": None}]),
+    "counter-id-number": ("increments[0].counter_id", [{"counter_id": 7}]),
+    "counter-id-dash-first": ("increments[1].counter_id", [GOOD, {"counter_id": "-a"}]),
+    "counter-id-too-long": ("increments[1].counter_id", [GOOD, {"counter_id": LONG_ID}]),
+    "twice": ("increments[2].counter_id", [GOOD, {"counter_id": "other"}, {**GOOD, "by": 2}]),
+    "by-0": ("increments[3].by", [{"counter_id": f"{n}", "by": 3 - n} for n in range(4)]),
+    "by-float": ("increments[0].by", [{**GOOD, "by": 1.5}]),
+    "by-null": ("increments[0].by", [{**GOOD, "by": None}]),
+    "min-true": ("increments[0].min", [{**GOOD, "min": True}]),
+    "max-too-great": ("increments[0].max", [{**GOOD, "max": MAX_INTEGER + 1}]),
+    "min-above-max": ("increments[0].min", [{**GOOD, "min": 5, "max": 4}]),
+    "unknown": ("increments[1].value", [GOOD, {"counter_id": "other", "value": 1}]),
+}
+
 # As they are in a path. A gateway that sees more in them than a name changes or refuses them.
 NO_IDS = {
     "dash-first": "-a",
@@ -304,6 +328,14 @@ def _bodies() -> Iterator[BadRequest]:
     yield BadRequest("by-to-put", "PUT", "/counter", "by", body=b'{"value": 1, "by": 1}')
     for name, body in DUPLICATES.items():
         yield BadRequest(f"field-{name}", "POST", "/counter", "by", body=body)
+    for name, (field, increments) in BAD_INCREMENTS.items():
+        body = json.dumps({"increments": increments}).encode()
+        yield BadRequest(f"increments-{name}", "POST", "/increments", field, body=body)
+    yield BadRequest("increments-missing", "POST", "/increments", "increments")
+    alone = json.dumps(GOOD).encode()
+    yield BadRequest("increments-alone", "POST", "/increments", "counter_id", body=alone)
+    again = b'{"increments": [{"counter_id": "a", "by": 1, "by": 2}]}'
+    yield BadRequest("increments-by-twice", "POST", "/increments", "by", body=again)
 
 
 def _ids() -> Iterator[BadRequest]:

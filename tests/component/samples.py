@@ -45,6 +45,22 @@ def _increment_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert stack.request("GET", "/counters/orders:eu").body == counter
 
 
+def _increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
+    orders, stock = reply(result).body
+    assert (orders["counter_id"], orders["value"], orders["version"]) == ("orders:eu", 105, 4)
+    assert (stock["counter_id"], stock["value"], stock["version"]) == ("stock", -1, 1)
+    assert stack.request("GET", "/counters/orders:eu").body == orders
+    assert stack.request("GET", "/counters/stock").body == stock
+
+
+def _ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert result == {"batchItemFailures": []}
+    counter = stack.request("GET", "/counters/orders:eu").body
+    # Three messages of one group, and an event from the bus.
+    assert (counter["value"], counter["version"]) == (1 + 4 - 2 + 3, 2)
+    assert stack.messages("IncrementDeadLetterQueue") == []
+
+
 def _set_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
     counter = reply(result).body
     assert (counter["counter_id"], counter["value"], counter["version"]) == ("default", 7, 2)
@@ -98,6 +114,8 @@ CHECKS: dict[str, Check] = {
     "audit_history": _audit_history,
     "get_counter": _get_counter,
     "increment_counter": _increment_counter,
+    "increment_counters": _increment_counters,
+    "ingest_increments": _ingest_increments,
     "set_counter": _set_counter,
     "list_counters": _list_counters,
     "list_history": _list_history,

@@ -176,7 +176,7 @@ class Game:
         )
 
     def _intent(self) -> idempotency.Intent:
-        return idempotency.Intent("key", "somebody", self.counter, "")
+        return idempotency.Intent("key", "somebody", self.counter, (self.counter,), "")
 
     def _caller(self, name: str, key: str | None = "key") -> Caller:
         path = f"/counters/{self.counter}"

@@ -338,7 +338,7 @@ def test_a_malformed_time_is_senseless(stack: Stack, path: tuple[str, ...], time
 
 
 @pytest.mark.parametrize("path", [("counter_id",), ("change", "M", "actor")], ids=str)
-@pytest.mark.parametrize("length", [0, 2049])
+@pytest.mark.parametrize("length", [0, 4097])
 def test_a_text_of_a_length_that_none_of_ours_has_is_senseless(
     stack: Stack, path: tuple[str, ...], length: int
 ) -> None:

@@ -22,6 +22,7 @@ SCOPES = {
     ("GET", "/counter/history"): "counters/read",
     ("GET", "/counter/trend"): "counters/read",
     ("GET", "/counters"): "counters/read",
+    ("POST", "/increments"): "counters/increment",
     ("GET", "/counters/{counter_id}"): "counters/read",
     ("POST", "/counters/{counter_id}"): "counters/increment",
     ("PUT", "/counters/{counter_id}"): "counters/set",
@@ -38,7 +39,8 @@ PROBLEMS = {
 }
 
 # Methods that IAM knows under another name than the API does.
-ACTIONS = {"sqs:SendMessageBatch": "sqs:SendMessage"}
+# A transaction is permitted by its parts, which here are updates.
+ACTIONS = {"dynamodb:TransactWriteItems": "dynamodb:UpdateItem"}
 
 API_GATEWAY_SECONDS = 29
 UNDER_WAY_SECONDS = 10  # for what a killed function leaves on its way, and for clocks that differ
@@ -177,8 +179,10 @@ def test_nothing_has_a_name_of_its_own_so_that_two_stacks_fit_into_one_account()
     names = {
         (logical_id, key)
         for logical_id, resource in TEMPLATE["Resources"].items()
-        for key in resource.get("Properties", {})
+        for key, value in resource.get("Properties", {}).items()
         if key.endswith("Name") and key != "MetricName"
+        # An event bus has to have a name: that of its stack. And a rule names its bus.
+        if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"})
     }
 
     assert names <= allowed
@@ -267,6 +271,9 @@ def test_every_alarm_tells_somebody_and_is_of_this_stack() -> None:
         "HistoryLateAlarm": {"FunctionName": {"Ref": "RecordHistory"}},
         "AuditFindingAlarm": {"service": "tally", "stack": {"Ref": "AWS::StackName"}},
         "AuditFailedAlarm": {"FunctionName": {"Ref": "AuditHistory"}},
+        "IncrementParkedAlarm": {"QueueName": {"Fn::GetAtt": "IncrementDeadLetterQueue.QueueName"}},
+        "IncrementsLateAlarm": {"QueueName": {"Fn::GetAtt": "IncrementQueue.QueueName"}},
+        "EventUndeliveredAlarm": {"QueueName": {"Fn::GetAtt": "EventDeadLetterQueue.QueueName"}},
     }
 
     assert {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counters import model
-from counters.model import MAX_INTEGER, MIN_INTEGER, InvalidRequestError
+from counters.model import MAX_INTEGER, MIN_INTEGER, Bounds, Increment, InvalidRequestError
 
 FIRST = string.ascii_letters + string.digits
 REST = FIRST + "._:-"
@@ -104,18 +104,18 @@ def test_a_reader_that_knows_only_doubles_reads_every_integer_exactly(value: int
 
 @given(in_range.filter(bool))
 def test_a_counter_can_be_incremented_by_any_integer_in_range(by: int) -> None:
-    assert model.increment(by) == by
+    assert model.increment("orders", {"by": by}) == Increment("orders", by, Bounds())
 
 
 def test_a_counter_cannot_be_incremented_by_0() -> None:
     with pytest.raises(InvalidRequestError, match=r"^by: must not be 0$"):
-        model.increment(0)
+        model.increment("orders", {"by": 0})
 
 
 @given(out_of_range | no_integers)
 def test_what_is_no_integer_of_ours_is_no_increment(by: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^by: "):
-        model.increment(by)
+        model.increment("orders", {"by": by})
 
 
 @given(st.text())

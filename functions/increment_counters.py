@@ -1,0 +1,27 @@
+"""POST /increments: add to up to 100 counters, all or none."""
+
+import json
+from dataclasses import asdict
+
+from counters import model, store
+from counters.gateway import Request, Response, counters_response, endpoint
+from counters.idempotency import Intent, once
+
+_TARGET = "/increments"  # of a key: no counter's name
+
+
+@endpoint(body=["increments"], headers=["idempotency-key"])
+def handler(request: Request) -> Response:
+    """Answer the counters, in the order of the increments, as this request left them."""
+    asked = model.increments(request.body.get("increments"))
+    key = request.idempotency_key()
+    if key is None:
+        return counters_response(store.increment_all(asked, request.change()))
+    body = json.dumps([asdict(each) for each in asked])
+    counter_ids = tuple(each.counter_id for each in asked)
+    counters, replayed = once(
+        Intent(key, request.actor, _TARGET, counter_ids, body),
+        request.change(),
+        lambda change: store.increment_all(asked, change),
+    )
+    return counters_response(counters, replayed=replayed)

@@ -1,0 +1,24 @@
+"""IncrementQueue: what other AWS resources count goes into the counters."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from counters import clock, ingestion, metrics
+from counters.clients import ATTEMPT
+
+logger = Logger(service="tally")
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Count a batch of messages; return those that are to be delivered again.
+
+    Of a group these are the first that failed and all behind it:
+    https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+    """
+    records = event["Records"]
+    progress = ingestion.ingest(records, clock.deadline(context, ATTEMPT))
+    logger.info("counted %d of %d, parked %d", progress.counted, len(records), progress.parked)
+    metrics.publish({"EventsCounted": progress.counted, "EventsParked": progress.parked})
+    return {"batchItemFailures": [{"itemIdentifier": each} for each in progress.failed]}
