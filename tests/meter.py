@@ -8,7 +8,7 @@ from typing import Any
 from counters import clients
 
 FACTORIES = (clients.dynamodb, clients.dynamodb_once)
-WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"}
+WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
 READ_UNIT = 4096  # bytes, read consistently; else half as much is charged
 
 
@@ -47,6 +47,9 @@ class Meter:
         for each in consumed if isinstance(consumed, list) else [consumed]:
             self.units[kind] += each["CapacityUnits"]
         self.items += parsed.get("ScannedCount", 0)
+        if model.name == "BatchGetItem" and not consumed:  # the emulator reports none of it
+            for items in parsed["Responses"].values():
+                self.units[kind] += sum(max(1, math.ceil(size_of(i) / READ_UNIT)) for i in items)
         if model.name == "Query":
             size = sum(map(size_of, parsed["Items"]))
             units = max(1, math.ceil(size / READ_UNIT))
@@ -54,12 +57,18 @@ class Meter:
 
 
 def size_of(item: Mapping[str, Any]) -> int:
-    """Return the bytes of an item of texts and numbers, as DynamoDB counts them.
+    """Return the bytes of an item of texts, numbers and maps, as DynamoDB counts them.
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     """
     size = 0
     for name, value in item.items():
         size += len(name)
-        size += len(value["S"].encode()) if "S" in value else (len(value["N"]) + 1) // 2 + 1
+        match value:
+            case {"S": text}:
+                size += len(text.encode())
+            case {"N": digits}:
+                size += (len(digits) + 1) // 2 + 1
+            case {"M": members}:
+                size += 3 + len(members) + size_of(members)
     return size

@@ -113,18 +113,21 @@ def at_once(
     scopes: Collection[str],
     clients: int,
     send: Callable[[Caller, int], list[Answer]],
+    warm_up: Callable[[Caller], object] | None = None,
 ) -> list[Answer]:
     """Let so many clients send, each with a connection and a number of its own, all at once.
 
-    Before that each makes a change of another counter: the processes that it takes are there then,
-    and the clients do not come one after the other as these start.
+    Before that each warms up, usually by a change of another counter: the processes that it takes
+    are there then, and the clients do not come one after the other as these start.
     """
     token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
 
     def run(number: int) -> list[Answer]:
         with Caller(stack.url, token) as caller:
-            if "counters/increment" in scopes:
+            if warm_up:
+                warm_up(caller)
+            elif "counters/increment" in scopes:
                 caller.post("/counters/warm-up")
             if "counters/set" in scopes:
                 caller.put("/counters/warm-up", value=0)

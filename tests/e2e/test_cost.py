@@ -3,7 +3,8 @@
 import importlib
 import json
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import boto3
@@ -16,6 +17,8 @@ from tests.proxy import Context, proxy_event, reply
 from local_stack import CREDENTIALS, Stack
 
 README = (ROOT / "README.md").read_text()
+DOCS = (ROOT / "docs" / "counting-from-aws.md").read_text()
+BATCH = 10  # the most that Lambda takes of a FIFO queue
 
 
 class Handlers:
@@ -23,6 +26,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.meter = Meter()
+        self.messages = 0
 
     def request(self, method: str, path: str, **request: Any) -> tuple[float, float]:  # noqa: ANN401
         """Make a request; return the write units and the read units that it took."""
@@ -46,6 +50,34 @@ class Handlers:
                     return self.meter.units["write"], self.meter.units["read"]
         raise LookupError(method, path)
 
+    def ingest(self, counters: Sequence[str], groups: Sequence[str]) -> float:
+        """Deliver a full batch for these counters and groups in turn; return its write units.
+
+        A counter or a group that is new costs more, once: so another batch goes before it.
+        """
+        for _ in range(2):
+            self.meter.clear()
+            records = []
+            for number in range(BATCH):
+                self.messages += 1
+                records.append(
+                    {
+                        "messageId": str(uuid.uuid4()),
+                        "body": json.dumps({"counter_id": counters[number % len(counters)]}),
+                        "attributes": {
+                            "SequenceNumber": str(18849496460467696128 + 256 * self.messages),
+                            "MessageGroupId": groups[number % len(groups)],
+                            "SenderId": "AROAEXAMPLE12345678AB:a-session-of-30-characters-xxx",
+                        },
+                        "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:queue.fifo",
+                    }
+                )
+            module = importlib.import_module("ingest_increments")
+            answer = module.handler({"Records": records}, Context("IngestIncrements"))
+            assert answer == {"batchItemFailures": []}
+            assert self.meter.units["read"] == 0
+        return self.meter.units["write"]
+
 
 @pytest.fixture
 def handlers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers]:
@@ -57,6 +89,9 @@ def handlers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers
     monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
     monkeypatch.setenv("RECEIPT_HOURS", "24")
     monkeypatch.setenv("HISTORY_DAYS", "0")
+    monkeypatch.setenv("STACK_NAME", "tally-test")
+    dead_letters = stack.outputs["IncrementDeadLetterQueueUrl"]
+    monkeypatch.setenv("INCREMENT_DEAD_LETTER_QUEUE_URL", dead_letters)
     for table in ("CounterTable", "HistoryTable", "ReceiptTable"):
         name = table.removesuffix("Table").upper() + "_TABLE"
         monkeypatch.setenv(name, stack.outputs[table])
@@ -88,6 +123,10 @@ def test_the_table_of_costs_in_the_readme_is_what_the_database_reports(
         "… its first repeat": handlers.request("POST", counter, headers=key("a")),
         "… every other repeat": handlers.request("POST", counter, headers=key("a")),
     }
+    asked = [{"counter_id": f"{counter[10:]}-{number}"} for number in range(10)]
+    body = {"increments": asked}
+    handlers.request("POST", "/increments", body=body)
+    costs["`POST /increments` of 10 counters"] = handlers.request("POST", "/increments", body=body)
     rows = [f"| {name} | {write:g} | {read:g} |" for name, (write, read) in costs.items()]
     print("\n".join(rows))
     for change in (costs["`POST`"], costs["`PUT`"]):
@@ -95,6 +134,27 @@ def test_the_table_of_costs_in_the_readme_is_what_the_database_reports(
     assert list(costs["`POST` with a key, first try"]) == [2, 0]
     for row in rows:
         assert row in README
+
+
+def test_the_table_of_the_fold_in_the_docs_is_what_the_database_reports(
+    handlers: Handlers,
+) -> None:
+    names = [f"{uuid.uuid4()}:{'x' * 20}" for _ in range(10)]
+    groups = [f"{names[0]}:{number}" for number in range(9)]
+    measured = {
+        "1 counter": handlers.ingest(names[:1], names[:1]),
+        "5 counters": handlers.ingest(names[:5], names[:5]),
+        "10 counters": handlers.ingest(names, names),
+    }
+    each = [handlers.ingest(names[:1], [group]) for group in groups]
+    measured["1 counter, its 8th message group"] = each[6]  # its name was one before them
+    measured["1 counter, its 9th message group"] = each[7]
+    rows = [f"| {name} | {units:g} | {units / BATCH:g} |" for name, units in measured.items()]
+    print("\n".join(rows))
+
+    assert measured["1 counter"] / BATCH <= 0.15
+    for row in rows:
+        assert row in DOCS
 
 
 def test_a_page_of_history_reads_itself_and_one_entry_more(

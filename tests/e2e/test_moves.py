@@ -1,0 +1,145 @@
+"""Many clients move amounts between counters: the total over all of them never changes."""
+
+import json
+import random
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from itertools import pairwise
+from typing import Any
+
+from tests.e2e.service import Answer, Caller, at_once, client
+from tests.sizes import cases
+
+from local_stack import Stack
+
+CLIENTS = 16
+SECONDS = cases(30, part=10)
+START = 100
+NAMES = [f"account-{number}" for number in range(8)]
+
+
+def move(caller: Caller, chance: random.Random) -> Answer:
+    """Take from one counter, as far as it has that, and give to one or some others."""
+    giver, *takers = chance.sample(NAMES, chance.choice([2, 2, 3, 5]))
+    amounts = [chance.randint(1, 40) for _ in takers]
+    increments: list[dict[str, object]] = [{"counter_id": giver, "by": -sum(amounts), "min": 0}]
+    increments += [
+        {"counter_id": taker, "by": amount} for taker, amount in zip(takers, amounts, strict=True)
+    ]
+    chance.shuffle(increments)
+    body = json.dumps({"increments": increments})
+    headers = {"Idempotency-Key": str(uuid.uuid4())} if chance.random() < 0.5 else {}
+    while True:
+        answer = caller.request("POST", "/increments", body, headers)
+        if headers and answer.status in {503, 409} and "bound" not in answer.body["type"]:
+            time.sleep(0.2)
+            continue
+        if headers and answer.status == 200 and chance.random() < 0.1:
+            again = caller.request("POST", "/increments", body, headers)
+            assert (again.status, again.body) == (200, answer.body)
+            assert again.headers["Idempotent-Replayed"] == "true"
+        if answer.status == 200:
+            assert [counter["counter_id"] for counter in answer.body] == [
+                each["counter_id"] for each in increments
+            ]
+        return answer
+
+
+def test_the_total_never_changes(stack: Stack, caller: Caller) -> None:
+    for name in NAMES:
+        caller.put(f"/counters/{name}", value=START)
+    dynamodb = client(stack, "dynamodb")
+    table = stack.outputs["CounterTable"]
+    totals = Counter[int]()
+    over = threading.Event()
+
+    def watch() -> None:
+        gets = [{"Get": {"TableName": table, "Key": {"counter_id": {"S": name}}}} for name in NAMES]
+        while not over.wait(0.1):
+            found = dynamodb.transact_get_items(TransactItems=gets)["Responses"]
+            totals[sum(int(each["Item"]["value"]["N"]) for each in found)] += 1
+
+    def send(each: Caller, number: int) -> list[Answer]:
+        chance = random.Random(number)
+        deadline = time.monotonic() + SECONDS
+        answers = []
+        while time.monotonic() < deadline:
+            answers.append(move(each, chance))
+        return answers
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        answers = at_once(
+            stack,
+            ["counters/increment"],
+            CLIENTS,
+            send,
+            lambda each: each.post("/increments", increments=[{"counter_id": "warm-up"}]),
+        )
+    finally:
+        over.set()
+        watcher.join()
+
+    statuses = Counter(answer.status for answer in answers)
+    print(
+        f"{len(answers) / SECONDS:.0f} answers a second, statuses {dict(statuses)},"
+        f" {totals.total()} looks at the total: {dict(totals)}"
+    )
+    assert statuses[200] > 50
+    assert statuses[409] > 0
+    assert statuses.keys() <= {200, 409, 503}
+    assert totals.keys() == {START * len(NAMES)}
+    histories = {name: history(caller, name) for name in NAMES}
+    for entries in histories.values():
+        assert [entry["version"] for entry in entries] == list(range(1, len(entries) + 1))
+        assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
+        assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))
+        assert entries[-1]["value"] >= 0
+    assert sum(entries[-1]["value"] for entries in histories.values()) == START * len(NAMES)
+    all_or_none(stack, answers)
+
+
+def history(caller: Caller, name: str) -> list[Any]:
+    """Return the whole history of a counter, once it is complete."""
+    path = f"/counters/{name}"
+    version = caller.get(path).body["version"]
+    caller.history(path, entries=1, after=version - 1)
+    entries = [entry for page in caller.pages(f"{path}/history?limit=1000") for entry in page]
+    assert len(entries) == version
+    return entries
+
+
+def all_or_none(stack: Stack, answers: list[Answer]) -> None:
+    """See that each request changed all of its counters once, as it was answered, or none."""
+    dynamodb = client(stack, "dynamodb")
+    made: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name in NAMES:
+        pages = dynamodb.get_paginator("query").paginate(
+            TableName=stack.outputs["HistoryTable"],
+            KeyConditionExpression="counter_id = :name",
+            ExpressionAttributeValues={":name": {"S": name}},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                made[item["request_id"]["S"]].append(item)
+    moves = [items for items in made.values() if items[0]["operation"]["S"] == "increment"]
+    assert all(sum(int(item["by"]["N"]) for item in items) == 0 for items in moves)
+    left = {
+        frozenset(
+            (item["counter_id"]["S"], int(item["version"]["N"]), int(item["value"]["N"]))
+            for item in items
+        )
+        for items in moves
+    }
+    answered = [
+        frozenset((each["counter_id"], each["version"], each["value"]) for each in answer.body)
+        for answer in answers
+        if answer.status == 200
+    ]
+    assert len(set(answered)) == len(answered)
+    assert set(answered) <= left
+    unknown = sum(answer.status == 503 for answer in answers)
+    assert len(left) <= len(answered) + unknown
