@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -15,11 +16,12 @@ import boto3
 import urllib3
 from botocore.config import Config
 
-from local_stack import CREDENTIALS, Stack
+from local_stack import CREDENTIALS, STACK_NAME, Stack
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_lambda import LambdaClient
 
 REQUEST_SECONDS = 120  # for a burst the emulator has to start a process a client
 HISTORY_SECONDS = 30
@@ -189,6 +191,36 @@ def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  which one, the c
     return _session(stack.region).client(  # type: ignore[call-overload]
         service, endpoint_url=stack.endpoint_url, config=_NO_PROXY
     )
+
+
+@contextmanager
+def variables(stack: Stack, function: str, **more: str) -> Iterator[None]:
+    """Give a function more environment variables, and take them away again."""
+    lambda_: LambdaClient = client(stack, "lambda")
+    name = name_of(stack, function)
+    given = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+
+    def give(variables: dict[str, str]) -> None:
+        lambda_.update_function_configuration(
+            FunctionName=name, Environment={"Variables": variables}
+        )
+        waiter = lambda_.get_waiter("function_updated_v2")
+        waiter.wait(FunctionName=name, WaiterConfig={"Delay": 1})
+
+    give({**given, **more})
+    try:
+        yield
+    finally:
+        give(given)
+
+
+def name_of(stack: Stack, function: str) -> str:
+    cloudformation = client(stack, "cloudformation")
+    resource = cloudformation.describe_stack_resource(
+        StackName=STACK_NAME, LogicalResourceId=function
+    )
+    name: str = resource["StackResourceDetail"]["PhysicalResourceId"]
+    return name
 
 
 @cache

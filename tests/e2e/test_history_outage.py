@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,11 @@ from tests.e2e.service import (
     Caller,
     at_once,
     client,
+    name_of,
+    variables,
 )
 
-from local_stack import STACK_NAME, Stack
+from local_stack import Stack
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -280,36 +281,6 @@ def invoke(stack: Stack, function: str) -> Any:  # noqa: ANN401
     answer = json.load(reply["Payload"])
     assert not reply.get("FunctionError"), answer
     return answer
-
-
-@contextmanager
-def variables(stack: Stack, function: str, **more: str) -> Iterator[None]:
-    """Give a function more environment variables, and take them away again."""
-    lambda_: LambdaClient = client(stack, "lambda")
-    name = name_of(stack, function)
-    given = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-
-    def give(variables: dict[str, str]) -> None:
-        lambda_.update_function_configuration(
-            FunctionName=name, Environment={"Variables": variables}
-        )
-        waiter = lambda_.get_waiter("function_updated_v2")
-        waiter.wait(FunctionName=name, WaiterConfig={"Delay": 1})
-
-    give({**given, **more})
-    try:
-        yield
-    finally:
-        give(given)
-
-
-def name_of(stack: Stack, function: str) -> str:
-    cloudformation = client(stack, "cloudformation")
-    resource = cloudformation.describe_stack_resource(
-        StackName=STACK_NAME, LogicalResourceId=function
-    )
-    name: str = resource["StackResourceDetail"]["PhysicalResourceId"]
-    return name
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = REQUEST_SECONDS) -> None:

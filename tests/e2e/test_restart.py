@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, token_for
 
 from local_stack import HOST, Emulator, Stack, deploy, free_port, run_emulator
@@ -50,6 +51,9 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(directo
             caller.post(counter)
             before = caller.put(counter, value=10).body
             history = caller.history(counter, entries=2)
+            producer = Producer(stack, caller)
+            producer.send("queue", {"counter_id": "queued"}, {"counter_id": "queued"})
+            assert producer.value("queued", 2) == 2
     assert_nothing_runs(emulator)
 
     with run_emulator(directory, port, persist=True) as emulator:
@@ -62,6 +66,10 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(directo
         with Caller(again.url, token_for(again, again.scopes)) as caller:
             assert caller.post(counter).body["value"] == 12
             entries = caller.history(counter, entries=4)
+            # The queue's sequence numbers go on, or these would be taken for what is in already.
+            producer = Producer(again, caller)
+            producer.send("queue", {"counter_id": "queued"})
+            assert producer.value("queued", 3) == 3
     assert_nothing_runs(emulator)
 
     assert entries[:2] == history

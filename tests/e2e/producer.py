@@ -1,0 +1,72 @@
+"""Another AWS resource: it counts by messages to the queue and by events on a bus."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from tests.e2e.service import Caller, client
+
+from local_stack import Stack
+
+SECONDS = 30
+
+
+class Producer:
+    """Sends messages and events, and waits for what comes of them."""
+
+    def __init__(self, stack: Stack, caller: Caller) -> None:
+        self.stack = stack
+        self.caller = caller
+        self.sqs = client(stack, "sqs")
+        self.events = client(stack, "events")
+
+    def send(self, group: str, *bodies: object) -> None:
+        for start in range(0, len(bodies), 10):
+            entries = [
+                {
+                    "Id": str(number),
+                    "MessageBody": body if isinstance(body, str) else json.dumps(body),
+                    "MessageGroupId": group,
+                    "MessageDeduplicationId": str(uuid.uuid4()),
+                }
+                for number, body in enumerate(bodies[start : start + 10])
+            ]
+            reply = self.sqs.send_message_batch(
+                QueueUrl=self.stack.outputs["IncrementQueueUrl"], Entries=entries
+            )
+            assert len(reply["Successful"]) == len(entries)
+
+    def put(self, bus: str, source: str, *details: object) -> None:
+        reply = self.events.put_events(
+            Entries=[
+                {
+                    "EventBusName": bus,
+                    "Source": source,
+                    "DetailType": "Count",
+                    "Detail": json.dumps(detail),
+                }
+                for detail in details
+            ]
+        )
+        assert reply["FailedEntryCount"] == 0
+
+    def value(self, counter: str, expected: int) -> int:
+        """Return the value of a counter, once it is as expected, or when that takes too long."""
+        path = f"/counters/{counter}"
+        return int(wait_for(lambda: self.caller.get(path).body["value"], expected))
+
+    def entries(self, counter: str) -> list[Any]:
+        """Return the history of a counter, once it is complete."""
+        path = f"/counters/{counter}"
+        return self.caller.history(path, entries=self.caller.get(path).body["version"])
+
+
+def wait_for(look: Callable[[], Any], expected: object) -> Any:  # noqa: ANN401
+    deadline = time.monotonic() + SECONDS
+    while True:
+        seen = look()
+        if seen == expected or time.monotonic() > deadline:
+            return seen
+        time.sleep(0.1)

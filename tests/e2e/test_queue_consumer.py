@@ -1,0 +1,251 @@
+"""The function that counts what comes through the queue: killed, and many times at once."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.fault_proxy import Reply, serving
+from tests.e2e.producer import Producer
+from tests.e2e.service import REQUEST_SECONDS, Caller, client, name_of, variables
+from tests.sizes import cases
+
+from local_stack import Emulator, Stack
+
+FUNCTION = "IngestIncrements"
+KILLS = cases(50, part=6)
+GROUPS = 4
+BATCHES = cases(60, part=15)  # of a group
+ZOMBIES = 3
+
+
+@pytest.fixture
+def producer(stack: Stack, caller: Caller) -> Producer:
+    return Producer(stack, caller)
+
+
+class Killer:
+    """A fault that kills the function's process, before or behind what it asks of the database."""
+
+    def __init__(self, emulator: Emulator, function: str) -> None:
+        self._group = emulator.process.pid
+        self._function = f"AWS_LAMBDA_FUNCTION_NAME={function}".encode()
+        self._chance = random.Random(1)
+        self._left = 0  # requests that go through before the next kill
+        self.kills = Counter[str]()
+
+    def __call__(self, forward: Callable[[], Reply]) -> Reply | None:
+        if self._left or self.kills.total() == KILLS:
+            self._left = max(0, self._left - 1)
+            return forward()
+        self._left = self._chance.randrange(6)
+        if self._chance.random() < 0.5:
+            self._kill("before a write")
+        else:
+            forward()
+            self._kill("behind a write")
+        return None
+
+    def _kill(self, when: str) -> None:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                mine = os.getpgid(int(process.name)) == self._group
+                if mine and self._function in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    self.kills[when] += 1
+            except (ProcessLookupError, FileNotFoundError, PermissionError):
+                pass  # it has ended meanwhile
+
+
+@contextmanager
+def visible_again_after(producer: Producer, seconds: int) -> Iterator[None]:
+    """Let a batch that failed come again so soon; nobody waits the minute that the template has."""
+    url = producer.stack.outputs["IncrementQueueUrl"]
+    name = "VisibilityTimeout"
+    given = producer.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
+    producer.sqs.set_queue_attributes(QueueUrl=url, Attributes={name: str(seconds)})
+    try:
+        yield
+    finally:
+        producer.sqs.set_queue_attributes(QueueUrl=url, Attributes=given)
+
+
+def test_a_consumer_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(
+    stack: Stack, emulator: Emulator, producer: Producer
+) -> None:
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("finds the function's process in /proc")
+    chance = random.Random(2)
+    names = [f"killed-{uuid.uuid4()}" for _ in range(3)]
+    groups = [f"{name}:{number}" for name in names for number in range(3)]
+    expected = Counter[str]()
+    messages = 10 * (KILLS + 2)
+    killer = Killer(emulator, name_of(stack, FUNCTION))
+
+    with (
+        serving(stack.endpoint_url) as (proxy, url),
+        variables(stack, FUNCTION, AWS_ENDPOINT_URL_DYNAMODB=url),
+        visible_again_after(producer, 1),
+        proxy.failing(stack.outputs["CounterTable"], killer),
+    ):
+        for _ in range(messages // 10):
+            group = chance.choice(groups)
+            bodies = [
+                {"counter_id": chance.choice(names), "by": chance.randint(-9, 9) or 10}
+                for _ in range(10)
+            ]
+            for body in bodies:
+                expected[str(body["counter_id"])] += int(str(body["by"]))
+            producer.send(group, *bodies)
+        wait_until_empty(producer, 10 * KILLS + 60)
+
+    print(f"{messages} messages, {killer.kills.total()} kills: {dict(killer.kills)}")
+    assert killer.kills.total() == KILLS
+    assert min(killer.kills.values()) >= KILLS / 6
+    for name in names:
+        assert producer.value(name, expected[name]) == expected[name]
+    assert sum(adds_up(producer, name) for name in names) == messages
+
+
+def wait_until_empty(producer: Producer, seconds: float) -> None:
+    """Wait until the queue has no message any more."""
+    deadline = time.monotonic() + seconds
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    while time.monotonic() < deadline:
+        reply = producer.sqs.get_queue_attributes(
+            QueueUrl=producer.stack.outputs["IncrementQueueUrl"], AttributeNames=names
+        )
+        if all(number == "0" for number in reply["Attributes"].values()):
+            return
+        time.sleep(0.2)
+
+
+def adds_up(producer: Producer, name: str) -> int:
+    """See that a counter's history proves it; return how many events are in it."""
+    entries = producer.entries(name)
+    assert [entry["version"] for entry in entries] == list(range(1, len(entries) + 1))
+    assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
+    assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))
+    assert entries[-1]["value"] == producer.caller.get(f"/counters/{name}").body["value"]
+    return sum(entry.get("events", 0) for entry in entries)
+
+
+class Deliveries:
+    """Batches of some groups of one counter, each group in order, as SQS hands them out."""
+
+    def __init__(self, stack: Stack, counter: str) -> None:
+        self._lambda = client(stack, "lambda")
+        self._name = name_of(stack, FUNCTION)
+        self._arn = stack.outputs["IncrementQueueArn"]
+        self._counter = counter
+        self.sent: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        self.total = 0
+        self._lock = threading.Lock()
+        self._start = threading.Barrier(GROUPS + ZOMBIES, timeout=REQUEST_SECONDS)
+
+    def message(self, group: int, chance: random.Random) -> dict[str, Any]:
+        by = chance.randint(-5, 9) or 10
+        number = 18849496460467696128 + 256 * len(self.sent[group])
+        record = {
+            "messageId": str(uuid.uuid4()),
+            "body": json.dumps({"counter_id": self._counter, "by": by}),
+            "attributes": {
+                "SequenceNumber": str(number),
+                "MessageGroupId": f"{self._counter}:{group}",
+                "SenderId": "AROAEXAMPLE",
+            },
+            "eventSourceARN": self._arn,
+        }
+        with self._lock:
+            self.sent[group].append(record)
+            self.total += by
+        return record
+
+    def warm_up(self) -> None:
+        """Wait until there are as many processes of the function as are to deliver at once."""
+        self.deliver([])
+        self._start.wait()
+
+    def deliver(self, records: list[dict[str, Any]]) -> list[str]:
+        """Deliver a batch; return the ids of the messages that failed."""
+        reply = self._lambda.invoke(
+            FunctionName=self._name, Payload=json.dumps({"Records": records})
+        )
+        answer = json.load(reply["Payload"])
+        assert "FunctionError" not in reply, answer
+        return [each["itemIdentifier"] for each in answer["batchItemFailures"]]
+
+    def deliver_all(self, group: int) -> int:
+        """Deliver the group in order, each batch until all of it is done; return how often."""
+        chance, deliveries = random.Random(group), 0
+        self.warm_up()
+        for _ in range(BATCHES):
+            batch = [self.message(group, chance) for _ in range(chance.randint(1, 10))]
+            while batch:
+                failed = set(self.deliver(batch))
+                batch = [record for record in batch if record["messageId"] in failed]
+                deliveries += 1
+        return deliveries
+
+    def deliver_again(self, number: int, over: threading.Event) -> int:
+        """Deliver what was delivered, and may be under way, anew: from anywhere, of any length.
+
+        What comes first of it has been delivered in order, so all before it is out of the way.
+        """
+        chance, deliveries = random.Random(-number - 1), 0
+        self.warm_up()
+        while not over.is_set():
+            with self._lock:
+                sent = list(self.sent[chance.randrange(GROUPS)])
+            if len(sent) > 10:
+                # All before the last ten has been acknowledged.
+                start = chance.randrange(len(sent) - 9)
+                self.deliver(sent[start : start + chance.randint(1, 10)])
+                deliveries += 1
+        return deliveries
+
+
+def test_overlapping_deliveries_and_requests_at_once_are_counted_once(
+    stack: Stack, caller: Caller, producer: Producer
+) -> None:
+    name = f"at-once-{uuid.uuid4()}"
+    deliveries = Deliveries(stack, name)
+    over = threading.Event()
+
+    def count() -> int:
+        answers = 0
+        while not over.is_set():
+            assert caller.post(f"/counters/{name}", by=2).status == 200
+            answers += 1
+        return answers
+
+    with ThreadPoolExecutor(GROUPS + ZOMBIES + 1) as pool:
+        groups = [pool.submit(deliveries.deliver_all, group) for group in range(GROUPS)]
+        again = [pool.submit(deliveries.deliver_again, number, over) for number in range(ZOMBIES)]
+        counting = pool.submit(count)
+        try:
+            first = sum(group.result(REQUEST_SECONDS) for group in groups)
+        finally:
+            over.set()
+        zombies, increments = sum(each.result() for each in again), counting.result()
+
+    messages = sum(map(len, deliveries.sent.values()))
+    print(
+        f"{messages} messages in {first} deliveries, {zombies} deliveries again at the same time,"
+        f" {increments} increments over HTTP"
+    )
+    expected = deliveries.total + 2 * increments
+    assert producer.value(name, expected) == expected
+    assert adds_up(producer, name) == messages
+    assert zombies >= 0.3 * first
