@@ -163,9 +163,9 @@ def test_a_schedule_counts_as_the_docs_say(producer: Producer, examples: dict[st
     schedule = scheduler.get_schedule(Name=name)
     assert schedule["ScheduleExpression"] == "rate(1 hour)"
 
-    # Nobody waits an hour: it is due now.
-    scheduler.update_schedule(
-        Name=name,
+    # Nobody waits an hour: another is due now.
+    scheduler.create_schedule(
+        Name="now",
         ScheduleExpression=f"at({datetime.now(UTC):%Y-%m-%dT%H:%M:%S})",
         FlexibleTimeWindow=schedule["FlexibleTimeWindow"],
         Target=schedule["Target"],
