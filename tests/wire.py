@@ -94,6 +94,19 @@ def conflict(request: AWSPreparedRequest) -> AWSResponse:
     return _error(request, HTTPStatus.BAD_REQUEST, "TransactionConflictException")
 
 
+def canceled(*codes: str) -> Fault:
+    """Return the fault of a transaction that is canceled: its first writes for these reasons."""
+
+    def fault(request: AWSPreparedRequest) -> AWSResponse:
+        writes = len(_parameters(request)["TransactItems"])
+        reasons = [{"Code": code} for code in (*codes, *["None"] * (writes - len(codes)))]
+        kind = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException"
+        body = {"__type": kind, "Message": "as the test has it", "CancellationReasons": reasons}
+        return answered(request, HTTPStatus.BAD_REQUEST, body)
+
+    return fault
+
+
 def unreachable(request: AWSPreparedRequest) -> NoReturn:
     """Make no connection: nothing is applied."""
     raise ConnectTimeoutError(endpoint_url=request.url)

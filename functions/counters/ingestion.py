@@ -4,9 +4,9 @@ A message is `{"counter_id": "…", "by": 1}`, or an event of EventBridge that h
 
 SQS delivers at least once, and the messages of a group in order: none before those in front of it
 are deleted. So the highest sequence number of a group that is in a counter tells which of that
-group's messages are in it: that one and all before it. What can never be applied goes to the
-dead-letter queue, before anything behind it is applied. What cannot be applied now is reported as
-failed, with all that is behind it in its group, and comes again.
+group's messages are in it: that one and all before it. What makes no sense goes to the dead-letter
+queue, before anything behind it is applied. What cannot be applied now is reported as failed, with
+all that is behind it in its group, and comes again.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import model, store
+from counters import clock, model, store
 from counters.clients import sqs
 from counters.model import CounterError, Event, InvalidRequestError
 
@@ -68,31 +68,25 @@ def _ingest(group: str, batch: "Sequence[dict[str, Any]]", until: float, progres
     done = 0
     while done < len(batch):
         events, why = _events(batch[done:])
-        counted, failed = _count(group, events, until)
+        counted = _count(group, events, until)
         done += counted
         progress.counted += counted
-        if failed or done == len(batch):
-            break
         if counted < len(events):
-            why = "by: the counter would leave the range of integers"
-        if not _park(batch[done], why):
             break
-        done += 1
-        progress.parked += 1
+        if done < len(batch):
+            if not _park(batch[done], why, until):
+                break
+            done += 1
+            progress.parked += 1
     return done
 
 
-def _count(group: str, events: "Sequence[Event]", until: float) -> tuple[int, bool]:
-    """Add the events to their counters.
-
-    Returns:
-        How many of them, from the first on, are in; and whether the next failed, so that it is to
-        be tried again, or can never be applied.
-    """
+def _count(group: str, events: "Sequence[Event]", until: float) -> int:
+    """Add the events to their counters; return how many of them, from the first on, are in."""
     positions: dict[str, list[int]] = {}
     for position, event in enumerate(events):
         positions.setdefault(event.counter_id, []).append(position)
-    end, failed = len(events), False
+    end = len(events)
     for counter_id, those in positions.items():
         wanted = [position for position in those if position < end]
         if not wanted:
@@ -101,11 +95,13 @@ def _count(group: str, events: "Sequence[Event]", until: float) -> tuple[int, bo
             count = store.fold(counter_id, group, [events[each] for each in wanted], until)
         except (BotoCoreError, ClientError, CounterError):
             logger.exception("CounterTable does not take events", extra={"counter_id": counter_id})
-            end, failed = wanted[0], True
+            end = wanted[0]
         else:
             if count < len(wanted):
-                end, failed = wanted[count], False
-    return end, failed
+                detail = "the counter has no room: it would leave the range of integers"
+                logger.error(detail, extra={"counter_id": counter_id})
+                end = wanted[count]
+    return end
 
 
 def _events(batch: "Sequence[dict[str, Any]]") -> tuple[list[Event], str]:
@@ -158,8 +154,10 @@ def _group(record: dict[str, Any]) -> str:
     return hashlib.sha256(group.encode()).hexdigest()[:24]
 
 
-def _park(record: dict[str, Any], why: str) -> bool:
+def _park(record: dict[str, Any], why: str, until: float) -> bool:
     """Send the message to the dead-letter queue; return whether it is there."""
+    if clock.now() >= until:
+        return False
     extra = {"message_id": record["messageId"], "sender": record["attributes"]["SenderId"]}
     logger.error("parked a message: %s", why, extra=extra)
     try:

@@ -152,8 +152,18 @@ class Scene:
         headers: Mapping[str, str] | None = None,
         caller: str = "somebody",
     ) -> Invocation:
+        """Return what a function made of a request for a counter."""
+        return self.send(method, f"/counters/{counter}", body, headers, caller)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        caller: str = "somebody",
+    ) -> Invocation:
         """Return what a function made of a request; past its timeout it has made nothing of it."""
-        path = f"/counters/{counter}"
         function, route, parameters = self.stack.route(method, path)
         text = b"" if body is None else json.dumps(body).encode()
         event = proxy_event(route, path, parameters, "", headers or {}, text, {"sub": caller})
@@ -237,18 +247,21 @@ class Scene:
             self.advance(SECONDS.get(fault, QUICK))
 
     def _note(self, request: AWSPreparedRequest) -> None:
-        """Put what has become of a counter into its stream."""
+        """Put what has become of the counters into their stream."""
         assert isinstance(request.body, bytes)
         asked = json.loads(request.body)
-        if asked["TableName"] != self.stack.refs["CounterTable"] or "UpdateExpression" not in asked:
-            return
-        counter = asked["Key"]["counter_id"]["S"]
-        item, before = self._read(counter), self._counters.get(counter)
-        if item is None or item == before:
-            return
-        images = {"NewImage": item} | ({"OldImage": before} if before else {})
-        self._counters[counter] = item
-        self._unrecorded.append({"dynamodb": images})
+        updates = [write["Update"] for write in asked.get("TransactItems", [{"Update": asked}])]
+        for update in updates:
+            of_counter = update.get("TableName") == self.stack.refs["CounterTable"]
+            if not of_counter or "UpdateExpression" not in update:
+                continue
+            counter = update["Key"]["counter_id"]["S"]
+            item, before = self._read(counter), self._counters.get(counter)
+            if item is None or item == before:
+                continue
+            images = {"NewImage": item} | ({"OldImage": before} if before else {})
+            self._counters[counter] = item
+            self._unrecorded.append({"dynamodb": images})
 
     def _read(self, counter: str) -> Any:  # noqa: ANN401
         table = self.stack.refs["CounterTable"]
@@ -765,7 +778,7 @@ def test_a_key_holds_for_24_hours_and_then_counts_as_new(scene: Scene, fraction:
 # --- At random -----------------------------------------------------------------------------------
 
 COUNTERS = [f"counter{n}" for n in range(8)]
-READS = {"GetItem", "Query"}
+READS = {"GetItem", "BatchGetItem", "Query"}
 
 WEATHER: list[tuple[Fault, int]] = [
     (delivered, 52),
@@ -797,7 +810,8 @@ class Storm:
         scene.chance = self._chance
 
     def _chance(self, operation: str) -> Fault:
-        if operation == "GetItem" and not self._nested and self.source.random() < 0.1:
+        asks = operation in {"GetItem", "BatchGetItem"}
+        if asks and not self._nested and self.source.random() < 0.1:
             self._nested = True
             self.other()
             self._nested = False

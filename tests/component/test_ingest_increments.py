@@ -1,0 +1,1202 @@
+"""IncrementQueue: what becomes of its messages, each rule by itself."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from http import HTTPStatus
+from itertools import chain, combinations, repeat
+from typing import Any, NoReturn
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.samples import load
+from tests.component.simulation import Killed
+from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
+from tests.stack import Item, Stack, StreamRecord
+from tests.wire import (
+    Fault,
+    Wire,
+    canceled,
+    conflict,
+    connection_lost,
+    delivered,
+    denied,
+    internal_error,
+    refused_internally,
+    reply_lost,
+    request_lost,
+    throttled,
+    unreachable,
+)
+
+from counters import clock
+from counters.clients import ATTEMPT
+
+MAX = 2**53 - 1
+DAY = 24 * 3600  # seconds
+MOST_GROUPS = 8
+
+LOST = [reply_lost, connection_lost, internal_error]  # applied, and the reply does not say so
+REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]
+every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
+
+
+@pytest.fixture(autouse=True)
+def silence() -> Iterator[None]:
+    """Let nothing be logged: it takes a fifth of the time, and nobody reads it."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def queue() -> FifoQueue:
+    return FifoQueue()
+
+
+def counting(counter_id: object = "orders", **fields: object) -> str:
+    """Return the body of a message that counts."""
+    return json.dumps({"counter_id": counter_id, **fields})
+
+
+def an_event(source: object = "shop.checkout", **fields: object) -> str:
+    """Return the body of a message that EventBridge has sent."""
+    return json.dumps(
+        {
+            "version": "0",
+            "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+            "detail-type": "Count",
+            "source": source,
+            "account": "123456789012",
+            "time": "2026-11-22T10:00:00Z",
+            "region": "eu-west-1",
+            "resources": [],
+            "detail": {"counter_id": "orders"},
+            **fields,
+        }
+    )
+
+
+def send(
+    queue: FifoQueue, *amounts: int, group: str = "checkout", counter_id: str = "orders"
+) -> list[Message]:
+    """Send a message for each of the amounts that a counter is to be changed by."""
+    return [queue.send(counting(counter_id, by=by), group) for by in amounts]
+
+
+def standing(stack: Stack, counter_id: str = "orders") -> tuple[int, int]:
+    """Return the value and the version of a counter."""
+    counter = stack.request("GET", f"/counters/{counter_id}").body
+    return counter["value"], counter["version"]
+
+
+def stored(stack: Stack, counter_id: str = "orders") -> Any:  # noqa: ANN401  an item
+    return next(
+        item for item in stack.items("CounterTable") if item["counter_id"] == {"S": counter_id}
+    )
+
+
+def history(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]:
+    """Record what has changed, and return the counter's history."""
+    records = stack.changes()
+    assert stack.record(records) == len(records)
+    entries: list[dict[str, Any]] = stack.request("GET", f"/counters/{counter_id}/history").body
+    return entries
+
+
+def events_of(record: StreamRecord) -> int:
+    return int(record["dynamodb"]["NewImage"]["change"]["M"]["events"]["N"])
+
+
+def about(counter_id: str, fault: Fault) -> Fault:
+    """Return the fault that only the changes of one counter meet."""
+
+    def only(request: AWSPreparedRequest) -> AWSResponse:
+        assert isinstance(request.body, bytes)
+        key = json.loads(request.body)["Key"]
+        return (fault if key == {"counter_id": {"S": counter_id}} else delivered)(request)
+
+    return only
+
+
+def dies(_request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function before the request leaves it."""
+    raise Killed
+
+
+def dies_after(request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function before the reply reaches it."""
+    delivered(request)
+    raise Killed
+
+
+# --- What is counted -----------------------------------------------------------------------------
+
+
+def test_a_batch_for_one_counter_is_one_change_of_it(stack: Stack, queue: FifoQueue) -> None:
+    batch = send(queue, 1, 4, -2)
+
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (3, 1)
+    (change,) = stack.changes()
+    assert events_of(change) == 3
+
+
+def test_and_one_request_to_the_database_once_the_group_is_known(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    deliver(stack, *send(queue, 1))
+    wire.sent.clear()
+
+    assert deliver(stack, *send(queue, *[2] * 10)) == []
+    assert wire.operations() == ["UpdateItem"]
+    assert standing(stack) == (21, 2)
+
+
+def test_without_an_amount_it_is_one(stack: Stack, queue: FifoQueue) -> None:
+    assert deliver(stack, queue.send(counting())) == []
+    assert standing(stack) == (1, 1)
+
+
+def test_each_counter_of_a_batch_is_changed_once(stack: Stack, queue: FifoQueue) -> None:
+    batch = [queue.send(counting(name, by=by)) for by, name in enumerate("abab", 1)]
+
+    assert deliver(stack, *batch) == []
+    assert standing(stack, "a") == (4, 1)
+    assert standing(stack, "b") == (6, 1)
+    assert sorted(map(events_of, stack.changes())) == [2, 2]
+
+
+def test_each_group_of_a_batch_changes_the_counter_by_itself(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    batch = send(queue, 1, 2) + send(queue, 4, 8, group="returns")
+
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (15, 2)
+    assert sorted(map(events_of, stack.changes())) == [2, 2]
+
+
+def test_the_order_of_the_records_does_not_matter(stack: Stack, queue: FifoQueue) -> None:
+    one, two, three = send(queue, 1, 2, 4)
+
+    assert deliver(stack, three, one, two) == []
+    assert standing(stack) == (7, 1)
+    assert deliver(stack, three) == deliver(stack, two, one) == []
+    assert standing(stack) == (7, 1)
+
+
+def test_a_message_twice_in_a_batch_counts_once(stack: Stack, queue: FifoQueue) -> None:
+    one, two = send(queue, 1, 2)
+
+    assert deliver(stack, one, two, one, two, two) == []
+    assert standing(stack) == (3, 1)
+    assert list(map(events_of, stack.changes())) == [2]
+
+
+def test_a_fold_that_comes_to_nothing_is_a_change(stack: Stack, queue: FifoQueue) -> None:
+    assert deliver(stack, *send(queue, 2, -2)) == []
+
+    assert standing(stack) == (0, 1)
+    (entry,) = history(stack)
+    assert (entry["by"], entry["events"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"counter_id":"orders","by":7}',
+        '\n {"by" :\t7, "counter_id": "\\u006frders"}\r\n',
+        an_event(detail={"counter_id": "orders", "by": 7}),
+        json.dumps({"detail-type": "Count", "source": "s", "detail": {"counter_id": "orders"}})[:-2]
+        + ', "by": 7}}',
+        an_event("\N{WHITE SMILING FACE}" * 256, detail={"counter_id": "orders", "by": 7}),
+    ],
+    ids=["short", "with spaces", "an event", "the least of an event", "the longest source"],
+)
+def test_a_message_may_be_written_in_many_ways(stack: Stack, queue: FifoQueue, body: str) -> None:
+    assert deliver(stack, queue.send(body)) == []
+    assert standing(stack) == (7, 1)
+    assert parked(stack) == []
+
+
+@every_sign
+def test_an_amount_may_be_as_large_as_any(stack: Stack, queue: FifoQueue, sign: int) -> None:
+    assert deliver(stack, *send(queue, sign * MAX)) == []
+    assert standing(stack) == (sign * MAX, 1)
+
+
+def test_the_records_of_these_tests_are_as_those_of_the_sample(queue: FifoQueue) -> None:
+    record = queue.send(counting()).record()
+
+    for sample in load("ingest_increments")["Records"]:
+        assert record.keys() == sample.keys()
+        assert record["attributes"].keys() == sample["attributes"].keys()
+        assert type(sample["attributes"]["SequenceNumber"]) is str
+        assert len(sample["attributes"]["SequenceNumber"]) == len(str(queue.first))
+
+
+# --- What comes again ----------------------------------------------------------------------------
+
+
+def test_the_same_batch_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
+    batch = send(queue, 1, 2, 4)
+    deliver(stack, *batch)
+    before = stack.contents()
+
+    for _ in range(3):
+        assert deliver(stack, *batch) == []
+    assert stack.contents() == before
+
+
+def test_a_part_of_it_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
+    batch = send(queue, 1, 2, 4)
+    deliver(stack, *batch)
+    before = stack.contents()
+
+    for start, end in combinations(range(4), 2):
+        assert deliver(stack, *batch[start:end]) == []
+        assert stack.contents() == before
+
+
+def test_of_a_batch_with_more_behind_it_only_that_is_counted(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    for start in range(4):
+        name = f"counter-{start}"
+        batch = send(queue, 1, 2, 4, 8, 16, counter_id=name)
+        deliver(stack, *batch[:3])
+
+        assert deliver(stack, *batch[start:]) == []
+        assert standing(stack, name) == (31, 2)
+        assert list(map(events_of, stack.changes())) == [3, 2]
+
+
+def test_an_old_batch_that_comes_after_newer_ones_changes_nothing(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    batch = send(queue, 1, 2, 4, 8)
+    deliver(stack, *batch[:2])
+    deliver(stack, *batch[2:])
+
+    assert deliver(stack, *batch[:2]) == []
+    assert deliver(stack, batch[1]) == []
+    assert standing(stack) == (15, 2)
+
+
+def test_what_was_deleted_in_between_is_not_missed(stack: Stack, queue: FifoQueue) -> None:
+    one, two, three = send(queue, 1, 2, 4)
+    deliver(stack, one, two)
+    queue.delete([one, two], [one])
+
+    assert deliver(stack, *queue.batch({"checkout": 10})) == []
+    assert queue.batch({"checkout": 10}) == [one, three]
+    assert standing(stack) == (7, 2)
+
+
+def test_of_one_counter_what_is_new_is_counted_and_of_the_other_what_is_in_is_not(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    first, second = queue.send(counting("a", by=1)), queue.send(counting("b", by=2))
+    deliver(stack, first, second)
+    third = queue.send(counting("a", by=4))
+
+    assert deliver(stack, first, second, third) == []
+    assert (standing(stack, "a"), standing(stack, "b")) == ((5, 2), (2, 1))
+
+
+@pytest.mark.parametrize("edge", [10**20, 10, 10**38], ids=["20 digits", "1 digit", "38 digits"])
+def test_sequence_numbers_are_compared_as_numbers(stack: Stack, edge: int) -> None:
+    last_of_its_length, first_longer, next_longer = send(FifoQueue(first=edge - 1, step=1), 1, 2, 4)
+
+    assert deliver(stack, last_of_its_length) == []
+    assert deliver(stack, first_longer) == []
+    assert standing(stack) == (3, 2)
+    assert deliver(stack, last_of_its_length) == []
+    assert standing(stack) == (3, 2)
+    assert deliver(stack, next_longer, first_longer, last_of_its_length) == []
+    assert standing(stack) == (7, 3)
+
+
+def test_the_greatest_of_all_sequence_numbers_is_one(stack: Stack) -> None:
+    one, two = send(FifoQueue(first=2**128 - 2, step=1), 1, 2)
+
+    assert deliver(stack, one) == deliver(stack, one, two) == deliver(stack, two) == []
+    assert standing(stack) == (3, 2)
+
+
+def test_two_queues_do_not_know_each_others_numbers(stack: Stack, queue: FifoQueue) -> None:
+    other = FifoQueue(arn=ARN.replace("IncrementQueue", "OtherQueue"))
+    batch, others = send(queue, 1, 2), send(other, 4, 8)
+
+    assert deliver(stack, *batch) == deliver(stack, *others) == []
+    assert standing(stack) == (15, 2)
+    assert deliver(stack, *batch) == deliver(stack, *others) == []
+    assert standing(stack) == (15, 2)
+
+
+def test_two_groups_do_not_know_each_others_numbers(stack: Stack, queue: FifoQueue) -> None:
+    early, late = send(queue, 1, group="early"), send(queue, 2, group="late")
+
+    assert deliver(stack, *late) == deliver(stack, *early) == []
+    assert standing(stack) == (3, 2)
+    assert deliver(stack, *early) == deliver(stack, *late) == []
+    assert standing(stack) == (3, 2)
+
+
+def test_an_arn_and_a_group_are_not_taken_for_others(stack: Stack) -> None:
+    one, two = FifoQueue(arn="arn:aws:sqs:e:1:a"), FifoQueue(arn="arn:aws:sqs:e:1:")
+
+    assert deliver(stack, *send(one, 1, group="b")) == []
+    assert deliver(stack, *send(two, 2, group="ab")) == []
+    assert standing(stack) == (3, 2)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_requests_in_between_leave_the_numbers_there(
+    stack: Stack, queue: FifoQueue, method: str
+) -> None:
+    batch = send(queue, 1, 2)
+    deliver(stack, *batch)
+    numbers = stored(stack)["sequence_numbers"]
+    assert len(numbers["M"]) == 1
+
+    body = {"by": 97} if method == "POST" else {"value": 100}
+    assert stack.request(method, "/counters/orders", body=body).status == 200
+    assert stored(stack)["sequence_numbers"] == numbers
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (100, 2)
+    assert deliver(stack, *send(queue, 4)) == []
+    assert standing(stack) == (104, 3)
+
+
+def test_so_does_a_transaction_of_many_increments(stack: Stack, queue: FifoQueue) -> None:
+    batch = send(queue, 1, 2)
+    deliver(stack, *batch)
+
+    body = {"increments": [{"counter_id": "orders", "by": 97}, {"counter_id": "stock"}]}
+    assert stack.request("POST", "/increments", body=body).status == 200
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (100, 2)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_counter_that_a_request_has_made_goes_on_in_the_queue(
+    stack: Stack, queue: FifoQueue, method: str
+) -> None:
+    body = {"by": 100} if method == "POST" else {"value": 100}
+    made = stack.request(method, "/counters/orders", body=body).body
+
+    batch = send(queue, 1, 2)
+    assert deliver(stack, *batch) == deliver(stack, *batch) == []
+    counter = stack.request("GET", "/counters/orders").body
+    assert (counter["value"], counter["version"]) == (103, 2)
+    assert counter["created_at"] == made["created_at"]
+
+
+def test_a_counter_that_the_queue_has_made_is_one_like_any_other(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    deliver(stack, *send(queue, 1, 2))
+    counter = stack.request("GET", "/counters/orders").body
+
+    assert counter.keys() == {"counter_id", "value", "version", "created_at", "updated_at"}
+    assert counter["created_at"] == counter["updated_at"]
+    assert stack.request("GET", "/counters").body == ["orders"]
+    reply = stack.request("POST", "/counters/orders", body={"by": 4})
+    assert (reply.body["value"], reply.body["version"]) == (7, 2)
+    reply = stack.request("PUT", "/counters/orders", headers={"If-Match": '"2"'}, body={"value": 5})
+    assert (reply.body["value"], reply.body["version"]) == (5, 3)
+
+
+# --- Replies that are lost, and deaths -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a new counter", "a known group"])
+def test_a_write_whose_reply_is_lost_or_that_is_refused_is_made_once(
+    stack: Stack, queue: FifoQueue, wire: Wire, *, known: bool
+) -> None:
+    for number, fault in enumerate(LOST + REFUSED):
+        name = f"counter-{number}"
+        if known:
+            deliver(stack, *send(queue, 8, counter_id=name))
+        before = standing(stack, name)
+        wire.fail("UpdateItem", [fault] * 2 if known else [delivered, *[fault] * 2])
+        batch = send(queue, 1, 2, counter_id=name)
+
+        assert deliver(stack, *batch) == [], fault
+        assert standing(stack, name) == (before[0] + 3, before[1] + 1)
+        wire.fail("UpdateItem", [])
+        assert deliver(stack, *batch) == []
+        assert standing(stack, name) == (before[0] + 3, before[1] + 1)
+
+
+def test_what_was_applied_and_never_answered_is_reported_and_not_counted_again(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    for number, fault in enumerate(LOST):
+        name = f"counter-{number}"
+        deliver(stack, *send(queue, 8, counter_id=name))
+        wire.fail("UpdateItem", chain([fault], repeat(throttled)))
+        batch = send(queue, 1, 2, counter_id=name)
+
+        assert deliver(stack, *batch) == batch, fault
+        assert standing(stack, name) == (11, 2)
+        wire.fail("UpdateItem", [])
+        assert deliver(stack, *batch, *send(queue, 4, counter_id=name)) == []
+        assert standing(stack, name) == (15, 3)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a new counter", "a known group"])
+@pytest.mark.parametrize("death", [dies, dies_after])
+def test_what_a_function_that_was_killed_has_counted_is_not_counted_again(
+    stack: Stack, queue: FifoQueue, wire: Wire, death: Fault, *, known: bool
+) -> None:
+    if known:
+        deliver(stack, *send(queue, 8))
+    before = standing(stack)
+    batch = send(queue, 1, 2)
+    wire.fail("UpdateItem", [death] if known else [delivered, death])
+    with pytest.raises(Killed):
+        deliver(stack, *batch)
+
+    assert deliver(stack, *batch, *send(queue, 4)) == []
+    assert standing(stack)[0] == before[0] + 7
+
+
+# --- What fails ----------------------------------------------------------------------------------
+
+
+def test_while_the_table_takes_nothing_all_comes_again(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    batch = send(queue, 1, 2) + send(queue, 4, group="returns")
+    for fault in [*REFUSED, denied]:
+        wire.fail("UpdateItem", repeat(fault))
+
+        assert deliver(stack, *batch) == batch, fault
+        assert stack.items("CounterTable") == []
+        assert parked(stack) == []
+
+    wire.fail("UpdateItem", [])
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (7, 2)
+
+
+def test_of_a_group_all_is_reported_from_the_first_that_failed_on(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    batch = [queue.send(counting(name, by=2**number)) for number, name in enumerate("abac")]
+    other = queue.send(counting("a", by=16), "another")
+    for fault in [*REFUSED, denied]:
+        wire.fail("UpdateItem", repeat(about("b", fault)))
+
+        assert deliver(stack, *batch, other) == batch[1:], fault
+        assert standing(stack, "a")[0] - 16 in {1, 1 + 4}
+        assert standing(stack, "b") == standing(stack, "c") == (0, 0)
+
+    wire.fail("UpdateItem", [])
+    assert deliver(stack, *batch[1:]) == []
+    assert standing(stack, "a")[0] == 1 + 4 + 16
+    assert standing(stack, "b") == (2, 1)
+    assert standing(stack, "c") == (8, 1)
+
+
+def test_of_two_failures_in_a_group_the_first_is_reported(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    batch = [queue.send(counting(name)) for name in "abacbc"]
+    wire.fail("UpdateItem", repeat(about("b", throttled)))
+    assert deliver(stack, *batch) == batch[1:]
+
+    wire.fail("UpdateItem", repeat(about("c", throttled)))
+    assert deliver(stack, *batch) == batch[3:]
+
+    wire.fail("UpdateItem", repeat(throttled))
+    assert deliver(stack, *batch) == batch
+
+
+def test_nothing_behind_a_failure_is_parked(stack: Stack, queue: FifoQueue, wire: Wire) -> None:
+    batch = [queue.send(counting("a")), queue.send(counting("b")), queue.send("senseless")]
+    wire.fail("UpdateItem", repeat(about("b", throttled)))
+
+    assert deliver(stack, *batch) == batch[1:]
+    assert parked(stack) == []
+
+    wire.fail("UpdateItem", [])
+    assert deliver(stack, *batch[1:]) == []
+    assert parked(stack) == [as_parked(batch[2])]
+
+
+@pytest.fixture
+def hasty(stack: Stack) -> float:
+    """Let the function be given 10 s for a batch; return when it may ask for the last time."""
+    function = stack.functions["IngestIncrements"]
+    stack.functions["IngestIncrements"] = replace(function, timeout=10)
+    return 10 - ATTEMPT
+
+
+def taking(seconds: float, times: list[float]) -> Fault:
+    """Return what answers after a while; it notes when it was asked."""
+
+    def slow(request: AWSPreparedRequest) -> AWSResponse:
+        times.append(clock.now())
+        clock.sleep(seconds)
+        return delivered(request)
+
+    return slow
+
+
+def test_when_the_time_is_up_the_rest_is_reported(
+    stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
+) -> None:
+    batch = [queue.send(counting(f"counter-{number}")) for number in range(10)]
+    for message in batch:
+        deliver(stack, message)
+    times: list[float] = []
+    wire.fail("UpdateItem", repeat(taking(1.9, times)))
+    again = [queue.send(counting(f"counter-{number}")) for number in range(10)]
+    began = clock.now()
+
+    assert deliver(stack, *again) == again[4:]
+    assert len(times) == 4
+    assert max(times) - began < hasty
+    assert [standing(stack, f"counter-{number}")[0] for number in range(10)] == [2] * 4 + [1] * 6
+
+
+def test_so_is_a_group_that_is_not_begun(
+    stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
+) -> None:
+    times: list[float] = []
+    wire.fail("UpdateItem", repeat(taking(2.9, times)))
+    batch = [queue.send(counting(f"counter-{number}"), f"group-{number}") for number in range(9)]
+    began = clock.now()
+
+    failed = deliver(stack, *batch)
+
+    assert len(failed) == 8  # of the first, two requests
+    assert max(times) - began < hasty
+    wire.fail("UpdateItem", [])
+    assert deliver(stack, *failed) == []
+    assert [standing(stack, f"counter-{number}") for number in range(9)] == [(1, 1)] * 9
+
+
+def test_without_any_time_nothing_is_sent(stack: Stack, queue: FifoQueue, wire: Wire) -> None:
+    function = stack.functions["IngestIncrements"]
+    stack.functions["IngestIncrements"] = replace(function, timeout=3)
+    batch = [*send(queue, 1, 2), queue.send("senseless")]
+
+    assert deliver(stack, *batch) == batch
+    assert wire.sent == []
+
+
+# --- What makes no sense -------------------------------------------------------------------------
+
+DEEP = 100_000
+SENSELESS = {
+    "nothing": "",
+    "no JSON": "orders",
+    "a half": '{"counter_id": "orders"',
+    "more than one": counting() + counting(),
+    "a byte order mark": "\ufeff" + counting(),
+    "an array": json.dumps([{"counter_id": "orders"}]),
+    "a text": '"orders"',
+    "a number": "1",
+    "null": "null",
+    "true": "true",
+    "an empty object": "{}",
+    "an unknown field": counting(value=1),
+    "bounds": counting(min=0),
+    "an empty field": counting(**{"": 1}),
+    "a surrogate for a field": '{"counter_id": "orders", "\\ud800": 1}',
+    "a field twice": '{"counter_id": "orders", "by": 1, "by": 1}',
+    "a counter twice": '{"counter_id": "orders", "counter_id": "orders"}',
+    "by 0": counting(by=0),
+    "by -0": '{"counter_id": "orders", "by": -0}',
+    "by 1.0": '{"counter_id": "orders", "by": 1.0}',
+    "by 1.5": '{"counter_id": "orders", "by": 1.5}',
+    "by 1e2": '{"counter_id": "orders", "by": 1e2}',
+    "by 1e999": '{"counter_id": "orders", "by": 1e999}',
+    "by NaN": '{"counter_id": "orders", "by": NaN}',
+    "by -Infinity": '{"counter_id": "orders", "by": -Infinity}',
+    "by null": counting(by=None),
+    "by true": counting(by=True),
+    "by a text": counting(by="1"),
+    "by a list": counting(by=[1]),
+    "by too much": counting(by=2**53),
+    "by too little": counting(by=-(2**53)),
+    "by endless digits": '{"counter_id": "orders", "by": ' + "1" * 5000 + "}",
+    "no counter_id": '{"by": 1}',
+    "a counter_id that is null": counting(None),
+    "a counter_id that is a number": counting(1),
+    "an empty counter_id": counting(""),
+    "a counter_id with a space": counting("orders "),
+    "a counter_id with a line end": counting("orders\n"),
+    "a counter_id that begins so": counting("-orders"),
+    "a counter_id that is too long": counting("o" * 129),
+    "a counter_id in other letters": counting("\N{LATIN SMALL LETTER O WITH DIAERESIS}rders"),
+    "huge": counting("o" * 200_000),
+    "deep": "[" * DEEP + "]" * DEEP,
+    "deep in a field": '{"by": ' * 30_000 + "1" + "}" * 30_000,
+    "an event of another type": an_event(**{"detail-type": "Uncount"}),
+    "an event of a type in other letters": an_event(**{"detail-type": "count"}),
+    "an event of no type": an_event(**{"detail-type": None}),
+    "an event without a detail": '{"detail-type": "Count", "source": "shop"}',
+    "an event whose detail is null": an_event(detail=None),
+    "an event whose detail is a list": an_event(detail=[{"counter_id": "orders"}]),
+    "an event whose detail is a text": an_event(detail=counting()),
+    "an event whose detail is empty": an_event(detail={}),
+    "an event whose detail has more": an_event(detail={"counter_id": "orders", "note": "x"}),
+    "an event whose detail has one twice": an_event().replace(
+        '"counter_id": "orders"', '"counter_id": "orders", "by": 1, "by": 1'
+    ),
+    "an event that counts by 0": an_event(detail={"counter_id": "orders", "by": 0}),
+    "an event with two sources": an_event()[:-1] + ', "source": "shop"}',
+    "an event without a source": '{"detail-type": "Count", "detail": {"counter_id": "orders"}}',
+    "an event whose source is null": an_event(None),
+    "an event whose source is a number": an_event(1),
+    "an event whose source is empty": an_event(""),
+    "an event whose source is too long": an_event("s" * 257),
+    "an event whose source has a line end": an_event("shop\ncheckout"),
+    "an event whose source is a surrogate": an_event("\ud800"),
+    "an event within an event": an_event(detail=json.loads(an_event())),
+    "a detail without its event": '{"detail": {"counter_id": "orders"}}',
+}
+
+
+def observing(stack: Stack, seen: list[tuple[int, int]]) -> Iterator[Fault]:
+    """Yield what notes where the counter stands when a message goes to the dead-letter queue."""
+
+    def look(request: AWSPreparedRequest) -> AWSResponse:
+        item = stored(stack)
+        seen.append((int(item["value"]["N"]), int(item["version"]["N"])))
+        return delivered(request)
+
+    return repeat(look)
+
+
+def test_a_senseless_message_is_parked_whole_between_those_around_it(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    seen: list[tuple[int, int]] = []
+    wire.fail("SendMessage", observing(stack, seen))
+    counted = 0
+    for start in range(0, len(SENSELESS), 4):
+        batch = send(queue, 1)
+        for body in list(SENSELESS.values())[start : start + 4]:
+            batch += [queue.send(body), *send(queue, 1)]
+
+        assert deliver(stack, *batch) == []
+        assert parked(stack) == [as_parked(message) for message in batch[1::2]]
+        # What is before each is counted by then, and what is behind it is not.
+        sums = [counted + number for number in range(1, len(batch[1::2]) + 1)]
+        assert seen == [(each, each) for each in sums]
+        counted += len(batch[::2])
+        assert standing(stack) == (counted, counted)
+        seen.clear()
+
+
+def test_many_are_parked_in_their_order(stack: Stack, queue: FifoQueue) -> None:
+    batch = [queue.send(counting() if number in {3, 4, 8} else f"{number}") for number in range(10)]
+
+    assert deliver(stack, *batch) == []
+    assert parked(stack) == [as_parked(batch[number]) for number in (0, 1, 2, 5, 6, 7, 9)]
+    assert standing(stack) == (3, 2)
+
+
+def test_one_parks_a_message_of_each_group_in_that_group(stack: Stack, queue: FifoQueue) -> None:
+    batch = [queue.send("senseless", group) for group in ("one", "two")]
+
+    assert deliver(stack, *batch) == []
+    assert parked(stack) == [as_parked(message) for message in batch]
+    assert {each.group for each in map(as_parked, batch)} == {"one", "two"}
+
+
+def test_equal_messages_are_parked_each_by_itself(stack: Stack, queue: FifoQueue) -> None:
+    batch = [queue.send("senseless") for _ in range(3)]
+
+    assert deliver(stack, *batch) == []
+    assert len(parked(stack)) == 3
+
+
+def test_what_cannot_be_parked_comes_again_with_all_behind_it(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    (before,) = send(queue, 1)
+    senseless = queue.send("senseless")
+    behind = send(queue, 2, 4)
+    (other,) = send(queue, 8, group="returns")
+    for fault in (denied, throttled, request_lost, unreachable):
+        wire.fail("SendMessage", repeat(fault))
+
+        assert deliver(stack, before, senseless, *behind, other) == [senseless, *behind], fault
+        assert standing(stack) == (9, 2)
+        assert parked(stack) == []
+
+    wire.fail("SendMessage", [])
+    assert deliver(stack, senseless, *behind) == []
+    assert standing(stack) == (15, 3)
+    assert parked(stack) == [as_parked(senseless)]
+
+
+def test_parked_again_after_a_lost_reply_it_is_in_the_queue_once(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    for fault in LOST:
+        senseless = queue.send("senseless")
+        wire.fail("SendMessage", repeat(fault))
+        assert deliver(stack, senseless) == [senseless], fault
+
+        wire.fail("SendMessage", [fault])
+        assert deliver(stack, senseless) == []
+        assert parked(stack) == [as_parked(senseless)]
+
+
+@pytest.mark.parametrize("death", [dies, dies_after])
+def test_a_function_that_was_killed_while_it_parked_parks_once(
+    stack: Stack, queue: FifoQueue, wire: Wire, death: Fault
+) -> None:
+    batch = [*send(queue, 1), queue.send("senseless"), *send(queue, 2)]
+    wire.fail("SendMessage", [death])
+    with pytest.raises(Killed):
+        deliver(stack, *batch)
+    assert standing(stack) == (1, 1)
+
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (3, 2)
+    assert parked(stack) == [as_parked(batch[1])]
+
+
+def test_when_the_time_is_up_none_is_parked_any_more(
+    stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
+) -> None:
+    batch = [queue.send(f"senseless {number}") for number in range(10)]
+    times: list[float] = []
+    wire.fail("SendMessage", repeat(taking(1.9, times)))
+    began = clock.now()
+
+    assert deliver(stack, *batch) == batch[4:]
+    assert max(times) - began < hasty
+
+
+# --- The range of integers -----------------------------------------------------------------------
+
+
+def near_the_end(stack: Stack, sign: int, room: int) -> None:
+    """Set the counter to so much before the end of the integers."""
+    body = {"value": sign * (MAX - room)}
+    assert stack.request("PUT", "/counters/orders", body=body).status == 200
+
+
+@every_sign
+def test_what_would_leave_the_integers_waits_with_all_behind_it(
+    stack: Stack, queue: FifoQueue, sign: int
+) -> None:
+    near_the_end(stack, sign, 10)
+    batch = send(queue, sign * 3, sign * 4, sign * 5, sign * 2, sign * 1)
+
+    for _ in range(2):
+        failed = deliver(stack, *batch)
+        assert failed == batch[2:]
+        assert standing(stack) == (sign * (MAX - 3), 2)
+
+    near_the_end(stack, sign, 20)
+    assert deliver(stack, *failed) == []
+    assert standing(stack) == (sign * (MAX - 12), 4)
+    assert parked(stack) == []
+
+
+@every_sign
+def test_as_much_is_counted_as_there_is_room_for(stack: Stack, queue: FifoQueue, sign: int) -> None:
+    near_the_end(stack, sign, 10)
+    batch = send(queue, *(sign * by for by in (4, 10, -5, 1, 1, -3, 7, 1)))
+
+    assert deliver(stack, *batch) == batch[6:]
+    # In between it may leave the range: what counts is where the fold ends.
+    assert standing(stack) == (sign * (MAX - 2), 2)
+
+
+@every_sign
+def test_a_sum_that_ends_exactly_at_the_end_is_counted(
+    stack: Stack, queue: FifoQueue, sign: int
+) -> None:
+    near_the_end(stack, sign, 10)
+
+    assert deliver(stack, *send(queue, sign * 7, sign * 3)) == []
+    assert standing(stack) == (sign * MAX, 2)
+
+
+@every_sign
+def test_of_a_new_counter_as_of_any(stack: Stack, queue: FifoQueue, sign: int) -> None:
+    batch = send(queue, *[sign * MAX] * 10)
+
+    assert deliver(stack, *batch) == batch[1:]
+    assert standing(stack) == (sign * MAX, 1)
+
+
+@every_sign
+def test_a_fold_may_go_from_one_end_to_the_other(stack: Stack, queue: FifoQueue, sign: int) -> None:
+    near_the_end(stack, sign, 0)
+
+    assert deliver(stack, *send(queue, -sign * MAX, -sign * MAX)) == []
+    assert standing(stack) == (-sign * MAX, 2)
+
+
+def test_another_group_is_not_held_up(stack: Stack, queue: FifoQueue) -> None:
+    near_the_end(stack, 1, 10)
+    batch = [*send(queue, 11), queue.send(counting("stock"))]
+    other = send(queue, 1, group="returns")
+
+    assert deliver(stack, *batch, *other) == batch
+    assert standing(stack) == (MAX - 9, 2)
+    assert standing(stack, "stock") == (0, 0)
+
+
+def test_nothing_senseless_is_parked_behind_what_waits_for_room(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    near_the_end(stack, 1, 10)
+    batch = [*send(queue, 11), queue.send("senseless")]
+
+    assert deliver(stack, *batch) == batch
+    assert parked(stack) == []
+
+
+def test_what_was_counted_of_another_counter_behind_what_waits_counts_once(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    near_the_end(stack, 1, 10)
+    stock = counting("stock")
+    batch = [queue.send(stock), *send(queue, 11), queue.send(stock)]
+    assert deliver(stack, *batch) == batch[1:]
+
+    near_the_end(stack, 1, 20)
+    assert deliver(stack, *batch[1:]) == []
+    assert standing(stack) == (MAX - 9, 3)
+    assert standing(stack, "stock")[0] == 2
+
+
+# --- Many groups ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowded(stack: Stack, queue: FifoQueue) -> list[Message]:
+    """Let so many groups have counted `orders`, by 1 each, that its item has no place for more."""
+    batch = [queue.send(counting(), f"group-{number}") for number in range(MOST_GROUPS)]
+    assert deliver(stack, *batch) == []
+    return batch
+
+
+def receipts(stack: Stack) -> list[Item]:
+    return stack.items("ReceiptTable")
+
+
+@pytest.mark.usefixtures("crowded")
+def test_the_number_of_a_group_too_many_is_kept_apart(stack: Stack, queue: FifoQueue) -> None:
+    before = stored(stack)["sequence_numbers"]
+    assert receipts(stack) == []
+
+    assert deliver(stack, *send(queue, 2, 4)) == []
+    assert standing(stack) == (14, 9)
+    assert stored(stack)["sequence_numbers"] == before
+    assert len(before["M"]) == MOST_GROUPS
+    (receipt,) = receipts(stack)
+    # No queue keeps a message for more than 14 days.
+    assert 14.9 * DAY < int(receipt["expires_at"]["N"]) - clock.now() <= 15 * DAY
+
+
+def test_it_is_kept_on_with_each_fold(
+    stack: Stack, queue: FifoQueue, crowded: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(stack, *send(queue, 2))
+    (before,) = receipts(stack)
+    later = clock.now() + DAY
+    monkeypatch.setattr(clock, "now", lambda: later)
+
+    deliver(stack, *send(queue, 4))
+    deliver(stack, *crowded)
+    (after,) = receipts(stack)
+    assert after["receipt_id"] == before["receipt_id"]
+    assert int(after["expires_at"]["N"]) - int(before["expires_at"]["N"]) >= DAY - 1
+    assert standing(stack) == (14, 10)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_of_groups_beyond_what_comes_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
+    batch = send(queue, 2, 4)
+    more = [queue.send(counting(by=8), f"further-{number}") for number in range(5)]
+    assert deliver(stack, *batch, *more) == []
+    assert standing(stack) == (54, 14)
+    before = stack.contents()
+
+    for again in (batch, batch[1:], batch[:1], more, [*more, *batch]):
+        assert deliver(stack, *again) == []
+    assert stack.contents() == before
+
+    assert deliver(stack, *batch, *send(queue, 16)) == []
+    assert standing(stack) == (70, 15)
+    assert [events_of(change) for change in stack.changes()][8:] == [2, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("crowded")
+def test_groups_beyond_do_not_know_each_others_numbers(stack: Stack, queue: FifoQueue) -> None:
+    early, late = send(queue, 2, group="early"), send(queue, 4, group="late")
+
+    assert deliver(stack, *late) == deliver(stack, *early) == []
+    assert standing(stack) == (14, 10)
+    assert deliver(stack, *early) == deliver(stack, *late) == []
+    assert standing(stack) == (14, 10)
+
+
+def test_groups_that_have_their_place_keep_it(
+    stack: Stack, queue: FifoQueue, crowded: list[Message]
+) -> None:
+    deliver(stack, *send(queue, 2))
+    apart = receipts(stack)
+
+    assert deliver(stack, *crowded) == []
+    assert standing(stack) == (10, 9)
+    assert deliver(stack, *[queue.send(counting(by=4), each.group) for each in crowded]) == []
+    assert standing(stack) == (42, 17)
+    assert receipts(stack) == apart
+
+
+@pytest.mark.usefixtures("crowded")
+def test_of_another_counter_a_group_has_another_number(stack: Stack, queue: FifoQueue) -> None:
+    for number in range(MOST_GROUPS):
+        deliver(stack, queue.send(counting("stock"), f"group-{number}"))
+    first, second = queue.send(counting("stock", by=2)), queue.send(counting(by=4))
+
+    assert deliver(stack, second) == []
+    assert deliver(stack, first, second) == []
+    assert standing(stack, "stock") == (10, 9)
+    assert standing(stack) == (12, 9)
+
+
+@pytest.mark.usefixtures("crowded")
+@pytest.mark.parametrize("known", [False, True], ids=["a new group", "a known group"])
+def test_a_transaction_whose_reply_is_lost_or_that_is_refused_is_made_once(
+    stack: Stack, queue: FifoQueue, wire: Wire, *, known: bool
+) -> None:
+    cancellations = [
+        canceled("TransactionConflict", "None"),
+        canceled("None", "TransactionConflict"),
+        canceled("None", "ThrottlingError"),
+        canceled("ProvisionedThroughputExceeded", "TransactionConflict"),
+    ]
+    for number, fault in enumerate([*LOST, *REFUSED, *cancellations]):
+        group = f"further-{number}"
+        if known:
+            deliver(stack, *send(queue, 16, group=group))
+        before = standing(stack)
+        batch = send(queue, 2, 4, group=group)
+        wire.fail("TransactWriteItems", [fault] * 2)
+
+        assert deliver(stack, *batch) == [], number
+        assert standing(stack) == (before[0] + 6, before[1] + 1)
+        wire.fail("TransactWriteItems", [])
+        assert deliver(stack, *batch) == []
+        assert standing(stack) == (before[0] + 6, before[1] + 1)
+
+
+@pytest.mark.usefixtures("crowded")
+@pytest.mark.parametrize("death", [dies, dies_after])
+def test_a_function_that_was_killed_in_a_transaction_counts_once(
+    stack: Stack, queue: FifoQueue, wire: Wire, death: Fault
+) -> None:
+    batch = send(queue, 2, 4)
+    wire.fail("TransactWriteItems", [death])
+    with pytest.raises(Killed):
+        deliver(stack, *batch)
+
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (14, 9)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_while_no_transaction_is_taken_all_comes_again(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    batch = send(queue, 2, 4)
+    (other,) = send(queue, 16, group="group-0")
+    conflicts = canceled("None", "TransactionConflict")
+    for fault in (denied, throttled, conflicts, canceled("AccessDenied")):
+        wire.fail("TransactWriteItems", repeat(fault))
+
+        assert deliver(stack, *batch, other) == batch
+        assert standing(stack) == (24, 9)
+
+    wire.fail("TransactWriteItems", [])
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (30, 10)
+
+
+@pytest.mark.usefixtures("crowded")
+@every_sign
+def test_in_a_transaction_too_what_would_leave_the_integers_waits(
+    stack: Stack, queue: FifoQueue, sign: int
+) -> None:
+    near_the_end(stack, sign, 10)
+    batch = send(queue, sign * 3, sign * 8, sign * 2)
+
+    for _ in range(2):
+        assert deliver(stack, *batch) == batch[1:]
+        assert standing(stack) == (sign * (MAX - 7), 10)
+
+
+# --- What it looks like afterwards ---------------------------------------------------------------
+
+
+def actor(stack: Stack, queue: FifoQueue, *sent: tuple[str, str]) -> str:
+    """Return the actor of the change that messages become, each a body and a sender."""
+    assert deliver(stack, *[queue.send(body, sender=sender) for body, sender in sent]) == []
+    (entry,) = history(stack)
+    found: str = entry["actor"]
+    return found
+
+
+def test_the_actor_is_the_sender(stack: Stack, queue: FifoQueue) -> None:
+    assert actor(stack, queue, (counting(), "AROAEXAMPLE:shop")) == "AROAEXAMPLE:shop"
+
+
+def test_of_an_event_it_is_the_source(stack: Stack, queue: FifoQueue) -> None:
+    assert actor(stack, queue, (an_event("shop.checkout"), "AIDAEXAMPLE")) == "shop.checkout"
+
+
+def test_of_several_each_is_named_once_in_the_order_of_appearance(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    sent = [
+        (counting(), "zoe"),
+        (an_event("shop"), "AIDAEXAMPLE"),
+        (counting(), "adam"),
+        (counting(), "zoe"),
+        (an_event("shop"), "AIDAOTHER"),
+        (an_event("adam"), "AIDAEXAMPLE"),
+    ]
+
+    assert actor(stack, queue, *sent) == "zoe, shop, adam"
+
+
+def test_ten_of_the_longest_sources_have_their_place_in_the_history(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    # Four bytes each, in UTF-8.
+    sources = [f"{number}" + "\N{GRINNING FACE}" * 255 for number in range(10)]
+
+    found = actor(stack, queue, *((an_event(source), "AIDAEXAMPLE") for source in sources))
+
+    assert found == ", ".join(sources)
+    assert stack.messages("HistoryDeadLetterQueue") == []
+
+
+def test_the_history_says_how_many_events_a_change_has_added_up(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    stack.request("POST", "/counters/orders", body={"by": 100})
+    deliver(stack, *send(queue, 1, 2, -5))
+    stack.request("PUT", "/counters/orders", body={"value": 7})
+    deliver(stack, *send(queue, 9))
+
+    entries = history(stack)
+
+    assert [entry.get("events") for entry in entries] == [None, 3, None, 1]
+    assert [entry["by"] for entry in entries] == [100, -2, -91, 9]
+    operations = [entry["operation"] for entry in entries]
+    assert operations == ["increment", "increment", "set", "increment"]
+    assert ["events" in entry for entry in entries] == [False, True, False, True]
+    items = sorted(stack.items("HistoryTable"), key=lambda item: item["version"]["N"])
+    assert [item.get("events") for item in items] == [None, {"N": "3"}, None, {"N": "1"}]
+
+
+def test_the_trend_has_it_as_one_change_by_its_sum(stack: Stack, queue: FifoQueue) -> None:
+    deliver(stack, *send(queue, 5, -2, 4))
+    deliver(stack, *send(queue, 1, -10))
+    deliver(stack, *send(queue, 3, -3))
+    history(stack)
+
+    buckets = stack.request("GET", "/counters/orders/trend", query="interval=day").body
+
+    changed = [bucket for bucket in buckets if bucket["changes"]]
+    assert sum(bucket["changes"] for bucket in changed) == 3
+    assert sum(bucket["increase"] for bucket in changed) == 7
+    assert sum(bucket["decrease"] for bucket in changed) == 9
+    assert changed[-1]["close"] == -2
+
+
+def test_an_audit_of_it_finds_nothing(
+    stack: Stack, queue: FifoQueue, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [f"group-{number}" for number in range(MOST_GROUPS + 2)]
+    for by in (5, -2, 4):
+        deliver(stack, *[queue.send(counting(by=by), group) for group in groups])
+        stack.request("POST", "/counters/orders")
+    wire.fail("UpdateItem", [reply_lost, delivered, reply_lost])
+    deliver(stack, *[queue.send(counting(), groups[0]) for _ in range(3)], *send(queue, 1, -1))
+    entries = history(stack)
+    later = clock.now() + DAY
+    monkeypatch.setattr(clock, "now", lambda: later)
+
+    assert stack.invoke("AuditHistory", {"counter_id": "orders"}) == {
+        "counters": 1,
+        "entries": len(entries),
+        "finished": True,
+        "findings": [],
+    }
+
+
+def test_a_version_of_it_can_be_looked_at(stack: Stack, queue: FifoQueue) -> None:
+    deliver(stack, *send(queue, 1, 2))
+    deliver(stack, *send(queue, 4))
+    stack.request("POST", "/counters/orders", body={"by": 8})
+    history(stack)
+
+    for version, value in enumerate([3, 7, 15], 1):
+        reply = stack.request("GET", "/counters/orders", query=f"version={version}")
+        assert (reply.status, reply.body["value"]) == (HTTPStatus.OK, value)
+
+
+def emitted(output: str) -> dict[str, Any]:
+    """Return the metrics that an invocation has written."""
+    (line,) = [line for line in output.splitlines() if '"_aws"' in line]
+    metrics: dict[str, Any] = json.loads(line)
+    return metrics
+
+
+def test_the_metrics_tell_what_was_counted_and_parked(
+    stack: Stack, queue: FifoQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = [*send(queue, 1, 2), queue.send("senseless"), *send(queue, 4)]
+    capsys.readouterr()
+
+    deliver(stack, *batch)
+
+    given = emitted(capsys.readouterr().out)
+    (directive,) = given["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "Tally"
+    assert directive["Metrics"] == [
+        {"Name": "EventsCounted", "Unit": "Count"},
+        {"Name": "EventsParked", "Unit": "Count"},
+    ]
+    assert (given["stack"], given["service"]) == ("tally-test", "tally")
+    assert (given["EventsCounted"], given["EventsParked"]) == ([3], [1])
+
+
+@pytest.mark.parametrize(("operation", "counted"), [("UpdateItem", 0), ("SendMessage", 1)])
+def test_they_do_not_tell_what_comes_again(  # noqa: PLR0913, PLR0917
+    stack: Stack,
+    queue: FifoQueue,
+    wire: Wire,
+    capsys: pytest.CaptureFixture[str],
+    operation: str,
+    counted: int,
+) -> None:
+    batch = [*send(queue, 1), queue.send("senseless"), *send(queue, 4)]
+    wire.fail(operation, repeat(denied))
+    capsys.readouterr()
+
+    deliver(stack, *batch)
+
+    given = emitted(capsys.readouterr().out)
+    assert (given["EventsCounted"], given["EventsParked"]) == ([counted], [0])
