@@ -843,6 +843,19 @@ def test_a_fold_may_go_from_one_end_to_the_other(stack: Stack, queue: FifoQueue,
     assert standing(stack) == (-sign * MAX, 2)
 
 
+def test_what_of_a_new_group_there_was_room_for_is_not_counted_again(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    deliver(stack, *send(queue, 1, group="returns"))
+    near_the_end(stack, 1, 10)
+    batch = send(queue, 3, 8)
+
+    for _ in range(2):
+        assert deliver(stack, *batch) == batch[1:]
+        assert deliver(stack, batch[0]) == []
+        assert standing(stack) == (MAX - 7, 3)
+
+
 def test_another_group_is_not_held_up(stack: Stack, queue: FifoQueue) -> None:
     near_the_end(stack, 1, 10)
     batch = [*send(queue, 11), queue.send(counting("stock"))]
