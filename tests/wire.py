@@ -94,6 +94,11 @@ def conflict(request: AWSPreparedRequest) -> AWSResponse:
     return _error(request, HTTPStatus.BAD_REQUEST, "TransactionConflictException")
 
 
+def in_progress(request: AWSPreparedRequest) -> AWSResponse:
+    """Refuse the transaction as DynamoDB does while one with its token is under way."""
+    return _error(request, HTTPStatus.BAD_REQUEST, "TransactionInProgressException")
+
+
 def canceled(*codes: str) -> Fault:
     """Return the fault of a transaction that is canceled: its first writes for these reasons."""
 

@@ -37,6 +37,7 @@ _THROTTLED = {
     "RequestLimitExceeded",
     "ThrottlingException",
     "TransactionConflictException",
+    "TransactionInProgressException",  # under the same token, which it is repeated with
 }
 
 # Why DynamoDB cancels a transaction that may be repeated: each of its writes has a reason.

@@ -7,6 +7,7 @@ in the counter, of each message group that has counted it.
 """
 
 import os
+import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -126,7 +127,7 @@ def increment_all(asked: "Sequence[Increment]", change: Change) -> tuple[Counter
     counter_ids = [each.counter_id for each in asked]
     updates = [_increment(each, change) for each in asked]
     try:
-        counters = _apply(counter_ids, partial(_transact, updates), change)
+        counters = _apply(counter_ids, partial(_transact, updates, change.request_id), change)
     except _RefusedError as refused:
         each = asked[refused.position]
         field = f"increments[{refused.position}].by"
@@ -424,7 +425,8 @@ def _fold(
     asked = Increment(counter_id, sum(event.by for event in events), Bounds())
     last: AttributeValueTypeDef = {"S": events[-1].sequence_number}
     if place == "apart":
-        _transact([_remember(counter_id, group, events), _increment(asked, change)])
+        updates = [_remember(counter_id, group, events), _increment(asked, change)]
+        _transact(updates, str(uuid.uuid4()))
         return
     values: dict[str, AttributeValueTypeDef]
     names = {"#numbers": "sequence_numbers"}
@@ -504,15 +506,20 @@ def _update_item(update: dict[str, Any]) -> tuple[Counter, ...]:
     return (_counter(update["Key"]["counter_id"]["S"], reply["Attributes"]),)
 
 
-def _transact(updates: "Sequence[dict[str, Any]]") -> tuple[Counter, ...]:
+def _transact(updates: "Sequence[dict[str, Any]]", token: str) -> tuple[Counter, ...]:
     """Send some UpdateItems once, as one transaction; it does not tell what they made.
+
+    The same again, under the same token of up to 36 characters, is not applied again for ten
+    minutes, even if DynamoDB finishes behind an error what it had begun.
+    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 
     Raises:
         _RefusedError: the condition of one does not hold.
     """
     try:
         dynamodb_once().transact_write_items(
-            TransactItems=[{"Update": cast("Any", update)} for update in updates]
+            TransactItems=[{"Update": cast("Any", update)} for update in updates],
+            ClientRequestToken=token,
         )
     except dynamodb_once().exceptions.TransactionCanceledException as error:
         for position, reason in enumerate(cancellation_reasons(error)):

@@ -37,6 +37,7 @@ from tests.wire import (
     canceled,
     conflict,
     delivered,
+    in_progress,
     internal_error,
     refused_internally,
     reply_lost,
@@ -54,6 +55,7 @@ REFUSED = {  # certainly not applied
     "throttled": throttled,
     "unreachable": unreachable,
     "conflict": canceled("None", "TransactionConflict"),
+    "in-progress": in_progress,
     "throttled-write": canceled("ThrottlingError"),
     "many-reasons": canceled("TransactionConflict", "ProvisionedThroughputExceeded"),
 }
@@ -295,6 +297,22 @@ def test_an_answered_500_of_what_was_not_applied_is_repeated(scene: Ledger) -> N
 
     assert left(reply) == [("a", 2, 2), ("b", 5, 1)]
     assert transactions(reply) == 3
+
+
+def test_a_repeated_transaction_has_the_token_that_it_had_and_another_has_another(
+    scene: Ledger,
+) -> None:
+    # DynamoDB may finish it behind an error; under one token it applies it once. moto does not.
+    for _ in range(2):
+        scene.plan("TransactWriteItems", refused_internally, throttled)
+        left(scene.add_all(entries(a=1, b=5)))
+        scene.record()
+
+    sent = [each for each in scene.wire.sent if each.operation == "TransactWriteItems"]
+    one, again, last, *others = [each.parameters["ClientRequestToken"] for each in sent]
+    assert one == again == last
+    assert len(others) == 3
+    assert len({one, *others}) == 2
 
 
 def test_an_answered_500_is_not_repeated_as_long_as_the_history_may_still_show_it(

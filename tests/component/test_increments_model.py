@@ -321,7 +321,7 @@ def test_the_service_answers_as_the_model_does(stack: Stack, wire: Wire) -> None
                 if self.run % 40 == 1:  # in moto it takes a second
                     self.increment_100()
 
-        run_state_machine_as_test(Run, settings=examples(500, part=5, stateful_step_count=40))
+        run_state_machine_as_test(Run, settings=examples(100, part=5, stateful_step_count=30))
 
     print(f"{next(runs)} runs: {dict(met)}")
     for kind in (

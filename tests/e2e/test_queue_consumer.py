@@ -24,9 +24,9 @@ from tests.sizes import cases
 from local_stack import Emulator, Stack
 
 FUNCTION = "IngestIncrements"
-KILLS = cases(50, part=6)
+KILLS = cases(50, part=4)
 GROUPS = 4
-BATCHES = cases(60, part=15)  # of a group
+BATCHES = cases(60, part=10)  # of a group
 ZOMBIES = 3
 
 
