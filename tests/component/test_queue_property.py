@@ -355,7 +355,10 @@ def test_each_message_of_many_is_counted_once_or_parked_once(stack: Stack, road:
     assert road.deaths() > size / 200
     assert road.faults() > size / 20
     assert {operation for operation, _ in road.met} == {*FAULTS}
-    assert min(counts[each] for each in ("with failures", "late", "acknowledgements lost")) > 10
+    assert (
+        min(counts[each] for each in ("with failures", "late", "acknowledgements lost"))
+        > size / 300
+    )
 
 
 def test_a_function_that_is_killed_50_times_counts_each_message_once(
@@ -561,6 +564,5 @@ def test_small_cases_are_as_a_model_says(stack: Stack, road: Road) -> None:
 
     print(dict(counts), {" ".join(what): count for what, count in road.met.items()})
     assert counts["cases"] >= cases(full=300, part=20)
-    assert counts["messages kept"] > counts["cases"]
-    assert counts["messages without room"] > counts["cases"]
-    assert road.faults() > counts["cases"]
+    assert min(counts["messages kept"], counts["messages without room"]) > counts["cases"] / 4
+    assert road.faults() > counts["cases"] / 4

@@ -15,6 +15,7 @@ from local_stack import Stack
 SCOPES = {"GET": "counters/read", "POST": "counters/increment", "PUT": "counters/set"}
 ALL_SCOPES = frozenset(SCOPES.values())
 BODIES = {"POST": "{}", "PUT": '{"value": 10}'}
+INCREMENTS = '{"increments": [{"counter_id": "guarded"}]}'
 SHORT_VALIDITY = 3  # seconds; AWS takes no less than 5 minutes, the emulator does
 
 
@@ -29,7 +30,8 @@ ROUTES = [
 def call(stack: Stack, method: str, path: str, token: str | None) -> Answer:
     """Send a request that nothing but the token can be wrong with."""
     with Caller(stack.url, token) as caller:
-        return caller.request(method, path.format(counter_id="guarded"), BODIES.get(method))
+        body = INCREMENTS if path == "/increments" else BODIES.get(method)
+        return caller.request(method, path.format(counter_id="guarded"), body)
 
 
 def assert_refused(stack: Stack, token_of: Callable[[str], str | None]) -> None:

@@ -14,7 +14,7 @@ from tests.sizes import cases
 
 from local_stack import Stack
 
-CLIENTS = 16
+CLIENTS = cases(16, part=8)  # each takes a process of the function
 SECONDS = cases(30, part=6)
 START = 100
 NAMES = [f"account-{number}" for number in range(8)]
