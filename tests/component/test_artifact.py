@@ -1,21 +1,26 @@
 """What `sam build` makes, under the runtime that Lambda runs it with."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests import aws_endpoint, aws_template, runtime_api
+from tests import aws_endpoint, aws_template, call_graph, runtime_api
 from tests.aws_template import ROOT, Function
 from tests.component.samples import CHECKS, load, prepare
 from tests.stack import REGION, Stack
+
+import artifact
+from local_stack import free_port
 
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
@@ -24,17 +29,84 @@ PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 BUILD_SECONDS = 300
 INVOCATION_SECONDS = 60
 STOP_SECONDS = 10
+MEGABYTE = 1 << 20
+UNCHECKED_HASH = 0b01  # https://peps.python.org/pep-0552/
 
-# A handler that tells where the modules come from that a function's module brings with it.
-ORIGINS = """
+# A handler that tells how things are when another one has answered an event: where the modules come
+# from, and whether garbage is collected, without what the init phase has made.
+TELLER = """
+import gc
 import importlib
 import sys
 
 
 def handler(event, context):
-    importlib.import_module(event["module"])
-    return {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    importlib.import_module(event["module"]).handler(event["event"], context)
+    origins = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    return {"origins": origins, "collected": gc.isenabled(), "frozen": gc.get_freeze_count()}
 """
+
+# Asks each service in each of its regions something, and prints to which address that went.
+ADDRESSES = """
+import json
+import boto3
+from botocore.awsrequest import AWSResponse
+
+addresses = []
+
+
+def send(request, **_):
+    addresses.append(request.url)
+    raise InterruptedError
+
+
+session = boto3.Session()
+calls = {
+    "dynamodb": lambda client: client.get_item(TableName="t", Key={"counter_id": {"S": "c"}}),
+    "sqs": lambda client: client.send_message(QueueUrl="queue", MessageBody="{}"),
+}
+for service, call in calls.items():
+    for partition in session.get_available_partitions():
+        for region in session.get_available_regions(service, partition):
+            client = session.client(service, region)
+            client.meta.events.register("before-send", send)
+            try:
+                call(client)
+            except InterruptedError:
+                pass
+print(json.dumps(addresses))
+"""
+
+# What some function does not need, and what is slow to import.
+NEVER = {
+    "asyncio",
+    "aws_lambda_powertools.event_handler",
+    "aws_xray_sdk",
+    "awscrt",
+    "boto3.dynamodb",
+    "botocore.crt.auth",
+    "email.mime",
+    "pydantic",
+}
+OF_THE_QUEUE = {"counters.ingestion"}
+OF_THE_HISTORY = {"counters.audit", "counters.recording", "counters.trend"}
+OF_HTTP = {"counters.gateway", "counters.idempotency"}
+OF_METRICS = {"counters.metrics"}
+FORBIDDEN = {
+    "AuditHistory": OF_HTTP | OF_THE_QUEUE | {"counters.recording"},
+    "GetCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
+    "IncrementCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS,
+    "IncrementCounters": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS,
+    "IngestIncrements": OF_HTTP | OF_THE_HISTORY,
+    "ListCounters": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
+    "ListHistory": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
+    "ListTrend": OF_THE_QUEUE
+    | OF_METRICS
+    | {"counters.audit", "counters.idempotency", "counters.recording"},
+    "RecordHistory": OF_HTTP | OF_THE_QUEUE | {"counters.audit"},
+    "RedriveHistory": OF_HTTP | OF_THE_QUEUE | {"counters.audit"},
+    "SetCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -77,18 +149,23 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if top != ".." and not top.endswith((".dist-info", ".libs")):
                 link = directory / top
                 link.symlink_to(Path(str(distribution.locate_file(top))))
-    (directory / "origins.py").write_text(ORIGINS)
+    (directory / "teller.py").write_text(TELLER)
     return directory
 
 
 @contextmanager
-def running(
-    function: Function, artifacts: Path, runtime: Path, stack: Stack, log: Path
+def running(  # noqa: PLR0913, PLR0917
+    function: Function,
+    artifacts: Path,
+    runtime: Path,
+    stack: Stack,
+    log: Path,
+    endpoint: str | None = None,
 ) -> Iterator[runtime_api.RuntimeApi]:
-    """Run a function as Lambda does; it finds AWS, and the Runtime API, on 127.0.0.1."""
+    """Run a function as Lambda does; it finds AWS (if not told where) and its runtime here."""
     directory = artifacts / function.name
     with (
-        aws_endpoint.serving() as endpoint,
+        nullcontext(endpoint) if endpoint else aws_endpoint.serving() as endpoint_url,
         runtime_api.serving(max(INVOCATION_SECONDS, function.timeout)) as api,
         log.open("w") as output,
         subprocess.Popen(
@@ -101,7 +178,7 @@ def running(
                 "TZ": ":UTC",
                 "PYTHONPATH": str(runtime),
                 "AWS_LAMBDA_RUNTIME_API": api.address,
-                "AWS_ENDPOINT_URL": endpoint,
+                "AWS_ENDPOINT_URL": endpoint_url,
                 "AWS_ACCESS_KEY_ID": "key",
                 "AWS_SECRET_ACCESS_KEY": "secret",
                 "AWS_SESSION_TOKEN": "token",
@@ -110,7 +187,7 @@ def running(
                 "AWS_EXECUTION_ENV": f"AWS_Lambda_{PYTHON}",
                 "AWS_LAMBDA_FUNCTION_NAME": function.name,
                 "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(aws_template.GLOBALS["MemorySize"]),
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": aws_template.parameter("MemorySize"),
                 "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
                 "AWS_LAMBDA_LOG_FORMAT": aws_template.GLOBALS["LoggingConfig"]["LogFormat"],
                 "AWS_LAMBDA_LOG_GROUP_NAME": f"{function.name}LogGroup",
@@ -152,23 +229,64 @@ def test_the_artifact_answers_the_sample_event(
 
 
 @every_function
-def test_the_artifact_brings_all_that_it_imports(
+def test_the_artifact_brings_all_that_it_imports_and_imports_no_more(
     stack: Stack, artifacts: Path, runtime: Path, tmp_path: Path, function: Function
 ) -> None:
-    teller = replace(function, handler="origins.handler")
+    teller = replace(function, handler="teller.handler")
+    if function.routes:
+        prepare(stack)
 
     with running(teller, artifacts, runtime, stack, tmp_path / "log") as api:
-        outcome = api.invoke({"module": function.module})
+        outcome = api.invoke({"module": function.module, "event": load(function.module)})
 
     assert outcome.kind == "response", outcome
     directory = artifacts / function.name
-    origins = {name: Path(file) for name, file in outcome.body.items() if file}
+    origins = {name: Path(file) for name, file in outcome.body["origins"].items() if file}
     for name in (function.module, "counters", "boto3", "botocore", "aws_lambda_powertools"):
         assert origins[name].is_relative_to(directory)
     python = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")]
     for name, file in origins.items():
         assert any(file.is_relative_to(place) for place in (directory, runtime, *python)), name
         assert "site-packages" not in file.relative_to(file.anchor).parts, name
+    others = {each.module for each in FUNCTIONS.values()} - {function.module}
+    forbidden = NEVER | FORBIDDEN[function.name] | others
+    assert outcome.body["origins"].keys() & forbidden == set()
+    assert outcome.body["collected"]
+    assert outcome.body["frozen"] > 10_000
+
+
+@every_function
+def test_the_connection_is_open_before_the_first_event(
+    stack: Stack, artifacts: Path, runtime: Path, tmp_path: Path, function: Function
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        running(
+            function,
+            artifacts,
+            runtime,
+            stack,
+            tmp_path / "log",
+            endpoint=f"http://127.0.0.1:{server.getsockname()[1]}",
+        ),
+    ):
+        server.settimeout(INVOCATION_SECONDS)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(INVOCATION_SECONDS)
+            assert connection.recv(1024).startswith(b"GET / HTTP/1.1")
+
+
+@every_function
+def test_no_answer_in_the_init_phase_is_no_error(
+    stack: Stack, artifacts: Path, runtime: Path, tmp_path: Path, function: Function
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+
+    with running(function, artifacts, runtime, stack, tmp_path / "log", endpoint=nobody) as api:
+        outcome = api.invoke({})
+
+    assert outcome.kind == "error", "a malformed event, which the function came to see"
 
 
 @every_function
@@ -177,4 +295,59 @@ def test_the_artifact_holds_nothing_but_what_runs(artifacts: Path, function: Fun
     names = {path.name for path in directory.iterdir()}
 
     assert {f"{each.module}.py" for each in FUNCTIONS.values()} <= names
-    assert not names & {"tests", "events", "pytest", "moto", "template.yaml"}
+    assert not names & {"tests", "events", "pytest", "moto", "template.yaml", "bin"}
+    assert not names & {"Makefile", "requirements.txt"}
+    services = {path.name for path in (directory / "botocore" / "data").iterdir() if path.is_dir()}
+    assert services == {"dynamodb", "sqs"}
+    assert sum(path.stat().st_size for path in directory.rglob("*")) < 15 * MEGABYTE
+
+
+@every_function
+def test_bytecode_is_valid_whatever_time_a_file_has(artifacts: Path, function: Function) -> None:
+    sources = list((artifacts / function.name).rglob("*.py"))
+
+    assert len(sources) > 200
+    for source in sources:
+        bytecode = Path(importlib.util.cache_from_source(str(source))).read_bytes()
+        assert bytecode[:4] == importlib.util.MAGIC_NUMBER
+        assert int.from_bytes(bytecode[4:8], "little") == UNCHECKED_HASH, source
+
+
+def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
+    def contents(directory: Path) -> dict[Path, bytes]:
+        files = (path for path in directory.rglob("*") if path.is_file())
+        return {path.relative_to(directory): path.read_bytes() for path in files}
+
+    first, *others = (contents(artifacts / name) for name in FUNCTIONS)
+
+    assert all(other == first for other in others), "so it is uploaded once"
+
+
+def test_addresses_are_those_of_the_whole_botocore_in_every_region(artifacts: Path) -> None:
+    def addresses(*flags: str, **environment: str) -> list[str]:
+        asked = subprocess.run(
+            [sys.executable, *flags, "-c", ADDRESSES],
+            env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: list[str] = json.loads(asked.stdout)
+        return found
+
+    ours = addresses("-S", PYTHONPATH=str(artifacts / "IncrementCounter"))
+
+    assert len(ours) > 60
+    assert ours == addresses()
+
+
+def test_the_artifact_knows_the_operations_that_are_called() -> None:
+    called: dict[str, set[str]] = {}
+    for function in FUNCTIONS.values():
+        for factory, method in call_graph.uses(function.module).calls:
+            service = factory.removesuffix("_once")
+            called.setdefault(service, set()).add(
+                "".join(word.capitalize() for word in method.split("_"))
+            )
+
+    assert called == artifact.SERVICES
