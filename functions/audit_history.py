@@ -6,7 +6,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import audit, clock, metrics, model
+from counters import audit, clients, clock, init_phase, metrics, model
 
 logger = Logger(service="tally")
 
@@ -66,3 +66,6 @@ def _after(value: object) -> int:
     if after < 0:
         model.invalid("after", "must be a version")
     return after
+
+
+init_phase.end(clients.dynamodb)

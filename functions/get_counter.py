@@ -1,6 +1,6 @@
 """GET /counter, GET /counters/{counter_id}: where a counter stands, or stood."""
 
-from counters import history, model, store
+from counters import clients, history, init_phase, model, store
 from counters.gateway import (
     Request,
     Response,
@@ -30,3 +30,6 @@ def _counter(request: Request) -> Counter:
     if time is not None:
         return history.at_time(standing, time, request.until)
     return standing
+
+
+init_phase.end(clients.dynamodb)

@@ -2,7 +2,7 @@
 
 import json
 
-from counters import model, store
+from counters import clients, init_phase, model, store
 from counters.gateway import Request, Response, counter_response, endpoint
 from counters.idempotency import Intent, once
 
@@ -20,3 +20,6 @@ def handler(request: Request) -> Response:
         intent, request.change(), lambda change: (store.increment(asked, change),)
     )
     return counter_response(counter, replayed=replayed)
+
+
+init_phase.end(clients.dynamodb_once)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from counters import model, store
+from counters import clients, init_phase, model, store
 from counters.gateway import Request, Response, counters_response, endpoint
 from counters.idempotency import Intent, once
 
@@ -25,3 +25,6 @@ def handler(request: Request) -> Response:
         lambda change: store.increment_all(asked, change),
     )
     return counters_response(counters, replayed=replayed)
+
+
+init_phase.end(clients.dynamodb_once)

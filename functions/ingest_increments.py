@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import clock, ingestion, metrics
+from counters import clients, clock, ingestion, init_phase, metrics
 from counters.clients import ATTEMPT
 
 logger = Logger(service="tally")
@@ -22,3 +22,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     logger.info("counted %d of %d, parked %d", progress.counted, len(records), progress.parked)
     metrics.publish({"EventsCounted": progress.counted, "EventsParked": progress.parked})
     return {"batchItemFailures": [{"itemIdentifier": each} for each in progress.failed]}
+
+
+init_phase.end(clients.dynamodb_once)

@@ -1,6 +1,6 @@
 """GET /counters: the names of the counters."""
 
-from counters import model, store
+from counters import clients, init_phase, model, store
 from counters.gateway import Request, Response, endpoint, page_response
 
 
@@ -15,3 +15,6 @@ def handler(request: Request) -> Response:
     names, more = store.list_names(prefix, after, limit)
     following = {"prefix": prefix, "limit": limit, "after": names[-1]} if more else {}
     return page_response(names, following)
+
+
+init_phase.end(clients.dynamodb)

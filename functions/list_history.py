@@ -1,6 +1,6 @@
 """GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
 
-from counters import history, model
+from counters import clients, history, init_phase, model
 from counters.gateway import Request, Response, endpoint, page_response
 from counters.model import Entry
 
@@ -33,3 +33,6 @@ def _shown(entry: Entry) -> dict[str, object]:
     if entry.events is not None:
         shown["events"] = entry.events
     return shown
+
+
+init_phase.end(clients.dynamodb)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from counters import clock, model, trend
+from counters import clients, clock, init_phase, model, trend
 from counters.gateway import Request, Response, endpoint
 
 
@@ -13,3 +13,6 @@ def handler(request: Request) -> Response:
     period = model.window(interval, request.period(), clock.now())
     buckets = trend.buckets(request.counter_id, interval, period, request.until)
     return Response([asdict(bucket) for bucket in buckets])
+
+
+init_phase.end(clients.dynamodb)

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import clock, metrics, recording
+from counters import clients, clock, init_phase, metrics, recording
 
 logger = Logger(service="tally")
 
@@ -29,3 +29,6 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
         return {"batchItemFailures": []}
     first = records[progress.done]["dynamodb"]["SequenceNumber"]
     return {"batchItemFailures": [{"itemIdentifier": first}]}
+
+
+init_phase.end(clients.dynamodb)

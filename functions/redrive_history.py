@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import clock, recording
+from counters import clients, clock, init_phase, recording
 
 logger = Logger(service="tally")
 
@@ -17,3 +17,6 @@ def handler(_event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     redriven, parked = recording.redrive(clock.deadline(context, _MARGIN))
     logger.info("redrove %d, %d stay parked", redriven, parked)
     return {"redriven": redriven, "parked": parked}
+
+
+init_phase.end(clients.dynamodb)

@@ -1,6 +1,6 @@
 """PUT /counter, PUT /counters/{counter_id}: set a counter to the body's `value`."""
 
-from counters import model, store
+from counters import clients, init_phase, model, store
 from counters.gateway import Request, Response, counter_response, endpoint
 
 
@@ -10,3 +10,6 @@ def handler(request: Request) -> Response:
     value = model.integer("value", request.body.get("value"))
     expected = request.expected_version()
     return counter_response(store.set_value(request.counter_id, value, expected, request.change()))
+
+
+init_phase.end(clients.dynamodb_once)

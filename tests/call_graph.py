@@ -104,6 +104,12 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
             ):
                 understood.add(name)
                 found.environment.add(variable)
+            case ast.Compare(
+                left=ast.Constant(value=str() as variable),
+                ops=[ast.In()],
+                comparators=[ast.Attribute(value=ast.Name(id="os") as name, attr="environ")],
+            ) if variable.startswith("AWS_LAMBDA_"):  # Lambda sets it, and not the template
+                understood.add(name)
     watched = _factories() | ({"os"} if where == CLIENTS else {"os", "boto3"})
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name) and inner not in understood:

@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ParamValidationError
+from botocore.model import OperationModel
+from botocore.validate import ParamValidator
 from tests.stack import FACTORIES, Stack, running
 from tests.wire import Wire
 
@@ -13,8 +17,20 @@ from counters import clock
 
 @pytest.fixture(scope="session")
 def session() -> boto3.Session:
-    """What botocore has read of AWS's APIs: reading it again for each test would take longest."""
-    return boto3.Session()
+    """What botocore has read of AWS's APIs: reading it again for each test would take longest.
+
+    What the functions ask for is validated, which their own clients leave out.
+    """
+    session = boto3.Session()
+    session.events.register("provide-client-params", _validate)
+    return session
+
+
+def _validate(params: dict[str, Any], model: OperationModel, **_: object) -> None:
+    assert model.input_shape
+    report = ParamValidator().validate(params, model.input_shape)
+    if report.has_errors():
+        raise ParamValidationError(report=report.generate_report())
 
 
 @pytest.fixture
