@@ -11,7 +11,7 @@ venv := .venv/made-with-$(notdir $(PYTHON))
 typed := $(wildcard functions scripts tests bench)
 tests := $(wildcard tests/unit tests/component tests/e2e)
 
-.PHONY: run token test test-full deploy build clean
+.PHONY: run token test test-full bench deploy build clean
 
 run: $(venv)
 	@exec .venv/bin/python scripts/local_stack.py run --port $(PORT)
@@ -29,6 +29,10 @@ test: $(venv)
 # As many cases as are claimed, not only a part of them.
 test-full: export TALLY_TESTS := full
 test-full: test
+
+# Writes docs/benchmarks.md; about a quarter of an hour.
+bench: $(venv)
+	PYTHONPATH=functions:scripts .venv/bin/python -m bench
 
 build: $(venv)
 	.venv/bin/sam build

@@ -1,0 +1,215 @@
+"""How long a first answer takes: a process is started as Lambda starts it, and asked once."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import artifacts, ladder, runtime
+from bench.artifacts import FLASK, Artifact
+from bench.report import Section, bars, median, table
+from bench.rounds import interleaved, shown_ratio
+from bench.runtime import EVENTS, Runtime
+
+ROUNDS = 13
+ROUNDS_OF_ALL = 5
+ROUNDS_OF_SPLIT = 5
+ROUNDS_OF_LADDER = 7
+
+OURS = "increment_counter"
+USUAL = "powertools"
+FLOOR = "floor"
+
+NAMES = {
+    OURS: "Tally",
+    "powertools": "the usual stack (Powertools)",
+    "fastapi_mangum": "FastAPI, Mangum",
+    "bare_boto3": "a bare handler with boto3",
+    "floor": "the floor (no SDK)",
+    FLASK: "Flask, SQLite (no Lambda)",
+}
+
+_PARTS = ("runtime", "import", "client", "call")
+_POLL_SECONDS = 0.002
+
+Measured = Mapping[str, Sequence[float]]
+
+
+def measure() -> Section:
+    """Measure, for about three minutes, and return what there is to say."""
+    ours, peers = artifacts.ours(), artifacts.peers()
+    lambdas = {name: artifact for name, artifact in peers.items() if name != FLASK}
+    compared = {OURS: ours[OURS], **lambdas}
+    with runtime.running() as running:
+        started = {name: _answered(running, artifact) for name, artifact in compared.items()}
+        started[FLASK] = partial(_flask, peers[FLASK])
+        first = interleaved(started, ROUNDS)
+        parts = interleaved(
+            {name: partial(_parts, running, artifact) for name, artifact in compared.items()},
+            ROUNDS_OF_SPLIT,
+        )
+        every = interleaved(
+            {name: _answered(running, artifact, name) for name, artifact in ours.items()},
+            ROUNDS_OF_ALL,
+        )
+        steps = _ladder(running, ours[OURS])
+    texts = (
+        _compared(first, {OURS: ours[OURS], **peers}),
+        _split(parts),
+        _climbed(steps),
+        _every(every, ours),
+    )
+    return Section("Cold start", "python -m bench.cold_start", "\n\n".join(texts))
+
+
+def _answered(running: Runtime, artifact: Artifact, event: str = OURS) -> Callable[[], float]:
+    """Return what starts a function and returns the seconds to its answer to a sample event."""
+    sample = _event(event)
+    return lambda: runtime.first_answer(running, artifact, sample)[0]
+
+
+def _event(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
+    return event
+
+
+def _flask(artifact: Artifact) -> float:
+    """Start Flask and return the seconds to its first HTTP answer."""
+    with tempfile.TemporaryDirectory() as scratch, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/counters/orders%3Aeu",
+            data=_event(OURS)["body"].encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        start = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-S", "app.py", str(port)],
+            cwd=artifact.directory,
+            env={
+                "PATH": os.defpath,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "DATABASE": str(Path(scratch) / "counters.sqlite"),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                while process.poll() is None:
+                    # It does not listen yet.
+                    with suppress(OSError), urllib.request.urlopen(request) as answer:  # noqa: S310
+                        answer.read()
+                        return time.perf_counter() - start
+                    time.sleep(_POLL_SECONDS)
+            finally:
+                process.kill()
+                process.wait(runtime.STOP_SECONDS)
+    message = "Flask did not answer"
+    raise RuntimeError(message)
+
+
+def _parts(running: Runtime, artifact: Artifact) -> dict[str, float]:
+    """Start a function with the probe around it, and return the seconds of each part."""
+    probed = replace(artifact, handler="bench_probe.handler")
+    wanted = {"BENCH_HANDLER": artifact.handler}
+    parts: dict[str, float]
+    _, parts = runtime.first_answer(running, probed, _event(OURS), wanted)
+    return parts
+
+
+def _ladder(running: Runtime, artifact: Artifact) -> Measured:
+    """Return the seconds to the first answer of our artifact, and with each step undone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        variants = {NAMES[OURS]: _answered(running, artifact)}
+        for number, (name, undo) in enumerate(ladder.STEPS.items()):
+            directory = Path(scratch) / str(number)
+            shutil.copytree(artifact.directory, directory)
+            undo(directory)
+            variants[name] = _answered(running, replace(artifact, directory=directory))
+        return interleaved(variants, ROUNDS_OF_LADDER)
+
+
+def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
+    told = (
+        "From the start of a fresh process to its first answer, under AWS's own runtime client and"
+        " with a database that answers at once; as on Lambda, nothing can be written to the"
+        f" artifact. The median of {ROUNDS} rounds, each with a process of every program; the"
+        " ratios are those of the rounds: median, least and greatest. The peers are built as their"
+        " users do, by a plain `sam build`. Flask is served by waitress, and answers its first"
+        " HTTP request."
+    )
+    rows = [
+        (
+            NAMES[name],
+            _milliseconds(first[name]),
+            shown_ratio(first[name], first[USUAL]),
+            shown_ratio(first[name], first[FLOOR]),
+            _megabytes(artifact.zipped),
+            _megabytes(artifact.unzipped),
+        )
+        for name, artifact in built.items()
+    ]
+    columns = ("an increment", "ms", "to the usual stack", "to the floor", "MB zipped", "MB")
+    drawn = {NAMES[name]: 1000 * median(first[name]) for name in built}
+    chart = bars("First answer of a fresh process", "ms", drawn)
+    return "\n\n".join([told, table(columns, rows), chart])
+
+
+def _split(parts: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    told = (
+        f"Where it goes, by a probe in {ROUNDS_OF_SPLIT} other rounds. `clients` is botocore's"
+        " `create_client`, wherever it is called; it is in no other column."
+        " A connection that is opened before the first event is in `imports`."
+    )
+    rows = [
+        (NAMES[name], *(_milliseconds([run[part] for run in runs]) for part in _PARTS))
+        for name, runs in parts.items()
+    ]
+    columns = ("ms of it", "the runtime", "imports", "clients", "the first call")
+    return "\n\n".join([told, table(columns, rows)])
+
+
+def _climbed(steps: Measured) -> str:
+    told = (
+        "What each step of our build bought: one of them undone in a copy of the artifact"
+        f" ({ROUNDS_OF_LADDER} rounds)."
+    )
+    rows = [
+        (name, _milliseconds(seconds), shown_ratio(seconds, steps[NAMES[OURS]]))
+        for name, seconds in steps.items()
+    ]
+    return "\n\n".join([told, table(("an increment", "ms", "to Tally"), rows)])
+
+
+def _every(every: Measured, built: Mapping[str, Artifact]) -> str:
+    told = f"All our functions, each with its event of `events/` ({ROUNDS_OF_ALL} rounds)."
+    rows = [
+        (f"`{name}`", _milliseconds(seconds), _megabytes(built[name].zipped))
+        for name, seconds in every.items()
+    ]
+    return "\n\n".join([told, table(("function", "ms", "MB zipped"), rows)])
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    return f"{1000 * median(seconds):.0f}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f}"
+
+
+if __name__ == "__main__":
+    print(measure().markdown())

@@ -1,0 +1,145 @@
+"""AWS with the same answer every time, at once: what is measured beside it is only the caller.
+
+It is a process of its own, so that what it takes is not measured either. Only what its callers read
+is in the answers; they are those of one counter, which was changed once, when the process started.
+"""
+
+import datetime as dt
+import json
+import socket
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STOP_SECONDS = 10
+
+_AT = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+_CHANGE = {
+    "operation": {"S": "increment"},
+    "actor": {"S": "1example23456789abcdefghij"},
+    "request_id": {"S": "0b8f5b7e-9b0d-4a4b-8e61-5d2f0f3c7a22"},
+}
+_COUNTER: dict[str, Any] = {
+    "counter_id": {"S": "orders:eu"},
+    "catalog": {"S": "counters"},
+    "value": {"N": "5"},
+    "version": {"N": "1"},
+    "created_at": {"S": _AT},
+    "updated_at": {"S": _AT},
+    "change": {"M": {**_CHANGE, "at": {"S": _AT}}},
+}
+_ENTRY: dict[str, Any] = {
+    "counter_id": {"S": "orders:eu"},
+    "version": {"N": "1"},
+    "value": {"N": "5"},
+    "previous_value": {"N": "0"},
+    "by": {"N": "5"},
+    **_CHANGE,
+    "created_at": {"S": _AT},
+    "counter_created_at": {"S": _AT},
+}
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Serve it from a process of its own, and give its endpoint."""
+    with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout  # noqa: S101  it was asked for
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+            process.wait(STOP_SECONDS)
+
+
+def _http(answer: Any) -> bytes:  # noqa: ANN401
+    """Return an answer as it goes over the wire, with the headers that DynamoDB gives it."""
+    body = json.dumps(answer, separators=(",", ":")).encode()
+    headers = (
+        "HTTP/1.1 200 OK",
+        "Server: Server",
+        "Date: Mon, 23 Nov 2026 10:00:00 GMT",
+        "Content-Type: application/x-amz-json-1.0",
+        f"Content-Length: {len(body)}",
+        "Connection: keep-alive",
+        "x-amzn-RequestId: 0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEFGHIJ",
+        f"x-amz-crc32: {zlib.crc32(body)}",
+        "",
+        "",
+    )
+    return "\r\n".join(headers).encode() + body
+
+
+# What does not depend on the request; all else is done with, so its answer is empty.
+_ANSWERS = {
+    "UpdateItem": _http({"Attributes": _COUNTER}),
+    "BatchWriteItem": _http({"UnprocessedItems": {}}),
+    "SendMessage": _http({"MessageId": "0b8f5b7e-9b0d-4a4b-8e61-5d2f0f3c7a22"}),
+}
+_EMPTY = _http({})
+
+
+class _Connection:
+    """A connection from a caller; it knows the token of the caller's last transaction."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._token = ""
+
+    def serve(self) -> None:
+        """Answer request after request until the caller goes."""
+        # Without it, the kernel holds back what is small.
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._connection, self._connection.makefile("rb") as requests:
+            while requests.readline():
+                headers = {}
+                while line := requests.readline().strip():
+                    name, _, value = line.decode("latin-1").partition(":")
+                    headers[name.lower()] = value.strip()
+                body = requests.read(int(headers.get("content-length", 0)))
+                operation = headers.get("x-amz-target", "").rpartition(".")[2]
+                self._connection.sendall(_ANSWERS.get(operation) or self._answer(operation, body))
+
+    def _answer(self, operation: str, body: bytes) -> bytes:
+        """Return the answer to what depends on the request."""
+        # A GET, which DynamoDB answers with its health, has no body.
+        request = json.loads(body or "{}")
+        match operation:
+            case "TransactWriteItems":
+                self._token = request["ClientRequestToken"]
+            case "GetItem" if "CounterTable" in request["TableName"]:
+                return _http({"Item": _COUNTER})
+            case "Query" if "HistoryTable" in request["TableName"]:
+                return _http({"Items": [_ENTRY], "Count": 1, "ScannedCount": 1})
+            case "Query" if "CounterTable" in request["TableName"]:
+                name = {"counter_id": _COUNTER["counter_id"]}
+                return _http({"Items": [name], "Count": 1, "ScannedCount": 1})
+            case "Query":
+                return _http({"Items": [], "Count": 0, "ScannedCount": 0})
+            case "BatchGetItem":
+                (table,) = request["RequestItems"]
+                keys = request["RequestItems"][table]["Keys"]
+                items = self._left(keys) if "CounterTable" in table else []
+                return _http({"Responses": {table: items}, "UnprocessedKeys": {}})
+        return _EMPTY
+
+    def _left(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the counters as the last transaction left them, which tells by its token."""
+        change = {"M": {**_COUNTER["change"]["M"], "request_id": {"S": self._token}}}
+        return [{**_COUNTER, **key, "change": change} for key in keys]
+
+
+def _serve() -> None:
+    server = socket.create_server(("127.0.0.1", 0), backlog=100)
+    print(server.getsockname()[1], flush=True)
+    while True:
+        connection, _ = server.accept()
+        threading.Thread(target=_Connection(connection).serve, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _serve()

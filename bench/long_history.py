@@ -1,0 +1,261 @@
+"""A counter with a history of any length, in no time: what DynamoDB would answer, from a formula.
+
+Its change number v, from 1 on, is made 7 seconds after the one before it. Queries for its history
+and its trend are answered by arithmetic; everything else goes to moto, which holds what the
+functions write. Every answer reports the units that DynamoDB charges for the sizes of its items:
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
+"""
+
+import json
+import math
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from moto.core.botocore_stubber import MockRawResponse
+from moto.core.models import botocore_stubber
+from tests.meter import FACTORIES, READ_UNIT, size_of
+from tests.stack import CLIENT_ID, Item, Stack, StreamRecord
+
+from counters import clock
+
+NAME = "long"
+FIRST = 1_790_000_000  # when the first change is made, in seconds since the epoch
+INTERVAL = 7  # seconds from one change to the next
+HOUR = 3600  # seconds
+WRITE_UNIT = 1024  # bytes
+
+
+def value(version: int) -> int:
+    """Return the counter's value at a version: changes 1, 4, 7, … take 1, the others add 1."""
+    return version // 3 - (version % 3 == 1)
+
+
+def moment(version: float) -> str:
+    """Return when a version is made."""
+    return clock.timestamp(FIRST + INTERVAL * (version - 1))
+
+
+def counter(version: int) -> Item:
+    """Return the item of CounterTable at a version."""
+    return {
+        "counter_id": {"S": NAME},
+        "catalog": {"S": "counters"},
+        "value": {"N": str(value(version))},
+        "version": {"N": str(version)},
+        "created_at": {"S": moment(1)},
+        "updated_at": {"S": moment(version)},
+        "change": {
+            "M": {
+                "operation": {"S": "increment"},
+                "actor": {"S": CLIENT_ID},
+                "request_id": {"S": _request_id(version)},
+                "at": {"S": moment(version)},
+            }
+        },
+    }
+
+
+def change(version: int) -> StreamRecord:
+    """Return the stream record of a change, as record_history gets it."""
+    images: dict[str, Any] = {"NewImage": counter(version)}
+    if version > 1:
+        images["OldImage"] = counter(version - 1)
+    number = f"{version:021}"
+    return {"eventID": number, "dynamodb": {"SequenceNumber": number, **images}}
+
+
+def entry(version: int) -> Item:
+    """Return the item of HistoryTable of a change."""
+    return {
+        "counter_id": {"S": NAME},
+        "version": {"N": str(version)},
+        "value": {"N": str(value(version))},
+        "previous_value": {"N": str(value(version - 1))},
+        "by": {"N": str(value(version) - value(version - 1))},
+        "operation": {"S": "increment"},
+        "actor": {"S": CLIENT_ID},
+        "request_id": {"S": _request_id(version)},
+        "created_at": {"S": moment(version)},
+        "counter_created_at": {"S": moment(1)},
+    }
+
+
+def hour(number: int, changes: int) -> Item:
+    """Return the item of TrendTable of the hour `number`, the first change's being 0."""
+    start = (FIRST // HOUR + number) * HOUR
+    first = max(1, math.ceil((start - FIRST) / INTERVAL) + 1)
+    last = min(changes, math.ceil((start + HOUR - FIRST) / INTERVAL))
+    count = last - first + 1
+    decrease = (last + 2) // 3 - (first + 1) // 3  # of 1, 4, 7, …
+    sums = {
+        "changes": count,
+        "increase": count - decrease,
+        "decrease": decrease,
+        "first_version": first,
+        "last_version": last,
+        "close": value(last),
+    }
+    key: Item = {"counter_id": {"S": NAME}, "hour": {"S": clock.timestamp(start)}}
+    return {**key, **{name: {"N": str(number)} for name, number in sums.items()}}
+
+
+def hours(changes: int) -> int:
+    """Return in how many hours so many changes are made; each has one at least."""
+    return (FIRST + INTERVAL * (changes - 1)) // HOUR - FIRST // HOUR + 1
+
+
+@dataclass(frozen=True)
+class _Items(Sequence[Any]):
+    """The items of the counter in a table, or their sort keys: in order, made when asked for."""
+
+    size: int
+    made: Callable[[int], Any]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+        return self.made(index)
+
+
+class Database:
+    """DynamoDB with the long counter in it, behind the clients of the functions.
+
+    `seconds` is the time of this thread that has gone into its answers.
+    """
+
+    def __init__(self, stack: Stack, changes: int) -> None:
+        """Put the counter where it stands after so many changes, and listen to the clients."""
+        self._stack = stack
+        self._changes = changes
+        self._history = stack.refs["HistoryTable"]
+        self._trend = stack.refs["TrendTable"]
+        self.seconds = 0.0
+        stack.dynamodb.put_item(TableName=stack.refs["CounterTable"], Item=counter(changes))
+        # What a change that follows is added to.
+        stack.dynamodb.put_item(TableName=self._trend, Item=hour(hours(changes) - 1, changes))
+        for factory in FACTORIES:
+            factory.cache_clear()
+            events = factory().meta.events
+            # All that listen are called, not only the first that answers.
+            moto: Any = botocore_stubber
+            events.unregister("before-send", moto)
+            send: Any = self._send
+            events.register("before-send.dynamodb", send)
+
+    def _send(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        began = time.thread_time()
+        body: Any = request.body
+        asked = json.loads(body)
+        operation = event_name.rpartition(".")[2]
+        if operation == "Query" and asked["TableName"] in {self._history, self._trend}:
+            status, reply = 200, self._query(asked)
+        else:
+            response = botocore_stubber(event_name, request)
+            if response is None:
+                raise RuntimeError(event_name)
+            status, reply = response.status_code, json.loads(response.content)
+        if status == 200:  # noqa: PLR2004
+            reply["ConsumedCapacity"] = self._consumed(operation, asked, reply)
+        raw: Any = MockRawResponse(json.dumps(reply))
+        answer = AWSResponse(request.url, status, HTTPHeaders(), raw)
+        self.seconds += time.thread_time() - began
+        return answer
+
+    def _query(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Answer a Query, of the forms that the functions send."""
+        keys, items = self._tables(asked["TableName"])
+        values = asked["ExpressionAttributeValues"]
+        condition = asked["KeyConditionExpression"].partition(" AND ")[2]
+        low, high = 0, len(keys)
+        match condition.split():
+            case [_, "BETWEEN", first, "AND", last]:
+                low = bisect_left(keys, _plain(values[first]))
+                high = bisect_right(keys, _plain(values[last]))
+            case [_, "<", end]:
+                high = bisect_left(keys, _plain(values[end]))
+            case _:
+                raise NotImplementedError(condition)
+        if values[":counter_id"] != {"S": NAME} or "ExclusiveStartKey" in asked:
+            raise NotImplementedError(asked)
+        found = range(low, max(low, high))
+        if not asked.get("ScanIndexForward", True):
+            found = found[::-1]
+        limit = asked.get("Limit", len(found) + 1)
+        reply: dict[str, Any] = {"Items": [items[index] for index in found[:limit]]}
+        reply["Count"] = reply["ScannedCount"] = len(reply["Items"])
+        if limit <= len(found):  # even if nothing is behind it
+            last_item = reply["Items"][-1]
+            sort_key = "version" if asked["TableName"] == self._history else "hour"
+            reply["LastEvaluatedKey"] = {name: last_item[name] for name in ("counter_id", sort_key)}
+        return reply
+
+    def _tables(self, name: str) -> tuple[_Items, _Items]:
+        if name == self._history:
+            return (
+                _Items(self._changes, lambda index: index + 1),
+                _Items(self._changes, lambda index: entry(index + 1)),
+            )
+        count, begin = hours(self._changes), FIRST // HOUR
+        return (
+            _Items(count, lambda index: clock.timestamp((begin + index) * HOUR)),
+            _Items(count, lambda index: hour(index, self._changes)),
+        )
+
+    def _consumed(self, operation: str, asked: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Return what is charged, as the operation reports it."""
+        units: float
+        match operation:
+            case "Query" | "GetItem":
+                items = reply.get("Items", [reply.get("Item", {})])
+                units = _read_units(sum(map(size_of, items)))
+                units *= 1 if asked.get("ConsistentRead") else 0.5
+            case "BatchGetItem":
+                ((name, wanted),) = asked["RequestItems"].items()
+                items = reply["Responses"][name]
+                absent = len(wanted["Keys"]) - len(items)
+                # A projection does not make a read smaller; all these items are below a unit.
+                return [_report(absent + sum(_read_units(size_of(item)) for item in items))]
+            case "PutItem":
+                units = _write_units(asked["Item"])
+            case "UpdateItem":
+                units = self._written(asked)
+            case "BatchWriteItem":
+                ((_, puts),) = asked["RequestItems"].items()
+                return [_report(sum(_write_units(put["PutRequest"]["Item"]) for put in puts))]
+            case "TransactWriteItems":
+                updates = [each["Update"] for each in asked["TransactItems"]]
+                return [_report(2 * sum(map(self._written, updates)))]
+            case _:
+                raise NotImplementedError(operation)
+        return _report(units)
+
+    def _written(self, update: dict[str, Any]) -> int:
+        """Return the units of an UpdateItem that was made, by the item as it is now."""
+        reply = self._stack.dynamodb.get_item(TableName=update["TableName"], Key=update["Key"])
+        return _write_units(reply["Item"])
+
+
+def _request_id(version: int) -> str:
+    return f"00000000-0000-4000-8000-{version:012}"
+
+
+def _plain(value: dict[str, str]) -> int | str:
+    return int(value["N"]) if "N" in value else value["S"]
+
+
+def _report(units: float) -> dict[str, float]:
+    return {"CapacityUnits": units}
+
+
+def _read_units(size: int) -> int:
+    return max(1, math.ceil(size / READ_UNIT))
+
+
+def _write_units(item: Item) -> int:
+    return max(1, math.ceil(size_of(item) / WRITE_UNIT))

@@ -1,0 +1,72 @@
+"""A handler that times another: what its import takes, its clients, and its first call.
+
+It runs in the artifact's process, from the runtime's directory, so it imports nothing of the bench.
+`BENCH_HANDLER` is the other handler, `BENCH_STARTED` when the process was started.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+_now = time.perf_counter  # one clock for all processes
+_clients = 0.0  # seconds in create_client so far
+
+
+class _Timer(importlib.abc.MetaPathFinder):
+    """Times `Session.create_client`, as soon as botocore.session is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "botocore.session":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                module.Session.create_client = _timed(module.Session.create_client)
+
+            # The loader is this module's alone.
+            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010
+        return spec
+
+
+def _timed(create_client: Callable[..., Any]) -> Callable[..., Any]:
+    def create(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        global _clients  # noqa: PLW0603
+        start = _now()
+        client = create_client(*arguments, **options)
+        _clients += _now() - start
+        return client
+
+    return create
+
+
+_runtime = _now() - float(os.environ["BENCH_STARTED"])
+sys.meta_path.insert(0, _Timer())
+_module, _name = os.environ["BENCH_HANDLER"].rsplit(".", 1)
+_start = _now()
+_handler = getattr(importlib.import_module(_module), _name)
+_imported = _now() - _start
+_clients_of_import = _clients
+
+
+def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401
+    """Return what each part of the start took, in seconds, the first call being with `event`."""
+    start = _now()
+    _handler(event, context)
+    called = _now() - start
+    return {
+        "runtime": _runtime,
+        "import": _imported - _clients_of_import,
+        "client": _clients,
+        "call": called - (_clients - _clients_of_import),
+    }
