@@ -54,7 +54,7 @@ class Runtime:
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{PYTHON}",
             "AWS_LAMBDA_FUNCTION_NAME": artifact.name,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(aws_template.GLOBALS["MemorySize"]),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": aws_template.parameter("MemorySize"),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_FORMAT": "JSON",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{artifact.name}",
