@@ -3,13 +3,13 @@
 import time
 from pathlib import Path
 
-from bench import cold_start, concurrency, cost, scale, warm_path
+from bench import cold_start, concurrency, cost, memory, scale, warm_path
 from bench.report import machine
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 # In the order of the page.
-BENCHMARKS = (cold_start, warm_path, concurrency, cost, scale)
+BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, scale)
 
 
 def main() -> None:
@@ -17,7 +17,8 @@ def main() -> None:
     start = time.monotonic()
     sections = []
     for benchmark in BENCHMARKS:
-        print(f"{benchmark.__name__} …", flush=True)
+        minutes = (time.monotonic() - start) / 60
+        print(f"{minutes:.1f} min: {benchmark.__name__} …", flush=True)
         sections.append(benchmark.measure().markdown())
     minutes = (time.monotonic() - start) / 60
     head = (

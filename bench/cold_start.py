@@ -22,10 +22,10 @@ from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
 from bench.runtime import EVENTS, Runtime
 
-ROUNDS = 13
-ROUNDS_OF_ALL = 5
-ROUNDS_OF_SPLIT = 5
-ROUNDS_OF_LADDER = 7
+ROUNDS = 9
+ROUNDS_OF_ALL = 3
+ROUNDS_OF_SPLIT = 3
+ROUNDS_OF_LADDER = 5
 
 OURS = "increment_counter"
 USUAL = "powertools"

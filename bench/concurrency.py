@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import urllib3
 from tests import runtime_api
 from tests.e2e import fault_proxy
 from tests.e2e.fault_proxy import Reply
-from tests.e2e.service import Caller, client, token_for, variables
+from tests.e2e.service import client
 
 from bench import artifacts, runtime
 from bench.artifacts import FLASK, Artifact
@@ -36,8 +36,15 @@ LOST = 0.02  # of the replies to writes of counters
 REQUEST_SECONDS = 30
 START_SECONDS = 30
 
-FUNCTION = "IncrementCounter"
-RECEIPTS = "PowertoolsReceipts"
+TALLY_TABLES = {
+    "COUNTER_TABLE": "CounterTable",
+    "HISTORY_TABLE": "HistoryTable",
+    "RECEIPT_TABLE": "ReceiptTable",
+}
+
+# The peers' tables, by their keys, and by the names under which they look for them.
+PEERS_KEYS = {"PeerCounters": "counter_id", "PeerReceipts": "id"}
+PEERS_TABLES = {"COUNTER_TABLE": "PeerCounters", "RECEIPT_TABLE": "PeerReceipts"}
 
 # Sends one increment, once, under a key, and tells whether it was answered 200.
 Send = Callable[[str], bool]
@@ -52,31 +59,32 @@ class Outcome:
 
 
 def measure() -> Section:
-    """Measure, for about four minutes, and return what there is to say."""
+    """Measure, for about five minutes, and return what there is to say."""
     with ExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         stack = opened.enter_context(local_stack(directory, free_port()))
         proxy, endpoint = opened.enter_context(fault_proxy.serving(stack.endpoint_url))
-        losing = _Losing()
-        opened.enter_context(proxy.failing(stack.outputs["CounterTable"], losing))
         running = opened.enter_context(runtime.running())
+        _make_tables(stack)
+        tally = {name: stack.outputs[table] for name, table in TALLY_TABLES.items()}
         peers = artifacts.peers()
-        _make_receipts(stack)
-        outcomes = {
-            "Tally, with a key": _tally(stack, endpoint, keyed=True),
-            "Tally, without": _tally(stack, endpoint, keyed=False),
-            "Powertools, with a key": _peer(
-                stack, endpoint, running, peers["powertools"], keyed=True
-            ),
-            "Powertools, without": _peer(stack, endpoint, running, peers["powertools"]),
-            "FastAPI, Mangum": _peer(stack, endpoint, running, peers["fastapi_mangum"]),
-            "a bare handler with boto3": _peer(stack, endpoint, running, peers["bare_boto3"]),
-            "the floor (no SDK)": _peer(stack, endpoint, running, peers["floor"]),
-            "Flask, SQLite (nothing lost)": _flask(peers[FLASK]),
+        bare, mangum, floor = (peers[name] for name in ("bare_boto3", "fastapi_mangum", "floor"))
+        programs = {
+            "Tally, with a key": (artifacts.ours()["increment_counter"], tally, True),
+            "Powertools, with a key": (peers["powertools"], PEERS_TABLES, True),
+            "FastAPI, Mangum": (mangum, PEERS_TABLES, False),
+            "a bare handler with boto3": (bare, PEERS_TABLES, False),
+            "the floor (no SDK)": (floor, PEERS_TABLES, False),
         }
-    return Section(
-        "Concurrent increments", "python -m bench.concurrency", _text(outcomes, losing.lost)
-    )
+        losing = _Losing()
+        outcomes = {}
+        for name, (program, tables, keyed) in programs.items():
+            print(f"  {name} …", file=sys.stderr, flush=True)
+            with proxy.failing(tables["COUNTER_TABLE"], losing):
+                outcomes[name] = _count(stack, endpoint, running, program, tables, keyed=keyed)
+        outcomes["Flask, SQLite (nothing lost)"] = _flask(peers[FLASK])
+        text = _text(outcomes, losing.lost)
+    return Section("Concurrent increments", "python -m bench.concurrency", text)
 
 
 class _Losing:
@@ -94,14 +102,15 @@ class _Losing:
         return None
 
 
-def _make_receipts(stack: Stack) -> None:
-    """Make the table that Powertools' idempotency utility asks for."""
-    client(stack, "dynamodb").create_table(
-        TableName=RECEIPTS,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-    )
+def _make_tables(stack: Stack) -> None:
+    """Make the peers' tables, and no stream: nothing follows from what they write."""
+    for name, key in PEERS_KEYS.items():
+        client(stack, "dynamodb").create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+        )
 
 
 def _all_at_once(senders: list[Send]) -> int:
@@ -120,38 +129,24 @@ def _all_at_once(senders: list[Send]) -> int:
         return sum(pool.map(send_all, senders))
 
 
-def _tally(stack: Stack, endpoint: str, *, keyed: bool) -> Outcome:
-    """Count with the deployed service, over HTTP."""
-    path = f"/counters/{uuid.uuid4()}"
-    token = token_for(stack, ["counters/increment", "counters/read"])
-    with ExitStack() as opened:
-        opened.enter_context(variables(stack, FUNCTION, AWS_ENDPOINT_URL_DYNAMODB=endpoint))
-        callers = [opened.enter_context(Caller(stack.url, token)) for _ in range(CALLERS)]
-
-        def sender(caller: Caller) -> Send:
-            def send(key: str) -> bool:
-                headers = {"Idempotency-Key": key} if keyed else {}
-                return caller.request("POST", path, headers=headers).status == HTTPStatus.OK
-
-            return send
-
-        repeats = _all_at_once([sender(caller) for caller in callers])
-        return Outcome(callers[0].get(path).body["value"], repeats)
-
-
-def _peer(
-    stack: Stack, endpoint: str, running: Runtime, peer: Artifact, *, keyed: bool = False
+def _count(  # noqa: PLR0913
+    stack: Stack,
+    endpoint: str,
+    running: Runtime,
+    program: Artifact,
+    tables: Mapping[str, str],
+    *,
+    keyed: bool,
 ) -> Outcome:
-    """Count with a peer, in as many processes as there are callers, each as Lambda runs it."""
+    """Count with a program, in a process for each caller, as Lambda runs it."""
     counter = str(uuid.uuid4())
+    sample = _event(counter)
     environment = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_REGION": stack.region,
         "AWS_DEFAULT_REGION": stack.region,
-        "COUNTER_TABLE": stack.outputs["CounterTable"],
-        "RECEIPT_TABLE": RECEIPTS,
+        **tables,
     }
-    sample = _event(counter)
 
     def sender(api: runtime_api.RuntimeApi) -> Send:
         def send(key: str) -> bool:
@@ -165,10 +160,14 @@ def _peer(
         return send
 
     with ExitStack() as opened:
-        apis = [opened.enter_context(_process(running, peer, environment)) for _ in range(CALLERS)]
+        apis = [
+            opened.enter_context(_process(running, program, environment)) for _ in range(CALLERS)
+        ]
         repeats = _all_at_once([sender(api) for api in apis])
-    with Caller(stack.url, token_for(stack, ["counters/read"])) as caller:
-        return Outcome(caller.get(f"/counters/{counter}").body["value"], repeats)
+    item = client(stack, "dynamodb").get_item(
+        TableName=tables["COUNTER_TABLE"], Key={"counter_id": {"S": counter}}
+    )["Item"]
+    return Outcome(int(item["value"]["N"]), repeats)
 
 
 def _event(counter: str) -> dict[str, Any]:
@@ -236,10 +235,10 @@ def _text(outcomes: dict[str, Outcome], lost: int) -> str:
     told = (
         f"{INCREMENTS:,} increments of one counter by {CALLERS} callers at once, each of whom sends"
         f" an increment again until it is answered 200. Of the database's replies to writes of the"
-        f" counter {LOST:.0%} are lost after it was applied ({lost} in all). Tally is the deployed"
-        " template on the local stack, called over HTTP; the peers run under AWS's runtime client"
-        " on the same database. boto3 repeats a write whose reply it lost, by itself; a key makes"
-        " the caller's repeats harmless, but not the SDK's."
+        f" counter {LOST:.0%} are lost after it was applied ({lost} in all). All run in"
+        f" {CALLERS} processes under AWS's runtime client, on the local stack's database; Tally's"
+        " stream and history are those of the deployed template. boto3 by itself repeats a write"
+        " whose reply it lost; a key makes the caller's repeats harmless, but not the SDK's."
     )
     rows = [
         (name, f"{each.value:,}", f"{each.value - INCREMENTS:+,}", each.repeats)

@@ -13,7 +13,7 @@ from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
 from bench.runtime import EVENTS, Runtime
 
-ROUNDS = 7
+ROUNDS = 5
 
 OURS = "Tally"
 USUAL = "the usual stack (Powertools)"
