@@ -208,7 +208,7 @@ def _flask(artifact: Artifact) -> Outcome:
     port = free_port()
     url = f"http://127.0.0.1:{port}/counter"
     http = urllib3.PoolManager(maxsize=CALLERS, timeout=REQUEST_SECONDS, retries=False)
-    patient = urllib3.Retry(connect=START_SECONDS * 10, backoff_factor=0.1, backoff_max=0.1)
+    patient = urllib3.Retry(START_SECONDS * 10, backoff_factor=0.1, backoff_max=0.1)
     with (
         tempfile.TemporaryDirectory() as scratch,
         subprocess.Popen(
