@@ -4,7 +4,7 @@
 does, it
 
 - leaves out what nothing in the functions imports, and all of botocore's data but the operations
-  that they call (`SERVICES`): 37 MB become 9, and docs/benchmarks.md has the time;
+  that they call (`SERVICES`): 29 MB of data become 0.1, and docs/benchmarks.md has the time;
 - compiles. Lambda's disk is read-only, and SAM sets the time of each file to another, so ordinary
   bytecode is never valid there, and every cold start would compile again. Unchecked, it is valid
   wherever it is (https://peps.python.org/pep-0552/).
