@@ -1,7 +1,6 @@
 """POST /increments: add to up to 100 counters, all or none."""
 
 import json
-from dataclasses import asdict
 
 from counters import clients, init_phase, model, store
 from counters.gateway import Request, Response, counters_response, endpoint
@@ -17,7 +16,7 @@ def handler(request: Request) -> Response:
     key = request.idempotency_key()
     if key is None:
         return counters_response(store.increment_all(asked, request.change()))
-    body = json.dumps([asdict(each) for each in asked])
+    body = json.dumps(asked)
     counter_ids = tuple(each.counter_id for each in asked)
     counters, replayed = once(
         Intent(key, request.actor, _TARGET, counter_ids, body),

@@ -1,7 +1,5 @@
 """GET /counter/trend, GET /counters/{counter_id}/trend: a counter's changes added up."""
 
-from dataclasses import asdict
-
 from counters import clients, clock, init_phase, model, trend
 from counters.gateway import Request, Response, endpoint
 
@@ -12,7 +10,7 @@ def handler(request: Request) -> Response:
     interval = model.interval(request.query.get("interval", "hour"))
     period = model.window(interval, request.period(), clock.now())
     buckets = trend.buckets(request.counter_id, interval, period, request.until)
-    return Response([asdict(bucket) for bucket in buckets])
+    return Response([bucket._asdict() for bucket in buckets])
 
 
 init_phase.end(clients.dynamodb)

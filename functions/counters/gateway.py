@@ -8,9 +8,9 @@ import base64
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlencode
 
 from aws_lambda_powertools import Logger
@@ -68,8 +68,7 @@ _PROBLEMS: dict[type[model.CounterError], tuple[HTTPStatus, str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a caller asks for: the parameters and fields are those that the route knows."""
 
     counter_id: str
@@ -185,13 +184,12 @@ class Request:
         return model.period(self.time("from"), self.time("to"))
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """What goes back: `body` becomes JSON, None nothing."""
 
     body: object = None
     status: HTTPStatus = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
@@ -256,12 +254,12 @@ def endpoint(
 def counter_response(counter: Counter, *, replayed: bool = False) -> Response:
     """Return the answer that shows a counter; `replayed` if an earlier request was answered so."""
     headers = {"ETag": _entity_tag(counter.version), **_replayed(replayed=replayed)}
-    return Response(_members(counter), headers=headers)
+    return Response(counter._asdict(), headers=headers)
 
 
 def counters_response(counters: Iterable[Counter], *, replayed: bool = False) -> Response:
     """Return the answer that lists counters; `replayed` if an earlier request was answered so."""
-    members = [_members(counter) for counter in counters]
+    members = [counter._asdict() for counter in counters]
     return Response(members, headers=_replayed(replayed=replayed))
 
 
@@ -343,17 +341,6 @@ def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:
     fields = model.json_object("body", text)
     model.only(known, fields)
     return fields
-
-
-def _members(counter: Counter) -> dict[str, object]:
-    # Not asdict: it copies deeply, which takes 2 % of an increment's CPU.
-    return {
-        "counter_id": counter.counter_id,
-        "value": counter.value,
-        "version": counter.version,
-        "created_at": counter.created_at,
-        "updated_at": counter.updated_at,
-    }
 
 
 def _replayed(*, replayed: bool) -> dict[str, str]:

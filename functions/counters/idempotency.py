@@ -10,8 +10,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 _PATIENCE = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """What a caller wants done once: `body` decides whether a repeat is the same request.
 
     `target` is what the key is for: a counter's name, or what cannot be one. `counter_ids` is what
@@ -52,8 +50,7 @@ class Intent:
         return _digest(json.dumps([self.actor, self.target, self.key]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Receipt:
+class _Receipt(NamedTuple):
     attempt: str
     started_at: str
     fingerprint: str
@@ -106,7 +103,7 @@ def once(
             _settle(intent, receipt, counters, change.until)
             return counters, True
         # Its window is over: this attempt begins now, with a window of its own.
-        change = replace(change, at=clock.timestamp(clock.now()))
+        change = change._replace(at=clock.timestamp(clock.now()))
         if _take_over(intent, receipt, change):
             return _make(intent, change, apply), False
 
@@ -216,7 +213,7 @@ def _settle(intent: Intent, receipt: _Receipt, counters: tuple[Counter, ...], un
             ExpressionAttributeNames={"#attempt": "attempt", "#outcome": "outcome"},
             ExpressionAttributeValues={
                 ":attempt": {"S": receipt.attempt},
-                ":outcome": {"S": json.dumps([asdict(each) for each in counters])},
+                ":outcome": {"S": json.dumps([each._asdict() for each in counters])},
             },
         )
     except (BotoCoreError, ClientError) as error:

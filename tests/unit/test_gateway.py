@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
@@ -29,7 +28,7 @@ json_values = st.recursive(
 
 @endpoint(query=["limit", "after"], body=["by"])
 def echo(request: Request) -> Response:
-    return Response({**asdict(request), "limit": request.limit()})
+    return Response({**request._asdict(), "limit": request.limit()})
 
 
 @endpoint()
