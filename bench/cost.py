@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import boto3
+import botocore.session
 from tests import aws_template
 from tests.meter import Meter
 from tests.proxy import proxy_event
@@ -24,6 +24,7 @@ from tests.stack import CLIENT_ID, FACTORIES, REGION, Stack
 from bench import prices
 from bench.output import captured
 from bench.report import Section, bars, table
+from counters import clients
 from local_stack import CREDENTIALS, free_port, run_emulator
 
 BATCH = 100  # increments of a POST /increments, changes of a page and of a run of record_history
@@ -416,7 +417,7 @@ def _service() -> Iterator[Service]:
         local = {"AWS_ENDPOINT_URL": emulator.endpoint_url, "AWS_DEFAULT_REGION": REGION}
         with (
             patch.dict(os.environ, {**kept, **CREDENTIALS, **local}, clear=True),
-            patch.object(boto3, "DEFAULT_SESSION", None),
+            patch.object(clients, "_session", botocore.session.get_session),
         ):
             for factory in FACTORIES:
                 factory.cache_clear()

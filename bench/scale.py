@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote
 
-import boto3
+import botocore.session
 from tests.meter import Meter
 from tests.stack import Stack, running
 
@@ -181,7 +181,7 @@ def measure() -> Section:
     Raises:
         RuntimeError: an answer is wrong, so that what it takes says nothing.
     """
-    session = boto3.Session()
+    session = botocore.session.get_session()
     with captured():
         _check(session)
         by_changes = [_against(session, changes) for changes in CHANGES]
@@ -228,7 +228,7 @@ one more:
 """.strip()
 
 
-def _check(session: boto3.Session) -> None:
+def _check(session: botocore.session.Session) -> None:
     """Compare the formula with what the functions themselves write into an emulated database.
 
     Raises:
@@ -278,21 +278,21 @@ def _sorted(items: Sequence[Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _stack(session: boto3.Session, changes: int) -> Iterator[Stack]:
+def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
     """Start a stack an hour after the last of so many changes."""
     now = FIRST + INTERVAL * changes + 3600.0
     with patch.object(clock, "now", lambda: now), running(session) as stack:
         yield stack
 
 
-def _against(session: boto3.Session, changes: int) -> dict[str, Taken]:
+def _against(session: botocore.session.Session, changes: int) -> dict[str, Taken]:
     """Return what each operation takes against a history of so many changes."""
     with _stack(session, changes) as stack:
         history, database = History(stack, changes), Database(stack, changes)
         return _measured([*history.reads(), *history.writes()], database)
 
 
-def _among(session: boto3.Session, count: int) -> dict[str, Taken]:
+def _among(session: botocore.session.Session, count: int) -> dict[str, Taken]:
     """Return what some operations take among so many counters."""
     with _stack(session, PAGE) as stack:
         database = Database(stack, PAGE)

@@ -110,11 +110,12 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
                 comparators=[ast.Attribute(value=ast.Name(id="os") as name, attr="environ")],
             ) if variable.startswith("AWS_LAMBDA_"):  # Lambda sets it, and not the template
                 understood.add(name)
-    watched = _factories() | ({"os"} if where == CLIENTS else {"os", "boto3"})
+    makers = set() if where == CLIENTS else {"boto3", "botocore", "botocore.session"}
+    watched = _factories() | {"os"} | makers
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name) and inner not in understood:
             meant = imports.get(inner.id, "")
-            if meant in watched or meant.startswith(("os.", "boto3.")):
+            if meant in watched or meant.startswith(("os.", "boto3.", "botocore.session.")):
                 detail = f"{where}, line {inner.lineno}: {inner.id} is used in an unknown way"
                 raise UnclearError(detail)
 
@@ -125,7 +126,7 @@ def _factories() -> set[str]:
     return {
         f"{CLIENTS}.{name}"
         for name, definition in modules()[CLIENTS].definitions.items()
-        if "boto3" in {inner.id for inner in ast.walk(definition) if isinstance(inner, ast.Name)}
+        if "_client" in {inner.id for inner in ast.walk(definition) if isinstance(inner, ast.Name)}
     }
 
 

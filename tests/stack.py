@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import boto3
+import botocore.session
 import pytest
 from moto import mock_aws
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
@@ -19,7 +20,11 @@ from tests.proxy import Context, Reply, proxy_event, reply
 from counters import clients, clock
 
 REGION = "eu-west-1"
-FACTORIES = [made for made in vars(clients).values() if hasattr(made, "cache_clear")]
+FACTORIES = [
+    made
+    for name, made in vars(clients).items()
+    if hasattr(made, "cache_clear") and not name.startswith("_")
+]
 CLIENT_ID = "1example23456789abcdefghij"
 
 Item = dict[str, AttributeValueTypeDef]
@@ -27,14 +32,15 @@ StreamRecord = dict[str, Any]
 
 
 @contextmanager
-def running(session: boto3.Session) -> Iterator["Stack"]:
+def running(session: botocore.session.Session) -> Iterator["Stack"]:
     """Start moto, with the stack in it, and no way from here to AWS."""
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patched.delenv(name)
         patched.setenv("AWS_DEFAULT_REGION", REGION)
         with mock_aws():
-            patched.setattr(boto3, "DEFAULT_SESSION", session)
+            patched.setattr(clients, "_session", lambda: session)
+            patched.setattr(boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session))
             for factory in FACTORIES:
                 factory.cache_clear()
             yield Stack()

@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 
 import gc
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,24 +31,13 @@ def end(*clients: "Callable[[], BaseClient]") -> None:
     """
     if not _in_lambda():
         return
+    from counters.connection import Connection  # noqa: PLC0415  behind begin()
+
     for client in clients:
-        _connect(client())
+        Connection(client()).open()
     gc.freeze()
     gc.enable()
 
 
 def _in_lambda() -> bool:
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-
-
-def _connect(client: Any) -> None:  # noqa: ANN401  its session has no public name
-    from botocore.awsrequest import AWSRequest  # noqa: PLC0415  behind begin()
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
-    # DynamoDB answers this with its health; any answer will do, and without one the first request
-    # opens the connection.
-    probe = AWSRequest("GET", client.meta.endpoint_url).prepare()
-    try:
-        client._endpoint.http_session.send(probe).content  # noqa: B018, SLF001  read to its end
-    except BotoCoreError:
-        return

@@ -4,10 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
-from botocore.model import OperationModel
 from botocore.validate import ParamValidator
 from tests.stack import FACTORIES, Stack, running
 from tests.wire import Wire
@@ -16,25 +15,24 @@ from counters import clock
 
 
 @pytest.fixture(scope="session")
-def session() -> boto3.Session:
+def session() -> botocore.session.Session:
     """What botocore has read of AWS's APIs: reading it again for each test would take longest.
 
     What the functions ask for is validated, which their own clients leave out.
     """
-    session = boto3.Session()
-    session.events.register("provide-client-params", _validate)
+    session = botocore.session.get_session()
+    session.register("provide-client-params", _validate)
     return session
 
 
-def _validate(params: dict[str, Any], model: OperationModel, **_: object) -> None:
-    assert model.input_shape
-    report = ParamValidator().validate(params, model.input_shape)
+def _validate(**asked: Any) -> None:  # noqa: ANN401  of any operation
+    report = ParamValidator().validate(asked["params"], asked["model"].input_shape)
     if report.has_errors():
         raise ParamValidationError(report=report.generate_report())
 
 
 @pytest.fixture
-def stack(session: boto3.Session) -> Iterator[Stack]:
+def stack(session: botocore.session.Session) -> Iterator[Stack]:
     with running(session) as stack:
         yield stack
 

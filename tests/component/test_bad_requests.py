@@ -1,7 +1,7 @@
 import re
 from collections.abc import Iterator
 
-import boto3
+import botocore.session
 import pytest
 from tests import aws_template
 from tests.component.bad_requests import BAD_REQUESTS, BadRequest
@@ -9,7 +9,7 @@ from tests.stack import Stack, running
 
 
 @pytest.fixture(scope="module")
-def orders(session: boto3.Session) -> Iterator[Stack]:
+def orders(session: botocore.session.Session) -> Iterator[Stack]:
     """A stack with a counter in it. One for all: no bad request is to change it."""
     with running(session) as stack:
         stack.request("PUT", "/counters/orders", body={"value": 3})

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from urllib.parse import quote
 
-import boto3
+import botocore.session
 import pytest
 from tests.meter import FACTORIES, Meter
 from tests.past import BATCH, Past
@@ -21,7 +21,7 @@ MOST_READS_MORE = 25
 
 
 @pytest.fixture(scope="module")
-def stack(session: boto3.Session) -> Iterator[Stack]:
+def stack(session: botocore.session.Session) -> Iterator[Stack]:
     """A stack with a counter of COUNT changes, in history and trend."""
     with running(session) as stack:
         past = Past("long")

@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import boto3
+import botocore.session
 import pytest
 from tests.aws_template import ROOT, functions
 from tests.e2e.service import Caller
 from tests.meter import FACTORIES, Meter
 from tests.proxy import Context, proxy_event, reply
 
+from counters import clients
 from local_stack import CREDENTIALS, Stack
 
 README = (ROOT / "README.md").read_text()
@@ -95,7 +96,7 @@ def handlers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers
     for table in ("CounterTable", "HistoryTable", "ReceiptTable"):
         name = table.removesuffix("Table").upper() + "_TABLE"
         monkeypatch.setenv(name, stack.outputs[table])
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setattr(clients, "_session", botocore.session.get_session)
     for factory in FACTORIES:
         factory.cache_clear()
     yield Handlers()
