@@ -126,13 +126,21 @@ class _Items(Sequence[Any]):
 class Database:
     """DynamoDB with the long counter in it, behind the clients of the functions.
 
-    `seconds` is the time of this thread that has gone into its answers.
+    What the functions do not ask, it refuses by a LookupError. `seconds` is the time of this thread
+    that has gone into its answers.
     """
 
-    def __init__(self, stack: Stack, changes: int) -> None:
-        """Put the counter where it stands after so many changes, and listen to the clients."""
+    def __init__(self, stack: Stack, changes: int, expired: int = 0) -> None:
+        """Put the counter where it stands after so many changes, and listen to the clients.
+
+        Args:
+            stack: where it is put.
+            changes: how many it has had.
+            expired: how many of them, from the first on, the history does not have any more.
+        """
         self._stack = stack
         self._changes = changes
+        self._expired = expired
         self._history = stack.refs["HistoryTable"]
         self._trend = stack.refs["TrendTable"]
         self.seconds = 0.0
@@ -179,10 +187,12 @@ class Database:
                 high = bisect_right(keys, _plain(values[last]))
             case [_, "<", end]:
                 high = bisect_left(keys, _plain(values[end]))
+            case [_, ">", start]:
+                low = bisect_right(keys, _plain(values[start]))
             case _:
-                raise NotImplementedError(condition)
+                raise LookupError(condition)
         if values[":counter_id"] != {"S": NAME} or "ExclusiveStartKey" in asked:
-            raise NotImplementedError(asked)
+            raise LookupError(asked)
         found = range(low, max(low, high))
         if not asked.get("ScanIndexForward", True):
             found = found[::-1]
@@ -197,9 +207,10 @@ class Database:
 
     def _tables(self, name: str) -> tuple[_Items, _Items]:
         if name == self._history:
+            size = self._changes - self._expired
             return (
-                _Items(self._changes, lambda index: index + 1),
-                _Items(self._changes, lambda index: entry(index + 1)),
+                _Items(size, lambda index: self._expired + index + 1),
+                _Items(size, lambda index: entry(self._expired + index + 1)),
             )
         count, begin = hours(self._changes), FIRST // HOUR
         return (
@@ -232,7 +243,7 @@ class Database:
                 updates = [each["Update"] for each in asked["TransactItems"]]
                 return [_report(2 * sum(map(self._written, updates)))]
             case _:
-                raise NotImplementedError(operation)
+                raise LookupError(operation)
         return _report(units)
 
     def _written(self, update: dict[str, Any]) -> int:

@@ -217,9 +217,9 @@ Requests to the database, and the read or write units that DynamoDB charges for 
 the items, of each operation on one counter with 1 to a million changes, one every {INTERVAL}
 seconds. The history is computed when it is asked for: no emulator's scan is measured. The answers
 are checked, and for {CHECKED:,} changes the formula is compared with what `record_history` writes,
-and every answer with that of an ordinary emulated database. Times are looked up by bisection: a
-request more for each doubling. Everything else is flat; of a number in an item, a digit more is
-half a byte more.
+and every answer with that of an ordinary emulated database. A time is looked up in the trend's
+hours and then among the changes of one hour: from the first full hour on that is flat, too. Of a
+number in an item, a digit more is half a byte more.
 """.strip()
 
 _COUNTERS = """

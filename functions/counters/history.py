@@ -1,15 +1,17 @@
 """The recorded changes in DynamoDB: one item of HistoryTable a counter and version.
 
-Versions grow with time, so a time is found by bisection over the key. They do so within limits:
-`created_at` is when a request began, and requests that overlap may be applied in another order, by
-clocks that differ. But a change is applied at most the apply window behind its time. So below an
-entry all is older than it or at most that much younger, and above it all is younger than it or at
-most that much older.
+Versions grow with time, so a time is found by bisection over the key: over the changes of one hour,
+as TrendTable tells where those are. They do so within limits: `created_at` is when a request began,
+and requests that overlap may be applied in another order, by clocks that differ. But a change is
+applied at most the apply window behind its time. So below an entry all is older than it or at most
+that much younger, and above it all is younger than it or at most that much older.
 """
 
+import itertools
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
@@ -19,6 +21,7 @@ from counters import clock
 from counters.clients import UndecidedError, answered, dynamodb, dynamodb_once, reading
 from counters.model import (
     MAX_INTEGER,
+    SECONDS,
     Counter,
     CounterError,
     Entry,
@@ -29,7 +32,7 @@ from counters.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
@@ -44,7 +47,11 @@ _BATCH_ATTEMPTS = 5
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 _GET_SIZE = 100
 
-_DAY = 24 * 60 * 60  # seconds
+# So many entries are still read at once: that is one unit or two, and to bisect them is five.
+_FEW = 25
+
+_HOUR = SECONDS["hour"]
+_DAY = SECONDS["day"]
 
 logger = Logger(service="tally")
 
@@ -88,10 +95,13 @@ def find(
 def first_version(counter_id: str, since: float, last_version: int, until: float) -> int:
     """Return a version below which every change of the counter was made before `since`.
 
+    The number of reads grows with the logarithm of how many changes have been made since then.
+
     Raises:
         UndecidedError: the time is up.
     """
-    return _boundary(counter_id, since - clock.APPLY_WINDOW, 1, last_version, until)
+    start = since - clock.APPLY_WINDOW
+    return _search(counter_id, start, 1, last_version, until, _backwards(last_version))
 
 
 def page(  # noqa: PLR0913, PLR0917  what a caller can ask for
@@ -104,8 +114,8 @@ def page(  # noqa: PLR0913, PLR0917  what a caller can ask for
 ) -> tuple[list[Entry], bool]:
     """Return at most `limit` entries of the counter by version, from behind `after` in that order.
 
-    Without a period that is one read. With one there are some more before it, a number that grows
-    with the logarithm of the history.
+    Without a period that is one read. With one there are some more before it, however long the
+    history is.
 
     Returns:
         The entries, those of the period only, and whether there are more.
@@ -338,11 +348,23 @@ def add(entry: Entry) -> bool:
 
 
 def _boundary(counter_id: str, time: float, first: int, last: int, until: float) -> int:
+    """Return what `_search` finds, however long the history is: TrendTable tells the hour.
+
+    Raises:
+        UndecidedError: the time is up.
+    """
+    return _search(counter_id, time, first, last, until, _around(counter_id, time, until))
+
+
+def _search(  # noqa: PLR0913, PLR0917  what to find, and until when
+    counter_id: str, time: float, first: int, last: int, until: float, guesses: "Iterable[int]"
+) -> int:
     """Return a version, from `first` on, where the entries begin that are not older than `time`.
 
     The one before it is older, or there is none. Mostly it is `first` itself, or among the newest,
-    which is one read or two. Else it is found by bisection over the key: a number of reads that
-    grows with the logarithm of the newest version. Entries that are missing do no harm.
+    which is one read or two. Else the versions `guesses` are looked at, and what they leave is
+    bisected. They make it shorter if they are near, and the entries alone decide: so they may be
+    wrong, and entries may be missing.
 
     Raises:
         UndecidedError: the time is up.
@@ -352,18 +374,58 @@ def _boundary(counter_id: str, time: float, first: int, last: int, until: float)
         for entry in _between(counter_id, first, last, until, limit=1):
             if _time(entry) >= time:
                 return first
-    for entry in _between(counter_id, first, last, until, limit=25, newest_first=True):
+            older = entry.version
+    for entry in _between(counter_id, older + 1, last, until, limit=_FEW, newest_first=True):
         if _time(entry) < time:
             return entry.version + 1
         rest = entry.version
-    while rest - older > 1:
-        middle = (older + rest) // 2
+    # Whatever is left to guess, the history may begin behind `time`: the rest has expired.
+    probes = itertools.chain(guesses, [first])
+    while rest - older > _FEW:
+        within = (version for version in probes if older < version < rest)
+        middle = next(within, (older + rest) // 2)
         entries = _between(counter_id, middle, rest - 1, until, limit=1)
         if entries and _time(entries[0]) < time:
             older = entries[0].version
         else:
             rest = middle
+    for entry in _between(counter_id, older + 1, rest - 1, until, limit=_FEW, newest_first=True):
+        if _time(entry) < time:
+            return entry.version + 1
     return older + 1
+
+
+def _backwards(last: int) -> "Iterator[int]":
+    """Yield versions before `last`, each twice as far from it as the one before."""
+    distance = 2 * _FEW
+    while distance < last:
+        yield last - distance
+        distance *= 2
+
+
+def _around(counter_id: str, time: float, until: float) -> "Iterator[int]":
+    """Yield the last version before the hour of a time, and the first behind it, by TrendTable.
+
+    That keeps what has expired, may be behind the history, and is not read consistently.
+
+    Raises:
+        UndecidedError: it is past `until`.
+    """
+    # Nothing is counted before 1970, and the year 0 could not be written.
+    hour = clock.timestamp(max(0, time // _HOUR * _HOUR))
+    for comparison, version in (("<", "last_version"), (">", "first_version")):
+        query: dict[str, Any] = {
+            "TableName": os.environ["TREND_TABLE"],
+            "KeyConditionExpression": f"#counter_id = :counter_id AND #hour {comparison} :hour",
+            "ExpressionAttributeNames": {"#counter_id": "counter_id", "#hour": "hour"},
+            "ExpressionAttributeValues": {":counter_id": {"S": counter_id}, ":hour": {"S": hour}},
+            "ScanIndexForward": comparison == ">",
+            "Limit": 1,
+        }
+        reply = answered(until, partial(dynamodb_once().query, **query))
+        for item in reply["Items"]:
+            with suppress(KeyError, ValueError):  # of an item that is none of the service's
+                yield int(item[version]["N"])
 
 
 def _walk(  # noqa: PLR0913, PLR0917  what to read, and until when
