@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.stack import Stack
+if TYPE_CHECKING:
+    from tests.stack import Stack
 
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-IncrementQueue.fifo"
 SENDER = "AROAEXAMPLE12345678:checkout"
@@ -31,7 +32,8 @@ class Message:
 
     @cached_property
     def message_id(self) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.arn} {self.sequence_number}"))
+        name = f"{self.arn} {self.group} {self.sequence_number}"
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
     def record(self, receive_count: int = 1) -> dict[str, Any]:
         """Return what Lambda hands to a function."""
@@ -97,7 +99,7 @@ class FifoQueue:
                 del self.waiting[group]
 
 
-def deliver(stack: Stack, *batch: Message) -> list[Message]:
+def deliver(stack: "Stack", *batch: Message) -> list[Message]:
     """Hand a batch to the function; return the messages that it reports as failed."""
     assert 1 <= len(set(batch)) <= MOST
     answer = stack.invoke("IngestIncrements", {"Records": [message.record() for message in batch]})
@@ -134,7 +136,7 @@ def as_parked(message: Message) -> Parked:
     return Parked(message.body, message.group, message.message_id)
 
 
-def parked(stack: Stack) -> list[Parked]:
+def parked(stack: "Stack") -> list[Parked]:
     """Return the messages of the dead-letter queue, and take them from it."""
     url = stack.refs[DEAD_LETTERS]
     found = []

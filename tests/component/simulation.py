@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -28,6 +28,17 @@ BEGINNING = 1_800_000_000.0  # seconds since the epoch
 
 class Killed(BaseException):
     """The function was killed here."""
+
+
+def dies(_request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function before the request leaves it."""
+    raise Killed
+
+
+def dies_after(request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function before the reply reaches it."""
+    delivered(request)
+    raise Killed
 
 
 class Caller:

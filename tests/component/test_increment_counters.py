@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
+from tests.component.simulation import dies, dies_after
 from tests.component.test_lost_replies import (
     COUNTERS,
     HOUR,
@@ -21,8 +22,6 @@ from tests.component.test_lost_replies import (
     Invocation,
     Scene,
     Storm,
-    dies,
-    dies_after,
     meanwhile,
     one_of,
     slow,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain, combinations, repeat
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.samples import load
-from tests.component.simulation import Killed
+from tests.component.simulation import Killed, dies, dies_after
 from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
@@ -118,17 +118,6 @@ def about(counter_id: str, fault: Fault) -> Fault:
         return (fault if key == {"counter_id": {"S": counter_id}} else delivered)(request)
 
     return only
-
-
-def dies(_request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the request leaves it."""
-    raise Killed
-
-
-def dies_after(request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the reply reaches it."""
-    delivered(request)
-    raise Killed
 
 
 # --- What is counted -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ReadTimeoutError
-from tests.component.simulation import BEGINNING, Killed
+from tests.component.simulation import BEGINNING, Killed, dies, dies_after
 from tests.proxy import TIMEOUT, Context, proxy_event
 from tests.sizes import cases
 from tests.stack import Stack, StreamRecord
@@ -52,17 +52,6 @@ REFUSED = [throttled, conflict, unreachable]  # certainly not applied
 def slow(request: AWSPreparedRequest) -> AWSResponse:
     """Answer in time, but only just."""
     return delivered(request)
-
-
-def dies(_request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the request leaves it."""
-    raise Killed
-
-
-def dies_after(request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the reply reaches it."""
-    delivered(request)
-    raise Killed
 
 
 # How long the caller waits for what comes of a request, in seconds: at most the timeouts of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
 import boto3
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.dynamodb.models.table import StreamRecord as MotoRecord
 from tests import aws_template
-from tests.component.simulation import BEGINNING, Killed
+from tests.component.simulation import BEGINNING, Killed, dies, dies_after
 from tests.fifo_queue import MOST, STEP, FifoQueue, Message, Parked, as_parked, deliver, parked
 from tests.sizes import cases, examples
 from tests.stack import REGION, Item, Stack, StreamRecord
@@ -46,16 +46,7 @@ TURN = 10**20
 # --- The road ------------------------------------------------------------------------------------
 
 
-def dies_before(_request: AWSPreparedRequest) -> NoReturn:
-    raise Killed
-
-
-def dies_behind(request: AWSPreparedRequest) -> NoReturn:
-    delivered(request)
-    raise Killed
-
-
-DEATHS: dict[str, Fault] = {"dies before": dies_before, "dies behind": dies_behind}
+DEATHS: dict[str, Fault] = {"dies before": dies, "dies behind": dies_after}
 LOST: dict[str, Fault] = {
     "reply lost": reply_lost,
     "connection lost": connection_lost,

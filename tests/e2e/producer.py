@@ -1,12 +1,10 @@
 """Another AWS resource: it counts by messages to the queue and by events on a bus."""
 
 import json
-import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.service import Caller, client
+from tests.e2e.service import Caller, client, wait_for
 
 from local_stack import Stack
 
@@ -55,18 +53,12 @@ class Producer:
     def value(self, counter: str, expected: int) -> int:
         """Return the value of a counter, once it is as expected, or when that takes too long."""
         path = f"/counters/{counter}"
-        return int(wait_for(lambda: self.caller.get(path).body["value"], expected))
+        return wait_for(
+            lambda: int(self.caller.get(path).body["value"]),
+            lambda value: value == expected,
+            SECONDS,
+        )
 
     def entries(self, counter: str) -> list[Any]:
         """Return the history of a counter, once it is complete."""
-        path = f"/counters/{counter}"
-        return self.caller.history(path, entries=self.caller.get(path).body["version"])
-
-
-def wait_for(look: Callable[[], Any], expected: object) -> Any:  # noqa: ANN401
-    deadline = time.monotonic() + SECONDS
-    while True:
-        seen = look()
-        if seen == expected or time.monotonic() > deadline:
-            return seen
-        time.sleep(0.1)
+        return self.caller.whole_history(f"/counters/{counter}")

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urljoin
 
 import boto3
@@ -25,9 +26,26 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 120  # for a burst the emulator has to start a process a client
 HISTORY_SECONDS = 30
+PAGE = 1000  # the most entries of a history at once
 
 _NEXT = re.compile(r'<([^>]*)>; rel="next"')
 _NO_PROXY = Config(proxies={})
+
+Seen = TypeVar("Seen")
+
+
+def wait_for(
+    look: Callable[[], Seen],
+    until: Callable[[Seen], bool] = bool,
+    seconds: float = HISTORY_SECONDS,
+) -> Seen:
+    """Look until what is seen is as it should be, or the time is up; return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if until(seen) or time.monotonic() > deadline:
+            return seen
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -100,14 +118,28 @@ class Caller:
 
         The history follows the counter. If it does not in time, the page is what there is.
         """
-        deadline = time.monotonic() + HISTORY_SECONDS
-        while True:
-            answer = self.get(f"{counter}/history?limit=1000&after={after}")
+
+        def page() -> list[Any]:
+            answer = self.get(f"{counter}/history?limit={PAGE}&after={after}")
             assert answer.status == 200, answer
-            if len(answer.body) >= entries or time.monotonic() > deadline:
-                page: list[Any] = answer.body
-                return page
-            time.sleep(0.1)
+            page: list[Any] = answer.body
+            return page
+
+        return wait_for(page, lambda page: len(page) >= entries)
+
+    def whole_history(self, counter: str) -> list[Any]:
+        """Return all of the history, once it is there: it must add up, and to the counter."""
+        standing = self.get(counter).body
+        before = max(0, standing["version"] - PAGE)
+        self.history(counter, entries=standing["version"] - before, after=before)
+        pages = self.pages(f"{counter}/history?limit={PAGE}")
+        entries = [entry for page in pages for entry in page]
+        assert [entry["version"] for entry in entries] == list(range(1, standing["version"] + 1))
+        assert entries[0]["previous_value"] == 0
+        assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
+        assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))
+        assert entries[-1]["value"] == standing["value"]
+        return entries
 
 
 def at_once(

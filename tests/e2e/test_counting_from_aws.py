@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 from tests.aws_template import ROOT
-from tests.e2e.producer import SECONDS, Producer, wait_for
-from tests.e2e.service import Caller, client
+from tests.e2e.producer import SECONDS, Producer
+from tests.e2e.service import Caller, client, wait_for
 
 from local_stack import Stack
 
@@ -43,7 +43,7 @@ def test_messages_arrive_in_counter_history_and_trend(producer: Producer) -> Non
         hours = producer.caller.get(f"/counters/{counter}/trend").body
         return sum(hour["increase"] - hour["decrease"] for hour in hours), hours[-1]["close"]
 
-    assert wait_for(trend, (815, 815)) == (815, 815)
+    assert wait_for(trend, lambda seen: seen == (815, 815)) == (815, 815)
 
 
 def test_events_on_the_bus_arrive_and_their_source_has_counted(producer: Producer) -> None:

@@ -1,12 +1,11 @@
 """The way into the history: tables that refuse writes, how long it takes, and what was parked."""
 
 import datetime as dt
-import itertools
 import json
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ import pytest
 from tests.aws_template import ROOT
 from tests.e2e.fault_proxy import FaultProxy, refused_internally, reply_lost, serving, throttled
 from tests.e2e.service import (
-    HISTORY_SECONDS,
     REQUEST_SECONDS,
     Answer,
     Caller,
@@ -23,6 +21,7 @@ from tests.e2e.service import (
     client,
     name_of,
     variables,
+    wait_for,
 )
 
 from local_stack import Stack
@@ -112,12 +111,13 @@ def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
 
     with ThreadPoolExecutor(1) as pool:
         clients = pool.submit(at_once, stack, INCREMENT, CLIENTS, send)
-        wait_for(lambda: answered() >= TOTAL / 6 or clients.done())
+        wait_for(lambda: answered() >= TOTAL / 6 or clients.done(), seconds=REQUEST_SECONDS)
         # Else the faults might all meet what the clients warm up with.
-        wait_for(lambda: all(trend(caller, path) for path in paths))
+        wait_for(lambda: all(trend(caller, path) for path in paths), seconds=REQUEST_SECONDS)
         with proxy.failing(stack.outputs[table], throttled):
             began, before = time.monotonic(), answered()
-            wait_for(lambda: answered() >= before + TOTAL / 2 or clients.done())
+            enough = before + TOTAL / 2
+            wait_for(lambda: answered() >= enough or clients.done(), seconds=REQUEST_SECONDS)
             during, seconds = answered() - before, time.monotonic() - began
             behind = answered() - sum(
                 bucket["changes"] for path in paths for bucket in trend(caller, path)
@@ -125,7 +125,7 @@ def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
         # It comes back badly: two more writes fail, each way.
         for fault in (refused_internally, reply_lost):
             with proxy.failing(stack.outputs[table], fault):
-                wait_for(partial(proxy.has_met, fault, times=2))
+                wait_for(partial(proxy.has_met, fault, times=2), seconds=REQUEST_SECONDS)
         ended = time.monotonic()
         clients.result()
 
@@ -213,16 +213,7 @@ def test_a_parked_record_is_redriven_and_what_makes_no_sense_stays(
 
 def assert_recorded(caller: Caller, counter: str, answers: list[tuple[Answer, int]]) -> None:
     """Hold the history and the trend to the counter, and to what was asked for and answered."""
-    standing = caller.get(counter).body
-    entries = caller.history(counter, entries=standing["version"])
-    assert [entry["version"] for entry in entries] == list(range(1, standing["version"] + 1))
-    assert entries[0]["previous_value"] == 0
-    assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
-    assert all(
-        earlier["value"] == later["previous_value"]
-        for earlier, later in itertools.pairwise(entries)
-    )
-    assert entries[-1]["value"] == standing["value"]
+    entries = caller.whole_history(counter)
     assert [
         (entry["version"], entry["by"], entry["value"], entry["created_at"]) for entry in entries
     ] == sorted(
@@ -230,8 +221,7 @@ def assert_recorded(caller: Caller, counter: str, answers: list[tuple[Answer, in
         for answer, by in answers
     )
     expected = by_the_hour(entries)
-    wait_for(lambda: trend(caller, counter) == expected, HISTORY_SECONDS)
-    assert trend(caller, counter) == expected
+    assert wait_for(lambda: trend(caller, counter), lambda seen: seen == expected) == expected
 
 
 def trend(caller: Caller, counter: str) -> list[Any]:
@@ -281,10 +271,3 @@ def invoke(stack: Stack, function: str) -> Any:  # noqa: ANN401
     answer = json.load(reply["Payload"])
     assert not reply.get("FunctionError"), answer
     return answer
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = REQUEST_SECONDS) -> None:
-    """Wait until a condition holds, or the time is up."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
