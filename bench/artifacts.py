@@ -5,7 +5,6 @@ Each build is kept in .local/bench/ under a digest of what it was made from: it 
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -14,14 +13,15 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from tests import aws_template
+from tests import aws_template, sam
 from tests.aws_template import ROOT
+from tests.sam import PYTHON
 
 PEERS = ROOT / "bench" / "peers"
 BUILDS = ROOT / ".local" / "bench"
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 # The peers' names in their template; Flask is none of Lambda's, and so not in it.
 LAMBDA_PEERS = {
@@ -50,7 +50,7 @@ class Artifact:
 def ours() -> dict[str, Artifact]:
     """Return what `sam build` makes of our functions, each by the name of its module."""
     sources = [ROOT / source for source in _SOURCES]
-    directory = _built("ours", sources, lambda target: _sam(ROOT / "template.yaml", target))
+    directory = _built("ours", sources, partial(sam.build, ROOT / "template.yaml"))
     return {
         function.module: _artifact(directory / name, function.module, function.handler)
         for name, function in aws_template.functions().items()
@@ -62,7 +62,7 @@ def peers() -> dict[str, Artifact]:
     lambdas = _built(
         "peers",
         [PEERS / "template.yaml", *(PEERS / name for name in LAMBDA_PEERS)],
-        lambda target: _sam(
+        lambda target: sam.build(
             PEERS / "template.yaml",
             target,
             f"Architecture={'arm64' if platform.machine() in {'arm64', 'aarch64'} else 'x86_64'}",
@@ -76,13 +76,13 @@ def peers() -> dict[str, Artifact]:
     return {**built, FLASK: _artifact(flask, FLASK, "app.app")}
 
 
-def _built(kind: str, sources: Iterable[Path], build: Callable[[Path], None]) -> Path:
+def _built(kind: str, sources: Iterable[Path], build: Callable[[Path], object]) -> Path:
     """Return the directory of a build, which `build` makes unless it is there already.
 
     An older build of the same kind is deleted.
 
     Raises:
-        RuntimeError: it cannot be built.
+        RuntimeError, subprocess.CalledProcessError: it cannot be built.
     """
     directory = BUILDS / f"{kind}-{PYTHON}-{_digest(sources)}"
     if not directory.exists():
@@ -106,49 +106,15 @@ def _digest(sources: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _sam(template: Path, target: Path, *parameters: str) -> None:
-    _run(
-        Path(sys.executable).parent / "sam",
-        "build",
-        "--template-file",
-        template,
-        "--no-cached",
-        "--build-dir",
-        target,
-        "--parameter-overrides",
-        f"PythonRuntime={PYTHON}",
-        *parameters,
-    )
-
-
 def _pip(source: Path, target: Path) -> None:
-    _run(
-        sys.executable,
-        *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
-        *("--target", target, "--requirement", source / "requirements.txt"),
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--no-compile", "--target", target, "--requirement", source / "requirements.txt"),
+        ],
+        check=True,
     )
     shutil.copy(source / "app.py", target)
-
-
-def _run(*command: str | Path) -> None:
-    """Run a command.
-
-    Raises:
-        RuntimeError: it failed; with its output.
-    """
-    here = Path(sys.executable).parent
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout)
 
 
 def _artifact(directory: Path, name: str, handler: str) -> Artifact:

@@ -1,26 +1,22 @@
 """How long a first answer takes: a process is started as Lambda starts it, and asked once."""
 
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bench import artifacts, ladder, runtime
+import urllib3
+from tests.component.samples import load
+
+from bench import artifacts, flask_server, ladder, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
-from bench.runtime import EVENTS, Runtime
+from bench.runtime import Runtime
 
 ROUNDS = 9
 ROUNDS_OF_ALL = 3
@@ -39,6 +35,8 @@ NAMES = {
     "floor": "the floor (no SDK)",
     FLASK: "Flask, SQLite (no Lambda)",
 }
+
+START_SECONDS = 60  # that Flask has
 
 _PARTS = ("runtime", "import", "client", "call")
 _POLL_SECONDS = 0.002
@@ -75,48 +73,26 @@ def measure() -> Section:
 
 def _answered(running: Runtime, artifact: Artifact, event: str = OURS) -> Callable[[], float]:
     """Return what starts a function and returns the seconds to its answer to a sample event."""
-    sample = _event(event)
+    sample = load(event)
     return lambda: runtime.first_answer(running, artifact, sample)[0]
 
 
-def _event(name: str) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
-    return event
-
-
 def _flask(artifact: Artifact) -> float:
-    """Start Flask and return the seconds to its first HTTP answer."""
-    with tempfile.TemporaryDirectory() as scratch, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/counters/orders%3Aeu",
-            data=_event(OURS)["body"].encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-S", "app.py", str(port)],
-            cwd=artifact.directory,
-            env={
-                "PATH": os.defpath,
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "DATABASE": str(Path(scratch) / "counters.sqlite"),
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            try:
-                while process.poll() is None:
-                    # It does not listen yet.
-                    with suppress(OSError), urllib.request.urlopen(request) as answer:  # noqa: S310
-                        answer.read()
-                        return time.perf_counter() - start
-                    time.sleep(_POLL_SECONDS)
-            finally:
-                process.kill()
-                process.wait(runtime.STOP_SECONDS)
+    """Start Flask and return the seconds to its first HTTP answer.
+
+    Raises:
+        RuntimeError: there was none, in time.
+    """
+    body = load(OURS)["body"].encode()
+    headers = {"Content-Type": "application/json"}
+    http = urllib3.PoolManager(retries=False)
+    start = time.perf_counter()
+    with flask_server.serving(artifact) as address:
+        while time.perf_counter() < start + START_SECONDS:
+            with suppress(urllib3.exceptions.HTTPError):  # it does not listen yet
+                http.request("POST", f"{address}/counters/orders%3Aeu", body=body, headers=headers)
+                return time.perf_counter() - start
+            time.sleep(_POLL_SECONDS)
     message = "Flask did not answer"
     raise RuntimeError(message)
 
@@ -126,7 +102,7 @@ def _parts(running: Runtime, artifact: Artifact) -> dict[str, float]:
     probed = replace(artifact, handler="bench_probe.handler")
     wanted = {"BENCH_HANDLER": artifact.handler}
     parts: dict[str, float]
-    _, parts = runtime.first_answer(running, probed, _event(OURS), wanted)
+    _, parts = runtime.first_answer(running, probed, load(OURS), wanted)
     return parts
 
 

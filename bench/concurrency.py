@@ -1,32 +1,30 @@
 """What is left of many increments at once when some of the database's replies are lost."""
 
 import copy
-import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import urllib3
-from tests import runtime_api
+from tests import lambda_runtime, runtime_api
+from tests.component.samples import load
 from tests.e2e import fault_proxy
 from tests.e2e.fault_proxy import Reply
 from tests.e2e.service import client
 
-from bench import artifacts, runtime
+from bench import artifacts, flask_server, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, table
-from bench.runtime import EVENTS, Runtime
+from bench.runtime import Runtime, unkeyed
 from local_stack import Stack, free_port, local_stack
 
 INCREMENTS = 3200
@@ -142,6 +140,7 @@ def _count(  # noqa: PLR0913
     counter = str(uuid.uuid4())
     sample = _event(counter)
     environment = {
+        **running.environment(program),
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_REGION": stack.region,
         "AWS_DEFAULT_REGION": stack.region,
@@ -160,9 +159,9 @@ def _count(  # noqa: PLR0913
         return send
 
     with ExitStack() as opened:
-        apis = [
-            opened.enter_context(_process(running, program, environment)) for _ in range(CALLERS)
-        ]
+        apis = [opened.enter_context(runtime_api.serving(REQUEST_SECONDS)) for _ in range(CALLERS)]
+        for api in apis:
+            opened.enter_context(lambda_runtime.process(api, environment))
         repeats = _all_at_once([sender(api) for api in apis])
     item = client(stack, "dynamodb").get_item(
         TableName=tables["COUNTER_TABLE"], Key={"counter_id": {"S": counter}}
@@ -171,63 +170,24 @@ def _count(  # noqa: PLR0913
 
 
 def _event(counter: str) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads((EVENTS / "increment_counter.json").read_text())
+    event = unkeyed(load("increment_counter"))
     event["path"] = event["requestContext"]["path"] = f"/counters/{counter}"
     event["pathParameters"] = {"counter_id": counter}
     event["body"] = None
-    for headers in ("headers", "multiValueHeaders"):
-        event[headers].pop("Idempotency-Key", None)
     return event
-
-
-@contextmanager
-def _process(
-    running: Runtime, artifact: Artifact, environment: dict[str, str]
-) -> Iterator[runtime_api.RuntimeApi]:
-    with (
-        runtime_api.serving(REQUEST_SECONDS) as api,
-        subprocess.Popen(
-            [sys.executable, "-S", "-m", "awslambdaric", artifact.handler],
-            cwd=artifact.directory,
-            env=running.environment(artifact)
-            | environment
-            | {"AWS_LAMBDA_RUNTIME_API": api.address},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process,
-    ):
-        try:
-            yield api
-        finally:
-            process.kill()
-            process.wait(runtime.STOP_SECONDS)
 
 
 def _flask(artifact: Artifact) -> Outcome:
     """Count with Flask over HTTP; its database is a file, so that no reply is lost."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/counter"
     http = urllib3.PoolManager(maxsize=CALLERS, timeout=REQUEST_SECONDS, retries=False)
     patient = urllib3.Retry(START_SECONDS * 10, backoff_factor=0.1, backoff_max=0.1)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        subprocess.Popen(
-            [sys.executable, "-S", "app.py", str(port)],
-            cwd=artifact.directory,
-            env={"PATH": os.defpath, "DATABASE": str(Path(scratch) / "counters.sqlite")},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process,
-    ):
-        try:
-            http.request("POST", url, retries=patient)  # the first, which makes the counter
-            repeats = _all_at_once(
-                [lambda _key: http.request("POST", url).status == HTTPStatus.OK] * CALLERS
-            )
-            last = http.request("POST", url).json()["value"]
-        finally:
-            process.kill()
-            process.wait(runtime.STOP_SECONDS)
+    with flask_server.serving(artifact) as address:
+        url = f"{address}/counter"
+        http.request("POST", url, retries=patient)  # the first, which makes the counter
+        repeats = _all_at_once(
+            [lambda _key: http.request("POST", url).status == HTTPStatus.OK] * CALLERS
+        )
+        last = http.request("POST", url).json()["value"]
     return Outcome(last - 2, repeats)  # without the first and the last
 
 

@@ -1,21 +1,18 @@
 """What memory costs and what it brings: a function's share of a CPU goes with it."""
 
-import json
 import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tests import aws_template, runtime_api
+from tests import aws_template, lambda_runtime, runtime_api
+from tests.component.samples import load
 
 from bench import artifacts, runtime
 from bench.artifacts import Artifact
 from bench.report import Section, lines, median, table
-from bench.runtime import EVENTS, Runtime
+from bench.runtime import Runtime, unkeyed
 
 ROUNDS = 5
 WARM_UP = 50
@@ -53,34 +50,22 @@ def measure() -> Section:
 
 
 def _used(running: Runtime, artifact: Artifact) -> Used:
-    event: dict[str, Any] = json.loads((EVENTS / "increment_counter.json").read_text())
-    for headers in ("headers", "multiValueHeaders"):
-        event[headers].pop("Idempotency-Key", None)
+    event = unkeyed(load("increment_counter"))
     with (
         runtime_api.serving(ANSWER_SECONDS) as api,
-        subprocess.Popen(
-            [sys.executable, "-S", "-m", "awslambdaric", artifact.handler],
-            cwd=artifact.directory,
-            env=running.environment(artifact) | {"AWS_LAMBDA_RUNTIME_API": api.address},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process,
+        lambda_runtime.process(api, running.environment(artifact)) as process,
     ):
-        try:
+        api.invoke(event)
+        first = _cpu(process.pid)
+        for _ in range(WARM_UP):
             api.invoke(event)
-            first = _cpu(process.pid)
-            for _ in range(WARM_UP):
-                api.invoke(event)
-            before = _cpu(process.pid)
-            for _ in range(CALLS):
-                api.invoke(event)
-            call = (_cpu(process.pid) - before) / CALLS
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-            return Used(first, call, int(peak[1]) / 1000 if peak else float("nan"))
-        finally:
-            process.kill()
-            process.wait(runtime.STOP_SECONDS)
+        before = _cpu(process.pid)
+        for _ in range(CALLS):
+            api.invoke(event)
+        call = (_cpu(process.pid) - before) / CALLS
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return Used(first, call, int(peak[1]) / 1000 if peak else float("nan"))
 
 
 def _cpu(pid: int) -> float:

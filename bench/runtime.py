@@ -1,9 +1,5 @@
 """Lambda's runtime around an artifact: its client, its environment, and events for a function."""
 
-import importlib.metadata
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -12,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests import aws_template, runtime_api
-from tests.aws_template import ROOT
+from tests import aws_template, lambda_runtime, runtime_api
 
 from bench import database
-from bench.artifacts import PYTHON, Artifact
+from bench.artifacts import Artifact
 
-REGION = "eu-west-1"
-EVENTS = ROOT / "events"
 ANSWER_SECONDS = 60
 DEADLINE_SECONDS = 900  # Lambda's longest, so that no function thinks that its time is up
-STOP_SECONDS = 10
 
 _PROBES = ("probe.py", "loop.py")
 
@@ -40,28 +32,10 @@ class Runtime:
         The artifact is not written to, as on Lambda: there is no bytecode but what it brings.
         """
         return {
-            "PATH": os.defpath,
-            "LANG": "en_US.UTF-8",
-            "TZ": ":UTC",
-            "PYTHONPATH": str(self.directory),
+            **lambda_runtime.environment(
+                artifact.name, artifact.handler, artifact.directory, self.directory, self.endpoint
+            ),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
-            "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-            "AWS_SESSION_TOKEN": "token" * 100,  # about as long as Lambda's
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{PYTHON}",
-            "AWS_LAMBDA_FUNCTION_NAME": artifact.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": aws_template.parameter("MemorySize"),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_FORMAT": "JSON",
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{artifact.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/22/[$LATEST]0123456789abcdef",
-            "LAMBDA_TASK_ROOT": str(artifact.directory),
-            "LAMBDA_RUNTIME_DIR": str(self.directory),
-            "_HANDLER": artifact.handler,
             **self._variables(artifact),
         }
 
@@ -92,11 +66,7 @@ def running() -> Iterator[Runtime]:
     """Lay out the runtime, with the bench's probes in it, and serve the database."""
     with tempfile.TemporaryDirectory() as scratch, database.serving() as endpoint:
         directory = Path(scratch)
-        for name in ("awslambdaric", "simplejson", "snapshot-restore-py"):
-            distribution = importlib.metadata.distribution(name)
-            for top in {file.parts[0] for file in distribution.files or []}:
-                if top != ".." and not top.endswith((".dist-info", ".libs")):
-                    (directory / top).symlink_to(Path(str(distribution.locate_file(top))))
+        lambda_runtime.lay_out(directory)
         for probe in _PROBES:
             (directory / f"bench_{probe}").symlink_to(Path(__file__).parent / probe)
         yield Runtime(directory, endpoint)
@@ -124,29 +94,26 @@ def first_answer(
     """
     with runtime_api.serving(DEADLINE_SECONDS) as api, tempfile.TemporaryFile("w+") as log:
         api.events.put(event)
-        environment = runtime.environment(artifact) | {
-            "AWS_LAMBDA_RUNTIME_API": api.address,
-            **(variables or {}),
-        }
-        handler = environment["_HANDLER"]
+        environment = runtime.environment(artifact) | dict(variables or {})
         start = time.perf_counter()
-        with subprocess.Popen(
-            # -S: what is installed for development is out of reach.
-            [sys.executable, "-S", "-m", "awslambdaric", handler],
-            cwd=artifact.directory,
-            env=environment | {"BENCH_STARTED": repr(start)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ) as process:
-            try:
-                outcome = api.outcomes.get(timeout=ANSWER_SECONDS)
-                seconds = time.perf_counter() - start
-            finally:
-                process.kill()
-                process.wait(STOP_SECONDS)
+        environment["BENCH_STARTED"] = repr(start)
+        with lambda_runtime.process(api, environment, log):
+            outcome = api.outcomes.get(timeout=ANSWER_SECONDS)
+            seconds = time.perf_counter() - start
         body = outcome.body
         if outcome.kind != "response" or body.get("statusCode", 200) != 200:  # noqa: PLR2004
             log.seek(0)
             message = f"{artifact.name}: {outcome}\n{log.read()}"
             raise RuntimeError(message)
         return seconds, body
+
+
+def unkeyed(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event without its Idempotency-Key."""
+    return {
+        **event,
+        **{
+            kind: {name: value for name, value in event[kind].items() if name != "Idempotency-Key"}
+            for kind in ("headers", "multiValueHeaders")
+        },
+    }

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from tests.component.samples import EVENTS
+
 from bench import artifacts, loop, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
-from bench.runtime import EVENTS, Runtime
+from bench.runtime import Runtime
 
 ROUNDS = 5
 

@@ -1,9 +1,7 @@
 """What `sam build` makes, under the runtime that Lambda runs it with."""
 
-import importlib.metadata
 import importlib.util
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests import aws_endpoint, aws_template, call_graph, runtime_api
+from tests import aws_endpoint, aws_template, call_graph, lambda_runtime, runtime_api, sam
 from tests.aws_template import ROOT, Function
 from tests.component.samples import CHECKS, load, prepare
-from tests.stack import REGION, Stack
+from tests.stack import Stack
 
 import artifact
 from local_stack import free_port
@@ -25,10 +23,7 @@ from local_stack import free_port
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
-BUILD_SECONDS = 300
 INVOCATION_SECONDS = 60
-STOP_SECONDS = 10
 MEGABYTE = 1 << 20
 UNCHECKED_HASH = 0b01  # https://peps.python.org/pep-0552/
 
@@ -112,43 +107,18 @@ FORBIDDEN = {
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `sam build` makes of the template: a directory for each function."""
-    scratch = tmp_path_factory.mktemp("sam")
-    here = Path(sys.executable).parent
-    build = subprocess.run(
-        [
-            here / "sam",
-            "build",
-            "--no-cached",
-            "--build-dir",
-            scratch / "build",
-            "--parameter-overrides",
-            f"PythonRuntime={PYTHON}",
-        ],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-    assert build.returncode == 0, build.stdout
-    assert "Build Succeeded" in build.stdout
-    assert "warn" not in build.stdout.lower(), build.stdout
-    return scratch / "build"
+    directory = tmp_path_factory.mktemp("sam") / "build"
+    printed = sam.build(ROOT / "template.yaml", directory)
+    assert "Build Succeeded" in printed
+    assert "warn" not in printed.lower(), printed
+    return directory
 
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of what Lambda has beside a function: its runtime client, and nothing else."""
+    """A directory of what Lambda has beside a function, and the teller."""
     directory = tmp_path_factory.mktemp("runtime")
-    for name in ("awslambdaric", "simplejson", "snapshot-restore-py"):
-        distribution = importlib.metadata.distribution(name)
-        for top in {file.parts[0] for file in distribution.files or []}:
-            if top != ".." and not top.endswith((".dist-info", ".libs")):
-                link = directory / top
-                link.symlink_to(Path(str(distribution.locate_file(top))))
+    lambda_runtime.lay_out(directory)
     (directory / "teller.py").write_text(TELLER)
     return directory
 
@@ -168,44 +138,12 @@ def running(  # noqa: PLR0913, PLR0917
         nullcontext(endpoint) if endpoint else aws_endpoint.serving() as endpoint_url,
         runtime_api.serving(max(INVOCATION_SECONDS, function.timeout)) as api,
         log.open("w") as output,
-        subprocess.Popen(
-            # -S: what is installed for development is out of reach.
-            [sys.executable, "-S", "-m", "awslambdaric", function.handler],
-            cwd=directory,
-            env={
-                "PATH": os.defpath,
-                "LANG": "en_US.UTF-8",
-                "TZ": ":UTC",
-                "PYTHONPATH": str(runtime),
-                "AWS_LAMBDA_RUNTIME_API": api.address,
-                "AWS_ENDPOINT_URL": endpoint_url,
-                "AWS_ACCESS_KEY_ID": "key",
-                "AWS_SECRET_ACCESS_KEY": "secret",
-                "AWS_SESSION_TOKEN": "token",
-                "AWS_REGION": REGION,
-                "AWS_DEFAULT_REGION": REGION,
-                "AWS_EXECUTION_ENV": f"AWS_Lambda_{PYTHON}",
-                "AWS_LAMBDA_FUNCTION_NAME": function.name,
-                "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": aws_template.parameter("MemorySize"),
-                "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-                "AWS_LAMBDA_LOG_FORMAT": aws_template.GLOBALS["LoggingConfig"]["LogFormat"],
-                "AWS_LAMBDA_LOG_GROUP_NAME": f"{function.name}LogGroup",
-                "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/22/[$LATEST]0123456789abcdef",
-                "LAMBDA_TASK_ROOT": str(directory),
-                "LAMBDA_RUNTIME_DIR": str(runtime),
-                "_HANDLER": function.handler,
-                **stack.environment(function),
-            },
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
     ):
-        try:
+        environment = lambda_runtime.environment(
+            function.name, function.handler, directory, runtime, endpoint_url
+        )
+        with lambda_runtime.process(api, environment | stack.environment(function), output):
             yield api
-        finally:
-            process.kill()
-            process.wait(STOP_SECONDS)
 
 
 @every_function

@@ -1,0 +1,83 @@
+"""What Lambda has around a function: its runtime client, its environment, a process of its own."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from tests import aws_template
+from tests.runtime_api import RuntimeApi
+from tests.sam import PYTHON
+from tests.stack import REGION
+
+STOP_SECONDS = 10
+
+
+def lay_out(directory: Path) -> None:
+    """Put into a directory what Lambda has beside a function: its runtime client, and no more."""
+    for name in ("awslambdaric", "simplejson", "snapshot-restore-py"):
+        distribution = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or []}:
+            if top != ".." and not top.endswith((".dist-info", ".libs")):
+                (directory / top).symlink_to(Path(str(distribution.locate_file(top))))
+
+
+def environment(
+    name: str, handler: str, artifact: Path, runtime: Path, endpoint_url: str
+) -> dict[str, str]:
+    """Return the environment that Lambda gives a function, without the template's variables.
+
+    Args:
+        name: the function's.
+        handler: its handler.
+        artifact: the directory in which it is.
+        runtime: the directory of the runtime client.
+        endpoint_url: where AWS is.
+    """
+    return {
+        "PATH": os.defpath,
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "PYTHONPATH": str(runtime),
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "AWS_SESSION_TOKEN": "token" * 100,  # about as long as Lambda's
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{PYTHON}",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": aws_template.parameter("MemorySize"),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_FORMAT": aws_template.GLOBALS["LoggingConfig"]["LogFormat"],
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/22/[$LATEST]0123456789abcdef",
+        "LAMBDA_TASK_ROOT": str(artifact),
+        "LAMBDA_RUNTIME_DIR": str(runtime),
+        "_HANDLER": handler,
+    }
+
+
+@contextmanager
+def process(
+    api: RuntimeApi, variables: Mapping[str, str], output: IO[str] | int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a function, which asks `api` for its events, in a process that has these variables."""
+    with subprocess.Popen(
+        # -S: what is installed for development is out of reach.
+        [sys.executable, "-S", "-m", "awslambdaric", variables["_HANDLER"]],
+        cwd=variables["LAMBDA_TASK_ROOT"],
+        env={**variables, "AWS_LAMBDA_RUNTIME_API": api.address},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(STOP_SECONDS)
