@@ -259,6 +259,13 @@ class Both(RuleBasedStateMachine):
         self._increment(counter, body, key, caller)
         self.last = partial(self._increment, counter, body, key, caller)
 
+    @rule(counter=COUNTERS, body=BODIES, other=BODIES, key=KEYS, caller=CALLERS)
+    def increment_again_with_another_body(
+        self, counter: str, body: Entry, other: Entry, key: str | None, caller: str
+    ) -> None:
+        self._increment(counter, body, key, caller)
+        self._increment(counter, other, key, caller)
+
     @rule()
     def repeat(self) -> None:
         self.last()
@@ -321,7 +328,7 @@ def test_the_service_answers_as_the_model_does(stack: Stack, wire: Wire) -> None
                 if self.run % 40 == 1:  # in moto it takes a second
                     self.increment_100()
 
-        run_state_machine_as_test(Run, settings=examples(100, part=5, stateful_step_count=30))
+        run_state_machine_as_test(Run, settings=examples(100, part=10, stateful_step_count=30))
 
     print(f"{next(runs)} runs: {dict(met)}")
     for kind in (
