@@ -1,13 +1,10 @@
 """How long a first answer takes: a process is started as Lambda starts it, and asked once."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import urllib3
 from tests.component.samples import load
@@ -21,7 +18,7 @@ from bench.runtime import Runtime
 ROUNDS = 9
 ROUNDS_OF_ALL = 3
 ROUNDS_OF_SPLIT = 3
-ROUNDS_OF_LADDER = 5
+ROUNDS_OF_LADDER = 15
 
 OURS = "increment_counter"
 USUAL = "powertools"
@@ -108,14 +105,12 @@ def _parts(running: Runtime, artifact: Artifact) -> dict[str, float]:
 
 def _ladder(running: Runtime, artifact: Artifact) -> Measured:
     """Return the seconds to the first answer of our artifact, and with each step undone."""
-    with tempfile.TemporaryDirectory() as scratch:
-        variants = {NAMES[OURS]: _answered(running, artifact)}
-        for number, (name, undo) in enumerate(ladder.STEPS.items()):
-            directory = Path(scratch) / str(number)
-            shutil.copytree(artifact.directory, directory)
-            undo(directory)
-            variants[name] = _answered(running, replace(artifact, directory=directory))
-        return interleaved(variants, ROUNDS_OF_LADDER)
+    with ladder.undone(artifact, ladder.COLD) as copies:
+        variants = {NAMES[OURS]: artifact, **copies}
+        return interleaved(
+            {name: _answered(running, variant) for name, variant in variants.items()},
+            ROUNDS_OF_LADDER,
+        )
 
 
 def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:

@@ -1,12 +1,20 @@
-"""What makes our artifact start fast, undone: each function undoes one step in a copy of it."""
+"""What makes our artifact fast, undone: each function undoes one step in a copy of it."""
 
+import compileall
 import py_compile
 import re
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bench import artifacts
+from bench.artifacts import Artifact
+
+_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # on arrival, as in ours
 
 
 def without_bytecode(directory: Path) -> None:
@@ -48,12 +56,69 @@ def with_garbage_collector(directory: Path) -> None:
         rewrite(path, switch.sub("None", path.read_text(encoding="utf-8")))
 
 
-# By what is undone, in the words of the table.
-STEPS: dict[str, Callable[[Path], None]] = {
+def with_boto3(directory: Path) -> None:
+    """Import boto3 before botocore, and let botocore make the clients as before.
+
+    Raises:
+        LookupError: botocore is not imported where it was.
+    """
+    for name in ("boto3", "s3transfer"):
+        source = artifacts.peers()["bare_boto3"].directory / name
+        shutil.copytree(source, directory / name)
+        compileall.compile_dir(directory / name, quiet=1, invalidation_mode=_VALID)
+    botocore = "import botocore.session\n"
+    without(botocore, "clients", directory, instead=f"import boto3\n{botocore}")
+
+
+def without(text: str, module: str, directory: Path, instead: str = "") -> None:
+    """Replace a piece of `counters`.
+
+    Args:
+        text: the piece.
+        module: the module of `counters` that has it.
+        directory: the artifact.
+        instead: what takes its place.
+
+    Raises:
+        LookupError: it is not there.
+    """
+    path = directory / "counters" / f"{module}.py"
+    before = path.read_text(encoding="utf-8")
+    _found(re.findall(re.escape(text), before), f"{text!r} in {module}.py")
+    rewrite(path, before.replace(text, instead))
+
+
+Steps = Mapping[str, Callable[[Path], None]]
+
+# By what is undone, in the words of the tables.
+COLD: Steps = {
     "without bytecode": without_bytecode,
     "with all of botocore's data": with_all_of_botocore,
+    "with boto3 imported": with_boto3,
     "with the garbage collector on": with_garbage_collector,
 }
+WARM: Steps = {
+    "over botocore's own urllib3": partial(
+        without, "Connection(client()).open()", "init_phase", instead="client()"
+    ),
+    "with botocore's User-Agent": partial(without, "user_agent=_USER_AGENT,", "clients"),
+    "with botocore's validation of parameters": partial(
+        without, "parameter_validation=False,", "clients"
+    ),
+}
+
+
+@contextmanager
+def undone(artifact: Artifact, steps: Steps) -> Iterator[dict[str, Artifact]]:
+    """Give a copy of the artifact for each step, with that step undone, and delete them after."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = {}
+        for number, (name, undo) in enumerate(steps.items()):
+            directory = Path(scratch) / str(number)
+            shutil.copytree(artifact.directory, directory)
+            undo(directory)
+            copies[name] = replace(artifact, directory=directory)
+        yield copies
 
 
 def rewrite(path: Path, text: str) -> None:
@@ -65,7 +130,7 @@ def rewrite(path: Path, text: str) -> None:
             # What is in the artifact names no directory of the machine that built it.
             dfile=path.name,
             doraise=True,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            invalidation_mode=_VALID,
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 WARM_UP = 100  # calls
-BATCHES = 10
+BATCHES = 7
 CALLS = 50  # a batch
 OK = 200
 REMAINING = 9000  # milliseconds

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tests.component.samples import EVENTS
 
-from bench import artifacts, loop, runtime
+from bench import artifacts, ladder, loop, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
 from bench.runtime import Runtime
 
-ROUNDS = 5
+ROUNDS = 9
 
 OURS = "Tally"
 USUAL = "the usual stack (Powertools)"
@@ -33,16 +33,20 @@ _PEERS = {
 
 
 def measure() -> Section:
-    """Measure, for about two minutes, and return what there is to say."""
+    """Measure, for about three minutes, and return what there is to say."""
     ours, peers = artifacts.ours(), artifacts.peers()
     increment, get = ours["increment_counter"], ours["get_counter"]
-    with runtime.running() as running:
+    with (
+        runtime.running() as running,
+        ladder.undone(increment, ladder.WARM) as copies,
+    ):
+        programs = {name: peers[peer] for name, peer in _PEERS.items()} | copies
         seconds = interleaved(
             {
                 OURS: partial(_call, running, increment),
                 KEYED: partial(_call, running, increment, header="Idempotency-Key"),
                 READ: partial(_call, running, get, "get_counter"),
-                **{name: partial(_call, running, peers[peer]) for name, peer in _PEERS.items()},
+                **{name: partial(_call, running, program) for name, program in programs.items()},
             },
             ROUNDS,
         )
@@ -97,19 +101,30 @@ def _text(seconds: Mapping[str, Sequence[float]]) -> str:
         f" is called {loop.WARM_UP} times and then {loop.BATCHES} times {loop.CALLS}, of which the"
         " median is taken; the ratios are those of the rounds: median, least and greatest."
     )
+    compared = {name: each for name, each in seconds.items() if name not in ladder.WARM}
     rows = [
-        (
-            name,
-            f"{1000 * median(each):.3f}",
-            f"{1 / median(each):.0f}",
-            shown_ratio(each, seconds[USUAL]),
-            shown_ratio(each, seconds[BARE]),
-        )
-        for name, each in seconds.items()
+        (*_figures(name, each), shown_ratio(each, seconds[USUAL]), shown_ratio(each, seconds[BARE]))
+        for name, each in compared.items()
     ]
     columns = ("a call", "ms of CPU", "a second a core", "to the usual stack", "to bare boto3")
-    drawn = {name: 1000 * median(each) for name, each in seconds.items()}
-    return "\n\n".join([told, table(columns, rows), bars("CPU of a call", "ms", drawn)])
+    drawn = {name: 1000 * median(each) for name, each in compared.items()}
+    steps = [
+        (*_figures(name, seconds[name]), shown_ratio(seconds[name], seconds[OURS]))
+        for name in (OURS, *ladder.WARM)
+    ]
+    return "\n\n".join(
+        [
+            told,
+            table(columns, rows),
+            bars("CPU of a call", "ms", drawn),
+            "What each step bought: one of them undone in a copy, in the same rounds.",
+            table((*columns[:3], "to Tally"), steps),
+        ]
+    )
+
+
+def _figures(name: str, seconds: Sequence[float]) -> tuple[str, str, str]:
+    return name, f"{1000 * median(seconds):.3f}", f"{1 / median(seconds):.0f}"
 
 
 if __name__ == "__main__":
