@@ -24,7 +24,7 @@ from tests.e2e.service import client
 from bench import artifacts, flask_server, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, table
-from bench.runtime import Runtime, unkeyed
+from bench.runtime import Runtime
 from local_stack import Stack, free_port, local_stack
 
 INCREMENTS = 3200
@@ -170,7 +170,7 @@ def _count(  # noqa: PLR0913
 
 
 def _event(counter: str) -> dict[str, Any]:
-    event = unkeyed(load("increment_counter"))
+    event = load("increment_counter")
     event["path"] = event["requestContext"]["path"] = f"/counters/{counter}"
     event["pathParameters"] = {"counter_id": counter}
     event["body"] = None

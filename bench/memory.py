@@ -12,7 +12,7 @@ from tests.component.samples import load
 from bench import artifacts, runtime
 from bench.artifacts import Artifact
 from bench.report import Section, lines, median, table
-from bench.runtime import Runtime, unkeyed
+from bench.runtime import Runtime
 
 ROUNDS = 5
 WARM_UP = 50
@@ -50,7 +50,7 @@ def measure() -> Section:
 
 
 def _used(running: Runtime, artifact: Artifact) -> Used:
-    event = unkeyed(load("increment_counter"))
+    event = load("increment_counter")
     with (
         runtime_api.serving(ANSWER_SECONDS) as api,
         lambda_runtime.process(api, running.environment(artifact)) as process,

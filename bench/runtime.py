@@ -106,14 +106,3 @@ def first_answer(
             message = f"{artifact.name}: {outcome}\n{log.read()}"
             raise RuntimeError(message)
         return seconds, body
-
-
-def unkeyed(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event without its Idempotency-Key."""
-    return {
-        **event,
-        **{
-            kind: {name: value for name, value in event[kind].items() if name != "Idempotency-Key"}
-            for kind in ("headers", "multiValueHeaders")
-        },
-    }

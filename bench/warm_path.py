@@ -21,6 +21,7 @@ OURS = "Tally"
 USUAL = "the usual stack (Powertools)"
 BARE = "a bare handler with boto3"
 KEYED = "Tally, with an Idempotency-Key"
+USUAL_KEYED = "the usual stack, with an Idempotency-Key"
 READ = "Tally, GET"
 
 _PEERS = {
@@ -46,6 +47,9 @@ def measure() -> Section:
                 OURS: partial(_call, running, increment),
                 KEYED: partial(_call, running, increment, header="Idempotency-Key"),
                 READ: partial(_call, running, get, "get_counter"),
+                USUAL_KEYED: partial(
+                    _call, running, peers[_PEERS[USUAL]], header="Idempotency-Key"
+                ),
                 **{name: partial(_call, running, program) for name, program in programs.items()},
             },
             ROUNDS,
