@@ -34,7 +34,9 @@ RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Of a package, what lists its files.
 NOT_TRUE_ANY_MORE = {"RECORD"}
 
-NOT_SHIPPED = {"Makefile", "requirements.txt"}
+# What only code imports that cannot run here: Powertools looks there for how to write models of
+# pydantic's, which does not ship.
+UNREACHABLE = ["aws_lambda_powertools.event_handler"]
 
 # The operations that the functions call: a test holds them to the code.
 SERVICES = {
@@ -53,7 +55,7 @@ SERVICES = {
 }
 
 # Of botocore's data, what it reads for any service.
-DATA = {"endpoints.json", "partitions.json", "sdk-default-configuration.json", "_retry.json"}
+DATA = {"endpoints.json", "sdk-default-configuration.json", "_retry.json"}
 
 
 class BuildError(Exception):
@@ -119,8 +121,8 @@ def make(directory: Path, pythons: list[str]) -> None:
         message = f"not for every architecture: {', '.join(compiled)}"
         raise BuildError(message)
     leave_out_data(directory / "botocore" / "data")
-    ours = shutil.ignore_patterns("__pycache__", *NOT_SHIPPED)
-    shutil.copytree(FUNCTIONS, directory, ignore=ours, dirs_exist_ok=True)
+    unbuilt = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(FUNCTIONS, directory, ignore=unbuilt, dirs_exist_ok=True)
     leave_out_modules(directory)
     for python in pythons:
         compiler = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
@@ -138,7 +140,7 @@ def run(command: list[Any]) -> None:
 
 
 def leave_out_data(data: Path) -> None:
-    """Reduce botocore's data to the operations of SERVICES.
+    """Reduce botocore's data to the operations of SERVICES, and where these services are.
 
     Without a service's rules for endpoints, botocore takes the address from endpoints.json, which
     is quicker at each request; a test holds the two to each other, in every region.
@@ -205,11 +207,11 @@ def named_shapes(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
 
 
 def leave_out_modules(directory: Path) -> None:
-    """Remove the modules that no code reachable from a function imports, not even inside one.
+    """Remove the modules that nothing reachable from a function imports, not even inside one.
 
     Of the packages' other files only licences, what tells their versions, and botocore's stay.
     """
-    finder = modulefinder.ModuleFinder(path=[str(directory)])
+    finder = modulefinder.ModuleFinder(path=[str(directory)], excludes=UNREACHABLE)
     for path in FUNCTIONS.glob("*.py"):
         finder.import_hook(path.stem)
     files = (getattr(module, "__file__", None) for module in finder.modules.values())

@@ -71,6 +71,18 @@ for service, call in calls.items():
 print(json.dumps(addresses))
 """
 
+# Imports modules, and prints where all that is imported by then comes from.
+IMPORTED = """
+import importlib
+import json
+import sys
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+print(json.dumps([file for file in files if file]))
+"""
+
 # What some function does not need, and what is slow to import.
 NEVER = {
     "asyncio",
@@ -244,6 +256,26 @@ def test_the_artifact_holds_nothing_but_what_runs(artifacts: Path, function: Fun
     assert sum(path.stat().st_size for path in directory.rglob("*")) < 15 * MEGABYTE
 
 
+def test_all_but_little_of_what_ships_is_imported_by_some_function(artifacts: Path) -> None:
+    directory = artifacts / "IncrementCounter"
+    modules = [function.module for function in FUNCTIONS.values()]
+    imported = set(
+        printed(
+            *("-S", "-c", IMPORTED, *modules),
+            PYTHONPATH=str(directory),
+            AWS_LAMBDA_FUNCTION_NAME="function",  # so that they make their clients
+            AWS_DEFAULT_REGION="eu-west-1",
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}",
+        )
+    )
+
+    sizes = {str(path): path.stat().st_size for path in directory.rglob("*.py")}
+    left = {path: size for path, size in sizes.items() if path not in imported}
+
+    # What only other systems need, or other settings than ours.
+    assert sum(left.values()) < 0.1 * sum(sizes.values()), sorted(left, key=sizes.__getitem__)
+
+
 @every_function
 def test_bytecode_is_valid_whatever_time_a_file_has(artifacts: Path, function: Function) -> None:
     sources = list((artifacts / function.name).rglob("*.py"))
@@ -266,21 +298,23 @@ def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
 
 
 def test_addresses_are_those_of_the_whole_botocore_in_every_region(artifacts: Path) -> None:
-    def addresses(*flags: str, **environment: str) -> list[str]:
-        asked = subprocess.run(
-            [sys.executable, *flags, "-c", ADDRESSES],
-            env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found: list[str] = json.loads(asked.stdout)
-        return found
-
-    ours = addresses("-S", PYTHONPATH=str(artifacts / "IncrementCounter"))
+    ours = printed("-S", "-c", ADDRESSES, PYTHONPATH=str(artifacts / "IncrementCounter"))
 
     assert len(ours) > 60
-    assert ours == addresses()
+    assert ours == printed("-c", ADDRESSES)
+
+
+def printed(*arguments: str, **environment: str) -> list[str]:
+    """Return the JSON that Python prints in a process with this environment, and AWS's keys."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: list[str] = json.loads(done.stdout)
+    return found
 
 
 def test_the_artifact_knows_the_operations_that_are_called() -> None:
