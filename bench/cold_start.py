@@ -35,10 +35,17 @@ NAMES = {
 
 START_SECONDS = 60  # that Flask has
 
-_PARTS = ("runtime", "import", "client", "call")
+# Of a start, as bench/probe.py tells them, and in the words of the tables.
+_PARTS = {
+    "runtime": "the runtime",
+    "import": "imports",
+    "client": "clients",
+    "call": "the first call",
+}
 _POLL_SECONDS = 0.002
 
 Measured = Mapping[str, Sequence[float]]
+Parts = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def measure() -> Section:
@@ -58,12 +65,16 @@ def measure() -> Section:
             {name: _answered(running, artifact, name) for name, artifact in ours.items()},
             ROUNDS_OF_ALL,
         )
+        every_parts = interleaved(
+            {name: partial(_parts, running, artifact, name) for name, artifact in ours.items()},
+            ROUNDS_OF_ALL,
+        )
         steps = _ladder(running, ours[OURS])
     texts = (
         _compared(first, {OURS: ours[OURS], **peers}),
         _split(parts),
         _climbed(steps),
-        _every(every, ours),
+        _every(every, every_parts, ours),
     )
     return Section("Cold start", "python -m bench.cold_start", "\n\n".join(texts))
 
@@ -94,12 +105,12 @@ def _flask(artifact: Artifact) -> float:
     raise RuntimeError(message)
 
 
-def _parts(running: Runtime, artifact: Artifact) -> dict[str, float]:
+def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str, float]:
     """Start a function with the probe around it, and return the seconds of each part."""
     probed = replace(artifact, handler="bench_probe.handler")
     wanted = {"BENCH_HANDLER": artifact.handler}
     parts: dict[str, float]
-    _, parts = runtime.first_answer(running, probed, load(OURS), wanted)
+    _, parts = runtime.first_answer(running, probed, load(event), wanted)
     return parts
 
 
@@ -139,18 +150,14 @@ def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
     return "\n\n".join([told, table(columns, rows), chart])
 
 
-def _split(parts: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def _split(parts: Parts) -> str:
     told = (
         f"Where it goes, by a probe in {ROUNDS_OF_SPLIT} other rounds. `clients` is botocore's"
         " `create_client`, wherever it is called; it is in no other column."
         " A connection that is opened before the first event is in `imports`."
     )
-    rows = [
-        (NAMES[name], *(_milliseconds([run[part] for run in runs]) for part in _PARTS))
-        for name, runs in parts.items()
-    ]
-    columns = ("ms of it", "the runtime", "imports", "clients", "the first call")
-    return "\n\n".join([told, table(columns, rows)])
+    rows = [(NAMES[name], *_each_part(runs)) for name, runs in parts.items()]
+    return "\n\n".join([told, table(("ms of it", *_PARTS.values()), rows)])
 
 
 def _climbed(steps: Measured) -> str:
@@ -165,13 +172,25 @@ def _climbed(steps: Measured) -> str:
     return "\n\n".join([told, table(("an increment", "ms", "to Tally"), rows)])
 
 
-def _every(every: Measured, built: Mapping[str, Artifact]) -> str:
-    told = f"All our functions, each with its event of `events/` ({ROUNDS_OF_ALL} rounds)."
+def _every(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
+    told = (
+        "All our functions, each with its event of `events/`; where it goes is again told by other"
+        f" rounds ({ROUNDS_OF_ALL} of each)."
+    )
     rows = [
-        (f"`{name}`", _milliseconds(seconds), _megabytes(built[name].zipped))
+        (
+            f"`{name}`",
+            _milliseconds(seconds),
+            *_each_part(parts[name]),
+            _megabytes(built[name].zipped),
+        )
         for name, seconds in every.items()
     ]
-    return "\n\n".join([told, table(("function", "ms", "MB zipped"), rows)])
+    return "\n\n".join([told, table(("function", "ms", *_PARTS.values(), "MB zipped"), rows)])
+
+
+def _each_part(runs: Sequence[Mapping[str, float]]) -> list[str]:
+    return [_milliseconds([run[part] for run in runs]) for part in _PARTS]
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:

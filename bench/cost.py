@@ -30,11 +30,11 @@ from local_stack import CREDENTIALS, free_port, run_emulator
 BATCH = 100  # increments of a POST /increments, changes of a page and of a run of record_history
 MESSAGES = 10  # of a batch of the queue: the most that Lambda takes of a FIFO queue
 
-# Times cannot be measured here, so this is assumed of a warm function with 512 MB, in milliseconds:
-# itself, and what it waits for each request to DynamoDB. How many requests there are is measured.
+# Times cannot be measured here, so this is assumed of a warm function, in milliseconds: itself, and
+# what it waits for each request to DynamoDB. How many requests there are is measured.
 FUNCTION_MS = 10
 DATABASE_MS = 5
-MEMORY = 0.5  # GB; MemorySize in template.yaml
+MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
 
 SAMPLED = 0.05  # X-Ray's default rule, beyond one request a second
 # https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests import aws_template, lambda_runtime, runtime_api
 from tests.component.samples import load
 
-from bench import artifacts, runtime
+from bench import artifacts, prices, runtime
 from bench.artifacts import Artifact
 from bench.report import Section, lines, median, table
 from bench.runtime import Runtime
@@ -27,9 +27,6 @@ MB_OF_A_CPU = 1769
 
 # What an increment waits for DynamoDB in the same region, in milliseconds: assumed.
 WAIT = 5.0
-
-# Dollars a GB-second on arm64: https://aws.amazon.com/lambda/pricing/ (November 2026).
-GB_SECOND = 0.0000133334
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def _text(used: list[Used]) -> str:
         (
             f"{size} MB",
             f"{times[size]:.1f}",
-            f"{times[size] / 1000 * size / 1024 * GB_SECOND * 1e6:.3f}",
+            f"{times[size] / 1000 * size / 1024 * prices.LAMBDA_TIME.dollars * 1e6:.3f}",
         )
         for size in SIZES
     ]

@@ -9,7 +9,8 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote
@@ -33,17 +34,21 @@ from bench.long_history import (
 )
 from bench.output import captured
 from bench.report import Section, lines, median, table
+from bench.rounds import interleaved
 from counters import clock
 
 CHANGES = (1, 100, 10_000, 1_000_000)
 COUNTERS = (1, 100, 10_000)
-TIMES = 15  # how often each operation is made, for the median of its time
+ROUNDS = 3  # with each size once
+TIMES = 7  # how often each operation is made in a round, for the median of its time
+MOST_COPIED = 1000  # counters: for a transaction the emulator copies all of its tables
 CHECKED = 600  # changes that the formula is compared with: more than an hour of them
 PAGE = 100  # entries, or names, if no limit is given
 DAY = 24  # hours
 TOGETHER = 10  # increments of a POST /increments, messages of a batch
 
 PATH = f"/counters/{NAME}"
+TRANSACTION = f"`POST /increments` of {TOGETHER}"
 DRAWN = ("increment", "newest page", "page from a time", "`GET` at a time")
 
 
@@ -71,10 +76,11 @@ class Operation:
 class History:
     """A counter with so many changes, in the stack, and every operation on it."""
 
-    def __init__(self, stack: Stack, changes: int) -> None:
-        """Take the stack, in which the counter is, and how many changes it has had."""
+    def __init__(self, stack: Stack, changes: int, names: Sequence[str] = (NAME,)) -> None:
+        """Take the stack, how many changes its counter has had, and all counters' names."""
         self._stack = stack
         self._changes = changes
+        self._names = sorted(names)
         self._middle = (changes + 1) // 2
         self._version = changes  # that the counter has by now
         self._recorded = changes
@@ -90,6 +96,7 @@ class History:
         since = range(middle, min(n, middle + PAGE - 1) + 1)
         end = quote(moment(n))
         day = quote(clock.timestamp(FIRST + INTERVAL * (n - 1) - (DAY - 1) * 3600))
+        half = (len(self._names) + 1) // 2
         return [
             Operation("`GET`", lambda: self._is(n, "")),
             Operation("`GET` at a version", lambda: self._is(middle, f"version={middle}")),
@@ -98,7 +105,11 @@ class History:
             Operation("page from the middle", lambda: self._lists(page, f"after={middle}", after)),
             Operation("page from a time", lambda: self._lists(page, f"from={at_middle}", since)),
             Operation("trend, a day by hour", lambda: self._adds_up(f"from={day}&to={end}")),
-            Operation("names, a page", lambda: self._get("/counters", "") == [NAME]),
+            Operation("names, the first page", lambda: self._names_from(0, "")),
+            Operation(
+                "names, from the middle",
+                lambda: self._names_from(half, f"after={self._names[half - 1]}"),
+            ),
         ]
 
     def writes(self) -> list[Operation]:
@@ -108,7 +119,7 @@ class History:
             Operation("increment", lambda: self._increment(None)),
             Operation("increment with a key", lambda: self._increment(str(time.monotonic_ns()))),
             Operation("set", self._set),
-            Operation(f"`POST /increments` of {TOGETHER}", self._increment_all),
+            Operation(TRANSACTION, self._increment_all),
             Operation(f"queue, a batch of {TOGETHER}", self._ingest),
         ]
 
@@ -131,6 +142,9 @@ class History:
         closed = (last["last_version"], last["close"]) == (self._changes, value(self._changes))
         total = sum(bucket["changes"] for bucket in buckets)
         return len(buckets) == DAY and closed and total == expected
+
+    def _names_from(self, first: int, query: str) -> bool:
+        return bool(self._get("/counters", query) == self._names[first : first + PAGE])
 
     def _changed(self, body: dict[str, Any]) -> bool:
         self._version += 1
@@ -184,15 +198,14 @@ def measure() -> Section:
     session = botocore.session.get_session()
     with captured():
         _check(session)
-        by_changes = [_against(session, changes) for changes in CHANGES]
-        by_counters = [_among(session, count) for count in COUNTERS]
-    names = list(by_changes[0])
+        by_changes = _at_each(CHANGES, lambda changes: _taken(session, changes, 1))
+        by_counters = _at_each(COUNTERS, lambda count: _taken(session, PAGE, count))
     drawn = [[taken[name].milliseconds for taken in by_changes] for name in DRAWN]
     parts = (
         _HISTORY,
-        table(["requests / units", *map(_power, CHANGES)], _rows(by_changes, names, _charged)),
-        f"Processor time of the function, without the database (the median of {TIMES}):",
-        table(["milliseconds", *map(_power, CHANGES)], _rows(by_changes, names, _time)),
+        table(["requests / units", *map(_power, CHANGES)], _rows(by_changes, _charged)),
+        _TIMES,
+        table(["milliseconds", *map(_power, CHANGES)], _rows(by_changes, _time)),
         lines(
             f"Processor time by changes of history: {', '.join(DRAWN)}".replace("`", ""),
             "milliseconds",
@@ -202,9 +215,7 @@ def measure() -> Section:
         _COUNTERS,
         table(
             ["requests / units / ms", *map(_power, COUNTERS)],
-            _rows(
-                by_counters, list(by_counters[0]), lambda each: f"{_charged(each)} / {_time(each)}"
-            ),
+            _rows(by_counters, lambda each: f"{_charged(each)} / {_time(each)}"),
         ),
     )
     return Section(
@@ -222,9 +233,15 @@ hours and then among the changes of one hour: from the first full hour on that i
 number in an item, a digit more is half a byte more.
 """.strip()
 
-_COUNTERS = """
-The same for so many counters. The names come from an index, and a page of them reads its own and
-one more:
+_TIMES = f"""
+Processor time of the function, without the database: the median of {ROUNDS} rounds, each with every
+length in turn, of which the median of {TIMES} is taken.
+""".strip()
+
+_COUNTERS = f"""
+The same among so many counters, of which one has {PAGE} changes. The names come from an index, and
+a page of them reads its own and one more. For a transaction the emulator copies all of its tables,
+so with more than {MOST_COPIED:,} counters there is none here.
 """.strip()
 
 
@@ -285,39 +302,36 @@ def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
         yield stack
 
 
-def _against(session: botocore.session.Session, changes: int) -> dict[str, Taken]:
-    """Return what each operation takes against a history of so many changes."""
+def _at_each(
+    sizes: Sequence[int], take: Callable[[int], dict[str, Taken]]
+) -> list[dict[str, Taken]]:
+    """Return what each operation takes at each size: its time is the median of the rounds."""
+    rounds = interleaved({str(size): partial(take, size) for size in sizes}, ROUNDS)
+    return [
+        {
+            name: replace(taken, milliseconds=median([each[name].milliseconds for each in all_]))
+            for name, taken in all_[0].items()
+        }
+        for all_ in rounds.values()
+    ]
+
+
+def _taken(session: botocore.session.Session, changes: int, count: int) -> dict[str, Taken]:
+    """Return what each operation takes on a counter with so many changes, one of so many."""
+    others = [f"many:{number:05}" for number in range(1, count)]
     with _stack(session, changes) as stack:
-        history, database = History(stack, changes), Database(stack, changes)
-        return _measured([*history.reads(), *history.writes()], database)
-
-
-def _among(session: botocore.session.Session, count: int) -> dict[str, Taken]:
-    """Return what some operations take among so many counters."""
-    with _stack(session, PAGE) as stack:
-        database = Database(stack, PAGE)
-        names = sorted([NAME, *(f"many:{number:05}" for number in range(1, count))])
-        table_name = stack.refs["CounterTable"]
-        for first in range(0, count, 25):  # as many as one request takes
+        database = Database(stack, changes)
+        for first in range(0, len(others), 25):  # as many as one request takes
             puts: list[Any] = [
-                {"PutRequest": {"Item": {**counter(PAGE), "counter_id": {"S": name}}}}
-                for name in names[first : first + 25]
+                {"PutRequest": {"Item": {**counter(changes), "counter_id": {"S": name}}}}
+                for name in others[first : first + 25]
             ]
+            table_name = stack.refs["CounterTable"]
             stack.dynamodb.batch_write_item(RequestItems={table_name: puts})
-        history = History(stack, PAGE)
-        chosen = {each.name: each for each in [*history.reads(), *history.writes()]}
-        middle = names[count // 2 :]
-
-        def listed(after: str, expected: list[str]) -> bool:
-            query = f"after={after}" if after else ""
-            return bool(stack.request("GET", "/counters", query=query).body == expected[:PAGE])
-
-        operations = [
-            chosen["`GET`"],
-            chosen["increment"],
-            Operation("names, the first page", lambda: listed("", names)),
-            Operation("names, from the middle", lambda: listed(middle[0], middle[1:])),
-        ]
+        history = History(stack, changes, [NAME, *others])
+        operations = [*history.reads(), *history.writes()]
+        if count > MOST_COPIED:
+            operations = [each for each in operations if each.name != TRANSACTION]
         return _measured(operations, database)
 
 
@@ -351,9 +365,12 @@ def _changes_from(start: str, changes: int) -> int:
 
 
 def _rows(
-    measured: Sequence[dict[str, Taken]], names: Sequence[str], shown: Callable[[Taken], str]
+    measured: Sequence[dict[str, Taken]], shown: Callable[[Taken], str]
 ) -> list[list[object]]:
-    return [[name, *(shown(taken[name]) for taken in measured)] for name in names]
+    return [
+        [name, *(shown(taken[name]) if name in taken else "-" for taken in measured)]
+        for name in measured[0]
+    ]
 
 
 def _charged(taken: Taken) -> str:
