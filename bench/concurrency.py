@@ -1,7 +1,6 @@
 """What is left of many increments at once when some of the database's replies are lost."""
 
 import copy
-import random
 import sys
 import tempfile
 import threading
@@ -18,7 +17,7 @@ import urllib3
 from tests import lambda_runtime, runtime_api
 from tests.component.samples import load
 from tests.e2e import fault_proxy
-from tests.e2e.fault_proxy import Reply
+from tests.e2e.fault_proxy import Losing
 from tests.e2e.service import client
 
 from bench import artifacts, flask_server, runtime
@@ -74,7 +73,7 @@ def measure() -> Section:
             "a bare handler with boto3": (bare, PEERS_TABLES, False),
             "the floor (no SDK)": (floor, PEERS_TABLES, False),
         }
-        losing = _Losing()
+        losing = Losing(LOST)
         outcomes = {}
         for name, (program, tables, keyed) in programs.items():
             print(f"  {name} …", file=sys.stderr, flush=True)
@@ -83,21 +82,6 @@ def measure() -> Section:
         outcomes["Flask, SQLite (nothing lost)"] = _flask(peers[FLASK])
         text = _text(outcomes, losing.lost)
     return Section("Concurrent increments", "python -m bench.concurrency", text)
-
-
-class _Losing:
-    """A fault: each write is applied, and then some of the replies are lost."""
-
-    def __init__(self) -> None:
-        self.lost = 0
-        self._chances = random.Random(0)  # noqa: S311  the same chances each time
-
-    def __call__(self, forward: Callable[[], Reply]) -> Reply | None:
-        reply = forward()
-        if self._chances.random() >= LOST:
-            return reply
-        self.lost += 1
-        return None
 
 
 def _make_tables(stack: Stack) -> None:

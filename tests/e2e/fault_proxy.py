@@ -1,6 +1,7 @@
 """What lies between a deployed function and its database: it can refuse writes or lose replies."""
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,24 @@ def refused_internally(_forward: Callable[[], Reply]) -> Reply:
 def reply_lost(forward: Callable[[], Reply]) -> None:
     """Let the request be applied, and break the connection before the reply."""
     forward()
+
+
+class Losing:
+    """A fault: every request is applied, and then the replies to a share of them are lost."""
+
+    def __init__(self, share: float) -> None:
+        self.lost = 0
+        self._share = share
+        self._chances = random.Random(0)
+        self._lock = threading.Lock()
+
+    def __call__(self, forward: Callable[[], Reply]) -> Reply | None:
+        reply = forward()
+        with self._lock:
+            if self._chances.random() >= self._share:
+                return reply
+            self.lost += 1
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Many clients at once, over HTTP: one key, one version, one stock, one hot counter."""
+"""Many clients at once, over HTTP: one key, one version, one stock, one hot counter, no replies."""
 
 import json
 import time
 import uuid
 from collections import Counter
 
-from tests.e2e.service import Answer, Caller, at_once
+from tests.e2e.fault_proxy import Losing, serving
+from tests.e2e.service import Answer, Caller, at_once, variables
 from tests.sizes import cases
 
 from local_stack import Stack
@@ -14,6 +15,9 @@ CLIENTS = 32
 INCREMENT = ["counters/increment"]
 SECONDS = cases(60, part=20)
 HOT_CLIENTS = 16
+LOST = 0.2  # of the replies to writes of counters
+LOSING_CLIENTS = 8
+LOSING_TIMES = cases(100, part=15)
 
 
 def keyed(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
@@ -91,11 +95,36 @@ def test_a_hot_counter_loses_nothing_and_doubles_nothing(
 
     answers = at_once(stack, INCREMENT, HOT_CLIENTS, send)
 
+    print(f"{len(answers) / SECONDS:.0f} answers a second, {repeats['keyed']} repeats with a key")
+    assert_counted_once(caller, counter, answers)
+
+
+def test_an_increment_counts_once_though_the_database_s_replies_are_lost(
+    stack: Stack, caller: Caller, counter: str
+) -> None:
+    def send(client: Caller, _number: int) -> list[Answer]:
+        answers: list[Answer] = []
+        for _ in range(LOSING_TIMES):
+            answers += [keyed(client, counter, str(uuid.uuid4()))[0], client.post(counter)]
+        return answers
+
+    losing = Losing(LOST)
+    with (
+        serving(stack.endpoint_url) as (proxy, url),
+        variables(stack, "IncrementCounter", AWS_ENDPOINT_URL_DYNAMODB=url),
+        proxy.failing(stack.outputs["CounterTable"], losing),
+    ):
+        answers = at_once(stack, INCREMENT, LOSING_CLIENTS, send)
+
+    print(f"{losing.lost} replies lost")
+    assert losing.lost > LOST / 2 * len(answers)
+    assert_counted_once(caller, counter, answers)
+
+
+def assert_counted_once(caller: Caller, counter: str, answers: list[Answer]) -> None:
+    """Hold a counter, which only these requests have changed, to what they were answered."""
     statuses = Counter(answer.status for answer in answers)
-    print(
-        f"{len(answers) / SECONDS:.0f} answers a second, {repeats['keyed']} repeats with a key,"
-        f" statuses {dict(statuses)}"
-    )
+    print(f"statuses {dict(statuses)}")
     assert statuses.keys() <= {200, 503}
     version = len(caller.whole_history(counter))
     answered = [answer.body["version"] for answer in answers if answer.status == 200]
