@@ -37,7 +37,9 @@ bench: $(venv)
 build: $(venv)
 	.venv/bin/sam build
 
-deploy: build
+deploy: $(venv)
+	@.venv/bin/python scripts/artifact.py check $(STAGE)
+	.venv/bin/sam build
 	.venv/bin/sam deploy --config-env $(STAGE)
 
 clean:

@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import json
 import modulefinder
+import re
 import shutil
 import subprocess
 import sys
@@ -226,5 +227,34 @@ def leave_out_modules(directory: Path) -> None:
             path.rmdir()
 
 
+def check(stage: str) -> None:
+    """Make sure that what a stage is deployed with gets its bytecode: SAM does not tell `main`.
+
+    Args:
+        stage: a table of samconfig.toml; its PythonRuntime, or else the template's default, counts.
+
+    Raises:
+        BuildError: the runtime's interpreter is not here.
+    """
+    import tomllib  # noqa: PLC0415  `sam build` takes the python3 that is there: it may lack it
+
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    overrides = str(config[stage]["deploy"]["parameters"].get("parameter_overrides"))
+    template = (ROOT / "template.yaml").read_text()
+    found = re.search(r"PythonRuntime=[\"']?(python[\d.]+)", overrides) or re.search(
+        r"  PythonRuntime:.*?Default: (python[\d.]+)", template, re.DOTALL
+    )
+    if not found or found[1] not in interpreters():
+        message = (
+            f"{found and found[1]} is not on PATH, and without its bytecode every cold start"
+            " compiles: install it, or give the stage another PythonRuntime in samconfig.toml"
+        )
+        raise BuildError(message)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    command, argument = sys.argv[1:]
+    try:
+        {"make": lambda: main(Path(argument)), "check": lambda: check(argument)}[command]()
+    except BuildError as error:
+        sys.exit(str(error))

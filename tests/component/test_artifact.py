@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -285,6 +286,42 @@ def test_bytecode_is_valid_whatever_time_a_file_has(artifacts: Path, function: F
         bytecode = Path(importlib.util.cache_from_source(str(source))).read_bytes()
         assert bytecode[:4] == importlib.util.MAGIC_NUMBER
         assert int.from_bytes(bytecode[4:8], "little") == UNCHECKED_HASH, source
+
+
+@pytest.mark.parametrize(
+    ("override", "there", "missing"),
+    [
+        ("", "python3.13", None),
+        ("", "python3.12", "python3.13"),
+        (" PythonRuntime=python3.12", "python3.12", None),
+        (" PythonRuntime=python3.12", "python3.13", "python3.12"),
+    ],
+)
+def test_a_stage_is_not_deployed_without_bytecode_for_its_runtime(
+    tmp_path: Path, override: str, there: str, missing: str | None
+) -> None:
+    project, path = tmp_path / "project", tmp_path / "path"
+    (project / "scripts").mkdir(parents=True)
+    for name in ("scripts/artifact.py", "template.yaml"):
+        shutil.copy(ROOT / name, project / name)
+    config = (ROOT / "samconfig.toml").read_text()
+    stage = '"Stage=prod"'
+    assert stage in config
+    (project / "samconfig.toml").write_text(config.replace(stage, f'"Stage=prod{override}"'))
+    path.mkdir()
+    (path / there).symlink_to(shutil.which("true") or "")
+
+    checked = subprocess.run(
+        [sys.executable, "scripts/artifact.py", "check", "prod"],
+        cwd=project,
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == (1 if missing else 0), checked.stderr
+    assert checked.stderr.startswith(missing or "")
 
 
 def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
