@@ -23,9 +23,16 @@ from botocore.exceptions import (
 )
 from botocore.httpsession import get_cert_path
 
+from counters import clock
+
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from botocore.client import BaseClient
+
+# Lambda drops connections that are idle for long, and what is sent over one then is lost: a change
+# would be answered with an unknown outcome. AWS does not tell how long that is.
+# https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html
+_MOST_IDLE = 10.0  # seconds
 
 
 class Connection:
@@ -49,6 +56,7 @@ class Connection:
             self._http = http.client.HTTPSConnection(
                 host, timeout=config.connect_timeout, context=trusted
             )
+        self._used_at = 0.0  # seconds since the epoch: other clocks stand still in between events
         events: Any = client.meta.events
         events.register("before-send", self.send)
 
@@ -88,6 +96,7 @@ class Connection:
             answer = self._http.getresponse()
             content = answer.read()
             whole = True
+            self._used_at = clock.now()
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
         except (OSError, http.client.HTTPException) as error:
@@ -100,11 +109,12 @@ class Connection:
         return AWSResponse(self._url, answer.status, got, _Content(content))
 
     def _connect(self) -> None:
-        """Connect, unless there is a connection that is as it should be: open, and silent."""
-        if self._http.sock and select.select([self._http.sock], [], [], 0)[0]:
-            self.close()
+        """Connect, unless there is a connection as it should be: used lately, open, and silent."""
         if self._http.sock:
-            return
+            used_lately = clock.now() < self._used_at + _MOST_IDLE
+            if used_lately and not select.select([self._http.sock], [], [], 0)[0]:
+                return
+            self.close()
         try:
             self._http.connect()
         except OSError as error:

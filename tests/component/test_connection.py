@@ -32,7 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.sizes import examples
 
-from counters import clients
+from counters import clients, clock
 from counters.connection import Connection
 from local_stack import free_port
 
@@ -235,6 +235,19 @@ def test_the_connection_is_kept() -> None:
             assert caller.ask(server)
 
     assert server.connections == 1
+
+
+@pytest.mark.parametrize(("idle", "connections"), [(5, 1), (15, 2)])
+def test_a_connection_is_not_trusted_that_was_idle_for_long(
+    monkeypatch: pytest.MonkeyPatch, idle: float, connections: int
+) -> None:
+    with serving() as server, Caller(server.endpoint) as caller:
+        assert caller.ask(server)
+        later = clock.now() + idle
+        monkeypatch.setattr(clock, "now", lambda: later)
+        assert caller.ask(server)
+
+    assert server.connections == connections
 
 
 def test_an_answer_may_take_longer_than_connecting() -> None:
