@@ -217,18 +217,21 @@ def endpoint(
     def decorate(function: Callable[[Request], Response]) -> Handler:
         def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             request_id = event["requestContext"]["requestId"]
+            unforeseen = None
             try:
                 response = function(_request(event, context, query, body, headers))
             except model.CounterError as error:
                 response = _problem(error, request_id)
-            except Exception:
-                logger.exception("unforeseen")
+            except Exception as error:  # noqa: BLE001  whatever it is, it is logged
+                unforeseen = error
                 response = _internal_error(request_id)
-            logger.info(
+            log = logger.error if unforeseen else logger.info
+            log(
                 "%s %s %d",
                 event["httpMethod"],
                 event["resource"],
                 response.status,
+                exc_info=unforeseen,
                 extra={
                     "request_id": request_id,
                     "invocation_id": context.aws_request_id,

@@ -87,9 +87,10 @@ def test_a_database_that_does_not_answer_a_read_is_throttled(
 
 
 def test_what_nobody_foresaw_is_a_problem_that_tells_nothing_of_the_inside(
-    stack: Stack, wire: Wire
+    stack: Stack, wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.fail("GetItem", [denied])
+    caplog.clear()
 
     reply = stack.request("GET", "/counter")
 
@@ -98,3 +99,6 @@ def test_what_nobody_foresaw_is_a_problem_that_tells_nothing_of_the_inside(
     assert reply.body["type"].endswith("internal-error")
     assert "Access" not in reply.body["detail"]
     assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", reply.body["instance"])
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("ERROR", "GET /counter 500")
+    assert "AccessDenied" in str(record.exc_info)
