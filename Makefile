@@ -30,7 +30,7 @@ test: $(venv)
 test-full: export TALLY_TESTS := full
 test-full: test
 
-# Writes docs/benchmarks.md; about a quarter of an hour.
+# Writes docs/benchmarks.md; 6 to 12 minutes.
 bench: $(venv)
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
 

@@ -1,6 +1,6 @@
 """How much the tests do that go through very many cases: `make test` does a part of it.
 
-`make test-full` does all, which takes about three quarters of an hour.
+`make test-full` does all, which takes half an hour to three quarters.
 """
 
 import os
