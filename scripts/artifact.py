@@ -1,7 +1,7 @@
 """Makes the functions' artifact, which is one for them all: what they use, with valid bytecode.
 
-`sam build` runs it for each function, by way of functions/Makefile. Beyond what SAM's own build
-does, it
+`sam build` runs it for each function, by way of functions/Makefile; `make deploy` asks it before
+whether it can compile for the stage. Beyond what SAM's own build does, it
 
 - leaves out what nothing in the functions imports, and all of botocore's data but the operations
   that they call (`SERVICES`): 29 MB of data become 0.1, and docs/benchmarks.md has the time;
@@ -255,6 +255,9 @@ def check(stage: str) -> None:
 if __name__ == "__main__":
     command, argument = sys.argv[1:]
     try:
-        {"make": lambda: main(Path(argument)), "check": lambda: check(argument)}[command]()
+        if command == "check":
+            check(argument)
+        else:
+            main(Path(argument))
     except BuildError as error:
         sys.exit(str(error))

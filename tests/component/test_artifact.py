@@ -261,7 +261,7 @@ def test_all_but_little_of_what_ships_is_imported_by_some_function(artifacts: Pa
     directory = artifacts / "IncrementCounter"
     modules = [function.module for function in FUNCTIONS.values()]
     imported = set(
-        printed(
+        printed_json(
             *("-S", "-c", IMPORTED, *modules),
             PYTHONPATH=str(directory),
             AWS_LAMBDA_FUNCTION_NAME="function",  # so that they make their clients
@@ -335,13 +335,13 @@ def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
 
 
 def test_addresses_are_those_of_the_whole_botocore_in_every_region(artifacts: Path) -> None:
-    ours = printed("-S", "-c", ADDRESSES, PYTHONPATH=str(artifacts / "IncrementCounter"))
+    ours = printed_json("-S", "-c", ADDRESSES, PYTHONPATH=str(artifacts / "IncrementCounter"))
 
     assert len(ours) > 60
-    assert ours == printed("-c", ADDRESSES)
+    assert ours == printed_json("-c", ADDRESSES)
 
 
-def printed(*arguments: str, **environment: str) -> list[str]:
+def printed_json(*arguments: str, **environment: str) -> list[str]:
     """Return the JSON that Python prints in a process with this environment, and AWS's keys."""
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -1,4 +1,4 @@
-"""Many clients at once, over HTTP: one key, one version, one stock, one hot counter, no replies."""
+"""Many clients at once over HTTP: one key, one version, one stock, a hot counter, lost replies."""
 
 import json
 import time
