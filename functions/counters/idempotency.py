@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # How long a repeat waits for the outcome of the first request before it says so, in seconds.
 _PATIENCE = 3.0
 
+# What a change that is throttled leaves of its time, in seconds: then its receipt is deleted.
+_TO_DISCARD = 0.5
+
 
 class Intent(NamedTuple):
     """What a caller wants done once: `body` decides whether a repeat is the same request.
@@ -178,7 +181,7 @@ def _make(
 ) -> tuple[Counter, ...]:
     """Make the change; what was refused takes its receipt with it."""
     try:
-        return apply(change)
+        return apply(change._replace(until=change.until - _TO_DISCARD))
     except (BoundExceededError, ThrottledError):
         _discard(intent, change)
         raise

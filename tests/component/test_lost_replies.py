@@ -54,10 +54,16 @@ def slow(request: AWSPreparedRequest) -> AWSResponse:
     return delivered(request)
 
 
+def throttled_slowly(request: AWSPreparedRequest) -> AWSResponse:
+    """Refuse the request, but take a while for it."""
+    return throttled(request)
+
+
 # How long the caller waits for what comes of a request, in seconds: at most the timeouts of
 # counters.clients.
 SECONDS: dict[Fault, float] = {
     slow: 1.9,
+    throttled_slowly: 0.3,
     reply_lost: 2.0,
     request_lost: 2.0,
     connection_lost: 0.5,
@@ -623,15 +629,17 @@ def test_a_refused_change_leaves_no_receipt_and_the_key_may_succeed_later(
     assert scene.add("hits", 2, "key", {"max": 10}).text == later.text
 
 
-def test_what_was_never_taken_leaves_no_receipt(scene: Scene) -> None:
-    scene.plan("UpdateItem", *[throttled] * 100)
+@pytest.mark.parametrize("fault", [throttled, throttled_slowly])
+def test_what_was_never_taken_leaves_no_receipt(scene: Scene, fault: Fault) -> None:
+    for number in range(20):  # the last attempt of each comes at another moment
+        scene.plan("UpdateItem", *[fault] * 100)
 
-    reply = scene.add("hits", 5, "key")
+        reply = scene.add("hits", 5, f"key-{number}")
 
-    assert (reply.status, reply.problem) == (503, "throttled")
-    assert scene.receipts() == 0
+        assert (reply.status, reply.problem) == (503, "throttled")
+        assert scene.receipts() == 0
     scene.plan("UpdateItem")
-    assert scene.add("hits", 5, "key").body["value"] == 5
+    assert scene.add("hits", 5, "key-0").body["value"] == 5
 
 
 @pytest.mark.parametrize("fault", [*REFUSED, request_lost, refused_internally])
