@@ -924,7 +924,7 @@ def test_keyed_increments_count_exactly_once_each(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # to look again is for the callers
-    storm = Storm(scene, seed=20261122)
+    storm = Storm(scene, seed=3)
     source = storm.source
     applied = [
         Wish(f"key{n}", source.choice(COUNTERS), some_amount(source), {}) for n in range(KEYED)
