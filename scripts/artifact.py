@@ -234,11 +234,14 @@ def check(stage: str) -> None:
         stage: a table of samconfig.toml; its PythonRuntime, or else the template's default, counts.
 
     Raises:
-        BuildError: the runtime's interpreter is not here.
+        BuildError: there is no such stage, or the runtime's interpreter is not here.
     """
     import tomllib  # noqa: PLC0415  `sam build` takes the python3 that is there: it may lack it
 
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    if stage not in config:
+        message = f"samconfig.toml has no stage {stage}"
+        raise BuildError(message)
     overrides = str(config[stage]["deploy"]["parameters"].get("parameter_overrides"))
     template = (ROOT / "template.yaml").read_text()
     found = re.search(r"PythonRuntime=[\"']?(python[\d.]+)", overrides) or re.search(

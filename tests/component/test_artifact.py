@@ -324,6 +324,18 @@ def test_a_stage_is_not_deployed_without_bytecode_for_its_runtime(
     assert checked.stderr.startswith(missing or "")
 
 
+def test_a_stage_that_is_not_there_is_not_deployed() -> None:
+    checked = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "artifact.py", "check", "moon"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == 1
+    assert checked.stderr == "samconfig.toml has no stage moon\n"
+
+
 def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
     def contents(directory: Path) -> dict[Path, bytes]:
         files = (path for path in directory.rglob("*") if path.is_file())
