@@ -1,6 +1,8 @@
 """GET /counter, GET /counters/{counter_id}: where a counter stands, or stood."""
 
-from counters import clients, history, init_phase, model, store
+import math
+
+from counters import clients, clock, init_phase, model, store, timeline
 from counters.gateway import (
     Request,
     Response,
@@ -8,7 +10,7 @@ from counters.gateway import (
     endpoint,
     not_modified_response,
 )
-from counters.model import Counter
+from counters.model import Counter, ThrottledError
 
 
 @endpoint(query=["version", "at"], headers=["if-none-match"])
@@ -24,12 +26,26 @@ def _counter(request: Request) -> Counter:
     version, time = request.integer("version", 0, model.MAX_INTEGER), request.time("at")
     if version is not None and time is not None:
         model.invalid("at", "not together with version")
-    standing = store.get(request.counter_id)
-    if version is not None:
-        return history.at_version(standing, version, request.until)
     if time is not None:
-        return history.at_time(standing, time, request.until)
+        _let_no_change_come(model.past("at", time, clock.now()))
+    standing = store.get(request.counter_id, request.until)
+    if version is not None:
+        return timeline.at_version(standing, version, request.until)
+    if time is not None:
+        return timeline.at_time(standing, time, request.until)
     return standing
+
+
+def _let_no_change_come(time: float) -> None:
+    """Refuse a time of which a change may still come: what is answered must never change.
+
+    Raises:
+        ThrottledError: the time is not longer ago than the apply window.
+    """
+    wait = time + clock.APPLY_WINDOW - clock.now()
+    if wait >= 0:
+        detail = "at: a change of that time may still come. Repeat the request later."
+        raise ThrottledError(detail, retry_after=math.floor(wait) + 1)
 
 
 init_phase.end(clients.dynamodb)

@@ -2,7 +2,7 @@
 
 import json
 
-from counters import clients, init_phase, model, store
+from counters import attempt, clients, init_phase, model
 from counters.gateway import Request, Response, counter_response, endpoint
 from counters.idempotency import Intent, once
 
@@ -13,13 +13,13 @@ def handler(request: Request) -> Response:
     asked = model.increment(request.counter_id, request.body)
     key = request.idempotency_key()
     if key is None:
-        return counter_response(store.increment(asked, request.change()))
+        return counter_response(attempt.increment(asked, request.change()))
     body = json.dumps([asked.by, asked.bounds.low, asked.bounds.high])
     intent = Intent(key, request.actor, asked.counter_id, (asked.counter_id,), body)
     (counter,), replayed = once(
-        intent, request.change(), lambda change: (store.increment(asked, change),)
+        intent, request.change(), lambda change: (attempt.increment(asked, change),)
     )
     return counter_response(counter, replayed=replayed)
 
 
-init_phase.end(clients.dynamodb_once)
+init_phase.end(clients.dynamodb)

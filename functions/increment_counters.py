@@ -2,7 +2,7 @@
 
 import json
 
-from counters import clients, init_phase, model, store
+from counters import attempt, clients, init_phase, model
 from counters.gateway import Request, Response, counters_response, endpoint
 from counters.idempotency import Intent, once
 
@@ -15,15 +15,15 @@ def handler(request: Request) -> Response:
     asked = model.increments(request.body.get("increments"))
     key = request.idempotency_key()
     if key is None:
-        return counters_response(store.increment_all(asked, request.change()))
+        return counters_response(attempt.increment_all(asked, request.change()))
     body = json.dumps(asked)
     counter_ids = tuple(each.counter_id for each in asked)
     counters, replayed = once(
         Intent(key, request.actor, _TARGET, counter_ids, body),
         request.change(),
-        lambda change: store.increment_all(asked, change),
+        lambda change: attempt.increment_all(asked, change),
     )
     return counters_response(counters, replayed=replayed)
 
 
-init_phase.end(clients.dynamodb_once)
+init_phase.end(clients.dynamodb)

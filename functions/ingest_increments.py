@@ -24,4 +24,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return {"batchItemFailures": [{"itemIdentifier": each} for each in progress.failed]}
 
 
-init_phase.end(clients.dynamodb_once)
+init_phase.end(clients.dynamodb)

@@ -12,7 +12,7 @@ def handler(request: Request) -> Response:
     if after:
         model.counter_id(after, "after")
     limit = request.limit()
-    names, more = store.list_names(prefix, after, limit)
+    names, more = store.list_names(prefix, after, limit, request.until)
     following = {"prefix": prefix, "limit": limit, "after": names[-1]} if more else {}
     return page_response(names, following)
 

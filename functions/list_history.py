@@ -1,6 +1,6 @@
 """GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
 
-from counters import clients, history, init_phase, model
+from counters import clients, init_phase, model, timeline
 from counters.gateway import Request, Response, endpoint, page_response
 from counters.model import Entry
 
@@ -12,7 +12,7 @@ def handler(request: Request) -> Response:
     order = model.order(request.query.get("order", "asc"))
     after = request.integer("after", 0, model.MAX_INTEGER)
     period = request.period()
-    entries, more = history.page(request.counter_id, order, after, limit, period, request.until)
+    entries, more = timeline.page(request.counter_id, order, after, limit, period, request.until)
     following: dict[str, object] = {}
     if more:
         following = {"limit": limit, "order": order, "after": entries[-1].version}
@@ -26,12 +26,16 @@ def _shown(entry: Entry) -> dict[str, object]:
         "value": entry.value,
         "previous_value": entry.previous_value,
         "by": entry.by,
+        "increase": entry.increase,
+        "decrease": entry.decrease,
         "operation": entry.operation,
         "actor": entry.actor,
         "created_at": entry.created_at,
     }
     if entry.events is not None:
         shown["events"] = entry.events
+    if entry.sender is not None:
+        shown["sender"] = entry.sender
     return shown
 
 

@@ -6,18 +6,19 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from counters import clients, clock, init_phase, metrics, recording
+from counters.clients import ATTEMPT
 
 logger = Logger(service="tally")
 
 
-def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Record a batch of stream records; return the first that is to be delivered again, if any.
 
     Lambda goes on from that one, so all behind it come again as well:
     https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
     """
     records = event["Records"]
-    progress = recording.record(records)
+    progress = recording.record(records, clock.deadline(context, ATTEMPT))
     logger.info("recorded %d of %d, parked %d", progress.recorded, len(records), progress.parked)
     counts = {"EntriesWritten": progress.recorded, "RecordsParked": progress.parked}
     lag = {}

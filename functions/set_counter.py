@@ -1,6 +1,6 @@
 """PUT /counter, PUT /counters/{counter_id}: set a counter to the body's `value`."""
 
-from counters import clients, init_phase, model, store
+from counters import attempt, clients, init_phase, model
 from counters.gateway import Request, Response, counter_response, endpoint
 
 
@@ -9,7 +9,9 @@ def handler(request: Request) -> Response:
     """Answer the counter as this request left it."""
     value = model.integer("value", request.body.get("value"))
     expected = request.expected_version()
-    return counter_response(store.set_value(request.counter_id, value, expected, request.change()))
+    return counter_response(
+        attempt.set_value(request.counter_id, value, expected, request.change())
+    )
 
 
-init_phase.end(clients.dynamodb_once)
+init_phase.end(clients.dynamodb)

@@ -7,7 +7,7 @@ from typing import Any
 
 from counters import clients
 
-FACTORIES = (clients.dynamodb, clients.dynamodb_once)
+FACTORIES = (clients.dynamodb,)
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
 READ_UNIT = 4096  # bytes, read consistently; else half as much is charged
 

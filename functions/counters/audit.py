@@ -1,9 +1,9 @@
-"""Whether the history proves the counter: what does not fit is found, and named.
+"""Audits: check that a counter's history adds up to its value, and report every mismatch.
 
-The versions must be without a gap, each change must add up and go on from the one before it, the
-last must be where the counter stands, and the trend must be the sum of them all. What the stream
-has not brought yet is no finding for as long as it may still bring it. How far a counter was found
-good is kept in AuditTable, and the next audit goes on from there.
+The versions must have no gap, each change must add up and continue the one before it, the last one
+must be the counter's last change, and the trend must be the sum of all. What is missing is no
+finding as long as the stream may still bring it. AuditTable keeps how far each counter was found
+good, and the next audit continues there.
 """
 
 import copy
@@ -12,13 +12,13 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from counters import clock, history, store, trend
-from counters.clients import dynamodb, reading
-from counters.model import Counter, Entry, Period, Sums
+from counters import clock, history, store, timeline, trend
+from counters.clients import answered, dynamodb, reading
+from counters.history import STREAM_SECONDS
+from counters.model import Entry, Period, Sums
 
-# How long a stream keeps a record: until then a change may still come into the history.
-# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html
-STREAM_SECONDS = 24 * 60 * 60
+# What an audit may take after its time to stop, in seconds: for what it has begun, and to save.
+_FINISH_SECONDS = 45
 
 MOST_FINDINGS = 100  # of one counter; the rest is not looked for
 
@@ -50,19 +50,21 @@ class Report:
 class _Progress:
     """How far a counter is known to be good.
 
-    That is to the entry of `version`, which left `value` (None: it could not be read) and was made
-    at `created_at`. The trend is compared for all that is before `compared`, in seconds since the
-    epoch; `hours` are the sums of what is behind it.
+    That is up to the entry of `version`, which left `value` (None: it could not be read) and was
+    made at `created_at` by `request_id`. The trend is compared up to `compared`, in seconds since
+    the epoch. `hours` are the sums of what is after that.
     """
 
     version: int = 0
     value: int | None = 0
     created_at: str | None = None
+    request_id: str | None = None  # None: not known
     compared: float = 0
     hours: dict[float, Sums] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
+        self.request_id = entry.request_id
         hour = trend.hour_of(entry.created_at)
         if hour >= self.compared:
             self.hours.setdefault(hour, Sums()).add(entry)
@@ -83,23 +85,24 @@ def audit_changed(until: float) -> Report:
         ThrottledError: the database did not answer.
     """
     report = Report()
-    sweep = _load(_SWEEP)
+    finish = until + _FINISH_SECONDS
+    sweep = _load(_SWEEP, finish)
     if "position" not in sweep:
         # Of those that had changed just before the last time, the history could be incomplete.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
         sweep = {"since": since, "started_at": clock.now(), "position": ""}
     while sweep["position"] is not None:
         changed_since = clock.timestamp(sweep["since"])
-        counter_ids, position = store.changed_since(changed_since, sweep["position"])
+        counter_ids, position = store.changed_since(changed_since, sweep["position"], finish)
         for counter_id in counter_ids:
-            _audit(counter_id, _progress(_load(counter_id)), until, report)
+            _audit(counter_id, _progress(_load(counter_id, finish)), until, report)
             report.counters += 1
             if clock.now() > until:
                 report.finished = False
                 return report
         sweep["position"] = position
-        _save(_SWEEP, sweep)
-    _save(_SWEEP, {"started_at": sweep["started_at"]})
+        _save(_SWEEP, sweep, finish)
+    _save(_SWEEP, {"started_at": sweep["started_at"]}, finish)
     return report
 
 
@@ -117,9 +120,9 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
     """
     report = Report(counters=1)
     if after is None:
-        progress = _progress(_load(counter_id))
+        progress = _progress(_load(counter_id, until))
     else:
-        counter = history.at_version(store.get(counter_id), after, until)
+        counter = timeline.at_version(store.get(counter_id, until), after, until)
         progress = _Progress(after, counter.value, counter.updated_at)
         if counter.updated_at:
             progress.skip(trend.hour_of(counter.updated_at))
@@ -129,12 +132,14 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
 def _audit(counter_id: str, progress: _Progress, until: float, report: Report) -> None:
     """Audit a counter from where it was found good, and keep how far it is good by now."""
-    audit = _Audit(counter_id, progress)
+    finish = until + _FINISH_SECONDS
+    audit = _Audit(counter_id, progress, finish)
     good = copy.deepcopy(progress)
     finished = False
-    for page in history.pages(counter_id, progress.version):
+    for page in history.pages(counter_id, progress.version, finish):
         for version, entry in page:
-            audit.look_at(version, entry)
+            if not audit.waits:
+                audit.look_at(version, entry)
         report.entries += len(page)
         if audit.progress.created_at:
             # No change behind it can have begun before.
@@ -142,6 +147,9 @@ def _audit(counter_id: str, progress: _Progress, until: float, report: Report) -
             audit.compare_trend(begun)
         if not audit.findings:
             good = copy.deepcopy(audit.progress)
+        if audit.waits:
+            finished = True
+            break
         if len(audit.findings) >= MOST_FINDINGS or clock.now() > until:
             break
     else:
@@ -152,16 +160,21 @@ def _audit(counter_id: str, progress: _Progress, until: float, report: Report) -
     report.finished = report.finished and (finished or bool(audit.findings))
     report.findings += audit.findings[:MOST_FINDINGS]
     if good.version:
-        _save(counter_id, asdict(good))
+        _save(counter_id, asdict(good), finish)
 
 
 class _Audit:
-    """One audit of one counter: how far it is, and what it has found."""
+    """One audit of one counter: how far it is, and what it has found.
 
-    def __init__(self, counter_id: str, progress: _Progress) -> None:
+    It `waits` if the stream may still bring the next version. The next audit continues there.
+    """
+
+    def __init__(self, counter_id: str, progress: _Progress, until: float) -> None:
         self.counter_id = counter_id
         self.progress = progress
         self.findings: list[Finding] = []
+        self.waits = False
+        self._until = until
         self._read_counter()
 
     def look_at(self, version: str, entry: Entry | None) -> None:
@@ -170,10 +183,15 @@ class _Audit:
         if entry is None:
             self._find(f"the entry of version {version} is none of the service's")
             if version == str(progress.version + 1):
-                progress.version, progress.value = progress.version + 1, None
+                progress.version += 1
+                progress.value = progress.request_id = None
             return
         if entry.version > self.standing.version:
             self._read_counter()
+        if progress.version + 1 < entry.version <= self.standing.version:
+            self.waits = not self._is_settled(entry.created_at)
+            if self.waits:
+                return
         if entry.version < 1 or entry.version > self.standing.version:
             self._find(
                 f"version {version} is in the history, but not of the counter", entry.version
@@ -187,16 +205,26 @@ class _Audit:
                 f" left {progress.value}"
             )
             self._find(detail, entry.version)
-        if entry.previous_value + entry.by != entry.value:
-            detail = f"version {version} does not add up: {entry.previous_value} and {entry.by}"
-            self._find(f"{detail} are not {entry.value}", entry.version)
+        self._check_sums(entry)
         progress.add(entry)
+
+    def _check_sums(self, entry: Entry) -> None:
+        """Check that an entry adds up in itself."""
+        detail = f"version {entry.version} does not add up: "
+        if entry.previous_value + entry.by != entry.value:
+            detail += f"{entry.previous_value} and {entry.by} are not {entry.value}"
+            self._find(detail, entry.version)
+        elif min(entry.increase, entry.decrease) < 0 or (
+            entry.increase - entry.decrease != entry.by
+        ):
+            detail += f"an increase of {entry.increase} and a decrease of {entry.decrease}"
+            self._find(f"{detail} are not {entry.by}", entry.version)
 
     def look_at_the_end(self) -> None:
         """Look whether what was audited is all that the counter went through."""
         progress, standing = self.progress, self.standing
         if progress.version < standing.version:
-            if self.read_at > clock.seconds(standing.updated_at or "") + STREAM_SECONDS:
+            if self._is_settled(standing.updated_at or ""):
                 self._find_missing(progress.version + 1, standing.version)
             return
         if progress.version > standing.version:
@@ -206,6 +234,11 @@ class _Audit:
         if progress.value is not None and progress.value != standing.value:
             detail = f"version {progress.version} left {progress.value}, but the counter stands at"
             self._find(f"{detail} {standing.value}", progress.version)
+        elif progress.request_id not in {None, self.last_change}:
+            detail = (
+                f"version {progress.version} of the history is another change than the counter's"
+            )
+            self._find(detail, progress.version)
         # All that is missing was not made, or not begun, when the counter was read.
         self.compare_trend(self.read_at - clock.APPLY_WINDOW)
         self._compare_last_hours()
@@ -217,7 +250,7 @@ class _Audit:
         if end <= progress.compared:
             return
         period = Period(progress.compared, end)
-        hours = dict(trend.hours(self.counter_id, period, consistent=True))
+        hours = dict(trend.hours(self.counter_id, period, self._until, consistent=True))
         for hour in sorted(hours.keys() | {each for each in progress.hours if each < end}):
             folded, recorded = hours.get(hour, Sums()), progress.hours.get(hour, Sums())
             if folded != recorded:
@@ -232,7 +265,7 @@ class _Audit:
         """Compare those of the trend's last hours into which the same is folded."""
         for hour, recorded in self.progress.hours.items():
             period = Period(hour, hour + _HOUR)
-            for _, folded in trend.hours(self.counter_id, period, consistent=True):
+            for _, folded in trend.hours(self.counter_id, period, self._until, consistent=True):
                 if folded.last_version == recorded.last_version and folded != recorded:
                     self._find_wrong_hour(hour, folded, recorded)
 
@@ -253,7 +286,11 @@ class _Audit:
 
     def _read_counter(self) -> None:
         self.read_at = clock.now()
-        self.standing: Counter = store.get(self.counter_id)
+        self.standing, self.last_change = store.stand(self.counter_id, self._until)
+
+    def _is_settled(self, created_at: str) -> bool:
+        """Return whether the stream cannot bring any more what was made before a change."""
+        return self.read_at > clock.seconds(created_at) + STREAM_SECONDS
 
     def _find_missing(self, first: int, last: int) -> None:
         if first == last:
@@ -278,21 +315,22 @@ def _progress(saved: dict[str, Any]) -> _Progress:
     return _Progress(**saved, hours=hours)
 
 
-def _load(key: str) -> dict[str, Any]:
-    """Return what was saved under a key: a counter, or _SWEEP; nothing, if nothing was."""
+def _load(key: str, until: float) -> dict[str, Any]:
+    """Return what was saved under a key, which is a counter or _SWEEP; nothing, if nothing was."""
     with reading():
-        reply = dynamodb().get_item(
-            TableName=os.environ["AUDIT_TABLE"],
-            Key={"counter_id": {"S": key}},
-            ConsistentRead=True,
+        reply = answered(
+            until,
+            lambda: dynamodb().get_item(
+                TableName=os.environ["AUDIT_TABLE"],
+                Key={"counter_id": {"S": key}},
+                ConsistentRead=True,
+            ),
         )
     saved: dict[str, Any] = json.loads(reply["Item"]["state"]["S"]) if "Item" in reply else {}
     return saved
 
 
-def _save(key: str, state: dict[str, Any]) -> None:
+def _save(key: str, state: dict[str, Any], until: float) -> None:
+    item: Any = {"counter_id": {"S": key}, "state": {"S": json.dumps(state)}}
     with reading():
-        dynamodb().put_item(
-            TableName=os.environ["AUDIT_TABLE"],
-            Item={"counter_id": {"S": key}, "state": {"S": json.dumps(state)}},
-        )
+        answered(until, lambda: dynamodb().put_item(TableName=os.environ["AUDIT_TABLE"], Item=item))

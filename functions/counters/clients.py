@@ -1,4 +1,8 @@
-"""The AWS clients, each made once a process when it is first asked for, and what they raise."""
+"""AWS clients, created once per process on first use, and helpers that classify their errors.
+
+A client makes one attempt. Whether a request may be repeated depends on what it does, and how long
+on the time that is left, so `answered` repeats requests, and not the SDK.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,102 +18,121 @@ from botocore.exceptions import (
     EndpointConnectionError,
 )
 
-from counters import clock
+from counters import clock, connection, init_phase
 from counters.model import ThrottledError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
     from mypy_boto3_sqs import SQSClient
 
 _CONNECT_TIMEOUT = 1  # seconds
 _READ_TIMEOUT = 2  # seconds
 
-# The longest that one attempt takes, and a little for all around it, in seconds: no attempt begins
+# The longest that one attempt takes, and a little for all around it, in seconds. No attempt begins
 # later than this before a function's timeout.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
-# Without it botocore makes a longer one, twice a request: a fifth of an increment's CPU.
+# botocore's own is longer and is built twice per request: a fifth of an increment's CPU.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
 
 T = TypeVar("T")
 
-# What DynamoDB answers before it has touched the item.
+# What a service answers before it has touched the item or the message.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _THROTTLED = {
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
+    "RequestThrottled",
     "ThrottlingException",
     "TransactionConflictException",
-    "TransactionInProgressException",  # under the same token, which it is repeated with
 }
 
 # Why DynamoDB cancels a transaction that may be repeated: each of its writes has a reason.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
 
+_SERVER_ERRORS = 500  # and above: HTTP statuses
+
 
 class UndecidedError(Exception):
-    """What became of a request cannot be told yet."""
+    """The time is up, and the database has not told what was asked."""
 
 
 @cache
 def dynamodb() -> "DynamoDBClient":
-    """Return the client for reads and for writes that may be made twice: the SDK repeats them.
-
-    Once, which together with its pause is over before a function's timeout.
-    """
-    return cast("DynamoDBClient", _client("dynamodb", attempts=2))
-
-
-@cache
-def dynamodb_once() -> "DynamoDBClient":
-    """Return the client that changes counters and asks what became of a change.
-
-    It makes one attempt: an `ADD` is not idempotent, and the SDK cannot know whether the attempt
-    whose reply it lost was applied. Whoever calls it decides, and minds the time.
-    """
-    return cast("DynamoDBClient", _client("dynamodb", attempts=1))
+    """Return the client for DynamoDB."""
+    return cast("DynamoDBClient", _client("dynamodb"))
 
 
 @cache
 def sqs() -> "SQSClient":
     """Return the client for the queues."""
-    return cast("SQSClient", _client("sqs", attempts=2))
+    return cast("SQSClient", _client("sqs"))
 
 
 @cache
 def _session() -> botocore.session.Session:
-    # Not boto3's, which makes the same clients of it: a fifth of a cold start goes into importing
-    # what boto3 has for S3 and for resources.
+    # boto3 creates the same clients, but importing its S3 and resource code takes a fifth of a cold
+    # start.
     return botocore.session.get_session()
 
 
-def _client(service: str, attempts: int) -> object:
+def _client(service: str) -> object:
     config = Config(
         connect_timeout=_CONNECT_TIMEOUT,
         read_timeout=_READ_TIMEOUT,
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=_USER_AGENT,
-        # What the functions ask for is made by their own types, and the tests do validate it: 7 %
-        # of an increment's CPU.
+        # The functions' own types make the requests, and the tests validate them: 7 % of an
+        # increment's CPU.
         parameter_validation=False,
+        # All requests go to the address that the connection is open to.
+        account_id_endpoint_mode="disabled",
     )
-    return _session().create_client(service, config=config)
+    client = _session().create_client(service, config=config)
+    if init_phase.in_lambda():
+        connection.of(client)
+    return client
 
 
 def not_applied(error: BotoCoreError | ClientError) -> bool:
-    """Return whether the request that raised this certainly changed nothing and may be repeated."""
+    """Return whether the request that raised this certainly changed nothing and never will.
+
+    Such a request may be repeated.
+    """
     if isinstance(error, ClientError):
         codes = {reason["Code"] for reason in cancellation_reasons(error)}
-        return error.response["Error"]["Code"] in _THROTTLED or (bool(codes) and codes <= _CANCELED)
+        return not _server_error(error) and (
+            error.response["Error"]["Code"] in _THROTTLED or (bool(codes) and codes <= _CANCELED)
+        )
     return isinstance(error, (ConnectTimeoutError, EndpointConnectionError))
+
+
+def may_be_applied(error: BotoCoreError | ClientError) -> bool:
+    """Return whether the request that raised this may have made its change, or may still make it.
+
+    A lost reply leaves that open, and so does a 5xx: DynamoDB may complete a write after it. A
+    transaction that is in progress is the same one, under the same token.
+    """
+    if isinstance(error, ClientError):
+        in_progress = error.response["Error"]["Code"] == "TransactionInProgressException"
+        return in_progress or _server_error(error)
+    return not not_applied(error)
+
+
+def _server_error(error: ClientError) -> bool:
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] >= _SERVER_ERRORS
 
 
 def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
     """Return why a transaction was canceled: a reason for each of its writes, with its `Code`.
 
-    A failed condition comes with the `Item` that it was about, if that was asked for. There is none
-    if the error is another.
+    A failed condition comes with the `Item` that it was about, if the request asked for it. Other
+    errors have no reasons.
     """
     reasons: list[dict[str, Any]] = cast("dict[str, Any]", error.response).get(
         "CancellationReasons", []
@@ -117,54 +140,23 @@ def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
     return reasons
 
 
-def reply_lost(error: BotoCoreError | ClientError) -> bool:
-    """Return whether the request that raised this may have been applied all the same."""
-    return answered_500(error) or not (isinstance(error, ClientError) or not_applied(error))
-
-
-def answered_500(error: BotoCoreError | ClientError) -> bool:
-    """Return whether DynamoDB answered with an error of its own.
-
-    That leaves open whether a write was made, but says that it is not under way any more.
-    """
-    if not isinstance(error, ClientError):
-        return False
-    return error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500  # noqa: PLR2004
-
-
 def unanswered(error: BotoCoreError | ClientError) -> bool:
-    """Return whether the database did not answer, so that what does no harm twice may be repeated.
+    """Return whether an idempotent request that raised this may be repeated.
 
     Anything else is an answer: a refusal, or a fault of ours.
     """
-    return not_applied(error) or reply_lost(error)
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """Wrap a read: one that the database did not answer may be asked again.
-
-    Raises:
-        ThrottledError: there was no answer.
-    """
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        if not unanswered(error):
-            raise
-        detail = "the database does not answer"
-        raise ThrottledError(detail) from error
+    return not_applied(error) or may_be_applied(error)
 
 
 def answered(until: float, request: "Callable[[], T]") -> T:
-    """Return what is answered to a request that does no harm twice: it is repeated, with pauses.
+    """Return the answer to an idempotent request. It is repeated, with pauses, until there is one.
 
     Args:
-        until: when it may not be sent any more, in seconds since the epoch.
-        request: sends it, once.
+        until: latest time to start an attempt, in seconds since the epoch.
+        request: makes one attempt.
 
     Raises:
-        UndecidedError: the database does not answer, and the time is up.
+        UndecidedError: there was no answer in time.
     """
     attempt = 0
     while clock.now() < until:
@@ -177,3 +169,52 @@ def answered(until: float, request: "Callable[[], T]") -> T:
                 raise UndecidedError from error
             attempt += 1
     raise UndecidedError
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Wrap reads that the caller may ask for again.
+
+    Raises:
+        ThrottledError: there was no answer in time.
+    """
+    try:
+        yield
+    except UndecidedError as error:
+        detail = "DynamoDB did not answer in time."
+        raise ThrottledError(detail) from error
+
+
+def get_items(
+    table: str,
+    keys: "Sequence[Any]",
+    until: float,
+    **more: Any,  # noqa: ANN401
+) -> "list[Mapping[str, AttributeValueTypeDef]]":
+    """Return those of at most 100 items that exist, in any order (strongly consistent reads).
+
+    DynamoDB may process a part of the keys only. The rest is asked for again.
+    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
+
+    Args:
+        table: the table's name.
+        keys: the keys, without duplicates.
+        until: latest time to start a read, in seconds since the epoch.
+        more: what else the request asks for, such as a projection.
+
+    Raises:
+        UndecidedError: there was no answer in time.
+    """
+    items: list[Mapping[str, AttributeValueTypeDef]] = []
+    attempt = 0
+    while True:
+        asked: Any = {table: {"Keys": keys, "ConsistentRead": True, **more}}
+        reply = answered(until, lambda: dynamodb().batch_get_item(RequestItems=asked))  # noqa: B023
+        items += reply.get("Responses", {}).get(table, [])
+        left = reply.get("UnprocessedKeys", {}).get(table)
+        if not left:
+            return items
+        keys = left["Keys"]
+        if not clock.pause(attempt, until):
+            raise UndecidedError
+        attempt += 1

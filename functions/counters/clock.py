@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# A change is applied at most this many seconds after its `at`, or never: the function that makes it
-# is killed at its timeout (10 s), and the rest covers a request still on its way to the database
-# and clocks that differ. tests/component/test_template.py holds the timeouts to it.
+# A change is applied at most this many seconds after its `at`, or never, by any function's clock:
+# - the function that sends it is killed at its timeout, 10 s (test_template.py checks that);
+# - a request that is then still under way has 5 s to arrive and to be applied;
+# - two clocks may differ by 5 s. AWS keeps those of its hosts within milliseconds of UTC.
+#   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/set-time.html
 APPLY_WINDOW = 20.0
 
 _LONGEST_PAUSE = 1.0  # seconds

@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from counters import clock, model
 from counters.clients import ATTEMPT
-from counters.model import Change, Counter, invalid
+from counters.model import Change, ChangedCounter, Counter, invalid
 
 logger = Logger(service="tally")
 
@@ -46,6 +46,7 @@ _PROBLEMS: dict[type[model.CounterError], tuple[HTTPStatus, str, str]] = {
         "invalid-request",
         "Invalid request",
     ),
+    model.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized", "Unauthorized"),
     model.NotFoundError: (HTTPStatus.NOT_FOUND, "not-found", "Not found"),
     model.BoundExceededError: (HTTPStatus.CONFLICT, "bound-exceeded", "Bound exceeded"),
     model.VersionMismatchError: (
@@ -254,13 +255,17 @@ def endpoint(
     return decorate
 
 
-def counter_response(counter: Counter, *, replayed: bool = False) -> Response:
+def counter_response(counter: Counter | ChangedCounter, *, replayed: bool = False) -> Response:
     """Return the answer that shows a counter; `replayed` if an earlier request was answered so."""
-    headers = {"ETag": _entity_tag(counter.version), **_replayed(replayed=replayed)}
+    headers = _replayed(replayed=replayed)
+    if counter.version is not None:
+        headers["ETag"] = _entity_tag(counter.version)
     return Response(counter._asdict(), headers=headers)
 
 
-def counters_response(counters: Iterable[Counter], *, replayed: bool = False) -> Response:
+def counters_response(
+    counters: Iterable[Counter | ChangedCounter], *, replayed: bool = False
+) -> Response:
     """Return the answer that lists counters; `replayed` if an earlier request was answered so."""
     members = [counter._asdict() for counter in counters]
     return Response(members, headers=_replayed(replayed=replayed))
@@ -293,17 +298,35 @@ def _request(
     headers: Collection[str],
 ) -> Request:
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
-    claims = event["requestContext"]["authorizer"]["claims"]
     return Request(
         # A REST API hands the path on as it came, percent-encoded.
         model.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
         _headers(event["multiValueHeaders"] or {}, headers),
-        claims.get("sub") or claims["client_id"],
+        _actor(event),
         context.aws_request_id,
         clock.deadline(context, ATTEMPT),
     )
+
+
+def _actor(event: dict[str, Any]) -> str:
+    """Return who sends a request: the `sub` or `client_id` of its access token.
+
+    Raises:
+        UnauthorizedError: the event has neither. API Gateway's console test and `sam local
+            start-api` send such events, because they leave the authorizer out.
+    """
+    authorizer = event["requestContext"].get("authorizer") or {}
+    claims = authorizer.get("claims") or {}
+    actor: str | None = claims.get("sub") or claims.get("client_id")
+    if not actor:
+        detail = (
+            "requestContext.authorizer.claims: must have sub or client_id. The Cognito authorizer"
+            " adds them; a test of the method in the console and sam local start-api do not."
+        )
+        raise model.UnauthorizedError(detail)
+    return actor
 
 
 def _headers(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
@@ -366,7 +389,7 @@ def _problem(error: model.CounterError, request_id: str) -> Response:
         case model.InProgressError():
             headers["Retry-After"] = str(error.retry_after)
         case model.ThrottledError():
-            headers["Retry-After"] = "1"
+            headers["Retry-After"] = str(error.retry_after)
     return Response(
         {
             "type": f"urn:tally:problem:{kind}",

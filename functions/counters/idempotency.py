@@ -1,9 +1,9 @@
-"""Once a key: a receipt of what is being done under an Idempotency-Key, in ReceiptTable.
+"""Idempotency keys: a request under a key leaves a receipt, so that a repeat is not applied again.
 
-A receipt is put before the change and carries the id of the attempt, which is the change's
-`request_id` as well. Whoever comes with the same key finds it, and then the counter and its history
-tell what became of the attempt: the change is there, or it was not made and never will be, or that
-cannot be told yet. Nothing is guessed. The first try costs two writes and no read.
+The receipt is put into ReceiptTable before the change and has the id of the attempt, which is the
+change's `request_id` too. A repeat finds it. The counters and their history then show what became
+of the attempt: the change was made, or it was not made and never will be, or neither is known yet.
+Nothing is guessed. The first request costs two writes and no read.
 """
 
 import hashlib
@@ -14,32 +14,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, store
-from counters.clients import UndecidedError, answered, dynamodb_once, unanswered
+from counters import clock
+from counters.attempt import Search
+from counters.clients import UndecidedError, answered, dynamodb, unanswered
 from counters.model import (
     BoundExceededError,
     Change,
+    ChangedCounter,
     Counter,
     InProgressError,
     KeyReusedError,
+    OutcomeUnknownError,
     ThrottledError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long a repeat waits for the outcome of the first request before it says so, in seconds.
+# How long a repeat looks for the outcome of the first request, in seconds.
 _PATIENCE = 3.0
 
-# What a change that is throttled leaves of its time, in seconds: then its receipt is deleted.
+# The time that a throttled change leaves for deleting its receipt, in seconds.
 _TO_DISCARD = 0.5
+
+Outcome = tuple[Counter | ChangedCounter, ...]
 
 
 class Intent(NamedTuple):
-    """What a caller wants done once: `body` decides whether a repeat is the same request.
+    """What a caller wants done once.
 
-    `target` is what the key is for: a counter's name, or what cannot be one. `counter_ids` is what
-    is changed.
+    `target` is what the key is for: a counter's name, or a text that cannot be one. `counter_ids`
+    are the counters to change. Requests are the same if their `body` is.
     """
 
     key: str
@@ -49,7 +54,7 @@ class Intent(NamedTuple):
     body: str
 
     def receipt_id(self) -> str:
-        """Return the key of the receipt: of caller, target and idempotency key."""
+        """Return the key of the receipt: a hash of caller, target and idempotency key."""
         return _digest(json.dumps([self.actor, self.target, self.key]))
 
 
@@ -57,92 +62,107 @@ class _Receipt(NamedTuple):
     attempt: str
     started_at: str
     fingerprint: str
-    outcome: tuple[Counter, ...]  # none, as long as it is not there
+    outcome: tuple[Counter, ...]  # empty until a repeat has found it
 
 
 def once(
-    intent: Intent, change: Change, apply: "Callable[[Change], tuple[Counter, ...]]"
-) -> tuple[tuple[Counter, ...], bool]:
+    intent: Intent, change: Change, apply: "Callable[[Change], Outcome]"
+) -> tuple[Outcome, bool]:
     """Apply a change once for all requests with the same intent.
 
     Args:
         intent: what is to be done once.
         change: this request's attempt at it.
         apply: makes the change; raises BoundExceededError or ThrottledError only if nothing was
-            written, and never will be.
+            written and never will be.
 
     Returns:
         The counters as the change left them, and whether an earlier request had made it.
 
     Raises:
         KeyReusedError: the key was used with another body.
-        InProgressError: what becomes of an earlier request cannot be told yet.
-        CounterError: as `apply`; a BoundExceededError or ThrottledError frees the key again.
+        InProgressError: an earlier request with this key is unresolved.
+        OutcomeUnknownError: the receipt was not accepted, so this request did nothing. Or, as by
+            `apply`, a reply was lost.
+        CounterError: as by `apply`; a BoundExceededError or ThrottledError frees the key again.
     """
     patience = min(change.until, clock.now() + _PATIENCE)
     looks = 0
+    search: Search | None = None
     while True:
         receipt = _open(intent, change)
         if receipt is None:
             return _make(intent, change, apply), False
-        if receipt.fingerprint != _digest(intent.body):
-            detail = "Idempotency-Key: it was used with another body"
-            raise KeyReusedError(detail)
+        _check(receipt, intent)
         if receipt.outcome:
             return receipt.outcome, True
+        if search is None or search.request_id != receipt.attempt:
+            search = Search(intent.counter_ids, receipt.attempt, receipt.started_at)
         try:
-            counters = store.find(
-                intent.counter_ids,
-                receipt.attempt,
-                receipt.started_at,
-                until=change.until,
-            )
+            counters = search.look(change.until)
         except UndecidedError as error:
-            if not clock.pause(looks, patience):
-                raise InProgressError(_time_left(receipt)) from error
-            looks += 1
-            continue
+            if clock.pause(looks, patience):
+                looks += 1
+                continue
+            if search.made:
+                return search.counters(), True
+            raise InProgressError(_time_left(receipt)) from error
         if counters:
             _settle(intent, receipt, counters, change.until)
             return counters, True
-        # Its window is over: this attempt begins now, with a window of its own.
+        # The window of that attempt is over. This attempt begins now, with a window of its own.
         change = change._replace(at=clock.timestamp(clock.now()))
         if _take_over(intent, receipt, change):
             return _make(intent, change, apply), False
+
+
+def _check(receipt: _Receipt, intent: Intent) -> None:
+    """Let pass a receipt of the same request.
+
+    Raises:
+        KeyReusedError: it is of a request with another body.
+    """
+    if receipt.fingerprint != _digest(intent.body):
+        detail = "Idempotency-Key: it was used with another body."
+        raise KeyReusedError(detail)
 
 
 def _open(intent: Intent, change: Change) -> _Receipt | None:
     """Put the receipt of this attempt; return the one that is there already, if there is one.
 
     Raises:
-        ThrottledError: the database does not take it; the change was not begun.
+        OutcomeUnknownError: the database did not accept it in time; the change was not begun.
     """
-    # Expired is as good as gone: TTL deletes late.
+    # TTL deletes late, so treat an expired receipt as absent.
     condition = "attribute_not_exists(#receipt_id) OR #expires_at <= :now"
-    receipt = _put(intent, change, condition, {":now": _seconds(clock.now())})
-    # The put whose reply was lost is refused by what it had put.
-    return None if receipt and receipt.attempt == change.request_id else receipt
+    put, there = _put(intent, change, condition, {":now": _seconds(clock.now())})
+    return None if put else there
 
 
 def _take_over(intent: Intent, receipt: _Receipt, change: Change) -> bool:
-    """Put the receipt of this attempt in place of one whose change was never made.
+    """Replace the receipt of an attempt that never made its change by the one of this attempt.
 
     Returns:
-        Whether it is there; if not, somebody else was faster.
+        False if another request has replaced or deleted it first.
 
     Raises:
-        ThrottledError: the database does not take it; the change was not begun.
+        OutcomeUnknownError: the database did not accept it in time; the change was not begun.
     """
-    # The attempt is the one that was looked for: another might have made its change meanwhile.
-    condition = "#attempt = :attempt"
-    there = _put(intent, change, condition, {":attempt": {"S": receipt.attempt}})
-    return there is None or there.attempt == change.request_id
+    # Only the attempt that was looked for: another one may have made its change since.
+    put, _ = _put(intent, change, "#attempt = :attempt", {":attempt": {"S": receipt.attempt}})
+    return put
 
 
-def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any]) -> _Receipt | None:
-    """Put the receipt of this attempt if the condition holds; else return the one that is there.
+def _put(
+    intent: Intent, change: Change, condition: str, values: dict[str, Any]
+) -> tuple[bool, _Receipt | None]:
+    """Put the receipt of this attempt if the condition holds. Putting it twice is safe.
 
-    A put is repeated even after a lost reply: it does no harm twice.
+    Returns:
+        Whether it is there, and otherwise the receipt that is there, if there is one.
+
+    Raises:
+        OutcomeUnknownError: the database did not accept it in time; the change was not begun.
     """
     names = {
         "#receipt_id": "receipt_id",
@@ -153,7 +173,7 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
     try:
         answered(
             change.until,
-            lambda: dynamodb_once().put_item(
+            lambda: dynamodb().put_item(
                 TableName=os.environ["RECEIPT_TABLE"],
                 Item={
                     "receipt_id": {"S": intent.receipt_id()},
@@ -168,18 +188,23 @@ def _put(intent: Intent, change: Change, condition: str, values: dict[str, Any])
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             ),
         )
-    except dynamodb_once().exceptions.ConditionalCheckFailedException as error:
-        return _receipt(cast("dict[str, Any]", error.response)["Item"])
+    except dynamodb().exceptions.ConditionalCheckFailedException as error:
+        item = cast("dict[str, Any]", error.response).get("Item")
+        there = _receipt(item) if item else None
+        # A put whose reply was lost is refused by what it has put itself.
+        return there is not None and there.attempt == change.request_id, there
     except UndecidedError as error:
-        detail = "the database takes no more at the moment: nothing was applied"
-        raise ThrottledError(detail) from error
-    return None
+        # Nothing is known of earlier requests with this key, so this is no "not applied".
+        detail = (
+            "DynamoDB did not answer in time. This request changed nothing, but an earlier one with"
+            " the same key may have. Repeat it with that key."
+        )
+        raise OutcomeUnknownError(detail) from error
+    return True, None
 
 
-def _make(
-    intent: Intent, change: Change, apply: "Callable[[Change], tuple[Counter, ...]]"
-) -> tuple[Counter, ...]:
-    """Make the change; what was refused takes its receipt with it."""
+def _make(intent: Intent, change: Change, apply: "Callable[[Change], Outcome]") -> Outcome:
+    """Make the change. Delete the receipt if it was refused or not accepted."""
     try:
         return apply(change._replace(until=change.until - _TO_DISCARD))
     except (BoundExceededError, ThrottledError):
@@ -188,11 +213,11 @@ def _make(
 
 
 def _discard(intent: Intent, change: Change) -> None:
-    """Delete the receipt of this attempt. If that fails, the next request waits the window out."""
+    """Delete the receipt of this attempt. If that fails, repeats wait until its window is over."""
     if clock.now() >= change.until:
         return
     try:
-        dynamodb_once().delete_item(
+        dynamodb().delete_item(
             TableName=os.environ["RECEIPT_TABLE"],
             Key={"receipt_id": {"S": intent.receipt_id()}},
             ConditionExpression="#attempt = :attempt",
@@ -204,11 +229,11 @@ def _discard(intent: Intent, change: Change) -> None:
 
 
 def _settle(intent: Intent, receipt: _Receipt, counters: tuple[Counter, ...], until: float) -> None:
-    """Write the outcome into the receipt. If that fails, the next request looks it up again."""
+    """Write the outcome into the receipt. If that fails, the next repeat looks for it again."""
     if clock.now() >= until:
         return
     try:
-        dynamodb_once().update_item(
+        dynamodb().update_item(
             TableName=os.environ["RECEIPT_TABLE"],
             Key={"receipt_id": {"S": intent.receipt_id()}},
             UpdateExpression="SET #outcome = :outcome",
@@ -224,8 +249,8 @@ def _settle(intent: Intent, receipt: _Receipt, counters: tuple[Counter, ...], un
 
 
 def _ignore(error: BotoCoreError | ClientError) -> None:
-    """Let pass what a best effort may meet: no answer, or a receipt that is another's by now."""
-    refused = isinstance(error, dynamodb_once().exceptions.ConditionalCheckFailedException)
+    """Ignore an error that a best effort may meet: no answer, or another attempt's receipt."""
+    refused = isinstance(error, dynamodb().exceptions.ConditionalCheckFailedException)
     if not (refused or unanswered(error)):
         raise error
 
@@ -241,7 +266,7 @@ def _receipt(item: dict[str, Any]) -> _Receipt:
 
 
 def _time_left(receipt: _Receipt) -> int:
-    """Return in how many seconds, at least 1, the window of the receipt's attempt is over."""
+    """Return after how many seconds, at least 1, the window of the receipt's attempt is over."""
     end = clock.seconds(receipt.started_at) + clock.APPLY_WINDOW
     return max(1, math.ceil(end - clock.now()))
 

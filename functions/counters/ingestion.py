@@ -1,43 +1,49 @@
-"""From IncrementQueue to the counters: the events of a batch are folded, a write for many of them.
+"""From IncrementQueue to the counters.
 
-A message is `{"counter_id": "…", "by": 1}`, or an event of EventBridge that has that as its detail.
+A message is `{"counter_id": "…", "by": 1}`, or an EventBridge event with that as its detail.
 
-SQS delivers at least once, and the messages of a group in order: none before those in front of it
-are deleted. So the highest sequence number of a group that is in a counter tells which of that
-group's messages are in it: that one and all before it. What makes no sense goes to the dead-letter
-queue, before anything behind it is applied. What cannot be applied now is reported as failed, with
-all that is behind it in its group, and comes again.
+SQS delivers at least once. It delivers the messages of a group in order: none before those in front
+of it are deleted. `folding` relies on that to count each message once. A message that cannot be
+counted goes to the dead-letter queue at once, with the reason, and those behind it go on. What
+cannot be written now is reported as failed, with all that is behind it in its group, and is
+delivered again.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, model, store
-from counters.clients import sqs
+from counters import folding, model
+from counters.clients import UndecidedError, answered, sqs
 from counters.model import CounterError, Event, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Sequence numbers have 128 bits; with as many digits each, the greater sorts behind.
+# Sequence numbers have 128 bits. With as many digits each, the greater sorts after the other.
 _SEQUENCE_DIGITS = 39
 
 _LONGEST_SOURCE = 256  # characters; the most that EventBridge takes
 
+_NO_ROOM = "The counter has no room: it would leave the range of integers."
+
 logger = Logger(service="tally")
+
+Record = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Progress:
-    """What came of a batch: so many messages are in the counters, or in the dead-letter queue.
+    """What became of a batch: how many messages were counted, and how many parked.
 
-    `failed` has the ids of the others, which are to come again.
+    `failed` has the ids of the others, which are to be delivered again.
     """
 
     counted: int = 0
@@ -45,15 +51,15 @@ class Progress:
     failed: list[str] = field(default_factory=list)
 
 
-def ingest(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
-    """Count the messages of a batch, each once, however often it comes.
+def ingest(records: "Sequence[Record]", until: float) -> Progress:
+    """Count the messages of a batch, each once, however often it is delivered.
 
     Args:
-        records: of a FIFO queue, as Lambda hands them on.
-        until: when no request may begin any more, in seconds since the epoch.
+        records: messages of a FIFO queue, as Lambda delivers them.
+        until: latest time to start a request, in seconds since the epoch.
     """
     progress = Progress()
-    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    groups: dict[str, dict[str, Record]] = {}
     for record in sorted(records, key=_sequence_number):
         groups.setdefault(_group(record), {})[_sequence_number(record)] = record
     for group, numbered in groups.items():
@@ -63,15 +69,14 @@ def ingest(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
     return progress
 
 
-def _ingest(group: str, batch: "Sequence[dict[str, Any]]", until: float, progress: Progress) -> int:
-    """Count the messages of one group; return how many, from the first on, are out of the way."""
+def _ingest(group: str, batch: "Sequence[Record]", until: float, progress: Progress) -> int:
+    """Count the messages of one group; return how many, from the first on, are dealt with."""
     done = 0
     while done < len(batch):
         events, why = _events(batch[done:])
-        counted = _count(group, events, until)
-        done += counted
-        progress.counted += counted
-        if counted < len(events):
+        count = _count(group, events, batch[done:], until, progress)
+        done += count
+        if count < len(events):
             break
         if done < len(batch):
             if not _park(batch[done], why, until):
@@ -81,31 +86,47 @@ def _ingest(group: str, batch: "Sequence[dict[str, Any]]", until: float, progres
     return done
 
 
-def _count(group: str, events: "Sequence[Event]", until: float) -> int:
-    """Add the events to their counters; return how many of them, from the first on, are in."""
+def _count(
+    group: str,
+    events: "Sequence[Event]",
+    batch: "Sequence[Record]",
+    until: float,
+    progress: Progress,
+) -> int:
+    """Count events, which are those of as many records; return how many are dealt with.
+
+    Those are counted from the first on. A later one may be counted too. It does no harm then to
+    deliver it again.
+    """
     positions: dict[str, list[int]] = {}
     for position, event in enumerate(events):
         positions.setdefault(event.counter_id, []).append(position)
     end = len(events)
+    parked: list[int] = []
     for counter_id, those in positions.items():
         wanted = [position for position in those if position < end]
-        if not wanted:
-            continue
         try:
-            count = store.fold(counter_id, group, [events[each] for each in wanted], until)
+            while wanted:
+                dealt_with = folding.fold(
+                    counter_id, group, [events[each] for each in wanted], until
+                )
+                del wanted[:dealt_with]
+                if wanted:
+                    park = partial(_park, batch[wanted[0]], _NO_ROOM, until)
+                    if not folding.refuse(counter_id, group, events[wanted[0]], park, until):
+                        break
+                    parked.append(wanted.pop(0))
         except (BotoCoreError, ClientError, CounterError):
-            logger.exception("CounterTable does not take events", extra={"counter_id": counter_id})
+            logger.exception("Could not write events", extra={"counter_id": counter_id})
+        if wanted:
             end = wanted[0]
-        else:
-            if count < len(wanted):
-                detail = "the counter has no room: it would leave the range of integers"
-                logger.error(detail, extra={"counter_id": counter_id})
-                end = wanted[count]
+    progress.parked += len(parked)
+    progress.counted += end - sum(position < end for position in parked)
     return end
 
 
-def _events(batch: "Sequence[dict[str, Any]]") -> tuple[list[Event], str]:
-    """Return the events of the messages up to the first senseless one, and why that is."""
+def _events(batch: "Sequence[Record]") -> tuple[list[Event], str]:
+    """Return the events of the messages before the first malformed one, and why it is that."""
     events: list[Event] = []
     for record in batch:
         try:
@@ -115,24 +136,34 @@ def _events(batch: "Sequence[dict[str, Any]]") -> tuple[list[Event], str]:
     return events, ""
 
 
-def _event(record: dict[str, Any]) -> Event:
+def _event(record: Record) -> Event:
     """Return the event of a message.
 
     Raises:
-        InvalidRequestError: it makes no sense.
+        InvalidRequestError: the message is malformed.
     """
-    actor = record["attributes"]["SenderId"]
+    sender = record["attributes"]["SenderId"]
+    actor, claimed_by = f"sqs:{_name(sender)}", None
     fields = model.json_object("body", record["body"])
     if "detail-type" in fields:
-        # Of an event of EventBridge the source is known, and the sender is EventBridge.
+        # Anyone who may send to the queue can write an event, so its source is only a claim.
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
         if fields["detail-type"] != "Count":
             model.invalid("detail-type", "must be Count")
-        actor = _source(fields.get("source"))
+        if "replay-name" in fields:
+            model.invalid("replay-name", "a replayed event may have been counted before")
+        actor, claimed_by = f"event:{_name(_source(fields.get('source')))}", _name(sender)
         fields = model.fields("detail", fields.get("detail"))
     model.only(["counter_id", "by"], fields)
     asked = model.increment(model.counter_id(fields.get("counter_id")), fields)
-    return Event(record["messageId"], _sequence_number(record), asked.counter_id, asked.by, actor)
+    return Event(
+        record["messageId"],
+        _sequence_number(record),
+        asked.counter_id,
+        asked.by,
+        actor,
+        claimed_by,
+    )
 
 
 def _source(value: object) -> str:
@@ -143,31 +174,47 @@ def _source(value: object) -> str:
     return value
 
 
-def _sequence_number(record: dict[str, Any]) -> str:
+def _name(text: str) -> str:
+    """Return a name as it is written in a list of names, which commas separate."""
+    return text.replace("%", "%25").replace(",", "%2C")
+
+
+def _sequence_number(record: Record) -> str:
     number: str = record["attributes"]["SequenceNumber"]
     return number.zfill(_SEQUENCE_DIGITS)
 
 
-def _group(record: dict[str, Any]) -> str:
-    """Return the key of a message's group, which is its queue's too: another queue counts anew."""
+def _group(record: Record) -> str:
+    """Return the key of a message's group and queue: each queue has numbers of its own."""
     group = f"{record['eventSourceARN']} {record['attributes']['MessageGroupId']}"
     return hashlib.sha256(group.encode()).hexdigest()[:24]
 
 
-def _park(record: dict[str, Any], why: str, until: float) -> bool:
-    """Send the message to the dead-letter queue; return whether it is there."""
-    if clock.now() >= until:
-        return False
+def _park(record: Record, why: str, until: float) -> bool:
+    """Send a message to the dead-letter queue, with the reason; return whether it is there."""
     extra = {"message_id": record["messageId"], "sender": record["attributes"]["SenderId"]}
-    logger.error("parked a message: %s", why, extra=extra)
+    logger.error("Parked a message: %s", why, extra=extra)
+    # SQS takes some characters only, so write the others as JSON does.
+    reason = {"StringValue": json.dumps(why)[1:-1][:1024], "DataType": "String"}
+    message: dict[str, Any] = {
+        "QueueUrl": os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
+        "MessageBody": record["body"],
+        "MessageGroupId": record["attributes"]["MessageGroupId"],
+        "MessageDeduplicationId": record["messageId"],  # parked twice, it is there once
+    }
     try:
-        sqs().send_message(
-            QueueUrl=os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
-            MessageBody=record["body"],
-            MessageGroupId=record["attributes"]["MessageGroupId"],
-            MessageDeduplicationId=record["messageId"],  # parked twice, it is there once
-        )
-    except (BotoCoreError, ClientError):
-        logger.exception("the dead-letter queue does not take the message")
+        try:
+            _send({**message, "MessageAttributes": {"reason": reason}}, until)
+        except ClientError as error:
+            # A message that is as long as SQS allows has no room for the reason.
+            if error.response["Error"]["Code"] != "InvalidParameterValue":
+                raise
+            _send(message, until)
+    except (BotoCoreError, ClientError, UndecidedError):
+        logger.exception("Could not send a message to the dead-letter queue")
         return False
     return True
+
+
+def _send(message: dict[str, Any], until: float) -> None:
+    answered(until, lambda: sqs().send_message(**message))

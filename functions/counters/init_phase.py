@@ -20,7 +20,7 @@ def begin() -> None:
 
     Nothing that a function imports becomes garbage, so looking for it is 4 % of a cold start.
     """
-    if _in_lambda():
+    if in_lambda():
         gc.disable()
 
 
@@ -29,15 +29,16 @@ def end(*clients: "Callable[[], BaseClient]") -> None:
 
     From then on garbage is collected again, without another look at all that was made so far.
     """
-    if not _in_lambda():
+    if not in_lambda():
         return
-    from counters.connection import Connection  # noqa: PLC0415  behind begin()
+    from counters import connection  # noqa: PLC0415  after begin()
 
     for client in clients:
-        Connection(client()).open()
+        connection.of(client()).open()
     gc.freeze()
     gc.enable()
 
 
-def _in_lambda() -> bool:
+def in_lambda() -> bool:
+    """Return whether this process runs in Lambda."""
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ

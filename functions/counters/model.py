@@ -48,19 +48,42 @@ class Counter(NamedTuple):
     updated_at: str | None = None
 
 
-class Change(NamedTuple):
-    """Who changes a counter, and on which request.
+class ChangedCounter(NamedTuple):
+    """A counter that a request has certainly changed, but whose state after it is not known yet."""
 
-    `request_id` is of this attempt alone: it tells whether the change is in the counter. `at` is
-    when the attempt began (RFC 3339), `until` when it must be over, in seconds since the epoch.
-    `events` is how many events of a queue it adds up; None if it does not come from there.
+    counter_id: str
+    value: None = None
+    version: None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class Fold(NamedTuple):
+    """Events of a queue that are added to a counter together.
+
+    `increase` is the sum of the additions, `decrease` that of the subtractions, as a positive
+    number. `sender` is who sent the events as SQS reports it, where `actor` is only a claim.
+    """
+
+    events: int
+    increase: int
+    decrease: int
+    sender: str | None = None
+
+
+class Change(NamedTuple):
+    """Who changes a counter, and in which attempt.
+
+    `request_id` identifies this attempt: it shows whether the counter has the change. `at` is when
+    the attempt began (RFC 3339), `until` the latest time to send it, in seconds since the epoch.
+    `fold` is what it adds up, if it comes from a queue.
     """
 
     actor: str
     request_id: str
     at: str
     until: float
-    events: int | None = None
+    fold: Fold | None = None
 
 
 class Bounds(NamedTuple):
@@ -83,10 +106,11 @@ class Increment(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something to be counted, from a queue: `actor` is who sent it.
+    """Something to be counted, from a queue.
 
-    `sequence_number` grows from one event to the next of a message group; of two, the greater sorts
-    behind.
+    `sequence_number` grows from one event to the next of a message group: the greater of two sorts
+    after the other. `actor` is who counts, `sender` who sent the message as SQS reports it, if the
+    actor is not that sender.
     """
 
     event_id: str
@@ -94,6 +118,7 @@ class Event(NamedTuple):
     counter_id: str
     by: int
     actor: str
+    sender: str | None = None
 
 
 class Period(NamedTuple):
@@ -108,11 +133,13 @@ class Period(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One recorded change of a counter; `by` is what it added, for a `set` as well.
+    """One recorded change of a counter.
 
-    `created_at` is when the request began (RFC 3339), `request_id` that of the attempt, and
-    `counter_created_at` when the counter's first change began. `events` is how many events of a
-    queue were folded into it; None if it did not come from there.
+    `by` is what it added, for a `set` too: the difference of `increase` and `decrease`. Only a
+    change that folds several events of a queue can have both. `created_at` is when the request
+    began (RFC 3339), `request_id` the id of the attempt, and `counter_created_at` when the
+    counter's first change began. `events` is the number of folded events, None for a request over
+    HTTP. `sender` is as in `Fold`.
     """
 
     counter_id: str
@@ -125,7 +152,10 @@ class Entry(NamedTuple):
     request_id: str
     created_at: str
     counter_created_at: str
+    increase: int
+    decrease: int
     events: int | None = None
+    sender: str | None = None
 
 
 @dataclass(slots=True)
@@ -145,7 +175,7 @@ class Sums:
     def add(self, entry: Entry) -> None:
         """Add one change."""
         version = entry.version
-        self.merge(Sums(1, max(entry.by, 0), max(-entry.by, 0), version, version, entry.value))
+        self.merge(Sums(1, entry.increase, entry.decrease, version, version, entry.value))
 
     def merge(self, other: "Sums") -> None:
         """Add other sums."""
@@ -211,20 +241,29 @@ class KeyReusedError(CounterError):
 
 
 class InProgressError(CounterError):
-    """What becomes of the first request with this idempotency key cannot be told yet."""
+    """An earlier request with this idempotency key is unresolved."""
 
     def __init__(self, retry_after: int) -> None:
-        """Take the number of seconds after which it can be told."""
-        super().__init__("a request with this key is under way, or may still be")
+        """Take the number of seconds after which it can be resolved."""
+        super().__init__("An earlier request with this key is unresolved. Repeat it later.")
         self.retry_after = retry_after
 
 
+class UnauthorizedError(CounterError):
+    """The request does not say who sends it."""
+
+
 class ThrottledError(CounterError):
-    """Nothing was applied; the same request may succeed a little later."""
+    """Nothing was applied. The same request may succeed later."""
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        """Take the text, and the number of seconds after which a repeat may succeed."""
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class OutcomeUnknownError(CounterError):
-    """The database's reply was lost: whether the change was applied is not known."""
+    """A reply of the database was lost, and whether the change was applied is not known."""
 
 
 def counter_id(value: object, name: str = "counter_id") -> str:
@@ -397,6 +436,17 @@ def time(name: str, text: str) -> float:
     raise InvalidRequestError(detail)
 
 
+def past(name: str, seconds: float, now: float) -> float:
+    """Return `seconds`, the time that the parameter `name` gives, if it is not in the future.
+
+    Raises:
+        InvalidRequestError: it is. What is answered about the past must never change.
+    """
+    if seconds > now:
+        invalid(name, "must not be in the future")
+    return seconds
+
+
 def period(start: float | None, end: float | None) -> Period:
     """Return the period that the parameters `from` and `to` give, in seconds since the epoch.
 
@@ -422,7 +472,7 @@ def interval(value: str) -> Interval:
 
 
 def window(each: Interval, given: Period, now: float) -> Period:
-    """Return the period of whole intervals that covers the given one.
+    """Return the period of whole intervals that covers the given one, up to the current interval.
 
     Args:
         each: the interval.
@@ -430,10 +480,14 @@ def window(each: Interval, given: Period, now: float) -> Period:
         now: in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: it has too many of them.
+        InvalidRequestError: it begins in the future, or has too many intervals.
     """
+    if given.start > -math.inf:
+        past("from", given.start, now)
     step = SECONDS[each]
-    end = math.ceil(given.end / step) * step if given.end < math.inf else now // step * step + step
+    end = now // step * step + step
+    if given.end < end:
+        end = math.ceil(given.end / step) * step
     start = (
         given.start // step * step
         if given.start > -math.inf

@@ -1,24 +1,26 @@
-"""From the stream of CounterTable to history and trend: each stream record becomes an entry."""
+"""Consumes CounterTable's stream: writes each change to the history and adds it to the trend."""
 
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock, history, model, trend
-from counters.clients import sqs
-from counters.model import CounterError, Entry, Operation
+from counters.clients import UndecidedError, answered, reading, sqs
+from counters.model import CounterError, Entry, Fold, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # A longer one is none of ours, and could make an entry that is too large for a table.
 _LONGEST_TEXT = 4096  # characters
 
 _REDRIVE_SECONDS = 900  # the longest that a function runs
+_FINISH_SECONDS = 20  # for the requests about what has been begun
 
 logger = Logger(service="tally")
 
@@ -33,74 +35,89 @@ class Progress:
     newest: str = ""  # when the last change that was recorded began (RFC 3339), if one was
 
 
-def record(records: "Sequence[dict[str, Any]]") -> Progress:
-    """Bring each stream record into history and trend; the same one again changes nothing.
+def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
+    """Write the changes of stream records into history and trend. Repeating it changes nothing.
 
-    A record that makes no sense goes, whole, to the dead-letter queue, and so does one whose place
-    in the history another change has: somebody has set the counter back by hand. That is done when
-    all that is before it is recorded and nothing behind it is. So an outage does not park it every
-    time, and the history of whatever is in the queue is complete before it.
+    Two kinds of record go to the dead-letter queue, unchanged: malformed ones, and ones whose
+    version the history already holds for a different change (someone reset the counter by hand).
+    A record is moved there only after everything before it is recorded and before anything after it
+    is. So an outage cannot move the same record twice, and the history before a queued record is
+    always complete.
 
     Args:
         records: of the stream of CounterTable, with both images, in the stream's order.
+        until: latest time to start a request, in seconds since the epoch.
 
     Returns:
         How far it came: to the end, if nothing failed.
     """
     progress = Progress()
-    while progress.done < len(records):
-        entries = _entries(records[progress.done :])
-        free = history.free(entries)
+    positions = [number for number, each in enumerate(records) if _is_change(each)]
+    changes = [records[position] for position in positions]
+    while progress.done < len(changes):
+        entries = _entries(changes[progress.done :])
+        free = history.free(entries, until)
         if free is None:
             break
         end = progress.done + free
-        _record(entries[:free], progress)
+        _record(entries[:free], progress, until)
         if progress.done < end:
             break
-        if end < len(records):
-            if not _park(records[end]):
+        if end < len(changes):
+            if not _park(changes[end], until):
                 break
             progress.done += 1
             progress.parked += 1
+    progress.done = [*positions, len(records)][progress.done]
     return progress
 
 
 def redrive(until: float) -> tuple[int, int]:
-    """Bring the parked records into history and trend, those that can be understood by now.
+    """Write the parked records into history and trend, as far as they are understood by now.
 
-    A record that is in already changes nothing.
+    A record that is recorded already changes nothing.
 
     Args:
-        until: when no record may be begun any more, in seconds since the epoch.
+        until: latest time to begin with a record, in seconds since the epoch.
 
     Returns:
-        How many are in and out of the queue, and how many were looked at and stay in it.
+        How many records are recorded and gone from the queue, and how many were looked at and stay.
+
+    Raises:
+        ThrottledError: the queue did not answer in time.
     """
     redriven, left = 0, []
+    finish = until + _FINISH_SECONDS
     while clock.now() < until:
-        reply = sqs().receive_message(
-            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
-            MaxNumberOfMessages=10,
-            VisibilityTimeout=_REDRIVE_SECONDS,  # none comes twice
-            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers
-        )
-        if not reply.get("Messages"):
+        with reading():
+            messages = answered(finish, _receive)
+        if not messages:
             break
-        for message in reply["Messages"]:
+        for message in messages:
             handle = message["ReceiptHandle"]
-            if clock.now() < until and _redrive(message["Body"], until) and _delete(handle):
+            recorded = clock.now() < until and _redrive(message["Body"], until)
+            if recorded and _let_go(partial(_delete, handle), finish):
                 redriven += 1
             else:
                 left.append(handle)
     for handle in left:
-        _show(handle)
+        _let_go(partial(_show, handle), finish)
     return redriven, len(left)
 
 
-def _record(entries: "Sequence[Entry]", progress: Progress) -> None:
-    """Write the entries and fold them, as far as it goes."""
-    written = history.write(entries)
-    done = trend.fold(entries[:written])
+def _is_change(stream_record: dict[str, Any]) -> bool:
+    """Return whether a record is more than a move of `sequence_numbers`, as for a refused event."""
+    images = stream_record.get("dynamodb", {})
+    if "OldImage" not in images or "NewImage" not in images:
+        return True
+    old, new = images["OldImage"], images["NewImage"]
+    return any(old.get(name) != new.get(name) for name in {*old, *new} - {"sequence_numbers"})
+
+
+def _record(entries: "Sequence[Entry]", progress: Progress, until: float) -> None:
+    """Write entries to the history and add them to the trend, as far as that is possible."""
+    written = history.write(entries, until)
+    done = trend.fold(entries[:written], until)
     progress.done += done
     progress.recorded += done
     progress.newest = max([progress.newest, *(entry.created_at for entry in entries[:done])])
@@ -111,43 +128,52 @@ def _redrive(body: str, until: float) -> bool:
     try:
         entry = _entry(json.loads(body))
     except Exception:
-        logger.exception("a parked record makes no sense")
+        logger.exception("A parked record is malformed")
         return False
     extra = {"counter_id": entry.counter_id, "version": entry.version}
     try:
-        if history.add(entry):
+        if history.add(entry, until):
             trend.rebuild(entry, until)
-            logger.info("redrove a record", extra=extra)
+            logger.info("Redrove a record", extra=extra)
             return True
-    except (BotoCoreError, ClientError, CounterError):
-        logger.exception("a parked record cannot be brought in", extra=extra)
+    except (BotoCoreError, ClientError, CounterError, UndecidedError):
+        logger.exception("Could not redrive a record", extra=extra)
     else:
-        logger.error("another change has the place of a parked record", extra=extra)
+        logger.error("The history holds another change of that version", extra=extra)
     return False
 
 
-def _delete(handle: str) -> bool:
-    """Delete a message that was received from the dead-letter queue; return whether it is gone."""
-    try:
-        sqs().delete_message(
-            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"], ReceiptHandle=handle
-        )
-    except (BotoCoreError, ClientError):
-        logger.exception("the dead-letter queue does not let a record go; it will come again")
-        return False
-    return True
+def _receive() -> "Sequence[Any]":
+    reply = sqs().receive_message(
+        QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
+        MaxNumberOfMessages=10,
+        VisibilityTimeout=_REDRIVE_SECONDS,  # so none is received twice
+        WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers
+    )
+    return reply.get("Messages", [])
+
+
+def _delete(handle: str) -> None:
+    sqs().delete_message(QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"], ReceiptHandle=handle)
 
 
 def _show(handle: str) -> None:
-    """Let a message that was received be seen again now, and not only when its time is up."""
+    """Make a received message visible again at once."""
+    sqs().change_message_visibility(
+        QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
+        ReceiptHandle=handle,
+        VisibilityTimeout=0,
+    )
+
+
+def _let_go(request: "Callable[[], None]", until: float) -> bool:
+    """Send a request about a received message; return whether it was answered."""
     try:
-        sqs().change_message_visibility(
-            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
-            ReceiptHandle=handle,
-            VisibilityTimeout=0,
-        )
-    except (BotoCoreError, ClientError):
-        logger.exception("a parked record will be seen again later only")
+        answered(until, request)
+    except (BotoCoreError, ClientError, UndecidedError):
+        logger.exception("Could not delete or show a parked record; it will be seen again later")
+        return False
+    return True
 
 
 def _entries(records: "Sequence[dict[str, Any]]") -> list[Entry]:
@@ -179,19 +205,43 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
     if change["operation"]["S"] not in get_args(Operation):
         detail = "there is no such operation"
         raise ValueError(detail)
+    by = value - previous_value
+    fold = _fold(change, by)
     return Entry(
         counter_id=_text(new["counter_id"]),
         version=version,
         value=value,
         previous_value=previous_value,
-        by=value - previous_value,
+        by=by,
         operation=change["operation"]["S"],
         actor=_text(change["actor"]),
         request_id=_text(change["request_id"]),
         created_at=_timestamp(change["at"]),
         counter_created_at=_timestamp(new["created_at"]),
-        events=_events(change["events"]) if "events" in change else None,
+        increase=fold.increase if fold else max(by, 0),
+        decrease=fold.decrease if fold else max(-by, 0),
+        events=fold.events if fold else None,
+        sender=fold.sender if fold else None,
     )
+
+
+def _fold(change: dict[str, Any], by: int) -> Fold | None:
+    """Return what a change folds; None if it comes from no queue.
+
+    Raises:
+        Exception: of whatever kind: it does not add up to `by`.
+    """
+    if "events" not in change:
+        return None
+    sender = _text(change["sender"]) if "sender" in change else None
+    # A change that an older version of Tally wrote has the difference only.
+    increase = int(change["increase"]["N"]) if "increase" in change else max(by, 0)
+    decrease = int(change["decrease"]["N"]) if "decrease" in change else max(-by, 0)
+    fold = Fold(model.integer("events", int(change["events"]["N"])), increase, decrease, sender)
+    if fold.events < 1 or min(increase, decrease) < 0 or increase - decrease != by:
+        detail = "the events do not add up to the change"
+        raise ValueError(detail)
+    return fold
 
 
 def _text(attribute: dict[str, Any]) -> str:
@@ -202,14 +252,6 @@ def _text(attribute: dict[str, Any]) -> str:
     return text
 
 
-def _events(attribute: dict[str, Any]) -> int:
-    events = model.integer("events", int(attribute["N"]))
-    if events < 1:
-        detail = "a change of no event"
-        raise ValueError(detail)
-    return events
-
-
 def _timestamp(attribute: dict[str, Any]) -> str:
     text: str = attribute["S"]
     model.time("at", text)
@@ -217,15 +259,14 @@ def _timestamp(attribute: dict[str, Any]) -> str:
     return text
 
 
-def _park(stream_record: dict[str, Any]) -> bool:
-    """Send the record to the dead-letter queue; return whether it is there."""
-    logger.error("parked a stream record", extra={"event_id": stream_record.get("eventID")})
+def _park(stream_record: dict[str, Any], until: float) -> bool:
+    """Send a record to the dead-letter queue; return whether it is there."""
+    logger.error("Parked a stream record", extra={"event_id": stream_record.get("eventID")})
+    message = json.dumps(stream_record)
+    url = os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"]
     try:
-        sqs().send_message(
-            QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
-            MessageBody=json.dumps(stream_record),
-        )
-    except (BotoCoreError, ClientError):
-        logger.exception("the dead-letter queue does not take the record")
+        answered(until, lambda: sqs().send_message(QueueUrl=url, MessageBody=message))
+    except (BotoCoreError, ClientError, UndecidedError):
+        logger.exception("Could not send a record to the dead-letter queue")
         return False
     return True

@@ -5,13 +5,14 @@ delivery of the stream counts twice. A change belongs to the hour in which its r
 """
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, history
-from counters.clients import dynamodb, reading
+from counters import clock, history, timeline
+from counters.clients import UndecidedError, answered, dynamodb, reading
 from counters.model import SECONDS, Bucket, Entry, NotFoundError, Period, Sums, ThrottledError
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ _NAMES = {
 logger = Logger(service="tally")
 
 
-def fold(entries: "Sequence[Entry]") -> int:
+def fold(entries: "Sequence[Entry]", until: float) -> int:
     """Add the changes to the sums of their hours, each once however often it comes.
 
     Args:
         entries: they are in the history; those of one counter are in the order of the stream.
+        until: latest time to start a request, in seconds since the epoch.
 
     Returns:
         How many of them, from the first on, are folded: all, if nothing failed.
@@ -47,7 +49,7 @@ def fold(entries: "Sequence[Entry]") -> int:
     for position, entry in enumerate(entries):
         runs.setdefault((entry.counter_id, hour_of(entry.created_at)), []).append((position, entry))
     for (counter_id, hour), run in runs.items():
-        if not _fold(counter_id, hour, [entry for _, entry in run]):
+        if not _fold(counter_id, hour, [entry for _, entry in run], until):
             return run[0][0]
     return len(entries)
 
@@ -71,7 +73,8 @@ def buckets(counter_id: str, interval: "Interval", period: Period, until: float)
     if interval == "minute":
         closed, parts = _minutes(counter_id, period, until)
     else:
-        closed, parts = _before(counter_id, period.start), hours(counter_id, period)
+        closed = _before(counter_id, period.start, until)
+        parts = hours(counter_id, period, until)
     for start, sums in parts:
         found.setdefault(start // step * step, Sums()).merge(sums)
     given = []
@@ -96,12 +99,14 @@ def buckets(counter_id: str, interval: "Interval", period: Period, until: float)
 
 
 def hours(
-    counter_id: str, period: Period, *, consistent: bool = False
+    counter_id: str, period: Period, until: float, *, consistent: bool = False
 ) -> "Iterator[tuple[float, Sums]]":
-    """Yield the sums of the hours that begin in the period and have any: the hour, in seconds.
+    """Yield the hours that begin in the period, in seconds since the epoch, and their sums.
+
+    Hours without a change are left out.
 
     Raises:
-        ThrottledError: the database did not answer.
+        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
     """
     last = period.end - HOUR
     query: dict[str, Any] = {
@@ -114,7 +119,7 @@ def hours(
         "ConsistentRead": consistent,
     }
     while True:
-        reply = _query(query)
+        reply = _query(query, until)
         for item in reply["Items"]:
             yield clock.seconds(item["hour"]["S"]), _sums(item)
         if "LastEvaluatedKey" not in reply:
@@ -143,20 +148,21 @@ def rebuild(entry: Entry, until: float) -> None:
     }
     for attempt in range(_REBUILD_ATTEMPTS):
         with reading():
-            item = (
-                dynamodb()
-                .get_item(TableName=os.environ["TREND_TABLE"], Key=key, ConsistentRead=True)
-                .get("Item")
-            )
+            item = answered(
+                until,
+                lambda: dynamodb().get_item(
+                    TableName=os.environ["TREND_TABLE"], Key=key, ConsistentRead=True
+                ),
+            ).get("Item")
         stored = _sums(item) if item else Sums()
         # What is above the last folded version will be folded, or is being so.
         last = max(stored.last_version or 0, entry.version)
         sums = Sums()
         period = Period(hour, hour + HOUR)
-        for each in history.span(entry.counter_id, period, until, consistent=True):
+        for each in timeline.span(entry.counter_id, period, until, consistent=True):
             if each.version <= last and hour_of(each.created_at) == hour:
                 sums.add(each)
-        if sums == stored or _replace(key, stored, sums):
+        if sums == stored or _replace(key, stored, sums, until):
             return
         clock.pause(attempt, until)
     detail = "the hour is being added to all the time"
@@ -168,7 +174,7 @@ def hour_of(created_at: str) -> float:
     return clock.seconds(created_at) // HOUR * HOUR
 
 
-def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]") -> bool:
+def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
     """Add entries of one hour to its sums; return whether they are in."""
     folded = 0
     while True:
@@ -179,35 +185,41 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]") -> bool:
                 sums.add(entry)
         if not sums.changes:
             return True
+        update = partial(
+            dynamodb().update_item,
+            TableName=os.environ["TREND_TABLE"],
+            Key={"counter_id": {"S": counter_id}, "hour": {"S": clock.timestamp(hour)}},
+            UpdateExpression=(
+                "SET #first_version = if_not_exists(#first_version, :first_version),"
+                " #last_version = :last_version, #close = :close"
+                " ADD #changes :changes, #increase :increase, #decrease :decrease"
+            ),
+            # Only if all of them are newer than what is included.
+            ConditionExpression=(
+                "attribute_not_exists(#last_version) OR #last_version < :first_version"
+            ),
+            ExpressionAttributeNames=_NAMES,
+            ExpressionAttributeValues=_values(sums),
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
         try:
-            dynamodb().update_item(
-                TableName=os.environ["TREND_TABLE"],
-                Key={"counter_id": {"S": counter_id}, "hour": {"S": clock.timestamp(hour)}},
-                UpdateExpression=(
-                    "SET #first_version = if_not_exists(#first_version, :first_version),"
-                    " #last_version = :last_version, #close = :close"
-                    " ADD #changes :changes, #increase :increase, #decrease :decrease"
-                ),
-                # All of them are newer than what is in.
-                ConditionExpression=(
-                    "attribute_not_exists(#last_version) OR #last_version < :first_version"
-                ),
-                ExpressionAttributeNames=_NAMES,
-                ExpressionAttributeValues=_values(sums),
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
+            answered(until, update)
         except dynamodb().exceptions.ConditionalCheckFailedException as error:
             item = cast("dict[str, Any]", error.response)["Item"]
             folded = int(item["last_version"]["N"])
-        except (BotoCoreError, ClientError):
-            logger.exception("TrendTable does not take changes")
+        except (BotoCoreError, ClientError, UndecidedError):
+            logger.exception("Could not write to TrendTable")
             return False
         else:
             return True
 
 
-def _replace(key: "Item", stored: Sums, sums: Sums) -> bool:
-    """Put sums in place of those that are stored; return whether those were there still."""
+def _replace(key: "Item", stored: Sums, sums: Sums, until: float) -> bool:
+    """Replace the stored sums; return False if they have changed in the meantime.
+
+    Raises:
+        ThrottledError: the database did not answer in time.
+    """
     put: dict[str, Any] = {
         "TableName": os.environ["TREND_TABLE"],
         "Item": {**key, **{name.removeprefix(":"): n for name, n in _values(sums).items()}},
@@ -222,7 +234,8 @@ def _replace(key: "Item", stored: Sums, sums: Sums) -> bool:
             ":last_version": {"N": str(stored.last_version)},
         }
     try:
-        dynamodb().put_item(**put)
+        with reading():
+            answered(until, partial(dynamodb().put_item, **put))
     except dynamodb().exceptions.ConditionalCheckFailedException:
         return False
     return True
@@ -237,17 +250,17 @@ def _minutes(
         raise NotFoundError(detail)
     minutes: dict[float, Sums] = {}
     before: tuple[int, int] | None = None
-    for entry in history.span(counter_id, period, until):
+    for entry in timeline.span(counter_id, period, until):
         before = before or (entry.version - 1, entry.previous_value)
         time = clock.seconds(entry.created_at)
         if time < period.start:
             before = max(before, (entry.version, entry.value))
         elif time < period.end:
             minutes.setdefault(time // 60 * 60, Sums()).add(entry)
-    return before or _before(counter_id, period.start), list(minutes.items())
+    return before or _before(counter_id, period.start, until), list(minutes.items())
 
 
-def _before(counter_id: str, time: float) -> tuple[int, int]:
+def _before(counter_id: str, time: float, until: float) -> tuple[int, int]:
     """Return the last version of the hours before `time`, and its value; 0 and 0 if none is."""
     reply = _query(
         {
@@ -258,19 +271,24 @@ def _before(counter_id: str, time: float) -> tuple[int, int]:
             },
             "ScanIndexForward": False,
             "Limit": 2,  # the last version may be in the hour before the last
-        }
+        },
+        until,
     )
     sums = [_sums(item) for item in reply["Items"]]
     return max(((each.last_version or 0, each.close) for each in sums), default=(0, 0))
 
 
-def _query(query: dict[str, Any]) -> Any:  # noqa: ANN401
+def _query(query: dict[str, Any], until: float) -> Any:  # noqa: ANN401
     """Return the reply to a Query of TrendTable."""
     with reading():
-        return dynamodb().query(
-            TableName=os.environ["TREND_TABLE"],
-            ExpressionAttributeNames={"#counter_id": "counter_id", "#hour": "hour"},
-            **query,
+        return answered(
+            until,
+            partial(
+                dynamodb().query,
+                TableName=os.environ["TREND_TABLE"],
+                ExpressionAttributeNames={"#counter_id": "counter_id", "#hour": "hour"},
+                **query,
+            ),
         )
 
 
