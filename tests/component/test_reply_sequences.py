@@ -1,0 +1,182 @@
+"""Every sequence of replies of the database to a change: what is said of it is true.
+
+A case is a sequence of replies to the attempts at one change, and then the end of the function's
+time. All sequences are tried whose last reply the code asks for: it never asks for more after a
+reply that leaves the outcome open.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests import aws_template
+from tests.component.simulation import dies
+from tests.component.test_increment_counters import Ledger, entries
+from tests.component.test_lost_replies import Invocation
+from tests.sizes import cases
+from tests.stack import Stack
+from tests.wire import (
+    Fault,
+    Wire,
+    answered,
+    canceled,
+    conflict,
+    delivered,
+    in_progress,
+    internal_error,
+    refused_internally,
+    reply_lost,
+    throttled,
+)
+
+from counters import clock, idempotency
+
+MOST = cases(full=5, part=2)  # replies
+SOON, LATE = 0.6, 12.0  # seconds after which a change is made; the function ends in between
+
+
+@dataclass
+class Attempts:
+    """Replies to the attempts at a change; behind the last one the function's time is over."""
+
+    scene: Ledger
+    kinds: dict[str, Fault]
+    sequence: list[str]
+    asked: int = 0
+    wants_more: bool = field(default=False)
+
+    def faults(self) -> Iterator[Fault]:
+        for kind in self.sequence:
+            self.asked += 1
+            yield self.kinds[kind]
+        self.wants_more = True
+        yield dies
+
+
+@pytest.fixture
+def scene(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # repeating is up to the caller
+    # moto copies a table with its stream for each write of a transaction; the scene has its own.
+    name = stack.refs["CounterTable"]
+    table = aws_template.tables()["CounterTable"]
+    del table["StreamSpecification"]
+    stack.dynamodb.delete_table(TableName=name)
+    stack.dynamodb.create_table(TableName=name, **table)
+    scene = Ledger(stack, wire)
+    with scene.running():
+        yield scene
+
+
+def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
+    """Return the replies that an operation may get."""
+
+    def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
+        scene.hold_up(request, seconds)
+        return answered(
+            request,
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            {"__type": "InternalServerError", "message": "as the test has it"},
+        )
+
+    transaction = operation == "TransactWriteItems"
+    return {
+        "applied": delivered,
+        "applied, reply lost": reply_lost,
+        "lost, applied soon": partial(scene.held_up, seconds=SOON),
+        "lost, applied late": partial(scene.held_up, seconds=LATE),
+        "500, not applied": refused_internally,
+        "500, applied": internal_error,
+        "500, applied soon": partial(failed_and_applied_later, seconds=SOON),
+        "500, applied late": partial(failed_and_applied_later, seconds=LATE),
+        "in progress": in_progress,
+        "conflict": canceled("TransactionConflict") if transaction else conflict,
+        "throttled": throttled,
+    }
+
+
+@pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
+@pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
+def test_what_is_said_of_a_change_is_true_whatever_replies_it_gets(
+    scene: Ledger, operation: str, repeats: str
+) -> None:
+    kinds = kinds_of(scene, operation)
+    to_try: list[list[str]] = [[]]
+    tried, stood_for = 0, 0
+    while to_try:
+        sequence = to_try.pop()
+        attempts = Attempts(scene, kinds, sequence)
+        try:
+            try_one(scene, attempts, operation, f"n{tried}", repeats)
+        except AssertionError as error:
+            error.add_note(f"after {sequence}")
+            raise
+        tried += 1
+        if attempts.wants_more and len(sequence) < MOST:
+            to_try += [[*sequence, kind] for kind in kinds]
+            stood_for += 1
+        else:
+            # Whatever would come behind it is never asked for.
+            stood_for += sum(len(kinds) ** more for more in range(MOST - len(sequence) + 1))
+
+    print(f"{operation}, {repeats}: {tried} cases, which stand for {stood_for} sequences")
+    assert stood_for == sum(len(kinds) ** length for length in range(MOST + 1))
+
+
+def try_one(scene: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
+    """Let a change meet a sequence of replies, repeat it, and compare all answers with what is."""
+    key = None if repeats == "without a key" else name
+
+    def send() -> Invocation:
+        if operation == "UpdateItem":
+            return scene.add(name, 1, key)
+        return scene.add_all(entries(**{name: 1, f"{name}-too": 1}), key)
+
+    scene.plan_each(operation, attempts.faults())
+    answers = [send()]
+    scene.plan(operation)
+    assert attempts.asked == len(attempts.sequence) or answers[0].answer
+    check(scene, name, key, answers, operation)
+    if repeats == "at once":
+        scene.record()
+        answers.append(send())
+        check(scene, name, key, answers, operation)
+    scene.advance(clock.APPLY_WINDOW + 1)
+    scene.record()
+    check(scene, name, key, answers, operation)
+    if key:
+        answers.append(send())
+        check(scene, name, key, answers, operation)
+        assert answers[-1].status == 200
+        assert scene.value(name) == 1
+
+
+def has_receipt(scene: Ledger, key: str, operation: str) -> bool:
+    """Return whether a key, which is that of its counter, is taken."""
+    target = key if operation == "UpdateItem" else "/increments"
+    receipt_id = idempotency.Intent(key, "somebody", target, (), "").receipt_id()
+    table = scene.stack.refs["ReceiptTable"]
+    reply = scene.stack.dynamodb.get_item(TableName=table, Key={"receipt_id": {"S": receipt_id}})
+    return "Item" in reply
+
+
+def check(
+    scene: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
+) -> None:
+    """See that the change was made at most once, and that nothing is said that is not so."""
+    value = scene.value(name)
+    to_come = scene.under_way()
+    assert value + to_come <= 1
+    last = answers[-1]
+    if last.status == 200:
+        assert (value, to_come) == (1, 0)
+    elif last.problem == "throttled":
+        assert (value, to_come) == (0, 0)
+    else:
+        assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
+    if key and (value or to_come):
+        assert has_receipt(scene, key, operation)
+    good = {answer.text for answer in answers if answer.status == 200}
+    assert len(good) <= 1
