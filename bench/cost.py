@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import botocore.session
 from tests import aws_template
+from tests.event_queue import EventMessage, an_event
 from tests.meter import Meter
 from tests.proxy import proxy_event
 from tests.stack import CLIENT_ID, FACTORIES, REGION, Stack
@@ -31,7 +32,7 @@ BATCH = 100  # increments of a POST /increments, changes of a page and of a run 
 MESSAGES = 10  # of a batch of the queue: the most that Lambda takes of a FIFO queue
 
 # Times cannot be measured here, so this is assumed of a warm function, in milliseconds: itself, and
-# what it waits for each request to DynamoDB. How many requests there are is measured.
+# what it waits for each request to DynamoDB or SQS. How many requests there are is measured.
 FUNCTION_MS = 10
 DATABASE_MS = 5
 MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
@@ -99,12 +100,13 @@ entries. Lambda's own two lines of log for a run are {PLATFORM_BYTES} bytes, mad
 documented schema, and so are the access log and API Gateway's headers. Recorded alone: by a run of
 `record_history` that finds one change. Recorded among 100: by one that finds a hundred, of one
 counter, or of the hundred counters of a batch. The counters, and the hour of their trend, are there
-already.
+already. On the bus, `forward_events` runs for each ten events, and its one request to the queue is
+listed with those to the database; then ten events of one counter are counted as from the queue.
 """.strip()
 
 _DOLLARS = f"""
 US dollars for a million, without free tiers. The time of a function is not measured: it is taken as
-{FUNCTION_MS} ms, and {DATABASE_MS} ms for each request to the database, at {MEMORY} GB. Of each run
+{FUNCTION_MS} ms, and {DATABASE_MS} ms for each request, at {MEMORY} GB. Of each run
 {SAMPLED:.0%} are traced.
 """.strip()
 
@@ -118,9 +120,9 @@ vendor's, it quotes the vendor. What could not be found published is left out.
 
 @dataclass(frozen=True)
 class Usage:
-    """What something consumes; `runs` are of functions, `requests` those to the database.
+    """What something consumes; `runs` are of functions, `requests` those to database and queue.
 
-    Logs and answers are in bytes.
+    `sqs` are requests to FIFO queues, `sqs_standard` to others. Logs and answers are in bytes.
     """
 
     writes: float = 0
@@ -133,6 +135,12 @@ class Usage:
     body: float = 0
     answer: float = 0
     sqs: float = 0
+    sqs_standard: float = 0
+    events: float = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return what both consume."""
+        return Usage(**{name: value + vars(other)[name] for name, value in vars(self).items()})
 
     def per(self, count: int) -> "Usage":
         """Return the part of one of `count`."""
@@ -151,6 +159,10 @@ class Usage:
         seconds = self.milliseconds() / 1000 * MEMORY
         once = {
             "API Gateway": self.http * prices.API_REQUEST.dollars,
+            "EventBridge": self.events * prices.EVENT.dollars,
+            "SQS standard: send, receive, delete": (
+                self.sqs_standard * prices.SQS_STANDARD_REQUEST.dollars
+            ),
             "SQS FIFO: send, receive, delete": self.sqs * prices.SQS_REQUEST.dollars,
             "Lambda, requests": self.runs * prices.LAMBDA_REQUEST.dollars,
             "Lambda, time": seconds * prices.LAMBDA_TIME.dollars,
@@ -239,6 +251,18 @@ class Service:
         _all_done(reply)
         return replace(usage, sqs=3)
 
+    def forward(self, counter_id: str) -> Usage:
+        """Forward a full batch of events; return what it and their way to it consume.
+
+        EventBridge sends each event by itself. The function that counts them receives them and
+        deletes them: `ingest` has these two requests, and the one that sends them.
+        """
+        messages = [EventMessage(an_event({"counter_id": counter_id})) for _ in range(MESSAGES)]
+        records = [message.record() for message in messages]
+        usage, reply = self._run("ForwardEvents", {"Records": records})
+        _all_done(reply)
+        return replace(usage, requests=1, events=MESSAGES, sqs_standard=MESSAGES + 2)
+
     def record(self) -> Usage:
         """Deliver all that the stream has new, in one batch; return what one change consumes."""
         records = self._stack.changes()
@@ -285,6 +309,7 @@ def operations(service: Service) -> list[Operation]:
     moved = service.request("POST", "/increments", body=moves).per(BATCH)
     moved_among = service.record()
     queued = service.ingest(busy).per(MESSAGES)
+    forwarded = service.forward(busy).per(MESSAGES)
     queued_alone = service.record().per(MESSAGES)
     for _ in range(BATCH):
         service.ingest(busy)
@@ -295,6 +320,7 @@ def operations(service: Service) -> list[Operation]:
         Operation("… repeated", repeated),
         Operation(f"batched by {BATCH}", moved, alone, moved_among),
         Operation(f"queued by {MESSAGES}", queued, queued_alone, queued_among),
+        Operation("bus, by 10", forwarded + queued, queued_alone, queued_among),
         Operation("read", service.request("GET", path)),
         Operation(f"page of {BATCH}", service.request("GET", f"{path}/history")),
     ]
@@ -327,7 +353,7 @@ def _amounts(made: Sequence[Operation]) -> list[list[object]]:
         for name, value in {
             "write units": own.writes,
             "read units": own.reads,
-            "requests to the database": own.requests,
+            "requests to the database, or from one queue to the other": own.requests,
             "body of the answer, bytes": own.body,
             "… with its headers": own.answer,
             "log lines of the function, bytes": own.logs,

@@ -59,6 +59,18 @@ SQS_REQUEST = Price(
     "request",
     "https://aws.amazon.com/sqs/pricing/",
 )
+SQS_STANDARD_REQUEST = Price(
+    "SQS standard",
+    0.40 / MILLION,
+    "request",
+    "https://aws.amazon.com/sqs/pricing/",
+)
+EVENT = Price(
+    "EventBridge, custom events",
+    1.00 / MILLION,
+    "event",
+    "https://aws.amazon.com/eventbridge/pricing/",
+)
 TRACE = Price(
     "X-Ray, traces recorded",
     5.00 / MILLION,
@@ -73,7 +85,7 @@ DATA_OUT = Price(
 )
 AWS = (
     *(WRITE_UNIT, READ_UNIT, API_REQUEST, LAMBDA_REQUEST, LAMBDA_TIME),
-    *(LOGS, SQS_REQUEST, TRACE, DATA_OUT),
+    *(LOGS, SQS_REQUEST, SQS_STANDARD_REQUEST, EVENT, TRACE, DATA_OUT),
 )
 
 

@@ -52,7 +52,13 @@ SERVICES = {
         "TransactWriteItems",
         "UpdateItem",
     },
-    "sqs": {"ChangeMessageVisibility", "DeleteMessage", "ReceiveMessage", "SendMessage"},
+    "sqs": {
+        "ChangeMessageVisibility",
+        "DeleteMessage",
+        "ReceiveMessage",
+        "SendMessage",
+        "SendMessageBatch",
+    },
 }
 
 # Of botocore's data, what it reads for any service.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.aws_template import ROOT
+from tests.event_queue import Forwarded, forwarded
 from tests.proxy import reply
 from tests.stack import Stack
 
@@ -61,6 +62,16 @@ def _ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert stack.messages("IncrementDeadLetterQueue") == []
 
 
+def _forward_events(stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert result == {"batchItemFailures": []}
+    valid, malformed = load("forward_events")["Records"]
+    event_ids = [json.loads(record["body"])["id"] for record in (valid, malformed)]
+    assert forwarded(stack) == [
+        Forwarded(malformed["messageId"], event_ids[1], malformed["body"]),
+        Forwarded("orders:eu", event_ids[0], valid["body"]),
+    ]
+
+
 def _set_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
     counter = reply(result).body
     assert (counter["counter_id"], counter["value"], counter["version"]) == ("default", 7, 2)
@@ -112,6 +123,7 @@ def _record_history(stack: Stack, result: Any) -> None:  # noqa: ANN401
 
 CHECKS: dict[str, Check] = {
     "audit_history": _audit_history,
+    "forward_events": _forward_events,
     "get_counter": _get_counter,
     "increment_counter": _increment_counter,
     "increment_counters": _increment_counters,

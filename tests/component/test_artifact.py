@@ -96,16 +96,20 @@ NEVER = {
     "pydantic",
     "s3transfer",
 }
-OF_THE_QUEUE = {"counters.ingestion"}
+OF_THE_QUEUE = {"counters.forwarding", "counters.ingestion"}
 OF_THE_HISTORY = {"counters.audit", "counters.recording", "counters.trend"}
 OF_HTTP = {"counters.gateway", "counters.idempotency"}
 OF_METRICS = {"counters.metrics"}
 FORBIDDEN = {
     "AuditHistory": OF_HTTP | OF_THE_QUEUE | {"counters.recording"},
+    "ForwardEvents": OF_HTTP
+    | OF_THE_HISTORY
+    | OF_METRICS
+    | {"counters.ingestion", "counters.store"},
     "GetCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
     "IncrementCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS,
     "IncrementCounters": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS,
-    "IngestIncrements": OF_HTTP | OF_THE_HISTORY,
+    "IngestIncrements": OF_HTTP | OF_THE_HISTORY | {"counters.forwarding"},
     "ListCounters": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
     "ListHistory": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
     "ListTrend": OF_THE_QUEUE

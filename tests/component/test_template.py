@@ -39,8 +39,13 @@ PROBLEMS = {
 }
 
 # Methods that IAM knows under another name than the API does.
-# A transaction is permitted by its parts, which here are updates.
-ACTIONS = {"dynamodb:TransactWriteItems": "dynamodb:UpdateItem"}
+# A transaction is permitted by its parts, which here are updates. A batch of messages is permitted
+# by the action for one message:
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-batch-api.html
+ACTIONS = {
+    "dynamodb:TransactWriteItems": "dynamodb:UpdateItem",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
+}
 
 API_GATEWAY_SECONDS = 29
 UNDER_WAY_SECONDS = 10  # for what a killed function leaves on its way, and for clocks that differ
@@ -255,6 +260,79 @@ def test_a_queue_is_encrypted_and_keeps_what_it_can(queue: dict[str, str]) -> No
     assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
 
 
+def test_a_policy_of_a_queue_names_that_queue_and_no_other() -> None:
+    # SQS rejects a policy that names another queue.
+    policies = aws_template.resources("AWS::SQS::QueuePolicy")
+
+    assert policies.keys() == {"EventQueuePolicy", "EventDeadLetterQueuePolicy"}
+    for name, policy in policies.items():
+        queue = name.removesuffix("Policy")
+        assert policy["Properties"]["Queues"] == [{"Ref": queue}]
+        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert statement == {
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": {"Fn::GetAtt": f"{queue}.Arn"},
+            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        }
+
+
+def test_the_rule_sends_every_count_to_the_event_queue_unless_it_is_a_replay() -> None:
+    (rule,) = aws_template.resources("AWS::Events::Rule").values()
+    (target,) = rule["Properties"]["Targets"]
+
+    assert rule["Properties"]["EventBusName"] == {"Ref": "EventBus"}
+    assert rule["Properties"]["EventPattern"] == {
+        "detail-type": ["Count"],
+        "replay-name": [{"exists": False}],
+    }
+    assert target["Arn"] == {"Fn::GetAtt": "EventQueue.Arn"}
+    assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": "EventDeadLetterQueue.Arn"}
+    assert target.keys() == {"Id", "Arn", "DeadLetterConfig"}, "the event whole, and no fixed group"
+
+
+def event_sources() -> dict[str, dict[str, Any]]:
+    return {
+        name: event["Properties"]
+        for name, function in aws_template.resources("AWS::Serverless::Function").items()
+        for event in function["Properties"].get("Events", {}).values()
+        if event["Type"] == "SQS"
+    }
+
+
+@pytest.mark.parametrize("source", event_sources().values(), ids=event_sources())
+def test_a_function_reports_which_messages_of_a_batch_failed(source: dict[str, Any]) -> None:
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert source["BatchSize"] == 10
+
+
+@pytest.mark.parametrize("function", event_sources())
+def test_a_message_is_not_delivered_again_while_its_function_runs(function: str) -> None:
+    queue = event_sources()[function]["Queue"]["Fn::GetAtt"].removesuffix(".Arn")
+    properties = TEMPLATE["Resources"][queue]["Properties"]
+
+    # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+    assert properties["VisibilityTimeout"] >= 6 * FUNCTIONS[function].timeout
+
+
+@pytest.mark.parametrize(
+    ("queue", "dead_letters"),
+    [("IncrementQueue", "IncrementDeadLetterQueue"), ("EventQueue", "EventDeadLetterQueue")],
+)
+def test_sqs_gives_up_a_message_as_late_as_it_can(queue: str, dead_letters: str) -> None:
+    resources = TEMPLATE["Resources"]
+    properties = resources[queue]["Properties"]
+
+    assert properties["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": f"{dead_letters}.Arn"},
+        "maxReceiveCount": 1000,
+    }
+    # SQS wants the dead-letter queue of a FIFO queue to be one, too, and that of another not.
+    other = resources[dead_letters]["Properties"]
+    assert properties.get("FifoQueue") == other.get("FifoQueue")
+
+
 def test_no_change_is_applied_behind_the_apply_window() -> None:
     for function in FUNCTIONS.values():
         if any(
@@ -273,6 +351,7 @@ def test_every_alarm_tells_somebody_and_is_of_this_stack() -> None:
         "AuditFailedAlarm": {"FunctionName": {"Ref": "AuditHistory"}},
         "IncrementParkedAlarm": {"QueueName": {"Fn::GetAtt": "IncrementDeadLetterQueue.QueueName"}},
         "IncrementsLateAlarm": {"QueueName": {"Fn::GetAtt": "IncrementQueue.QueueName"}},
+        "EventsLateAlarm": {"QueueName": {"Fn::GetAtt": "EventQueue.QueueName"}},
         "EventUndeliveredAlarm": {"QueueName": {"Fn::GetAtt": "EventDeadLetterQueue.QueueName"}},
     }
 

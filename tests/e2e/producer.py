@@ -37,26 +37,27 @@ class Producer:
             assert len(reply["Successful"]) == len(entries)
 
     def put(self, bus: str, source: str, *details: object) -> None:
-        reply = self.events.put_events(
-            Entries=[
-                {
-                    "EventBusName": bus,
-                    "Source": source,
-                    "DetailType": "Count",
-                    "Detail": json.dumps(detail),
-                }
-                for detail in details
-            ]
-        )
-        assert reply["FailedEntryCount"] == 0
+        for start in range(0, len(details), 10):
+            reply = self.events.put_events(
+                Entries=[
+                    {
+                        "EventBusName": bus,
+                        "Source": source,
+                        "DetailType": "Count",
+                        "Detail": json.dumps(detail),
+                    }
+                    for detail in details[start : start + 10]
+                ]
+            )
+            assert reply["FailedEntryCount"] == 0
 
-    def value(self, counter: str, expected: int) -> int:
+    def value(self, counter: str, expected: int, seconds: float = SECONDS) -> int:
         """Return the value of a counter, once it is as expected, or when that takes too long."""
         path = f"/counters/{counter}"
         return wait_for(
             lambda: int(self.caller.get(path).body["value"]),
             lambda value: value == expected,
-            SECONDS,
+            seconds,
         )
 
     def entries(self, counter: str) -> list[Any]:

@@ -2,8 +2,13 @@
 
 import json
 import re
+import time
 import uuid
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +19,7 @@ from tests.e2e.service import Caller, client, wait_for
 from local_stack import Stack
 
 DOCS = (ROOT / "docs" / "counting-from-aws.md").read_text()
+MAX = 2**53 - 1
 
 
 @pytest.fixture
@@ -23,6 +29,16 @@ def producer(stack: Stack, caller: Caller) -> Producer:
 
 def new() -> str:
     return str(uuid.uuid4())
+
+
+def sender(producer: Producer) -> str:
+    """Return the SenderId of every message: the emulator reports the account."""
+    account: str = producer.stack.outputs["IncrementQueueArn"].split(":")[4]
+    return account
+
+
+def actors(producer: Producer, counter: str) -> set[str]:
+    return {entry["actor"] for entry in producer.entries(counter)}
 
 
 def test_messages_arrive_in_counter_history_and_trend(producer: Producer) -> None:
@@ -37,7 +53,9 @@ def test_messages_arrive_in_counter_history_and_trend(producer: Producer) -> Non
     assert sum(entry["by"] for entry in entries) == 815
     assert sum(entry["events"] for entry in entries) == 41
     assert len(entries) < 41
-    assert all(entry["actor"] for entry in entries)
+    assert sum(entry["increase"] for entry in entries) == 820
+    assert sum(entry["decrease"] for entry in entries) == 5
+    assert {entry["actor"] for entry in entries} == {f"sqs:{sender(producer)}"}
 
     def trend() -> tuple[int, int]:
         hours = producer.caller.get(f"/counters/{counter}/trend").body
@@ -55,7 +73,84 @@ def test_events_on_the_bus_arrive_and_their_source_has_counted(producer: Produce
     assert producer.value(counter, 10) == 10
     entries = producer.entries(counter)
     assert sum(entry["events"] for entry in entries) == 5
-    assert {entry["actor"] for entry in entries} == {"shop.checkout"}
+    assert {entry["actor"] for entry in entries} == {"event:shop.checkout"}
+    assert {entry["sender"] for entry in entries} == {sender(producer)}
+
+
+def test_events_for_20_counters_at_once_are_all_counted(producer: Producer) -> None:
+    counters = [new() for _ in range(20)]
+    events = [
+        {"counter_id": counter, "by": by}
+        for by in range(1, 4)
+        for counter in counters
+        for _ in range(2)
+    ]
+
+    producer.put(producer.stack.outputs["EventBusName"], "shop", *events)
+
+    assert {producer.value(counter, 12) for counter in counters} == {12}
+    for counter in counters:
+        assert sum(entry["events"] for entry in producer.entries(counter)) == 6
+
+
+def to_the_bus(producer: Producer, *counts: dict[str, object]) -> None:
+    producer.put(producer.stack.outputs["EventBusName"], "shop", *counts)
+
+
+def to_the_queue(producer: Producer, *counts: dict[str, object]) -> None:
+    for count in counts:
+        producer.send(str(count["counter_id"]), count)
+
+
+@pytest.mark.parametrize("send", [to_the_bus, to_the_queue])
+def test_a_counter_that_has_no_room_stops_no_other(
+    producer: Producer, send: Callable[..., None]
+) -> None:
+    full, other = new(), new()
+    too_much = {"counter_id": full, "by": MAX}
+
+    send(producer, too_much, too_much, {"counter_id": other})
+
+    assert producer.value(other, 1, seconds=20) == 1
+    assert producer.value(full, MAX) == MAX
+    (parked,) = parked_messages(producer, full)
+    assert str(MAX) in parked.body
+    assert parked.reason
+    assert producer.caller.get(f"/counters/{full}").body["version"] == 1
+
+
+@pytest.mark.parametrize("bus", ["the stack's", "default"])
+@pytest.mark.usefixtures("examples")
+def test_the_rules_count_an_event_but_not_its_replay(producer: Producer, bus: str) -> None:
+    # PutEvents cannot set `replay-name`, so this asks EventBridge what the rules would match.
+    name = producer.stack.outputs["EventBusName"] if bus == "the stack's" else bus
+    rules = producer.events.list_rules(EventBusName=name)["Rules"]
+    event: dict[str, object] = {
+        "id": new(),
+        "detail-type": "Count",
+        "source": "shop",
+        "account": "123456789012",
+        "time": "2026-11-22T10:00:00Z",
+        "region": "us-east-1",
+        "resources": [],
+        "detail": {"counter_id": "orders"},
+    }
+    uploaded = {**event, "source": "aws.s3", "detail-type": "Object Created"}
+
+    def matches(rule: Any, each: dict[str, object]) -> bool:  # noqa: ANN401  as boto3 has it
+        pattern = json.loads(rule["EventPattern"])
+        if "bucket" in pattern.get("detail", {}):
+            each = {**each, "detail": {"bucket": {"name": pattern["detail"]["bucket"]["name"][0]}}}
+        answer = producer.events.test_event_pattern(
+            EventPattern=rule["EventPattern"], Event=json.dumps(each)
+        )
+        return bool(answer["Result"])
+
+    counting = [rule for rule in rules if "EventPattern" in rule]
+    assert len(counting) == (1 if bus == "the stack's" else 2)
+    for rule in counting:
+        (first,) = [each for each in (event, uploaded) if matches(rule, each)]
+        assert not matches(rule, {**first, "replay-name": "again"})
 
 
 def test_a_message_that_makes_no_sense_is_parked_and_its_group_goes_on(producer: Producer) -> None:
@@ -68,21 +163,46 @@ def test_a_message_that_makes_no_sense_is_parked_and_its_group_goes_on(producer:
 
     assert producer.value(counter, 4) == 4
     assert sum(entry["events"] for entry in producer.entries(counter)) == 4
-    parked = parked_messages(producer)
-    assert poison in parked
-    assert any(f'{{"counter": "{counter}"}}' in body for body in parked)
+    parked = parked_messages(producer, counter, count=2)
+    assert [message.body for message in parked if message.body == poison] == [poison]
+    assert any(f'{{"counter": "{counter}"}}' in message.body for message in parked)
+    assert all(message.reason for message in parked)
 
 
-def parked_messages(producer: Producer) -> list[str]:
+@dataclass(frozen=True)
+class Parked:
+    """A message of the dead-letter queue, and why it is there."""
+
+    body: str
+    reason: str | None
+
+
+def parked_messages(producer: Producer, counter: str, count: int = 1) -> list[Parked]:
+    """Take the dead letters about a counter: first so many, and then any that are too many."""
+    found: list[Parked] = []
+
+    def look() -> int:
+        found.extend(message for message in _dead_letters(producer) if counter in message.body)
+        return len(found)
+
+    wait_for(look, lambda seen: seen >= count, SECONDS)
+    time.sleep(2)
+    look()
+    return found
+
+
+def _dead_letters(producer: Producer) -> list[Parked]:
     url = producer.stack.outputs["IncrementDeadLetterQueueUrl"]
-    bodies = []
-    while messages := producer.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get(
-        "Messages"
-    ):
+    found = []
+    while messages := producer.sqs.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    ).get("Messages"):
         for message in messages:
-            bodies.append(message["Body"])
+            reason = message.get("MessageAttributes", {}).get("reason", {})
+            assert reason.get("DataType", "String") == "String"
+            found.append(Parked(message["Body"], reason.get("StringValue")))
             producer.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-    return bodies
+    return found
 
 
 def test_a_message_sent_twice_under_one_id_is_counted_once(producer: Producer) -> None:
@@ -97,6 +217,25 @@ def test_a_message_sent_twice_under_one_id_is_counted_once(producer: Producer) -
     producer.send(counter, {"counter_id": counter, "by": 10})
 
     assert producer.value(counter, 13) == 13
+
+
+def test_an_order_of_a_busy_counter_is_counted_once_as_the_docs_say(producer: Producer) -> None:
+    (code,) = re.findall(r"```python\n([^`]*zlib.crc32[^`]*)```", DOCS)
+    (counter,) = set(re.findall(r'"counter_id": "([^"]+)"', code))
+    before = int(producer.caller.get(f"/counters/{counter}").body["value"])
+    names = {
+        "json": json,
+        "zlib": zlib,
+        "sqs": producer.sqs,
+        "increment_queue_url": producer.stack.outputs["IncrementQueueUrl"],
+    }
+
+    for number in [*range(20), *range(20)]:
+        exec(code, {**names, "order_id": f"order-{number}"})  # noqa: S102  it is from our docs
+
+    assert producer.value(counter, before + 20) == before + 20
+    time.sleep(2)  # in which a second message of an order would be counted
+    assert producer.value(counter, before + 20) == before + 20
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +270,7 @@ def test_events_on_the_default_bus_are_counted_as_the_docs_say(producer: Produce
     producer.put("default", "shop.basket", {"counter_id": counter}, {"counter_id": counter})
 
     assert producer.value(counter, 2) == 2
-    assert {entry["actor"] for entry in producer.entries(counter)} == {"shop.basket"}
+    assert actors(producer, counter) == {"event:shop.basket"}
 
 
 def test_objects_in_a_bucket_are_counted_as_the_docs_say(
@@ -143,7 +282,7 @@ def test_objects_in_a_bucket_are_counted_as_the_docs_say(
 
     counter = f"uploads:{examples['Uploads']}"
     assert producer.value(counter, 3) == 3
-    assert {entry["actor"] for entry in producer.entries(counter)} == {"aws.s3"}
+    assert actors(producer, counter) == {"event:aws.s3"}
 
 
 def test_runs_of_a_state_machine_are_counted_as_the_docs_say(
@@ -154,7 +293,7 @@ def test_runs_of_a_state_machine_are_counted_as_the_docs_say(
         states.start_execution(stateMachineArn=examples["CountRuns"])
 
     assert producer.value("runs", 3) == 3
-    assert {entry["actor"] for entry in producer.entries("runs")} == {"shop.fulfilment"}
+    assert actors(producer, "runs") == {"event:shop.fulfilment"}
 
 
 def test_a_schedule_counts_as_the_docs_say(producer: Producer, examples: dict[str, str]) -> None:
@@ -172,4 +311,4 @@ def test_a_schedule_counts_as_the_docs_say(producer: Producer, examples: dict[st
     )
 
     assert producer.value("hours", 1) == 1
-    assert {entry["actor"] for entry in producer.entries("hours")} == {"scheduler"}
+    assert actors(producer, "hours") == {"event:scheduler"}

@@ -1,0 +1,120 @@
+"""Forwards events from EventQueue to IncrementQueue, each in the message group of its counter.
+
+A rule of EventBridge can only set a fixed message group, and in one group for all events every
+counter waits for every other.
+"""
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import ClientError
+
+from counters import model
+from counters.clients import UndecidedError, answered, sqs
+from counters.model import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+    Record = dict[str, Any]
+
+# Limits of one SendMessageBatch. SQS takes up to 1 MiB. An event that is larger than the limit here
+# has a request of its own.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+_MOST_ENTRIES = 10
+_MOST_BYTES = 256 * 1024
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_DEDUPLICATION_ID = re.compile(r"[!-~]{1,128}")
+
+logger = Logger(service="tally")
+
+
+def forward(records: "Sequence[Record]", until: float) -> list[str]:
+    """Send events to IncrementQueue, each whole, unchanged, and in the group of its counter.
+
+    An event that names no counter gets a group of its own, so that nothing waits for it.
+    ingest_increments decides what becomes of it.
+
+    Args:
+        records: messages of EventQueue, as Lambda delivers them.
+        until: latest time to start a request, in seconds since the epoch.
+
+    Returns:
+        The ids of the messages that IncrementQueue did not accept. SQS must deliver them again.
+    """
+    # A standard queue may deliver a message twice in one batch.
+    unique = list({record["messageId"]: record for record in records}.values())
+    return [
+        message_id for request in _requests(unique) for message_id in _send_batch(request, until)
+    ]
+
+
+def _requests(records: "Sequence[Record]") -> "Iterator[list[Record]]":
+    """Split the records into requests that are small enough for SQS."""
+    request: list[Record] = []
+    size = 0  # bytes
+    for record in records:
+        length = len(record["body"].encode())
+        if request and (len(request) == _MOST_ENTRIES or size + length > _MOST_BYTES):
+            yield request
+            request, size = [], 0
+        request.append(record)
+        size += length
+    if request:
+        yield request
+
+
+def _send_batch(records: "Sequence[Record]", until: float) -> list[str]:
+    """Send one request; return the ids of the messages that IncrementQueue did not accept.
+
+    A request without an answer is safe to repeat: within five minutes SQS drops messages with a
+    deduplication id that it has seen in their group.
+    """
+    entries = [_entry(number, record) for number, record in enumerate(records)]
+    try:
+        reply = answered(
+            until,
+            lambda: sqs().send_message_batch(
+                QueueUrl=os.environ["INCREMENT_QUEUE_URL"], Entries=entries
+            ),
+        )
+    except (ClientError, UndecidedError):
+        logger.exception("Could not send events to IncrementQueue")
+        return [record["messageId"] for record in records]
+    if failed := reply.get("Failed", []):
+        logger.error("IncrementQueue refused events", extra={"failed": failed})
+    return [records[int(entry["Id"])]["messageId"] for entry in failed]
+
+
+def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDef":
+    message_id = record["messageId"]
+    try:
+        event = model.json_object("body", record["body"])
+    except InvalidRequestError:
+        event = {}
+    return {
+        "Id": str(number),
+        "MessageBody": record["body"],
+        "MessageGroupId": _counter_id(event) or message_id,
+        "MessageDeduplicationId": _event_id(event) or message_id,
+    }
+
+
+def _counter_id(event: dict[str, object]) -> str | None:
+    try:
+        detail = model.fields("detail", event.get("detail"))
+        return model.counter_id(detail.get("counter_id"))
+    except InvalidRequestError:
+        return None
+
+
+def _event_id(event: dict[str, object]) -> str | None:
+    value = event.get("id")
+    if isinstance(value, str) and _DEDUPLICATION_ID.fullmatch(value):
+        return value
+    return None
