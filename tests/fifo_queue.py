@@ -129,6 +129,7 @@ class Parked:
     body: str
     group: str
     deduplication_id: str
+    reason: str = field(default="", compare=False)
 
 
 def as_parked(message: Message) -> Parked:
@@ -141,7 +142,10 @@ def parked(stack: "Stack") -> list[Parked]:
     url = stack.refs[DEAD_LETTERS]
     found = []
     while messages := stack.sqs.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
+        QueueUrl=url,
+        MaxNumberOfMessages=10,
+        MessageSystemAttributeNames=["All"],
+        MessageAttributeNames=["All"],
     ).get("Messages"):
         for message in messages:
             attributes = message["Attributes"]
@@ -150,6 +154,7 @@ def parked(stack: "Stack") -> list[Parked]:
                     message["Body"],
                     attributes["MessageGroupId"],
                     attributes["MessageDeduplicationId"],
+                    message["MessageAttributes"]["reason"]["StringValue"],
                 )
             )
             stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])

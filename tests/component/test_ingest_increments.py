@@ -13,10 +13,11 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.samples import load
 from tests.component.simulation import Killed, dies, dies_after
 from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
-from tests.stack import Item, Stack, StreamRecord
+from tests.stack import CLIENT_ID, Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
     Wire,
+    answered,
     canceled,
     conflict,
     connection_lost,
@@ -650,6 +651,7 @@ SENSELESS = {
     "an event whose source has a line end": an_event("shop\ncheckout"),
     "an event whose source is a surrogate": an_event("\ud800"),
     "an event within an event": an_event(detail=json.loads(an_event())),
+    "a replayed event": an_event(**{"replay-name": "again"}),
     "a detail without its event": '{"detail": {"counter_id": "orders"}}',
 }
 
@@ -677,7 +679,9 @@ def test_a_senseless_message_is_parked_whole_between_those_around_it(
             batch += [queue.send(body), *send(queue, 1)]
 
         assert deliver(stack, *batch) == []
-        assert parked(stack) == [as_parked(message) for message in batch[1::2]]
+        found = parked(stack)
+        assert found == [as_parked(message) for message in batch[1::2]]
+        assert all(each.reason and each.reason.isascii() for each in found)
         # What is before each is counted by then, and what is behind it is not.
         sums = [counted + number for number in range(1, len(batch[1::2]) + 1)]
         assert seen == [(each, each) for each in sums]
@@ -771,6 +775,8 @@ def test_when_the_time_is_up_none_is_parked_any_more(
 
 # --- The range of integers -----------------------------------------------------------------------
 
+NO_ROOM = "The counter has no room: it would leave the range of integers."
+
 
 def near_the_end(stack: Stack, sign: int, room: int) -> None:
     """Set the counter to so much before the end of the integers."""
@@ -779,21 +785,71 @@ def near_the_end(stack: Stack, sign: int, room: int) -> None:
 
 
 @every_sign
-def test_what_would_leave_the_integers_waits_with_all_behind_it(
+def test_a_message_without_room_is_parked_at_once_with_the_reason_and_those_behind_it_go_on(
     stack: Stack, queue: FifoQueue, sign: int
 ) -> None:
     near_the_end(stack, sign, 10)
-    batch = send(queue, sign * 3, sign * 4, sign * 5, sign * 2, sign * 1)
+    batch = send(queue, sign * 3, sign * 4, sign * 5, sign * 2, sign * 9, sign * 1)
 
-    for _ in range(2):
-        failed = deliver(stack, *batch)
-        assert failed == batch[2:]
-        assert standing(stack) == (sign * (MAX - 3), 2)
+    assert deliver(stack, *batch) == []
+    assert standing(stack) == (sign * MAX, 4)
+    found = parked(stack)
+    assert found == [as_parked(batch[2]), as_parked(batch[4])]
+    assert {each.reason for each in found} == {NO_ROOM}
 
-    near_the_end(stack, sign, 20)
-    assert deliver(stack, *failed) == []
-    assert standing(stack) == (sign * (MAX - 12), 4)
-    assert parked(stack) == []
+
+def test_a_message_without_room_is_never_counted_though_there_is_room_later(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    near_the_end(stack, 1, 10)
+    batch = send(queue, 11, 2)
+    assert deliver(stack, *batch) == []
+
+    near_the_end(stack, 1, MAX)
+    for again in (batch, batch[:1], batch[1:], [*batch, *send(queue, 5)], batch):
+        assert deliver(stack, *again) == []
+    assert standing(stack)[0] == 5
+    assert parked(stack) == [as_parked(batch[0])]
+
+
+@pytest.mark.parametrize("groups", [1, MOST_GROUPS + 1], ids=["in the item", "apart"])
+@pytest.mark.parametrize("death", [dies, dies_after, *LOST, throttled])
+def test_it_is_parked_once_and_never_counted_wherever_parking_is_interrupted(
+    stack: Stack, queue: FifoQueue, wire: Wire, death: Fault, groups: int
+) -> None:
+    for number in range(groups):
+        deliver(stack, queue.send(counting(), f"group-{number}"))
+    group = f"group-{groups - 1}"
+    interrupted = 0
+    for request in range(7):
+        near_the_end(stack, 1, 3)
+        (misfit,) = send(queue, 5, group=group)
+        made = 0
+
+        def meet(call: AWSPreparedRequest, at: int = request) -> AWSResponse:
+            nonlocal made
+            made += 1
+            return (death if made == at + 1 else delivered)(call)
+
+        for operation in ("UpdateItem", "SendMessage", "TransactWriteItems"):
+            wire.fail(operation, repeat(meet))
+        try:
+            deliver(stack, misfit)
+        except Killed:
+            interrupted += 1
+        for operation in ("UpdateItem", "SendMessage", "TransactWriteItems"):
+            wire.fail(operation, [])
+        near_the_end(stack, 1, 100)  # there is room now, whatever became of it
+        before = standing(stack)
+        left = [] if made > request else [misfit]
+        for _ in range(50):
+            assert deliver(stack, misfit) == []
+        counted = standing(stack)[0] - before[0]
+        found = parked(stack)
+        assert (counted, found) in [(0, [as_parked(misfit)]), (5, [])], (request, left)
+        # Only before the counter has refused it, the first delivery may have come to nothing.
+        assert counted == 0 or (request < 2 + (groups > MOST_GROUPS) and death in {dies, throttled})
+    assert (interrupted > 2) == (death in {dies, dies_after})
 
 
 @every_sign
@@ -801,9 +857,10 @@ def test_as_much_is_counted_as_there_is_room_for(stack: Stack, queue: FifoQueue,
     near_the_end(stack, sign, 10)
     batch = send(queue, *(sign * by for by in (4, 10, -5, 1, 1, -3, 7, 1)))
 
-    assert deliver(stack, *batch) == batch[6:]
+    assert deliver(stack, *batch) == []
     # In between it may leave the range: what counts is where the fold ends.
-    assert standing(stack) == (sign * (MAX - 2), 2)
+    assert standing(stack) == (sign * (MAX - 1), 3)
+    assert parked(stack) == [as_parked(batch[6])]
 
 
 @every_sign
@@ -814,14 +871,16 @@ def test_a_sum_that_ends_exactly_at_the_end_is_counted(
 
     assert deliver(stack, *send(queue, sign * 7, sign * 3)) == []
     assert standing(stack) == (sign * MAX, 2)
+    assert parked(stack) == []
 
 
 @every_sign
 def test_of_a_new_counter_as_of_any(stack: Stack, queue: FifoQueue, sign: int) -> None:
     batch = send(queue, *[sign * MAX] * 10)
 
-    assert deliver(stack, *batch) == batch[1:]
+    assert deliver(stack, *batch) == []
     assert standing(stack) == (sign * MAX, 1)
+    assert parked(stack) == [as_parked(message) for message in batch[1:]]
 
 
 @every_sign
@@ -832,51 +891,65 @@ def test_a_fold_may_go_from_one_end_to_the_other(stack: Stack, queue: FifoQueue,
     assert standing(stack) == (-sign * MAX, 2)
 
 
-def test_what_of_a_new_group_there_was_room_for_is_not_counted_again(
+def test_neither_another_group_nor_another_counter_is_held_up(
     stack: Stack, queue: FifoQueue
 ) -> None:
-    deliver(stack, *send(queue, 1, group="returns"))
-    near_the_end(stack, 1, 10)
-    batch = send(queue, 3, 8)
-
-    for _ in range(2):
-        assert deliver(stack, *batch) == batch[1:]
-        assert deliver(stack, batch[0]) == []
-        assert standing(stack) == (MAX - 7, 3)
-
-
-def test_another_group_is_not_held_up(stack: Stack, queue: FifoQueue) -> None:
     near_the_end(stack, 1, 10)
     batch = [*send(queue, 11), queue.send(counting("stock"))]
     other = send(queue, 1, group="returns")
 
-    assert deliver(stack, *batch, *other) == batch
+    assert deliver(stack, *batch, *other) == []
     assert standing(stack) == (MAX - 9, 2)
-    assert standing(stack, "stock") == (0, 0)
+    assert standing(stack, "stock") == (1, 1)
+    assert parked(stack) == [as_parked(batch[0])]
 
 
-def test_nothing_senseless_is_parked_behind_what_waits_for_room(
-    stack: Stack, queue: FifoQueue
+def test_what_cannot_be_parked_for_lack_of_room_comes_again_with_all_behind_it(
+    stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     near_the_end(stack, 1, 10)
-    batch = [*send(queue, 11), queue.send("senseless")]
+    batch = [*send(queue, 1, 11, 2), queue.send("senseless")]
+    wire.fail("SendMessage", repeat(denied))
 
-    assert deliver(stack, *batch) == batch
+    assert deliver(stack, *batch) == batch[1:]
+    assert standing(stack) == (MAX - 9, 2)
     assert parked(stack) == []
 
+    wire.fail("SendMessage", [])
+    near_the_end(stack, 1, 100)
+    assert deliver(stack, *batch[1:]) == []
+    assert standing(stack)[0] == MAX - 98
+    assert parked(stack) == [as_parked(batch[1]), as_parked(batch[3])]
 
-def test_what_was_counted_of_another_counter_behind_what_waits_counts_once(
+
+def test_that_a_message_was_refused_is_no_change_of_the_counter(
     stack: Stack, queue: FifoQueue
 ) -> None:
     near_the_end(stack, 1, 10)
-    stock = counting("stock")
-    batch = [queue.send(stock), *send(queue, 11), queue.send(stock)]
-    assert deliver(stack, *batch) == batch[1:]
+    deliver(stack, *send(queue, 1, 11))
+    deliver(stack, *send(queue, 2))
 
-    near_the_end(stack, 1, 20)
-    assert deliver(stack, *batch[1:]) == []
-    assert standing(stack) == (MAX - 9, 3)
-    assert standing(stack, "stock")[0] == 2
+    entries = history(stack)
+
+    assert [entry["version"] for entry in entries] == [1, 2, 3]
+    assert stack.messages("HistoryDeadLetterQueue") == []
+
+
+def test_a_message_that_is_as_long_as_can_be_is_parked_without_the_reason(
+    stack: Stack, queue: FifoQueue, wire: Wire
+) -> None:
+    def too_long(request: AWSPreparedRequest) -> AWSResponse:
+        assert isinstance(request.body, bytes)
+        if "MessageAttributes" not in json.loads(request.body):
+            return delivered(request)
+        body = {"__type": "com.amazonaws.sqs#InvalidParameterValue", "message": "too long"}
+        return answered(request, HTTPStatus.BAD_REQUEST, body)
+
+    wire.fail("SendMessage", repeat(too_long))
+
+    assert deliver(stack, queue.send("senseless"), *send(queue, 1)) == []
+    assert stack.messages("IncrementDeadLetterQueue") == ["senseless"]
+    assert standing(stack) == (1, 1)
 
 
 # --- Many groups ---------------------------------------------------------------------------------
@@ -1036,15 +1109,16 @@ def test_while_no_transaction_is_taken_all_comes_again(
 
 @pytest.mark.usefixtures("crowded")
 @every_sign
-def test_in_a_transaction_too_what_would_leave_the_integers_waits(
+def test_in_a_transaction_too_what_would_leave_the_integers_is_parked(
     stack: Stack, queue: FifoQueue, sign: int
 ) -> None:
     near_the_end(stack, sign, 10)
     batch = send(queue, sign * 3, sign * 8, sign * 2)
 
     for _ in range(2):
-        assert deliver(stack, *batch) == batch[1:]
-        assert standing(stack) == (sign * (MAX - 7), 10)
+        assert deliver(stack, *batch) == []
+        assert standing(stack) == (sign * (MAX - 5), 11)
+    assert parked(stack) == [as_parked(batch[1])]
 
 
 # --- What it looks like afterwards ---------------------------------------------------------------
@@ -1058,12 +1132,24 @@ def actor(stack: Stack, queue: FifoQueue, *sent: tuple[str, str]) -> str:
     return found
 
 
-def test_the_actor_is_the_sender(stack: Stack, queue: FifoQueue) -> None:
-    assert actor(stack, queue, (counting(), "AROAEXAMPLE:shop")) == "AROAEXAMPLE:shop"
+def test_the_actor_of_a_message_is_its_sender(stack: Stack, queue: FifoQueue) -> None:
+    assert actor(stack, queue, (counting(), "AROAEXAMPLE:shop")) == "sqs:AROAEXAMPLE:shop"
+    (entry,) = history_of(stack)
+    assert "sender" not in entry
 
 
-def test_of_an_event_it_is_the_source(stack: Stack, queue: FifoQueue) -> None:
-    assert actor(stack, queue, (an_event("shop.checkout"), "AIDAEXAMPLE")) == "shop.checkout"
+def test_the_actor_of_an_event_is_the_source_that_it_claims_and_its_sender_is_kept(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    event = (an_event("shop.checkout"), "AROAEXAMPLE:forwarder")
+    assert actor(stack, queue, event) == "event:shop.checkout"
+    (entry,) = history_of(stack)
+    assert entry["sender"] == "AROAEXAMPLE:forwarder"
+
+
+def history_of(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = stack.request("GET", f"/counters/{counter_id}/history").body
+    return entries
 
 
 def test_of_several_each_is_named_once_in_the_order_of_appearance(
@@ -1078,7 +1164,32 @@ def test_of_several_each_is_named_once_in_the_order_of_appearance(
         (an_event("adam"), "AIDAEXAMPLE"),
     ]
 
-    assert actor(stack, queue, *sent) == "zoe, shop, adam"
+    assert actor(stack, queue, *sent) == "sqs:zoe, event:shop, sqs:adam, event:adam"
+    (entry,) = history_of(stack)
+    assert entry["sender"] == "AIDAEXAMPLE, AIDAOTHER"
+
+
+def test_no_sender_passes_for_another(stack: Stack, queue: FifoQueue) -> None:
+    """Whatever a name is, it is one name, and has the prefix of the way that it came in."""
+    names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
+    seen = {}
+    for name in names:
+        for kind, body in (("event", an_event(name)), ("sqs", counting())):
+            counter = f"counter-{len(seen)}"
+            body = body.replace("orders", counter)  # noqa: PLW2901  of a counter of its own
+            assert deliver(stack, queue.send(body, sender=name)) == []
+            stack.record(stack.changes())
+            (entry,) = history_of(stack, counter)
+            seen[kind, name] = entry["actor"]
+            assert entry["actor"].startswith(f"{kind}:")
+            assert ", " not in entry["actor"]
+            assert ", " not in entry.get("sender", "")
+    stack.request("POST", "/counters/http")
+    stack.record(stack.changes())
+    (entry,) = history_of(stack, "http")
+    seen["http", CLIENT_ID] = entry["actor"]
+    assert entry["actor"] == CLIENT_ID
+    assert len({*seen.values()}) == len(seen)
 
 
 def test_ten_of_the_longest_sources_have_their_place_in_the_history(
@@ -1089,7 +1200,7 @@ def test_ten_of_the_longest_sources_have_their_place_in_the_history(
 
     found = actor(stack, queue, *((an_event(source), "AIDAEXAMPLE") for source in sources))
 
-    assert found == ", ".join(sources)
+    assert found == ", ".join(f"event:{source}" for source in sources)
     assert stack.messages("HistoryDeadLetterQueue") == []
 
 
@@ -1112,19 +1223,22 @@ def test_the_history_says_how_many_events_a_change_has_added_up(
     assert [item.get("events") for item in items] == [None, {"N": "3"}, None, {"N": "1"}]
 
 
-def test_the_trend_has_it_as_one_change_by_its_sum(stack: Stack, queue: FifoQueue) -> None:
-    deliver(stack, *send(queue, 5, -2, 4))
+def test_a_fold_keeps_additions_and_subtractions_apart(stack: Stack, queue: FifoQueue) -> None:
+    deliver(stack, *send(queue, 5, -3, 4, -6))
     deliver(stack, *send(queue, 1, -10))
-    deliver(stack, *send(queue, 3, -3))
-    history(stack)
+    stack.request("POST", "/counters/orders", body={"by": -2})
+    stack.request("PUT", "/counters/orders", body={"value": 7})
 
+    entries = history(stack)
     buckets = stack.request("GET", "/counters/orders/trend", query="interval=day").body
 
+    sums = [(entry["by"], entry["increase"], entry["decrease"]) for entry in entries]
+    assert sums == [(0, 9, 9), (-9, 1, 10), (-2, 0, 2), (18, 18, 0)]
     changed = [bucket for bucket in buckets if bucket["changes"]]
-    assert sum(bucket["changes"] for bucket in changed) == 3
-    assert sum(bucket["increase"] for bucket in changed) == 7
-    assert sum(bucket["decrease"] for bucket in changed) == 9
-    assert changed[-1]["close"] == -2
+    assert sum(bucket["changes"] for bucket in changed) == 4
+    assert sum(bucket["increase"] for bucket in changed) == 28
+    assert sum(bucket["decrease"] for bucket in changed) == 21
+    assert changed[-1]["close"] == 7
 
 
 def test_an_audit_of_it_finds_nothing(

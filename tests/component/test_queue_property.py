@@ -4,7 +4,7 @@ import json
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -135,6 +135,8 @@ class Traffic:
 
     queue: FifoQueue
     sums: Counter[str] = field(default_factory=Counter)
+    increases: Counter[str] = field(default_factory=Counter)
+    decreases: Counter[str] = field(default_factory=Counter)
     counting: int = 0
     senseless: list[Message] = field(default_factory=list)
 
@@ -144,6 +146,8 @@ class Traffic:
             fields = {"detail-type": "Count", "source": source, "detail": fields}
         self.queue.send(json.dumps(fields), group)
         self.sums[counter_id] += by
+        self.increases[counter_id] += max(by, 0)
+        self.decreases[counter_id] += max(-by, 0)
         self.counting += 1
 
     def send_senseless(self, group: str, body: str) -> None:
@@ -160,6 +164,14 @@ def by_group(messages: Sequence[Parked]) -> dict[str, list[Parked]]:
 
 def number(item: Any, name: str) -> int:  # noqa: ANN401  an item of whatever table
     return int(item[name]["N"])
+
+
+def is_change(record: StreamRecord) -> bool:
+    """Return whether a counter has changed, and not only what it remembers of a refused message."""
+    images = record["dynamodb"]
+    return (
+        "OldImage" not in images or images["OldImage"]["version"] != images["NewImage"]["version"]
+    )
 
 
 def whole_stream(stack: Stack) -> list[StreamRecord]:
@@ -187,11 +199,12 @@ def prove(stack: Stack, traffic: Traffic) -> int:
     assert values == dict(traffic.sums)
     assert by_group(parked(stack)) == by_group([as_parked(each) for each in traffic.senseless])
 
-    changes = whole_stream(stack)
+    records = whole_stream(stack)
+    changes = [record for record in records if is_change(record)]
     events = [number(change["dynamodb"]["NewImage"]["change"]["M"], "events") for change in changes]
     assert sum(events) == traffic.counting
-    for start in range(0, len(changes), 500):
-        batch = changes[start : start + 500]
+    for start in range(0, len(records), 500):
+        batch = records[start : start + 500]
         assert stack.record(batch) == len(batch)
 
     histories: dict[str, list[Item]] = defaultdict(list)
@@ -208,9 +221,17 @@ def prove(stack: Stack, traffic: Traffic) -> int:
         for entry in entries:
             by = number(entry, "by")
             assert number(entry, "previous_value") + by == number(entry, "value")
+            assert number(entry, "increase") - number(entry, "decrease") == by
         assert number(entries[-1], "value") == values[name]
     recorded = [number(entry, "events") for entries in histories.values() for entry in entries]
     assert sum(recorded) == traffic.counting
+    for name, entries in histories.items():
+        sums = [sum(number(entry, each) for entry in entries) for each in ("increase", "decrease")]
+        assert sums == [traffic.increases[name], traffic.decreases[name]]
+        hours = [item for item in stack.items("TrendTable") if item["counter_id"]["S"] == name]
+        assert sums == [
+            sum(number(item, each) for item in hours) for each in ("increase", "decrease")
+        ]
     return len(changes)
 
 
@@ -469,12 +490,18 @@ class Model:
                 self._step(step)
         while self.queue.waiting:
             group = next(iter(self.queue.waiting))
-            failed = self._deliver(self.queue.batch({group: MOST}))
-            if failed:
-                self._set(self.asked[failed[0]].counter, 0)
-        senseless = [as_parked(each) for each in self.queue.sent if self.asked[each].by == 0]
-        assert by_group(parked(self.stack)) == by_group(senseless)
-        self._prove()
+            assert self._deliver(self.queue.batch({group: MOST})) == []
+        found = parked(self.stack)
+        ids = [each.deduplication_id for each in found]
+        refused = {each.deduplication_id for each in found if "no room" in each.reason}
+        assert len(set(ids)) == len(ids)
+        senseless = {each.message_id for each in self.queue.sent if self.asked[each].by == 0}
+        assert {*ids} == senseless | refused
+        assert not senseless & refused
+        sent = [as_parked(each) for each in self.queue.sent if each.message_id in ids]
+        assert by_group(found) == by_group(sent)  # each whole and in its group's order
+        self.counts["messages without room"] += len(refused)
+        self._prove(refused)
 
     def _send(self, group: str, asked: Send) -> Message:
         fields = {"counter_id": f"counter-{asked.counter}", "by": asked.by}
@@ -504,31 +531,33 @@ class Model:
     def _deliver(self, batch: list[Message], *, kept: int = 0, late: bool = False) -> list[Message]:
         failed = deliver(self.stack, *batch)
         self.counts["deliveries"] += 1
-        self.counts["messages without room"] += len(failed)
         if not late:
             self.counts["messages kept"] += min(kept, len(batch))
             self.queue.delete(batch, [*failed, *batch[:kept]])
             self.batches.append(batch)
         return failed
 
-    def _prove(self) -> None:
-        """See that the changes add up all messages, those of a counter and group in order."""
+    def _prove(self, refused: Collection[str]) -> None:
+        """See that the changes are all messages but the refused, in order by counter and group."""
         left: dict[tuple[str, str], list[Message]] = defaultdict(list)
         for message in self.queue.sent:
-            if self.asked[message].by:
+            if self.asked[message].by and message.message_id not in refused:
                 left[f"counter-{self.asked[message].counter}", message.group].append(message)
         by_id = {message.message_id: message for message in self.queue.sent}
         for change in whole_stream(self.stack):
             new, old = change["dynamodb"]["NewImage"], change["dynamodb"].get("OldImage")
             made = new["change"]["M"]
-            if "events" not in made:
-                continue  # it was set
+            if "events" not in made or not is_change(change):
+                continue  # it was set, or a message was refused
             last = by_id[made["request_id"]["S"]]
             those = left[new["counter_id"]["S"], last.group]
             folded = [those.pop(0) for _ in range(number(made, "events"))]
             assert folded[-1] == last
             by = number(new, "value") - (number(old, "value") if old else 0)
-            assert by == sum(self.asked[message].by for message in folded)
+            amounts = [self.asked[message].by for message in folded]
+            assert by == sum(amounts)
+            assert number(made, "increase") == sum(each for each in amounts if each > 0)
+            assert number(made, "decrease") == -sum(each for each in amounts if each < 0)
             assert abs(number(new, "value")) <= MAX
         assert not any(left.values())
 
