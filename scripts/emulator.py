@@ -1,4 +1,4 @@
-"""MiniStack with the two corrections that Tally's stream needs, and a quicker start of functions.
+"""MiniStack with what Tally's stream and queue need, and a quicker start of functions.
 
 Started by `local_stack.py`, which gives the settings in the environment. The corrections are to
 MiniStack's internals, so they hold for exactly one version of it.
@@ -11,17 +11,20 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import types
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ministack import app
 from ministack.core import lambda_runtime
-from ministack.services import dynamodb, lambda_svc
+from ministack.services import dynamodb, lambda_svc, sqs
 
 MINISTACK = "1.5.33"
+BATCHES_AT_ONCE = 8  # of one queue; each takes a process of the function
+STREAM_POLL_SECONDS = 0.01
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
@@ -40,6 +43,8 @@ def main() -> None:
         )
     lambda_svc._execute_function = redeliver_partial_failures(lambda_svc._execute_function)
     keep_stream_records()
+    poll_streams_apart()
+    run_message_groups_at_once()
     share_code()
     threading.Thread(target=stop_with_parent, daemon=True).start()
     app.main()
@@ -109,6 +114,71 @@ def keep_stream_records() -> None:
 
     dynamodb.get_state = get_state_with_streams
     dynamodb.load_persisted_state = load_state_with_streams
+
+
+def poll_streams_apart() -> None:
+    """Poll the streams in a thread of their own.
+
+    MiniStack polls queues and streams in one thread, which waits while a function works on a batch
+    of a stream. No batch of a queue starts in that time. The new thread starts with MiniStack's
+    poller, so after the saved state is loaded.
+    """
+    poll = lambda_svc._poll_dynamodb_streams
+
+    def poll_forever() -> None:
+        while True:
+            found = False
+            try:
+                found = poll()
+            except Exception:  # noqa: BLE001  such as a table that is deleted meanwhile
+                lambda_svc.logger.exception("polling the streams failed")
+            if not found:
+                time.sleep(STREAM_POLL_SECONDS)
+
+    thread = threading.Thread(target=poll_forever, daemon=True)
+
+    def start_once() -> bool:
+        if not thread.is_alive():
+            thread.start()
+        return False
+
+    lambda_svc._poll_dynamodb_streams = start_once
+
+
+def run_message_groups_at_once() -> None:
+    """Let batches of different message groups of a FIFO queue be in flight at once.
+
+    MiniStack takes one batch of a FIFO queue at a time. It need not: its queue hands out no message
+    of a group that has messages in flight, so that each group stays in order.
+    """
+    limit, collect = lambda_svc._sqs_esm_concurrency, sqs._collect_fifo
+
+    def limit_of_any_queue(
+        mapping: dict[str, Any], function: dict[str, Any], config: dict[str, Any], _queue: object
+    ) -> int:
+        at_once: int = limit(mapping, function, config)
+        return at_once
+
+    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401
+        messages: list[Any] = collect(
+            {**queue, "messages": by_group(queue["messages"])}, *arguments
+        )
+        return messages
+
+    lambda_svc._ESM_SQS_DEFAULT_CONCURRENCY = BATCHES_AT_ONCE
+    lambda_svc._sqs_esm_concurrency = limit_of_any_queue
+    sqs._collect_fifo = collect_by_group
+
+
+def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the messages of each group together, in order, as SQS prefers to hand them out.
+
+    Otherwise a few batches would hold messages of all groups, and block them all.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for message in messages:
+        groups.setdefault(message.get("group_id", ""), []).append(message)
+    return [message for group in groups.values() for message in group]
 
 
 def share_code() -> None:
