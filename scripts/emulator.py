@@ -14,7 +14,10 @@ import threading
 import time
 import types
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +44,10 @@ def main() -> None:
         sys.exit(
             f"scripts/emulator.py corrects MiniStack {MINISTACK}, but {installed} is installed"
         )
-    lambda_svc._execute_function = redeliver_partial_failures(lambda_svc._execute_function)
+    execute = redeliver_partial_failures(lambda_svc._execute_function)
+    lambda_svc._execute_function = split_stream_batches(execute)
     keep_stream_records()
+    fill_stream_batches()
     poll_streams_apart()
     run_message_groups_at_once()
     share_code()
@@ -75,6 +80,73 @@ def redeliver_partial_failures(execute: Execute) -> Execute:
         return result
 
     return corrected
+
+
+def split_stream_batches(execute: Execute) -> Execute:
+    """Wrap MiniStack's `_execute_function`, so that a stream's batch is split by item.
+
+    MiniStack ignores `ParallelizationFactor`. Here the batch becomes at most that many batches,
+    which run at once. All records of one item are in the same batch, in order. If one batch fails,
+    MiniStack delivers all of them again.
+
+    Args:
+        execute: takes a function's record and an event; returns `body`, `log` and, after a
+            failure, `error`.
+
+    Returns:
+        the same function, except for the split.
+
+    """
+
+    def split(function: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+        if not is_from_stream(event):
+            return execute(function, event)
+        arn = event["Records"][0]["eventSourceARN"]
+        batches: dict[int, list[Any]] = {}
+        for record in event["Records"]:
+            batches.setdefault(batch_number(record, parallelization(arn)), []).append(record)
+        events = [{"Records": records} for records in batches.values()]
+        with ThreadPoolExecutor(len(events)) as pool:
+            results = list(pool.map(lambda each: execute(function, each), events))
+        return next((result for result in results if result.get("error")), results[0])
+
+    return split
+
+
+def fill_stream_batches() -> None:
+    """Let MiniStack's poller read as many stream records as fill all batches of the split."""
+    read = dynamodb.stream_records_since
+
+    def read_more(table: str, position: int, limit: int, **scope: str) -> list[Any]:
+        records: list[Any] = read(table, position, limit, **scope)
+        if scope or len(records) < limit:  # the poller alone gives no scope
+            return records
+        factor = parallelization(records[0]["eventSourceARN"])
+        records = read(table, position, limit * factor)
+        sizes = Counter[int]()
+        for place, record in enumerate(records):
+            number = batch_number(record, factor)
+            if sizes[number] == limit:
+                return records[:place]
+            sizes[number] += 1
+        return records
+
+    dynamodb.stream_records_since = read_more
+
+
+def parallelization(stream: str) -> int:
+    """Return how many batches of a stream may be in flight at once; `stream` is its ARN."""
+    factors: list[int] = [
+        mapping.get("ParallelizationFactor", 1)
+        for _account, _region, mapping in lambda_svc._iter_all_esms()
+        if mapping["EventSourceArn"] == stream
+    ]
+    return max(factors, default=1)
+
+
+def batch_number(record: dict[str, Any], batches: int) -> int:
+    """Return the batch that a stream record belongs to; it is the same for all of one item."""
+    return zlib.crc32(str(record["dynamodb"]["Keys"]).encode()) % batches
 
 
 def is_from_stream(event: object) -> bool:
