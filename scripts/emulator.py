@@ -1,4 +1,4 @@
-"""MiniStack with the two corrections that Tally's stream needs, and a quicker start of functions.
+"""MiniStack with what Tally's stream and queue need, and a quicker start of functions.
 
 Started by `local_stack.py`, which gives the settings in the environment. The corrections are to
 MiniStack's internals, so they hold for exactly one version of it.
@@ -11,17 +11,23 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import types
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ministack import app
 from ministack.core import lambda_runtime
-from ministack.services import dynamodb, lambda_svc
+from ministack.services import dynamodb, lambda_svc, sqs
 
 MINISTACK = "1.5.33"
+BATCHES_AT_ONCE = 8  # of one queue; each takes a process of the function
+STREAM_POLL_SECONDS = 0.01
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
@@ -38,8 +44,12 @@ def main() -> None:
         sys.exit(
             f"scripts/emulator.py corrects MiniStack {MINISTACK}, but {installed} is installed"
         )
-    lambda_svc._execute_function = redeliver_partial_failures(lambda_svc._execute_function)
+    execute = redeliver_partial_failures(lambda_svc._execute_function)
+    lambda_svc._execute_function = split_stream_batches(execute)
     keep_stream_records()
+    fill_stream_batches()
+    poll_streams_apart()
+    run_message_groups_at_once()
     share_code()
     threading.Thread(target=stop_with_parent, daemon=True).start()
     app.main()
@@ -70,6 +80,73 @@ def redeliver_partial_failures(execute: Execute) -> Execute:
         return result
 
     return corrected
+
+
+def split_stream_batches(execute: Execute) -> Execute:
+    """Wrap MiniStack's `_execute_function`, so that a stream's batch is split by item.
+
+    MiniStack ignores `ParallelizationFactor`. Here the batch becomes at most that many batches,
+    which run at once. All records of one item are in the same batch, in order. If one batch fails,
+    MiniStack delivers all of them again.
+
+    Args:
+        execute: takes a function's record and an event; returns `body`, `log` and, after a
+            failure, `error`.
+
+    Returns:
+        the same function, except for the split.
+
+    """
+
+    def split(function: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+        if not is_from_stream(event):
+            return execute(function, event)
+        arn = event["Records"][0]["eventSourceARN"]
+        batches: dict[int, list[Any]] = {}
+        for record in event["Records"]:
+            batches.setdefault(batch_number(record, parallelization(arn)), []).append(record)
+        events = [{"Records": records} for records in batches.values()]
+        with ThreadPoolExecutor(len(events)) as pool:
+            results = list(pool.map(lambda each: execute(function, each), events))
+        return next((result for result in results if result.get("error")), results[0])
+
+    return split
+
+
+def fill_stream_batches() -> None:
+    """Let MiniStack's poller read as many stream records as fill all batches of the split."""
+    read = dynamodb.stream_records_since
+
+    def read_more(table: str, position: int, limit: int, **scope: str) -> list[Any]:
+        records: list[Any] = read(table, position, limit, **scope)
+        if scope or len(records) < limit:  # the poller alone gives no scope
+            return records
+        factor = parallelization(records[0]["eventSourceARN"])
+        records = read(table, position, limit * factor)
+        sizes = Counter[int]()
+        for place, record in enumerate(records):
+            number = batch_number(record, factor)
+            if sizes[number] == limit:
+                return records[:place]
+            sizes[number] += 1
+        return records
+
+    dynamodb.stream_records_since = read_more
+
+
+def parallelization(stream: str) -> int:
+    """Return how many batches of a stream may be in flight at once; `stream` is its ARN."""
+    factors: list[int] = [
+        mapping.get("ParallelizationFactor", 1)
+        for _account, _region, mapping in lambda_svc._iter_all_esms()
+        if mapping["EventSourceArn"] == stream
+    ]
+    return max(factors, default=1)
+
+
+def batch_number(record: dict[str, Any], batches: int) -> int:
+    """Return the batch that a stream record belongs to; it is the same for all of one item."""
+    return zlib.crc32(str(record["dynamodb"]["Keys"]).encode()) % batches
 
 
 def is_from_stream(event: object) -> bool:
@@ -109,6 +186,71 @@ def keep_stream_records() -> None:
 
     dynamodb.get_state = get_state_with_streams
     dynamodb.load_persisted_state = load_state_with_streams
+
+
+def poll_streams_apart() -> None:
+    """Poll the streams in a thread of their own.
+
+    MiniStack polls queues and streams in one thread, which waits while a function works on a batch
+    of a stream. No batch of a queue starts in that time. The new thread starts with MiniStack's
+    poller, so after the saved state is loaded.
+    """
+    poll = lambda_svc._poll_dynamodb_streams
+
+    def poll_forever() -> None:
+        while True:
+            found = False
+            try:
+                found = poll()
+            except Exception:  # noqa: BLE001  such as a table that is deleted meanwhile
+                lambda_svc.logger.exception("polling the streams failed")
+            if not found:
+                time.sleep(STREAM_POLL_SECONDS)
+
+    thread = threading.Thread(target=poll_forever, daemon=True)
+
+    def start_once() -> bool:
+        if not thread.is_alive():
+            thread.start()
+        return False
+
+    lambda_svc._poll_dynamodb_streams = start_once
+
+
+def run_message_groups_at_once() -> None:
+    """Let batches of different message groups of a FIFO queue be in flight at once.
+
+    MiniStack takes one batch of a FIFO queue at a time. It need not: its queue hands out no message
+    of a group that has messages in flight, so that each group stays in order.
+    """
+    limit, collect = lambda_svc._sqs_esm_concurrency, sqs._collect_fifo
+
+    def limit_of_any_queue(
+        mapping: dict[str, Any], function: dict[str, Any], config: dict[str, Any], _queue: object
+    ) -> int:
+        at_once: int = limit(mapping, function, config)
+        return at_once
+
+    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401
+        messages: list[Any] = collect(
+            {**queue, "messages": by_group(queue["messages"])}, *arguments
+        )
+        return messages
+
+    lambda_svc._ESM_SQS_DEFAULT_CONCURRENCY = BATCHES_AT_ONCE
+    lambda_svc._sqs_esm_concurrency = limit_of_any_queue
+    sqs._collect_fifo = collect_by_group
+
+
+def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the messages of each group together, in order, as SQS prefers to hand them out.
+
+    Otherwise a few batches would hold messages of all groups, and block them all.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for message in messages:
+        groups.setdefault(message.get("group_id", ""), []).append(message)
+    return [message for group in groups.values() for message in group]
 
 
 def share_code() -> None:

@@ -74,6 +74,7 @@ class Carried:
     operation: str
     parameters: dict[str, Any]
     fault: Fault | None
+    began_at: float  # when it came; of time.monotonic()
     over_at: float  # when the emulator, or else the fault, had answered; of time.monotonic()
 
 
@@ -109,6 +110,7 @@ class FaultProxy:
             )
             return Reply(reply.status, dict(reply.headers), reply.data)
 
+        began_at = time.monotonic()
         operation = headers["X-Amz-Target"].rpartition(".")[2]
         parameters = json.loads(body)
         fault = None
@@ -117,7 +119,7 @@ class FaultProxy:
             if table in parameters.get("RequestItems", {parameters.get("TableName")}):
                 fault = planned
         reply = fault(forward) if fault else forward()
-        self.carried.append(Carried(operation, parameters, fault, time.monotonic()))
+        self.carried.append(Carried(operation, parameters, fault, began_at, time.monotonic()))
         return reply
 
     def close(self) -> None:

@@ -34,36 +34,43 @@ def producer(stack: Stack, caller: Caller) -> Producer:
 
 
 class Killer:
-    """A fault that kills the function's process, before or behind what it asks of the database."""
+    """A fault that kills the function's processes, before or behind what one asks of the database.
+
+    Batches of several groups may be in flight. All of them are cut short.
+    """
 
     def __init__(self, emulator: Emulator, function: str) -> None:
         self._group = emulator.process.pid
         self._function = f"AWS_LAMBDA_FUNCTION_NAME={function}".encode()
         self._chance = random.Random(1)
         self._left = 0  # requests that go through before the next kill
+        self._lock = threading.Lock()
         self.kills = Counter[str]()
 
     def __call__(self, forward: Callable[[], Reply]) -> Reply | None:
-        if self._left or self.kills.total() == KILLS:
+        with self._lock:
+            if not self._left and self.kills.total() < KILLS:
+                self._left = self._chance.randrange(6)
+                if self._chance.random() < 0.5:
+                    self._kill("before a write")
+                else:
+                    forward()
+                    self._kill("behind a write")
+                return None
             self._left = max(0, self._left - 1)
-            return forward()
-        self._left = self._chance.randrange(6)
-        if self._chance.random() < 0.5:
-            self._kill("before a write")
-        else:
-            forward()
-            self._kill("behind a write")
-        return None
+        return forward()
 
     def _kill(self, when: str) -> None:
+        killed = False
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 mine = os.getpgid(int(process.name)) == self._group
                 if mine and self._function in (process / "environ").read_bytes().split(b"\0"):
                     os.kill(int(process.name), signal.SIGKILL)
-                    self.kills[when] += 1
+                    killed = True
             except (ProcessLookupError, FileNotFoundError, PermissionError):
                 pass  # it has ended meanwhile
+        self.kills[when] += killed
 
 
 @contextmanager
