@@ -1,5 +1,6 @@
 """IncrementQueue: what becomes of its messages, each rule by itself."""
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator
@@ -820,36 +821,42 @@ def test_it_is_parked_once_and_never_counted_wherever_parking_is_interrupted(
     for number in range(groups):
         deliver(stack, queue.send(counting(), f"group-{number}"))
     group = f"group-{groups - 1}"
-    interrupted = 0
-    for request in range(7):
+    # Which request makes the counter refuse the message: before that, it may still be counted.
+    refusal = 1 if groups <= MOST_GROUPS else 3
+    killed = 0
+    for position in range(7):
         near_the_end(stack, 1, 3)
         (misfit,) = send(queue, 5, group=group)
-        made = 0
-
-        def meet(call: AWSPreparedRequest, at: int = request) -> AWSResponse:
-            nonlocal made
-            made += 1
-            return (death if made == at + 1 else delivered)(call)
-
+        faults = at_position(position, death)
         for operation in ("UpdateItem", "SendMessage", "TransactWriteItems"):
-            wire.fail(operation, repeat(meet))
+            wire.fail(operation, faults)
         try:
             deliver(stack, misfit)
         except Killed:
-            interrupted += 1
+            killed += 1
+            counts = position < refusal or (position == refusal and death is dies)
+        else:
+            counts = False
         for operation in ("UpdateItem", "SendMessage", "TransactWriteItems"):
             wire.fail(operation, [])
-        near_the_end(stack, 1, 100)  # there is room now, whatever became of it
-        before = standing(stack)
-        left = [] if made > request else [misfit]
+
+        near_the_end(stack, 1, 100)  # now there is room
+        before = standing(stack)[0]
         for _ in range(50):
             assert deliver(stack, misfit) == []
-        counted = standing(stack)[0] - before[0]
-        found = parked(stack)
-        assert (counted, found) in [(0, [as_parked(misfit)]), (5, [])], (request, left)
-        # Only before the counter has refused it, the first delivery may have come to nothing.
-        assert counted == 0 or (request < 2 + (groups > MOST_GROUPS) and death in {dies, throttled})
-    assert (interrupted > 2) == (death in {dies, dies_after})
+        assert standing(stack)[0] - before == (5 if counts else 0), position
+        assert parked(stack) == ([] if counts else [as_parked(misfit)]), position
+    assert killed == (refusal + 3 if death in {dies, dies_after} else 0)
+
+
+def at_position(position: int, fault: Fault) -> Iterator[Fault]:
+    """Yield what all requests meet: the one at a position, from 0 on, meets the fault."""
+    made = itertools.count()
+
+    def meet(request: AWSPreparedRequest) -> AWSResponse:
+        return (fault if next(made) == position else delivered)(request)
+
+    return repeat(meet)
 
 
 @every_sign
