@@ -1,0 +1,404 @@
+"""A network and a database at their worst: what lies between the functions and DynamoDB.
+
+Each request draws a fault from a shuffled deck, so that every fault comes up in every so many
+requests. A write may be applied before, behind, or long behind what the function hears of it, but
+never twice by one request, and never later than the apply window allows.
+"""
+
+import json
+import random
+import re
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import IO, Any
+
+import urllib3
+
+from counters import clock
+
+REQUEST_SECONDS = 30  # for the emulator
+PROMPT_SECONDS = 1.0  # a reply that came within this has reached the function in time
+LATEST_SECONDS = clock.APPLY_WINDOW - 1  # behind a change's time: nothing is applied later
+
+# How many of a deck meet which fault. `SIZES` says how many cards a deck has.
+READ = {
+    "dropped": 3,
+    "refused": 2,
+    "reply lost": 4,
+    "delayed": 4,
+    "late": 1,
+    "dripping": 1,
+    "cut": 24,
+    "throttled": 5,
+    "500": 4,
+}
+WRITE = {
+    "dropped": 3,
+    "refused": 2,
+    "reply lost": 5,
+    "delayed": 4,
+    "late": 1,
+    "dripping": 1,
+    "cut": 20,
+    "throttled": 6,
+    "500": 4,
+    "500, applied": 4,
+    "500, applied later": 3,
+    "lost, applied later": 3,
+    "conflict": 5,
+}
+KILLS = {"killed before": 1, "killed behind": 1, "killed, applied later": 1}
+DECKS: dict[str, dict[str, int]] = {
+    "read": READ,
+    "write": WRITE | KILLS,
+    "transaction": WRITE | KILLS | {"in progress": 4},
+    # Of the function that writes the history.
+    "recording": WRITE,
+    "batch read": READ | {"cut": 8, "part": 20},
+    "batch write": WRITE | {"cut": 8, "part": 20},
+}
+SIZES = {"transaction": 160, "recording": 300, "batch read": 150, "batch write": 150}
+USUAL_SIZE = 200
+
+_CLASSES = {
+    "GetItem": "read",
+    "Query": "read",
+    "UpdateItem": "write",
+    "PutItem": "write",
+    "DeleteItem": "write",
+    "TransactWriteItems": "transaction",
+    "BatchGetItem": "batch read",
+    "BatchWriteItem": "batch write",
+}
+_WRITES = {"write", "transaction", "recording", "batch write"}
+_TARGET = re.compile(rb"x-amz-target: *DynamoDB_20120810\.(\w+)", re.IGNORECASE)
+_WORKER = re.compile(rb"Credential=(WORKER\w+)/")
+_CHANGE = re.compile(rb'"request_id": *{"S": *"([^"]+)"}')
+_AT = re.compile(rb'"at": *{"S": *"([^"]+)"}')
+_FORWARDED = ("authorization", "content-type", "x-amz-date", "x-amz-target", "x-amz-security-token")
+
+Kill = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a function asks DynamoDB."""
+
+    operation: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def change(self) -> str | None:
+        """The id of the change of counters that this request is to make, if it makes one."""
+        found = _CHANGE.search(self.body)
+        makes = self.operation in {"UpdateItem", "TransactWriteItems"}
+        return found[1].decode() if makes and found else None
+
+    def with_body(self, parameters: dict[str, Any]) -> "Request":
+        return Request(self.operation, self.path, self.headers, json.dumps(parameters).encode())
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What DynamoDB answers."""
+
+    status: int
+    body: bytes
+
+    def raw(self) -> bytes:
+        """Return it as it goes over the wire, with the headers that DynamoDB sends."""
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "Server: Server",
+            f"Date: {formatdate(usegmt=True)}",
+            "Content-Type: application/x-amz-json-1.0",
+            f"Content-Length: {len(self.body)}",
+            "Connection: keep-alive",
+            f"x-amzn-RequestId: {'0123456789ABCDEFGHIJKLMNOP' * 2}",
+            f"x-amz-crc32: {zlib.crc32(self.body)}",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+def refusal(status: int, code: str, **members: object) -> Reply:
+    """Return an error as DynamoDB shapes it."""
+    kind = f"com.amazonaws.dynamodb.v20120810#{code}"
+    return Reply(status, json.dumps({"__type": kind, "message": "a fault", **members}).encode())
+
+
+class Cuts:
+    """Where replies are cut: at each byte of them in turn, for each operation on its own."""
+
+    def __init__(self) -> None:
+        self.rounds = Counter[str]()  # how often every byte of an operation's reply was passed
+        self._next = Counter[str]()
+        self._lock = threading.Lock()
+
+    def take(self, operation: str, length: int) -> int:
+        """Return how many bytes of a reply of so many are to be sent: fewer than all."""
+        with self._lock:
+            if self._next[operation] >= length:
+                self._next[operation] = 0
+                self.rounds[operation] += 1
+            self._next[operation] += 1
+            return self._next[operation] - 1
+
+
+class ChaosProxy:
+    """Carries requests to the emulator's DynamoDB, or does not, and counts what they met.
+
+    Attributes:
+        faults: how many requests met which fault: by fault and operation.
+        told: the ids of the changes whose success a function has certainly heard of.
+        kill: kills a worker by its access key, and is told when that is.
+    """
+
+    def __init__(self, endpoint_url: str, seed: int) -> None:
+        self.faults = Counter[tuple[str, str]]()
+        self.told: set[str] = set()
+        self.cuts = Cuts()
+        self.kill: Kill = lambda _access_key, _when: None
+        self._endpoint_url = endpoint_url
+        self._http = urllib3.PoolManager(retries=False, timeout=REQUEST_SECONDS, maxsize=64)
+        self._chances = random.Random(seed)
+        self._decks: dict[str, list[str]] = defaultdict(list)
+        self._calm = True
+        self._later: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def raging(self) -> Iterator[None]:
+        """Let requests meet faults; at the end wait for all that is to be applied later."""
+        self._calm = False
+        try:
+            yield
+        finally:
+            self._calm = True
+            for thread in self._later:
+                thread.join()
+
+    def serve(self, connection: socket.socket) -> None:
+        """Answer the requests of a connection, one by one, until a fault or the caller ends it."""
+        with suppress(OSError), connection, connection.makefile("rb") as stream:
+            while self._serve(connection, stream):
+                pass
+
+    def close(self) -> None:
+        self._http.clear()
+
+    def _serve(self, connection: socket.socket, stream: IO[bytes]) -> bool:
+        """Answer one request; return whether the connection goes on."""
+        head = connection.recv(1 << 16, socket.MSG_PEEK)
+        if not head:
+            return False
+        target, worker = _TARGET.search(head), _WORKER.search(head)
+        operation = target[1].decode() if target else ""
+        fault = self._draw(operation, of_worker=worker is not None)
+        if fault == "refused":
+            # Closed with what came unread: the caller gets a reset.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        request = _read(stream, operation)
+        if not operation:  # the function looks whether there is a database
+            return self._send(connection, Reply(200, b"healthy"))
+        if fault.startswith("killed"):
+            assert worker
+            self._meet_death(request, fault, worker[1].decode())
+            return False
+        return self._answer(connection, request, fault)
+
+    def _answer(self, connection: socket.socket, request: Request, fault: str) -> bool:  # noqa: C901, PLR0911, PLR0912  a case for each fault
+        """Answer a request as the fault has it; return whether the connection goes on."""
+        match fault:
+            case "dropped":
+                return False
+            case "reply lost":
+                self._forward(request)
+                return False
+            case "lost, applied later":
+                self._apply_later(request)
+                return False
+            case "throttled":
+                return self._send(connection, refusal(400, "ThrottlingException"))
+            case "500":
+                return self._send(connection, refusal(500, "InternalServerError"))
+            case "500, applied":
+                self._forward(request)
+                return self._send(connection, refusal(500, "InternalServerError"))
+            case "500, applied later":
+                self._apply_later(request)
+                return self._send(connection, refusal(500, "InternalServerError"))
+            case "conflict":
+                return self._send(connection, _conflict(request))
+            case "in progress":
+                return self._send(connection, refusal(400, "TransactionInProgressException"))
+            case "part":
+                return self._send(connection, self._forward_part(request))
+        began = time.monotonic()
+        reply = self._forward(request)
+        match fault:
+            case "cut":
+                raw = reply.raw()
+                connection.sendall(raw[: self.cuts.take(request.operation, len(raw))])
+                return False
+            case "delayed":
+                time.sleep(self._uniform(0.05, 1.2))
+            case "late":
+                time.sleep(self._uniform(2.1, 4))
+            case "dripping":
+                raw = reply.raw()
+                for start in range(0, len(raw), len(raw) // 8 + 1):
+                    connection.sendall(raw[start : start + len(raw) // 8 + 1])
+                    time.sleep(0.4)
+                return True
+        going_on = self._send(connection, reply)
+        prompt = time.monotonic() - began < PROMPT_SECONDS
+        if request.change and reply.status == HTTPStatus.OK and prompt:
+            self.told.add(request.change)
+        return going_on
+
+    def _meet_death(self, request: Request, fault: str, worker: str) -> None:
+        if fault == "killed behind":
+            self._forward(request)
+        self.kill(worker, fault)
+        if fault == "killed, applied later":
+            self._apply_later(request)
+
+    def _draw(self, operation: str, *, of_worker: bool) -> str:
+        """Take a card of the operation's deck."""
+        kind = _CLASSES.get(operation)
+        if kind is None or self._calm:
+            return "delivered"
+        if kind == "write" and not of_worker:
+            kind = "recording"
+        with self._lock:
+            deck = self._decks[kind]
+            if not deck:
+                deck += [fault for fault, number in DECKS[kind].items() for _ in range(number)]
+                deck += ["delivered"] * (SIZES.get(kind, USUAL_SIZE) - len(deck))
+                self._chances.shuffle(deck)
+            fault = deck.pop()
+            self.faults[fault, operation] += 1
+        return fault
+
+    def _uniform(self, least: float, most: float) -> float:
+        with self._lock:
+            return self._chances.uniform(least, most)
+
+    def _forward(self, request: Request) -> Reply:
+        try:
+            reply = self._http.request(
+                "POST",
+                self._endpoint_url + request.path,
+                body=request.body,
+                headers=request.headers,
+                decode_content=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise ConnectionError from error  # ends the connection: as if the reply were lost
+        return Reply(reply.status, reply.data)
+
+    def _forward_part(self, request: Request) -> Reply:
+        """Let some of a batch be processed, and answer which were not."""
+        parameters = json.loads(request.body)
+        ((table, asked),) = parameters["RequestItems"].items()
+        listed = asked["Keys"] if request.operation == "BatchGetItem" else asked
+        if len(listed) < 2:
+            # DynamoDB throttles a batch of which it can process nothing.
+            with self._lock:
+                self.faults["part", request.operation] -= 1
+                self.faults["throttled", request.operation] += 1
+            return refusal(400, "ProvisionedThroughputExceededException")
+        number = int(self._uniform(1, len(listed)))
+        done, left = listed[:number], listed[number:]
+        if request.operation == "BatchGetItem":
+            done, left = {**asked, "Keys": done}, {**asked, "Keys": left}
+        parameters["RequestItems"] = {table: done}
+        reply = self._forward(request.with_body(parameters))
+        if reply.status != HTTPStatus.OK:
+            return reply
+        body = json.loads(reply.body)
+        name = "UnprocessedKeys" if request.operation == "BatchGetItem" else "UnprocessedItems"
+        assert not body.get(name)
+        return Reply(reply.status, json.dumps({**body, name: {table: left}}).encode())
+
+    def _apply_later(self, request: Request) -> None:
+        delay = self._uniform(0.1, 8)
+
+        def apply() -> None:
+            time.sleep(delay)
+            at = _AT.search(request.body)
+            if at and time.time() > clock.seconds(at[1].decode()) + LATEST_SECONDS:
+                return
+            with suppress(ConnectionError):
+                self._forward(request)
+
+        thread = threading.Thread(target=apply, daemon=True)
+        with self._lock:
+            self._later.append(thread)
+        thread.start()
+
+    @staticmethod
+    def _send(connection: socket.socket, reply: Reply) -> bool:
+        connection.sendall(reply.raw())
+        return True
+
+
+def _read(stream: IO[bytes], operation: str) -> Request:
+    """Read a request whole.
+
+    Raises:
+        ConnectionError: it ended before that: its sender was killed.
+    """
+    start = stream.readline()
+    headers = {}
+    while line := stream.readline().strip():
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    length = int(headers.get("content-length", "0"))
+    body = stream.read(length)
+    if not start or len(body) < length:
+        raise ConnectionError
+    forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
+    return Request(operation, start.split()[1].decode(), forwarded, body)
+
+
+def _conflict(request: Request) -> Reply:
+    """Refuse a write because another transaction has an item of it."""
+    if request.operation != "TransactWriteItems":
+        return refusal(400, "TransactionConflictException")
+    reasons = [{"Code": "None"} for _ in json.loads(request.body)["TransactItems"]]
+    reasons[-1] = {"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"}
+    return refusal(400, "TransactionCanceledException", CancellationReasons=reasons)
+
+
+@contextmanager
+def serving(endpoint_url: str, seed: int) -> Iterator[tuple[ChaosProxy, str]]:
+    """Serve on a free port of 127.0.0.1; give the proxy, which is calm yet, and its endpoint."""
+    proxy = ChaosProxy(endpoint_url, seed)
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+
+        def accept() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    connection, _ = server.accept()
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    threading.Thread(target=proxy.serve, args=[connection], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield proxy, f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            proxy.close()

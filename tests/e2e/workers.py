@@ -1,0 +1,174 @@
+"""Functions as Lambda runs them: processes of the built artifact, which can be killed any time."""
+
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests import aws_template, lambda_runtime, runtime_api
+from tests.e2e.service import client, name_of
+from tests.proxy import TIMEOUT
+from tests.runtime_api import Outcome
+
+from local_stack import Emulator, Stack
+
+START_SECONDS = 60
+KILLED = Outcome("killed", None)
+
+
+class Invocation(NamedTuple):
+    """What came of an event: `outcome` is None if the process died or ran out of time."""
+
+    request_id: str  # Lambda's; a change of a counter carries it
+    outcome: Outcome | None
+
+
+class Worker:
+    """One process of a function, which takes one event at a time. It is started anew if it died."""
+
+    def __init__(self, access_key: str, variables: Mapping[str, str]) -> None:
+        self.access_key = access_key  # by which the proxy knows it
+        self._variables = {**variables, "AWS_ACCESS_KEY_ID": access_key}
+        self._running = ExitStack()
+        self._lock = threading.RLock()  # a process is not killed while it is being replaced
+        self._start()
+
+    def invoke(self, event: Mapping[str, Any]) -> Invocation:
+        """Hand an event to the process; kill the process at the function's timeout.
+
+        Raises:
+            RuntimeError: the process did not start in time.
+        """
+        while True:
+            with self._lock:
+                if self._process.poll() is not None:
+                    self.stop()
+                    self._start()
+            self._api.events.put(event)
+            try:
+                handed = self._api.handed.get(timeout=START_SECONDS)
+            except queue.Empty as error:
+                message = "a worker did not start"
+                raise RuntimeError(message) from error
+            if handed is not None:
+                break
+        try:
+            outcome = self._api.outcomes.get(timeout=max(0, handed.deadline - time.time()))
+        except queue.Empty:
+            outcome = KILLED
+        if outcome is KILLED:
+            self.kill()
+            return Invocation(handed.request_id, None)
+        return Invocation(handed.request_id, outcome)
+
+    def kill(self) -> None:
+        """Kill the process, as a host does that fails: it says nothing any more."""
+        with self._lock:
+            self._process.kill()
+            self._process.wait()
+            self._api.handed.put(None)
+            self._api.events.put(None)
+            self._api.outcomes.put(KILLED)
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def _start(self) -> None:
+        self._api = self._running.enter_context(runtime_api.serving(TIMEOUT))
+        self._running.callback(self._api.events.put, None)
+        self._process = self._running.enter_context(
+            lambda_runtime.process(self._api, self._variables)
+        )
+
+
+class Workers:
+    """Some workers of each of some functions."""
+
+    def __init__(self) -> None:
+        self.kills = Counter[str]()
+        self._workers: dict[str, Worker] = {}
+        self._free: dict[str, queue.SimpleQueue[Worker]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, function: str, worker: Worker) -> None:
+        self._workers[worker.access_key] = worker
+        self._free.setdefault(function, queue.SimpleQueue()).put(worker)
+
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Invocation:
+        """Hand an event to a worker of the function that is free, or will be."""
+        worker = self._free[function].get()
+        try:
+            return worker.invoke(event)
+        finally:
+            self._free[function].put(worker)
+
+    def kill(self, access_key: str, when: str) -> None:
+        """Kill a worker, and note when that was."""
+        with self._lock:
+            self.kills[when] += 1
+        self._workers[access_key].kill()
+
+    @contextmanager
+    def dying(self, chances: random.Random, seconds: float) -> Iterator[None]:
+        """Kill any of the workers at any time, one in so many seconds on average."""
+        over = threading.Event()
+
+        def kill() -> None:
+            while not over.wait(chances.uniform(0, 2 * seconds)):
+                self.kill(chances.choice(list(self._workers)), "at any time")
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            killer.join()
+
+    def stop(self) -> None:
+        for worker in self._workers.values():
+            worker.stop()
+
+
+@contextmanager
+def running(
+    emulator: Emulator, stack: Stack, numbers: Mapping[str, int], proxy_url: str, directory: Path
+) -> Iterator[Workers]:
+    """Run so many workers of each function; they reach the database through the proxy.
+
+    Args:
+        emulator: has built the artifact.
+        stack: has the functions, whose variables the workers get.
+        numbers: how many of each function, by its logical id.
+        proxy_url: where the workers find DynamoDB.
+        directory: an empty one, for the runtime client.
+    """
+    lambda_runtime.lay_out(directory)
+    lambda_ = client(stack, "lambda")
+    workers = Workers()
+    with ExitStack() as stopping:
+        stopping.callback(workers.stop)
+        for name, number in numbers.items():
+            function = aws_template.functions()[name]
+            configuration = lambda_.get_function_configuration(FunctionName=name_of(stack, name))
+            variables = {
+                **lambda_runtime.environment(
+                    name,
+                    function.handler,
+                    emulator.directory / "build" / name,
+                    directory,
+                    stack.endpoint_url,
+                ),
+                **configuration["Environment"]["Variables"],
+                "AWS_REGION": stack.region,
+                "AWS_DEFAULT_REGION": stack.region,
+                "AWS_ENDPOINT_URL_DYNAMODB": proxy_url,
+            }
+            for each in range(number):
+                workers.add(name, Worker(f"WORKER{name}{each}".upper(), variables))
+        yield workers
