@@ -59,15 +59,21 @@ WRITE = {
 KILLS = {"killed before": 1, "killed behind": 1, "killed, applied later": 1}
 DECKS: dict[str, dict[str, int]] = {
     "read": READ,
-    "write": WRITE | KILLS,
+    "write": {fault: 2 * number for fault, number in WRITE.items()} | KILLS,
     "transaction": WRITE | KILLS | {"in progress": 4},
     # Of the function that writes the history.
     "recording": WRITE,
     "batch read": READ | {"cut": 8, "part": 20},
     "batch write": WRITE | {"cut": 8, "part": 20},
 }
-SIZES = {"transaction": 160, "recording": 300, "batch read": 150, "batch write": 150}
-USUAL_SIZE = 200
+SIZES = {
+    "read": 200,
+    "write": 400,
+    "transaction": 160,
+    "recording": 500,
+    "batch read": 200,
+    "batch write": 200,
+}
 
 _CLASSES = {
     "GetItem": "read",
@@ -286,7 +292,7 @@ class ChaosProxy:
             deck = self._decks[kind]
             if not deck:
                 deck += [fault for fault, number in DECKS[kind].items() for _ in range(number)]
-                deck += ["delivered"] * (SIZES.get(kind, USUAL_SIZE) - len(deck))
+                deck += ["delivered"] * (SIZES[kind] - len(deck))
                 self._chances.shuffle(deck)
             fault = deck.pop()
             self.faults[fault, operation] += 1

@@ -70,7 +70,7 @@ class Answer(NamedTuple):
         return self.status in _NOT_APPLIED_STATUSES or self.problem in _NOT_APPLIED_PROBLEMS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Call:
     """A request, and what came of it. Times are of one clock, in seconds."""
 
@@ -83,6 +83,13 @@ class Call:
     key: str | None = None
     wishes: tuple[Wish, ...] = ()  # one for each counter, if it is a change
     query: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        asked = f"{self.kind} {self.counter_ids} {self.wishes or dict(self.query)}"
+        under = f" under the key {self.key}" if self.key else ""
+        told = f"{self.answer.status} {self.answer.body}" if self.answer else "no answer"
+        span = f"{self.invoked:.3f} to {self.returned:.3f}"
+        return f"<{asked}{under}, id {self.request_id}, {span}: {told}>"
 
     @property
     def status(self) -> int | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from tests import aws_template, lambda_runtime, runtime_api
 from tests.e2e.service import client, name_of
@@ -31,8 +31,9 @@ class Invocation(NamedTuple):
 class Worker:
     """One process of a function, which takes one event at a time. It is started anew if it died."""
 
-    def __init__(self, access_key: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
         self.access_key = access_key  # by which the proxy knows it
+        self._log = log
         self._variables = {**variables, "AWS_ACCESS_KEY_ID": access_key}
         self._running = ExitStack()
         self._lock = threading.RLock()  # a process is not killed while it is being replaced
@@ -82,7 +83,7 @@ class Worker:
         self._api = self._running.enter_context(runtime_api.serving(TIMEOUT))
         self._running.callback(self._api.events.put, None)
         self._process = self._running.enter_context(
-            lambda_runtime.process(self._api, self._variables)
+            lambda_runtime.process(self._api, self._variables, self._log)
         )
 
 
@@ -146,12 +147,15 @@ def running(
         stack: has the functions, whose variables the workers get.
         numbers: how many of each function, by its logical id.
         proxy_url: where the workers find DynamoDB.
-        directory: an empty one, for the runtime client.
+        directory: an empty one, for the runtime client and for `log`, with all that they log.
     """
-    lambda_runtime.lay_out(directory)
+    runtime = directory / "runtime"
+    runtime.mkdir()
+    lambda_runtime.lay_out(runtime)
     lambda_ = client(stack, "lambda")
     workers = Workers()
     with ExitStack() as stopping:
+        log = stopping.enter_context((directory / "log").open("a"))
         stopping.callback(workers.stop)
         for name, number in numbers.items():
             function = aws_template.functions()[name]
@@ -161,7 +165,7 @@ def running(
                     name,
                     function.handler,
                     emulator.directory / "build" / name,
-                    directory,
+                    runtime,
                     stack.endpoint_url,
                 ),
                 **configuration["Environment"]["Variables"],
@@ -170,5 +174,5 @@ def running(
                 "AWS_ENDPOINT_URL_DYNAMODB": proxy_url,
             }
             for each in range(number):
-                workers.add(name, Worker(f"WORKER{name}{each}".upper(), variables))
+                workers.add(name, Worker(f"WORKER{name}{each}".upper(), variables, log))
         yield workers
