@@ -131,7 +131,7 @@ class _Open(NamedTuple):
     """A change of which it is not known what became of it, and when to ask again."""
 
     asked: Asked
-    when: float  # of time.monotonic()
+    when: float  # by time.monotonic()
 
 
 class Callers:
@@ -170,19 +170,17 @@ class Callers:
         """Return the changes of which it is not known what became of them, one of each key."""
         return list({each.asked.key: each.asked for each in self._open}.values())
 
-    def settle(self, asked: Asked, deadline: float) -> None:
-        """Repeat a change until it is known what became of it.
+    def settle(self, asked: Asked, deadline: float) -> bool:
+        """Repeat a change until it is known what became of it; return whether it is.
 
-        Raises:
-            TimeoutError: it is not known at the deadline (of time.monotonic()).
+        Args:
+            asked: has a key.
+            deadline: when to give up, by time.monotonic().
         """
         while True:
             call = self._service.change(asked)
-            if _settled(call):
-                return
-            if time.monotonic() > deadline:
-                message = f"a key was not settled: {call}"
-                raise TimeoutError(message)
+            if _settled(call) or time.monotonic() > deadline:
+                return _settled(call)
             time.sleep(min(LONGEST_PAUSE_SECONDS, _retry_after(call)))
 
     def look_back(self, counter_id: str, looks: int) -> None:

@@ -63,8 +63,8 @@ DECKS: dict[str, dict[str, int]] = {
     "transaction": WRITE | KILLS | {"in progress": 4},
     # Of the function that writes the history.
     "recording": WRITE,
-    "batch read": READ | {"cut": 8, "part": 20},
-    "batch write": WRITE | {"cut": 8, "part": 20},
+    "batch read": READ | {"cut": 8, "part": 30},
+    "batch write": WRITE | {"cut": 8, "part": 60},
 }
 SIZES = {
     "read": 200,
@@ -326,7 +326,9 @@ class ChaosProxy:
                 self.faults["part", request.operation] -= 1
                 self.faults["throttled", request.operation] += 1
             return refusal(400, "ProvisionedThroughputExceededException")
-        number = int(self._uniform(1, len(listed)))
+        with self._lock:
+            self._chances.shuffle(listed)
+            number = self._chances.randrange(1, len(listed))
         done, left = listed[:number], listed[number:]
         if request.operation == "BatchGetItem":
             done, left = {**asked, "Keys": done}, {**asked, "Keys": left}

@@ -280,6 +280,21 @@ class _Moment(NamedTuple):
 
 def _order(run: Run) -> Iterator[Violation]:
     """What was over before something else began comes before it in the order of the versions."""
+    moments = _moments(run)
+    for counter_id, listed in moments.items():
+        yield from _in_real_time(counter_id, listed)
+    for call in run.calls:
+        if call.kind == "version" and call.status == 404:
+            (counter_id,) = call.counter_ids
+            for moment in moments[counter_id]:
+                over = moment.returned < call.invoked
+                if over and moment.position >= 2 * call.query["version"]:
+                    yield Violation("version denied", f"{call}, but {moment}")
+                    break
+
+
+def _moments(run: Run) -> dict[str, list[_Moment]]:
+    """Return what is known of the order of each counter's changes and reads."""
     moments: dict[str, list[_Moment]] = defaultdict(list)
     known = _known(run.changes())
     made = run.made()
@@ -296,8 +311,7 @@ def _order(run: Run) -> Iterator[Violation]:
         if version is not None:
             (counter_id,) = call.counter_ids
             moments[counter_id].append(_Moment(call.invoked, call.returned, 2 * version + 1, call))
-    for counter_id, listed in moments.items():
-        yield from _in_real_time(counter_id, listed)
+    return moments
 
 
 def _known(changes: Sequence[Call]) -> dict[str, float]:
@@ -382,17 +396,18 @@ def _shows(each: Mapping[str, Any], entry: Entry) -> bool:
 
 def _trends(run: Run) -> Iterator[Violation]:
     """A bucket of a trend is the sum of the entries of its time, up to the last that it has."""
+    by_time: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for counter_id, listed in run.histories.items():
+        for entry in listed:
+            for step in (len(HOUR), len(MINUTE)):
+                by_time[counter_id, entry.created_at[:step]].append(entry)
     for call in run.reads("trend"):
         assert call.answer
         (counter_id,) = call.counter_ids
         step = len(HOUR if call.query["interval"] == "hour" else MINUTE)
         for bucket in call.answer.body:
-            entries = [
-                entry
-                for entry in run.histories.get(counter_id, [])
-                if entry.created_at[:step] == bucket["start"][:step]
-                and entry.version <= (bucket["last_version"] or 0)
-            ]
+            found = by_time.get((counter_id, bucket["start"][:step]), [])
+            entries = [entry for entry in found if entry.version <= (bucket["last_version"] or 0)]
             if not _adds_up(bucket, entries):
                 name = f"wrong trend by the {call.query['interval']}"
                 yield Violation(name, f"{counter_id}: {bucket} of {len(entries)} entries")

@@ -328,6 +328,13 @@ def test_a_wrong_counter_at_a_version_is_found() -> None:
     assert kinds(run(instead(VERSION, query={"version": 0}))) == expected
 
 
+def test_a_version_that_is_there_but_denied_is_found() -> None:
+    denied = replace(VERSION, answer=problem(404, "not-found"))
+    assert kinds(run([*GOOD, denied])) == {"version denied"}
+    early = replace(denied, invoked=2.5)
+    assert kinds(run([*GOOD, early])) == set()
+
+
 def test_a_wrong_counter_at_a_time_is_found() -> None:
     assert kinds(run(instead(AT, query={"at": "2026-11-22T10:00:03.999Z"}))) == set()
     for time in (time_of(2), time_of(4), "2026-11-22T10:00:00.999Z"):
