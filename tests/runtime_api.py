@@ -29,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Handed:
-    """An event that the runtime has taken: the id of its invocation, and its deadline."""
+    """The invocation of an event that the runtime has taken."""
 
     request_id: str
     deadline: float  # seconds since the epoch
@@ -42,7 +42,7 @@ class RuntimeApi:
         self.address = address
         self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.events: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        # None says that no more will come: whoever waits here need not.
+        # None: the runtime is gone, so there is nothing to wait for.
         self.handed: queue.SimpleQueue[Handed | None] = queue.SimpleQueue()
         self._timeout = timeout
 
@@ -69,7 +69,7 @@ def serving(timeout: float) -> Iterator[RuntimeApi]:
             body = json.dumps(event).encode()
             handed = Handed(str(uuid.uuid4()), time.time() + timeout)
             api.handed.put(handed)
-            with suppress(ConnectionError):  # likewise
+            with suppress(ConnectionError):  # the runtime is gone
                 self._hand_over(body, handed)
 
         def _hand_over(self, body: bytes, handed: Handed) -> None:

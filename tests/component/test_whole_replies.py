@@ -1,4 +1,4 @@
-"""A reply of DynamoDB counts if it came whole. Anything less is a lost reply, wherever it ends."""
+"""A DynamoDB reply that is incomplete or damaged counts as lost."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ from counters.connection import Connection
 
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 0.5
-A_LITTLE = 0.5  # seconds, for a machine that has more to do
+A_LITTLE = 0.5  # seconds
 PIECES = 20  # of a reply that drips
 
 COUNTER = {
@@ -31,7 +31,7 @@ COUNTER = {
 }
 ENTRY = {**COUNTER, "previous_value": {"N": "104"}, "by": {"N": "1"}, "request_id": {"S": "id"}}
 
-# What DynamoDB answers to each request, and the client's method for it.
+# DynamoDB's reply to each request, by the client's method.
 REPLIES: dict[str, dict[str, Any]] = {
     "update_item": {"Attributes": COUNTER},
     "get_item": {"Item": COUNTER},
@@ -56,9 +56,12 @@ every_request = pytest.mark.parametrize("method", REPLIES)
 
 
 def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
-    """Return the status line and the headers that DynamoDB sends, some of them changed or left out.
+    """Return DynamoDB's status line and headers.
 
-    The names of those changed have `_` for `-`.
+    Args:
+        body: the body that follows.
+        status: the status code and its phrase.
+        changed: headers to change, or to leave out (None), with `_` for `-` in their names.
     """
     headers: dict[str, str | None] = {
         "Server": "Server",
@@ -75,7 +78,7 @@ def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
 
 
 def raw(reply: dict[str, Any], status: str = "200 OK") -> bytes:
-    """Return a reply as it goes over the wire."""
+    """Return the bytes of a reply."""
     body = json.dumps(reply, separators=(",", ":")).encode()
     return head(body, status) + body
 
@@ -84,7 +87,7 @@ Send = Callable[[socket.socket], None]
 
 
 class Server:
-    """Answers each request on a connection of its own, as it was told, and closes that."""
+    """Answers each request on its own connection, then closes the connection."""
 
     def __init__(self, server: socket.socket) -> None:
         self.endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -113,7 +116,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def client_of() -> Callable[[str], Any]:
-    """Make clients as the functions have them."""
+    """Makes clients with the functions' settings."""
     session = botocore.session.Session()
 
     def make(endpoint: str) -> Any:  # noqa: ANN401
@@ -150,7 +153,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server, client_of: Callable[[str], Any]) -> Iterator[Any]:
-    """A client of the server, over a connection of ours."""
+    """A client of the server that sends its requests through Connection."""
     client = client_of(server.endpoint)
     connection = Connection(client)
     yield client
@@ -158,13 +161,13 @@ def client(server: Server, client_of: Callable[[str], Any]) -> Iterator[Any]:
 
 
 def ask(client: Any, method: str) -> dict[str, Any]:  # noqa: ANN401
-    """Send a request; return what the reply says, without what botocore adds to it."""
+    """Send a request, and return the reply without what botocore adds to it."""
     reply: dict[str, Any] = getattr(client, method)(**REQUESTS[method])
     return {name: value for name, value in reply.items() if name != "ResponseMetadata"}
 
 
 def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
-    """Tell whether the reply to a request is taken for lost."""
+    """Send a request, and tell whether its reply counts as lost."""
     try:
         ask(client, method)
     except HTTPClientError as error:
@@ -175,7 +178,7 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
 
 
 def cuts_taken(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
-    """Cut a reply at every byte; return what was taken for a reply all the same."""
+    """Cut a reply at every byte, and return the cuts that did not count as lost."""
     taken = []
     for length in range(len(whole)):
         server.answers(whole[:length])

@@ -1,4 +1,4 @@
-"""Callers who send everything the API takes, at random, and write down what came of it."""
+"""Callers who send random requests of every kind, and record each call with its answer."""
 
 import json
 import math
@@ -19,11 +19,11 @@ from tests.runtime_api import Outcome
 
 from counters import clock
 
-QUIET_SECONDS = clock.APPLY_WINDOW + 2  # what was so long ago does not change any more
+QUIET_SECONDS = clock.APPLY_WINDOW + 2  # the state at a time that long ago cannot change any more
 LONGEST_PAUSE_SECONDS = 5.0  # though Retry-After may ask for more
 CLAIMS = {"sub": "chaos", "client_id": "chaos"}
 
-# What callers do, and how often each.
+# What callers do, with the relative frequency of each.
 SHARES = {
     "increment": 20,
     "keyed increment": 18,
@@ -50,7 +50,7 @@ _ROUTES = {
 
 
 class Asked(NamedTuple):
-    """A change that is asked for; under its key, if it is given one."""
+    """A change to send, with an Idempotency-Key if `key` is not None."""
 
     kind: str
     counter_ids: tuple[str, ...]
@@ -61,7 +61,7 @@ class Asked(NamedTuple):
 
 
 class Service:
-    """The functions behind their routes, without API Gateway. Every call is written down."""
+    """The API's routes, without API Gateway. Every call is recorded in `calls`."""
 
     def __init__(self, workers: Workers) -> None:
         self.calls: list[Call] = []
@@ -69,7 +69,7 @@ class Service:
         self._functions = aws_template.functions()
 
     def change(self, asked: Asked) -> Call:
-        """Send a change once, and return what came of it."""
+        """Send a change once, and return the call."""
         headers = dict(asked.headers)
         if asked.key:
             headers["Idempotency-Key"] = asked.key
@@ -82,7 +82,7 @@ class Service:
         return self._send(event, asked, {})
 
     def read(self, kind: str, counter_id: str, **query: Any) -> Call:  # noqa: ANN401
-        """Send a read once, and return what came of it."""
+        """Send a read once, and return the call."""
         method, ending = _ROUTES[kind]
         event = self._event(method, f"/counters/{counter_id}{ending}", urlencode(query), {}, b"")
         return self._send(event, Asked(kind, (counter_id,), (), {}), query)
@@ -107,7 +107,7 @@ class Service:
     def _event(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[str, dict[str, Any]]:
-        """Return the function of a request, by its logical id, and the event that it gets."""
+        """Return the logical id of the function for a request, and the function's event."""
         for name, function in self._functions.items():
             for route in function.routes:
                 parameters = route.match(path)
@@ -120,7 +120,7 @@ class Service:
 def _answer(outcome: Outcome | None) -> Answer | None:
     if outcome is None:
         return None
-    if outcome.kind != "response":  # the function failed; it may never do that
+    if outcome.kind != "response":  # the function raised an exception, which it should never do
         return Answer(500, {"type": outcome.kind, **outcome.body})
     content = outcome.body["body"]
     body = json.loads(content) if content else None
@@ -128,14 +128,14 @@ def _answer(outcome: Outcome | None) -> Answer | None:
 
 
 class _Open(NamedTuple):
-    """A change of which it is not known what became of it, and when to ask again."""
+    """A change with an unknown outcome, and when to send it again."""
 
     asked: Asked
     when: float  # by time.monotonic()
 
 
 class Callers:
-    """They send what chance has them send, and repeat what has a key until it is settled."""
+    """Send random requests. Repeat each keyed change until its outcome is known."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -151,7 +151,7 @@ class Callers:
         self._lock = threading.Lock()
 
     def run(self, number: int, operations: int) -> None:
-        """Be one caller, until all of them have sent so many requests."""
+        """Act as one caller until all callers together have sent `operations` requests."""
         chances = random.Random(number)
         while len(self._service.calls) < operations:
             (kind,) = chances.choices(list(SHARES), list(SHARES.values()))
@@ -167,15 +167,18 @@ class Callers:
                 self._read(kind, chances)
 
     def unsettled(self) -> list[Asked]:
-        """Return the changes of which it is not known what became of them, one of each key."""
+        """Return the changes with an unknown outcome, one for each key."""
         return list({each.asked.key: each.asked for each in self._open}.values())
 
     def settle(self, asked: Asked, deadline: float) -> bool:
-        """Repeat a change until it is known what became of it; return whether it is.
+        """Repeat a keyed change until its outcome is known.
 
         Args:
-            asked: has a key.
+            asked: the change.
             deadline: when to give up, by time.monotonic().
+
+        Returns:
+            Whether the outcome is known.
         """
         while True:
             call = self._service.change(asked)
@@ -184,7 +187,7 @@ class Callers:
             time.sleep(min(LONGEST_PAUSE_SECONDS, _retry_after(call)))
 
     def look_back(self, counter_id: str, looks: int) -> None:
-        """Read all of a counter's history and trend, and some of what it was before."""
+        """Read all of a counter's history and trend, and its state at some versions and times."""
         chances = random.Random(counter_id[8:])
         self._note(self._service.read("get", counter_id))
         for order in ("asc", "desc"):
@@ -199,12 +202,12 @@ class Callers:
             self._service.read("at", counter_id, at=clock.timestamp(at))
 
     def _repeat_some(self, kind: str, chances: random.Random) -> None:
-        """Send a change under a key, sometimes one that is open, sometimes twice at once."""
+        """Send a keyed change: a new one, or one with an unknown outcome."""
         asked = self._taken(chances)
         if asked is None:
             asked = self._increment(kind, chances)._replace(key=str(uuid.uuid4()))
             if chances.random() < 0.2:
-                self._put_back(asked, 0)  # somebody else sends it at the same time
+                self._put_back(asked, 0)  # another caller sends it at the same time
         while True:
             call = self._service.change(asked)
             self._note(call)
@@ -216,7 +219,7 @@ class Callers:
                 return
 
     def _taken(self, chances: random.Random) -> Asked | None:
-        """Take an open change, mostly one that it is time for."""
+        """Return an open change that is due, sometimes one that is not due yet, or None."""
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
             due = [each for each in self._open if each.when <= now]
@@ -231,7 +234,7 @@ class Callers:
             self._open.append(_Open(asked, time.monotonic() + seconds))
 
     def _increment(self, kind: str, chances: random.Random) -> Asked:
-        """Return an increment, or some that keep the total of the accounts."""
+        """Return a random increment, or increments that keep the total of the accounts."""
         if kind == "increment":
             counter_id = chances.choice([*self.hot, *self.bounded, *self.set[:1]])
             body: dict[str, Any] = {"by": chances.choice([1, 1, 2, -1, -3])}
@@ -270,7 +273,7 @@ class Callers:
         self._note(self._service.read(kind, counter_id, **query))
 
     def _read_pages(self, chances: random.Random) -> None:
-        """Follow some pages: from the start, from anywhere, or from the newest."""
+        """Read some pages in a row, starting at the first, at any, or at the newest entry."""
         counter_id = chances.choice(self.counters)
         query: dict[str, Any] = {"limit": chances.choice([2, 10, 100])}
         if chances.random() < 0.3:
@@ -288,7 +291,7 @@ class Callers:
             assert f"after={query['after']}" in call.answer.headers["Link"]
 
     def _note(self, call: Call) -> None:
-        """Remember which versions there are."""
+        """Remember the highest version that an answer shows."""
         if call.answer is None or call.status != 200 or call.kind == "trend":
             return
         body = call.answer.body
@@ -306,5 +309,5 @@ def _settled(call: Call) -> bool:
 
 
 def _retry_after(call: Call) -> float:
-    """Return after how many seconds to repeat a call."""
+    """Return the pause before the call is repeated, in seconds."""
     return float(call.answer.headers.get("Retry-After", 0.1)) if call.answer else 0.1

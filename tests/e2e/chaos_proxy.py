@@ -1,8 +1,8 @@
-"""A network and a database at their worst: what lies between the functions and DynamoDB.
+"""A proxy between the functions and DynamoDB that fails as networks and databases do.
 
-Each request draws a fault from a shuffled deck, so that every fault comes up in every so many
-requests. A write may be applied before, behind, or long behind what the function hears of it, but
-never twice by one request, and never later than the apply window allows.
+Each request draws a fault from a shuffled deck, so every fault comes up again and again. A write is
+applied before its reply, seconds after it, or never. One request is never applied twice, and a
+change of a counter is never applied later than the apply window allows.
 """
 
 import json
@@ -26,10 +26,11 @@ import urllib3
 from counters import clock
 
 REQUEST_SECONDS = 30  # for the emulator
-PROMPT_SECONDS = 1.0  # a reply that came within this has reached the function in time
-LATEST_SECONDS = clock.APPLY_WINDOW - 1  # behind a change's time: nothing is applied later
+PROMPT_SECONDS = 1.0  # a reply within this time has reached the function before its timeout
+LATEST_SECONDS = clock.APPLY_WINDOW - 1  # after a change's time: nothing is applied later
 
-# How many of a deck meet which fault. `SIZES` says how many cards a deck has.
+# How many cards of a deck carry which fault. `SIZES` has the number of all cards in a deck; the
+# rest of them let a request pass.
 READ = {
     "dropped": 3,
     "refused": 2,
@@ -56,12 +57,13 @@ WRITE = {
     "lost, applied later": 3,
     "conflict": 5,
 }
-KILLS = {"killed before": 1, "killed behind": 1, "killed, applied later": 1}
+# Kill the worker that sent the request.
+KILLS = {"killed, not applied": 1, "applied, killed": 1, "killed, applied later": 1}
 DECKS: dict[str, dict[str, int]] = {
     "read": READ,
     "write": {fault: 2 * number for fault, number in WRITE.items()} | KILLS,
     "transaction": WRITE | KILLS | {"in progress": 4},
-    # Of the function that writes the history.
+    # Writes to TrendTable. They come from the deployed function, which the proxy cannot kill.
     "recording": WRITE,
     "batch read": READ | {"cut": 8, "part": 30},
     "batch write": WRITE | {"cut": 8, "part": 60},
@@ -144,15 +146,15 @@ def refusal(status: int, code: str, **members: object) -> Reply:
 
 
 class Cuts:
-    """Where replies are cut: at each byte of them in turn, for each operation on its own."""
+    """Where to cut replies: at each of their bytes in turn, for each operation separately."""
 
     def __init__(self) -> None:
-        self.rounds = Counter[str]()  # how often every byte of an operation's reply was passed
+        self.rounds = Counter[str]()  # by operation: how often its replies were cut at every byte
         self._next = Counter[str]()
         self._lock = threading.Lock()
 
     def take(self, operation: str, length: int) -> int:
-        """Return how many bytes of a reply of so many are to be sent: fewer than all."""
+        """Return how many bytes to send of a reply that has `length` bytes: fewer than that."""
         with self._lock:
             if self._next[operation] >= length:
                 self._next[operation] = 0
@@ -162,12 +164,12 @@ class Cuts:
 
 
 class ChaosProxy:
-    """Carries requests to the emulator's DynamoDB, or does not, and counts what they met.
+    """Passes requests on to the emulator's DynamoDB, with faults, and counts the faults.
 
     Attributes:
-        faults: how many requests met which fault: by fault and operation.
-        told: the ids of the changes whose success a function has certainly heard of.
-        kill: kills a worker by its access key, and is told when that is.
+        faults: the number of requests by fault and operation.
+        told: the ids of the changes whose success was reported to the function in time.
+        kill: kills a worker, given its access key and the fault that asks for it.
     """
 
     def __init__(self, endpoint_url: str, seed: int) -> None:
@@ -185,7 +187,7 @@ class ChaosProxy:
 
     @contextmanager
     def raging(self) -> Iterator[None]:
-        """Let requests meet faults; at the end wait for all that is to be applied later."""
+        """Inject faults. At the end, wait for every write that is to be applied later."""
         self._calm = False
         try:
             yield
@@ -195,7 +197,7 @@ class ChaosProxy:
                 thread.join()
 
     def serve(self, connection: socket.socket) -> None:
-        """Answer the requests of a connection, one by one, until a fault or the caller ends it."""
+        """Answer the requests of a connection one by one, until a fault or the caller ends it."""
         with suppress(OSError), connection, connection.makefile("rb") as stream:
             while self._serve(connection, stream):
                 pass
@@ -204,7 +206,7 @@ class ChaosProxy:
         self._http.clear()
 
     def _serve(self, connection: socket.socket, stream: IO[bytes]) -> bool:
-        """Answer one request; return whether the connection goes on."""
+        """Answer one request. Return whether the connection stays open."""
         head = connection.recv(1 << 16, socket.MSG_PEEK)
         if not head:
             return False
@@ -212,20 +214,20 @@ class ChaosProxy:
         operation = target[1].decode() if target else ""
         fault = self._draw(operation, of_worker=worker is not None)
         if fault == "refused":
-            # Closed with what came unread: the caller gets a reset.
+            # The caller gets a reset, because its request is not read.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         request = _read(stream, operation)
-        if not operation:  # the function looks whether there is a database
+        if not operation:  # the function opens its connection
             return self._send(connection, Reply(200, b"healthy"))
-        if fault.startswith("killed"):
+        if fault in KILLS:
             assert worker
-            self._meet_death(request, fault, worker[1].decode())
+            self._kill_sender(request, fault, worker[1].decode())
             return False
         return self._answer(connection, request, fault)
 
     def _answer(self, connection: socket.socket, request: Request, fault: str) -> bool:  # noqa: C901, PLR0911, PLR0912  a case for each fault
-        """Answer a request as the fault has it; return whether the connection goes on."""
+        """Answer a request with its fault. Return whether the connection stays open."""
         match fault:
             case "dropped":
                 return False
@@ -274,15 +276,15 @@ class ChaosProxy:
             self.told.add(request.change)
         return going_on
 
-    def _meet_death(self, request: Request, fault: str, worker: str) -> None:
-        if fault == "killed behind":
+    def _kill_sender(self, request: Request, fault: str, worker: str) -> None:
+        if fault == "applied, killed":
             self._forward(request)
         self.kill(worker, fault)
         if fault == "killed, applied later":
             self._apply_later(request)
 
     def _draw(self, operation: str, *, of_worker: bool) -> str:
-        """Take a card of the operation's deck."""
+        """Take a card from the operation's deck."""
         kind = _CLASSES.get(operation)
         if kind is None or self._calm:
             return "delivered"
@@ -312,16 +314,16 @@ class ChaosProxy:
                 decode_content=False,
             )
         except urllib3.exceptions.HTTPError as error:
-            raise ConnectionError from error  # ends the connection: as if the reply were lost
+            raise ConnectionError from error  # closes the connection, like a lost reply
         return Reply(reply.status, reply.data)
 
     def _forward_part(self, request: Request) -> Reply:
-        """Let some of a batch be processed, and answer which were not."""
+        """Process a part of a batch, and report the rest as unprocessed."""
         parameters = json.loads(request.body)
         ((table, asked),) = parameters["RequestItems"].items()
         listed = asked["Keys"] if request.operation == "BatchGetItem" else asked
         if len(listed) < 2:
-            # DynamoDB throttles a batch of which it can process nothing.
+            # DynamoDB throttles a batch if it can process nothing of it.
             with self._lock:
                 self.faults["part", request.operation] -= 1
                 self.faults["throttled", request.operation] += 1
@@ -364,10 +366,10 @@ class ChaosProxy:
 
 
 def _read(stream: IO[bytes], operation: str) -> Request:
-    """Read a request whole.
+    """Read a whole request.
 
     Raises:
-        ConnectionError: it ended before that: its sender was killed.
+        ConnectionError: the request is incomplete, because its sender was killed.
     """
     start = stream.readline()
     headers = {}
@@ -383,7 +385,7 @@ def _read(stream: IO[bytes], operation: str) -> Request:
 
 
 def _conflict(request: Request) -> Reply:
-    """Refuse a write because another transaction has an item of it."""
+    """Refuse a write because another transaction is using one of its items."""
     if request.operation != "TransactWriteItems":
         return refusal(400, "TransactionConflictException")
     reasons = [{"Code": "None"} for _ in json.loads(request.body)["TransactItems"]]
@@ -393,7 +395,7 @@ def _conflict(request: Request) -> Reply:
 
 @contextmanager
 def serving(endpoint_url: str, seed: int) -> Iterator[tuple[ChaosProxy, str]]:
-    """Serve on a free port of 127.0.0.1; give the proxy, which is calm yet, and its endpoint."""
+    """Serve on a free port of 127.0.0.1. Yield the proxy, without faults yet, and its endpoint."""
     proxy = ChaosProxy(endpoint_url, seed)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
 

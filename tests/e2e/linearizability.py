@@ -1,9 +1,13 @@
-"""Whether what callers were told can be true: answers against the history that came of it.
+"""Checks the answers that callers got against the history that resulted.
 
-Each counter has one history. Its versions are the order in which the changes were made. Every
-answer must fit into that order: each change is in it as often as its answer says, the order is that
-of real time, and every look at the past shows what is there. The checks know the HTTP contract, and
-nothing of how the service keeps it.
+A counter's history lists its changes in the order in which they were applied. Every answer must be
+consistent with that order:
+
+- A change is in the history as often as its answer says: once, not at all, or at most once.
+- What was over before something else began comes before it (linearizability).
+- Every read, of the present or the past, shows what the history has.
+
+The checks know the HTTP contract and nothing about how the service keeps it.
 """
 
 import math
@@ -34,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """An item of the counters: where a counter stands, and by which request."""
+    """The state of a counter, and the request that made it."""
 
     value: int
     version: int
@@ -42,17 +46,17 @@ class Standing(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What a request asks of one counter: to add `by`, within bounds, or else to set it."""
+    """What a request does to one counter: add `by` within bounds, or set it to `value`."""
 
     by: int | None = None
-    value: int | None = None  # to set
+    value: int | None = None
     low: float = -math.inf
     high: float = math.inf
-    expected: int | None = None  # the version that it must have to be set
+    expected: int | None = None  # the version that the counter must have
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """The response to a request."""
 
     status: int
     body: Any = None
@@ -60,7 +64,7 @@ class Answer(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """What the answer's `type` ends in, if it is a problem."""
+        """The last part of the problem's `type`; None if the answer is not a problem."""
         if self.status < 400 or not isinstance(self.body, dict):
             return None
         return str(self.body["type"]).rpartition(":")[2]
@@ -72,16 +76,16 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Call:
-    """A request, and what came of it. Times are of one clock, in seconds."""
+    """A request and its answer. Times are in seconds, by the same clock for all calls."""
 
     kind: str  # "increment", "increments", "set", "get", "version", "at", "page" or "trend"
     counter_ids: tuple[str, ...]
     invoked: float
-    returned: float  # or given up
-    answer: Answer | None  # None: there was none
-    request_id: str = ""  # which a change carries into the history
+    returned: float  # when the answer came, or the function was killed
+    answer: Answer | None  # None: the function was killed
+    request_id: str = ""  # the history has it with the change
     key: str | None = None
-    wishes: tuple[Wish, ...] = ()  # one for each counter, if it is a change
+    wishes: tuple[Wish, ...] = ()  # one for each counter; none if the call is a read
     query: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -101,7 +105,7 @@ class Call:
 
 
 class Violation(NamedTuple):
-    """What cannot be: its kind, and the case."""
+    """A contradiction."""
 
     kind: str
     detail: str
@@ -109,10 +113,9 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """All calls, and what they left in the database.
+    """All calls, and what the database has afterwards.
 
-    `told` has the ids of the changes of which the database has certainly told the function that
-    they were made.
+    `told` has the ids of the changes whose success the database has reported to the function.
     """
 
     calls: Sequence[Call]
@@ -137,7 +140,7 @@ class Run:
 
 
 def check(run: Run) -> list[Violation]:
-    """Return all that cannot be."""
+    """Return all contradictions between the calls and the database."""
     return [
         *_histories(run),
         *_effects(run),
@@ -151,7 +154,7 @@ def check(run: Run) -> list[Violation]:
 
 
 def _histories(run: Run) -> Iterator[Violation]:
-    """Each history is without a gap, adds up, and ends where the counter stands."""
+    """Each history has no gap, adds up, and ends with the counter's state."""
     for counter_id in run.histories.keys() | run.standing.keys():
         entries = run.histories.get(counter_id, [])
         if [entry.version for entry in entries] != list(range(1, len(entries) + 1)):
@@ -170,7 +173,7 @@ def _histories(run: Run) -> Iterator[Violation]:
 
 
 def _effects(run: Run) -> Iterator[Violation]:
-    """Each entry is what one request asked for. A request changes all of its counters, or none."""
+    """Each entry is what a request asked for. A request changes all of its counters or none."""
     asked = {call.request_id: call for call in run.changes()}
     for request_id, entries in run.made().items():
         call = asked.get(request_id)
@@ -194,7 +197,7 @@ def _effects(run: Run) -> Iterator[Violation]:
 
 
 def _answers(run: Run) -> Iterator[Violation]:
-    """Each answer to a change is true of that very request, and a refusal has its reason."""
+    """Each answer to a change is true. There are no internal errors."""
     made = run.made()
     for call in run.changes():
         is_made = call.request_id in made
@@ -213,7 +216,7 @@ def _answers(run: Run) -> Iterator[Violation]:
 
 
 def _groundless(call: Call) -> Iterator[Violation]:
-    """A refusal must tell why: the value, or the version, where the change was not possible."""
+    """A refusal shows a value or a version that does not allow the change."""
     if call.problem == "bound-exceeded" and call.answer:
         value = call.answer.body["value"]
         if all(wish.low <= value + (wish.by or 0) <= wish.high for wish in call.wishes):
@@ -225,7 +228,7 @@ def _groundless(call: Call) -> Iterator[Violation]:
 def _told_rightly(call: Call, made: Mapping[str, Entry]) -> Iterator[Violation]:
     """An answer with 200 shows each counter as the change left it.
 
-    Of many counters at once one may be shown without value and version.
+    The answer to `increments` may have a counter without value and version.
     """
     assert call.answer
     shown = call.answer.body if call.kind == "increments" else [call.answer.body]
@@ -235,7 +238,7 @@ def _told_rightly(call: Call, made: Mapping[str, Entry]) -> Iterator[Violation]:
     for each in shown:
         entry = made.get(each["counter_id"])
         if entry is None:
-            continue  # told as another violation
+            continue  # the change is lost, which is another violation
         if call.kind == "increments" and each["value"] is None and each["version"] is None:
             continue
         if each != _counter(each["counter_id"], entry):
@@ -243,7 +246,7 @@ def _told_rightly(call: Call, made: Mapping[str, Entry]) -> Iterator[Violation]:
 
 
 def _keys(run: Run) -> Iterator[Violation]:
-    """What is asked for under one key is applied at most once, and all are told the same of it."""
+    """A key is applied at most once, and every answer with 200 shows that change."""
     made = run.made()
     calls: dict[str, list[Call]] = defaultdict(list)
     for call in run.changes():
@@ -262,14 +265,14 @@ def _keys(run: Run) -> Iterator[Violation]:
             if call.problem == "bound-exceeded" and any(
                 other.returned < call.invoked for other in applied
             ):
-                # The key was told to be free, so no earlier attempt may have made its change.
+                # The answer frees the key, so no earlier attempt may have made the change.
                 yield Violation("applied, though told not", f"{call}, but {applied}")
 
 
 class _Moment(NamedTuple):
-    """What a call tells of the order: it was at this position between two times.
+    """A position in a counter's order that was reached between two times.
 
-    The change that made version v is at 2 * v, and whoever saw that version is behind it.
+    The change that made version v has the position 2 * v. A read of version v has 2 * v + 1.
     """
 
     invoked: float
@@ -279,7 +282,7 @@ class _Moment(NamedTuple):
 
 
 def _order(run: Run) -> Iterator[Violation]:
-    """What was over before something else began comes before it in the order of the versions."""
+    """What was over before something else began comes before it in the counter's order."""
     moments = _moments(run)
     for counter_id, listed in moments.items():
         yield from _in_real_time(counter_id, listed)
@@ -294,7 +297,7 @@ def _order(run: Run) -> Iterator[Violation]:
 
 
 def _moments(run: Run) -> dict[str, list[_Moment]]:
-    """Return what is known of the order of each counter's changes and reads."""
+    """Return the changes and the strongly consistent reads of each counter."""
     moments: dict[str, list[_Moment]] = defaultdict(list)
     known = _known(run.changes())
     made = run.made()
@@ -315,7 +318,7 @@ def _moments(run: Run) -> dict[str, list[_Moment]]:
 
 
 def _known(changes: Sequence[Call]) -> dict[str, float]:
-    """Return when the first caller knew that a change was made: by its key, or else its id."""
+    """Return when the first answer with 200 came, by key, or by request id without a key."""
     known: dict[str, float] = {}
     for call in changes:
         if call.status == 200:
@@ -337,7 +340,7 @@ def _in_real_time(counter_id: str, moments: Sequence[_Moment]) -> Iterator[Viola
 
 
 def _past(run: Run) -> Iterator[Violation]:
-    """The counter now, at a version or at a time is what the history has of it."""
+    """A read shows the counter as the history has it, now, at a version or at a time."""
     for call in run.reads("get"):
         assert call.answer
         if call.answer.body != _as_of(run, call, call.answer.body["version"]):
@@ -357,9 +360,9 @@ def _past(run: Run) -> Iterator[Violation]:
 
 
 def _pages(run: Run) -> Iterator[Violation]:
-    """A page of a history has its entries as they are, and none is left out between them.
+    """A page has the entries of the history and leaves none out between them.
 
-    So whoever follows the pages sees each version once.
+    So a reader who follows the pages sees each version once.
     """
     for call in run.reads("page"):
         assert call.answer
@@ -384,7 +387,7 @@ def _pages(run: Run) -> Iterator[Violation]:
 
 
 def _shows(each: Mapping[str, Any], entry: Entry) -> bool:
-    """Tell whether an entry on a page is one of the history."""
+    """Tell whether an entry on a page is this entry of the history."""
     names = ("version", "value", "previous_value", "by", "operation", "actor", "created_at")
     if any(each[name] != getattr(entry, name) for name in names):
         return False
@@ -395,7 +398,7 @@ def _shows(each: Mapping[str, Any], entry: Entry) -> bool:
 
 
 def _trends(run: Run) -> Iterator[Violation]:
-    """A bucket of a trend is the sum of the entries of its time, up to the last that it has."""
+    """A bucket is the sum of the entries in its interval up to its last version."""
     by_time: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for counter_id, listed in run.histories.items():
         for entry in listed:
@@ -426,7 +429,7 @@ def _adds_up(bucket: Mapping[str, Any], entries: Sequence[Entry]) -> bool:
 
 
 def _counter(counter_id: str, entry: Entry) -> dict[str, Any]:
-    """Return the counter as a change left it."""
+    """Return the API's view of a counter as a change left it."""
     return {
         "counter_id": counter_id,
         "value": entry.value,

@@ -1,9 +1,10 @@
-"""Every answer is true, whatever fails: functions are killed, and the database fails in every way.
+"""Every answer is true, although functions are killed and the database fails in every way.
 
-Workers run the built functions as Lambda does. A proxy between them and the local database drops,
-delays, cuts, refuses and throttles, and answers 5xx before or after a write is applied. Callers
-increment, move, set and read, with keys and without. What they were told is then compared with the
-history: linearizability.py says how.
+- Workers run the built functions as Lambda does (workers.py). They are killed at random.
+- A proxy between them and the local database drops, delays, cuts, refuses and throttles, and answers
+  5xx before, after or long before a write is applied (chaos_proxy.py).
+- Callers increment, move, set and read, with keys and without (chaos_callers.py).
+- At the end, every answer is compared with the history (linearizability.py).
 """
 
 import json
@@ -28,7 +29,7 @@ from tests.sizes import FULL, cases
 
 from local_stack import Emulator, Stack
 
-OPERATIONS = cases(20_000, part=1_150)  # while there are faults; some hundreds follow
+OPERATIONS = cases(20_000, part=1_150)  # with faults; a few hundred reads without faults follow
 WORKERS = {
     "IncrementCounter": 7,
     "IncrementCounters": 6,
@@ -41,14 +42,14 @@ CALLERS = 24
 SECONDS_TO_A_KILL = 4.0  # of any worker, on average
 SETTLE_SECONDS = 120
 CATCH_UP_SECONDS = 120
-LOOKS = cases(40, part=5)  # into the past of each counter, at two of its states each
+LOOKS = cases(40, part=5)  # versions, and as many times, at which each counter is read at the end
 SHOWN = 2  # violations of each kind
-# Their replies are always of about the same length.
+# In the full run, replies to these operations are cut at each of their bytes.
 ALL_CUT = {"GetItem", "PutItem", "TransactWriteItems", "UpdateItem"}
 
 
 class Stored:
-    """What the stack has stored of some counters."""
+    """What the database has about some counters, read without the proxy."""
 
     def __init__(self, stack: Stack, counters: list[str]) -> None:
         self._stack = stack
@@ -72,7 +73,7 @@ class Stored:
         }
 
     def caught_up(self) -> bool:
-        """Tell whether the stream has brought every change into history and trend."""
+        """Tell whether history and trend have every change."""
         for name, standing in self.standing().items():
             hours = self._items("TrendTable", name)
             folded = max((int(hour["last_version"]["N"]) for hour in hours), default=0)
@@ -81,7 +82,7 @@ class Stored:
         return True
 
     def findings(self) -> list[Any]:
-        """Return what the deployed audit finds; it does not go through the proxy."""
+        """Return what the deployed audit finds."""
         lambda_, name = client(self._stack, "lambda"), name_of(self._stack, "AuditHistory")
         findings = []
         for counter_id in self._counters:
@@ -113,7 +114,7 @@ def _entry(item: dict[str, Any]) -> Entry:
 def proxied(
     emulator: Emulator, stack: Stack, tmp_path: Path
 ) -> Iterator[tuple[ChaosProxy, Workers, str]]:
-    """The proxy, the workers behind it, and its endpoint."""
+    """The proxy, the workers that use it, and its endpoint."""
     with (
         chaos_proxy.serving(stack.endpoint_url, seed=1) as (proxy, url),
         workers.running(emulator, stack, WORKERS, url, tmp_path) as running,
@@ -148,21 +149,22 @@ def test_every_answer_is_true_whatever_fails(
     print(f"\n{raged:.0f} s with faults, {time.monotonic() - began:.0f} s in all")
     print(f"{len(settled)} keys to settle, {len(violations)} violations")
     report(run, proxy, running, exceptions(tmp_path / "log"))
-    assert caught_up, "the stream did not bring every change"
+    assert caught_up, "history and trend do not have every change"
     assert not violations, "\n".join(shown(violations))
+    assert sum(run.standing[name].value for name in callers.accounts) == 0, "moves keep the total"
     assert findings == []
     assert all(settled), f"{settled.count(False)} keys were not settled in time"
     assert_all_was_met(run, proxy, running)
 
 
 def exceptions(log: Path) -> Counter[str]:
-    """Return what the workers have logged and not foreseen: each exception, and where it arose."""
+    """Count the exceptions in the workers' log, by text and line of code."""
     found = Counter[str]()
     for line in log.read_text().splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            continue  # cut short by a kill
+            continue  # a killed worker did not finish the line
         if isinstance(entry, dict) and "exception" in entry:
             lines = entry["exception"].splitlines()
             where = [text.strip() for text in lines if "/counters/" in text][-1:]
@@ -171,7 +173,7 @@ def exceptions(log: Path) -> Counter[str]:
 
 
 def report(run: Run, proxy: ChaosProxy, running: Workers, unforeseen: Counter[str]) -> None:
-    """Print what was asked, what was answered, and what failed."""
+    """Print the numbers of requests, answers, faults and kills."""
     kinds = Counter(f"{'keyed ' if call.key else ''}{call.kind}" for call in run.calls)
     answers = Counter(f"{call.status} {call.problem or ''}".strip() for call in run.calls)
     faults: dict[str, Counter[str]] = defaultdict(Counter)
@@ -185,11 +187,11 @@ def report(run: Run, proxy: ChaosProxy, running: Workers, unforeseen: Counter[st
     print(f"{running.kills.total()} kills: {dict(running.kills)}")
     print(f"replies cut at each of their bytes, so many times: {dict(proxy.cuts.rounds)}")
     for exception, number in unforeseen.most_common():
-        print(f"  not foreseen: {number} {exception}")
+        print(f"  internal error: {number} {exception}")
 
 
 def shown(violations: list[Violation]) -> Iterator[str]:
-    """Yield how many violations there are of each kind, and some of them."""
+    """Yield the number of violations of each kind, then some of them."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for violation in violations:
         kinds[violation.kind].append(violation.detail)
@@ -200,7 +202,7 @@ def shown(violations: list[Violation]) -> Iterator[str]:
 
 
 def assert_all_was_met(run: Run, proxy: ChaosProxy, running: Workers) -> None:
-    """See that nothing was left out: each fault, each way to die, each kind of answer."""
+    """Check that each fault and each kind of kill happened, and each kind of call succeeded."""
     met = {fault for (fault, _), number in proxy.faults.items() if number}
     assert {fault for deck in chaos_proxy.DECKS.values() for fault in deck} <= met
     assert running.kills.keys() == {*chaos_proxy.KILLS, "at any time"}

@@ -1,4 +1,4 @@
-"""Functions as Lambda runs them: processes of the built artifact, which can be killed any time."""
+"""Runs the built functions as Lambda does, in processes that can be killed at any time."""
 
 import queue
 import random
@@ -22,17 +22,17 @@ KILLED = Outcome("killed", None)
 
 
 class Invocation(NamedTuple):
-    """What came of an event: `outcome` is None if the process died or ran out of time."""
+    """The result of an event. `outcome` is None if the process was killed or ran out of time."""
 
-    request_id: str  # Lambda's; a change of a counter carries it
+    request_id: str  # Lambda's id of the invocation; a change of a counter carries it
     outcome: Outcome | None
 
 
 class Worker:
-    """One process of a function, which takes one event at a time. It is started anew if it died."""
+    """One process of a function. It handles one event at a time, and is restarted if it died."""
 
     def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
-        self.access_key = access_key  # by which the proxy knows it
+        self.access_key = access_key  # tells the proxy which worker sent a request
         self._log = log
         self._variables = {**variables, "AWS_ACCESS_KEY_ID": access_key}
         self._running = ExitStack()
@@ -40,7 +40,7 @@ class Worker:
         self._start()
 
     def invoke(self, event: Mapping[str, Any]) -> Invocation:
-        """Hand an event to the process; kill the process at the function's timeout.
+        """Send an event to the process. Kill the process at the function's timeout.
 
         Raises:
             RuntimeError: the process did not start in time.
@@ -68,7 +68,7 @@ class Worker:
         return Invocation(handed.request_id, outcome)
 
     def kill(self) -> None:
-        """Kill the process, as a host does that fails: it says nothing any more."""
+        """Kill the process. It has no time to do anything about it."""
         with self._lock:
             self._process.kill()
             self._process.wait()
@@ -88,7 +88,7 @@ class Worker:
 
 
 class Workers:
-    """Some workers of each of some functions."""
+    """A pool of workers for each function."""
 
     def __init__(self) -> None:
         self.kills = Counter[str]()
@@ -101,7 +101,7 @@ class Workers:
         self._free.setdefault(function, queue.SimpleQueue()).put(worker)
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Invocation:
-        """Hand an event to a worker of the function that is free, or will be."""
+        """Send an event to a free worker of the function. Wait until there is one."""
         worker = self._free[function].get()
         try:
             return worker.invoke(event)
@@ -109,14 +109,14 @@ class Workers:
             self._free[function].put(worker)
 
     def kill(self, access_key: str, when: str) -> None:
-        """Kill a worker, and note when that was."""
+        """Kill a worker, and count the kill under `when`."""
         with self._lock:
             self.kills[when] += 1
         self._workers[access_key].kill()
 
     @contextmanager
     def dying(self, chances: random.Random, seconds: float) -> Iterator[None]:
-        """Kill any of the workers at any time, one in so many seconds on average."""
+        """Kill a random worker every `seconds` seconds on average."""
         over = threading.Event()
 
         def kill() -> None:
@@ -140,14 +140,14 @@ class Workers:
 def running(
     emulator: Emulator, stack: Stack, numbers: Mapping[str, int], proxy_url: str, directory: Path
 ) -> Iterator[Workers]:
-    """Run so many workers of each function; they reach the database through the proxy.
+    """Run workers that reach the database through the proxy.
 
     Args:
         emulator: has built the artifact.
-        stack: has the functions, whose variables the workers get.
-        numbers: how many of each function, by its logical id.
-        proxy_url: where the workers find DynamoDB.
-        directory: an empty one, for the runtime client and for `log`, with all that they log.
+        stack: has the functions. Each worker gets its function's environment variables.
+        numbers: the number of workers for each function, by its logical id.
+        proxy_url: the workers' DynamoDB endpoint.
+        directory: an empty directory. The workers write their log to the file `log` in it.
     """
     runtime = directory / "runtime"
     runtime.mkdir()

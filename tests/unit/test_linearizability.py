@@ -1,4 +1,4 @@
-"""The checker of the answers finds what was planted: one violation of each kind, and only that."""
+"""The checker finds a planted violation of each kind, and none in a run without any."""
 
 import math
 from collections.abc import Sequence
