@@ -146,6 +146,7 @@ class Callers:
         self.accounts = [f"{prefix}-account-{number}" for number in range(6)]
         self.counters = [*self.hot, *self.bounded, *self.set, *self.accounts]
         self.began = time.time()
+        self._over = False
         self._open: list[_Open] = []
         self._seen: dict[str, int] = defaultdict(int)  # the highest version of each counter
         self._lock = threading.Lock()
@@ -153,7 +154,7 @@ class Callers:
     def run(self, number: int, operations: int) -> None:
         """Act as one caller until all callers together have sent `operations` requests."""
         chances = random.Random(number)
-        while len(self._service.calls) < operations:
+        while not self._over and len(self._service.calls) < operations:
             (kind,) = chances.choices(list(SHARES), list(SHARES.values()))
             if kind.startswith("keyed "):
                 self._repeat_some(kind.removeprefix("keyed "), chances)
@@ -165,6 +166,10 @@ class Callers:
                 self._read_pages(chances)
             else:
                 self._read(kind, chances)
+
+    def stop(self) -> None:
+        """Let all callers return soon, also from `settle`."""
+        self._over = True
 
     def unsettled(self) -> list[Asked]:
         """Return the changes with an unknown outcome, one for each key."""
@@ -182,7 +187,7 @@ class Callers:
         """
         while True:
             call = self._service.change(asked)
-            if _settled(call) or time.monotonic() > deadline:
+            if _settled(call) or self._over or time.monotonic() > deadline:
                 return _settled(call)
             time.sleep(min(LONGEST_PAUSE_SECONDS, _retry_after(call)))
 

@@ -29,6 +29,10 @@ REQUEST_SECONDS = 30  # for the emulator
 PROMPT_SECONDS = 1.0  # a reply within this time has reached the function before its timeout
 LATEST_SECONDS = clock.APPLY_WINDOW - 1  # after a change's time: nothing is applied later
 
+# The function that writes the history meets faults for so long in every period, in seconds. In the
+# rest of the period it catches up: callers wait for the history when a reply is lost.
+ROUGH_SECONDS, PERIOD_SECONDS = 4, 16
+
 # How many cards of a deck carry which fault. `SIZES` has the number of all cards in a deck; the
 # rest of them let a request pass.
 READ = {
@@ -286,7 +290,8 @@ class ChaosProxy:
     def _draw(self, operation: str, *, of_worker: bool) -> str:
         """Take a card from the operation's deck."""
         kind = _CLASSES.get(operation)
-        if kind is None or self._calm:
+        rough = of_worker or time.monotonic() % PERIOD_SECONDS < ROUGH_SECONDS
+        if kind is None or self._calm or not rough:
             return "delivered"
         if kind == "write" and not of_worker:
             kind = "recording"

@@ -1,8 +1,8 @@
 """Every answer is true, although functions are killed and the database fails in every way.
 
 - Workers run the built functions as Lambda does (workers.py). They are killed at random.
-- A proxy between them and the local database drops, delays, cuts, refuses and throttles, and answers
-  5xx before, after or long before a write is applied (chaos_proxy.py).
+- A proxy between them and the local database drops, delays, cuts, refuses and throttles, and
+  answers 5xx before, after or long before a write is applied (chaos_proxy.py).
 - Callers increment, move, set and read, with keys and without (chaos_callers.py).
 - At the end, every answer is compared with the history (linearizability.py).
 """
@@ -31,14 +31,14 @@ from local_stack import Emulator, Stack
 
 OPERATIONS = cases(20_000, part=1_150)  # with faults; a few hundred reads without faults follow
 WORKERS = {
-    "IncrementCounter": 7,
-    "IncrementCounters": 6,
+    "IncrementCounter": 9,
+    "IncrementCounters": 8,
     "SetCounter": 3,
     "GetCounter": 4,
     "ListHistory": 3,
     "ListTrend": 2,
 }
-CALLERS = 24
+CALLERS = 32
 SECONDS_TO_A_KILL = 4.0  # of any worker, on average
 SETTLE_SECONDS = 120
 CATCH_UP_SECONDS = 120
@@ -132,7 +132,8 @@ def test_every_answer_is_true_whatever_fails(
     stored = Stored(stack, callers.counters)
     began = time.monotonic()
 
-    with ThreadPoolExecutor(CALLERS) as pool:
+    with ThreadPoolExecutor(CALLERS) as pool, ExitStack() as stopping:
+        stopping.callback(callers.stop)  # else a failure here would wait for all callers
         with ExitStack() as faults:
             faults.enter_context(variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url))
             faults.enter_context(proxy.raging())
