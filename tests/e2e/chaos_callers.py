@@ -88,12 +88,11 @@ class Service:
         return self._send(event, Asked(kind, (counter_id,), (), {}), query)
 
     def _send(self, event: tuple[str, dict[str, Any]], asked: Asked, query: dict[str, Any]) -> Call:
-        invoked = time.monotonic()
         invocation = self._workers.invoke(*event)
         call = Call(
             asked.kind,
             asked.counter_ids,
-            invoked,
+            invocation.began,
             time.monotonic(),
             _answer(invocation.outcome),
             invocation.request_id,
@@ -290,7 +289,7 @@ class Callers:
     def _follow(self, counter_id: str, query: dict[str, Any], most: int = 1000) -> None:
         for _ in range(most):
             call = self._service.read("page", counter_id, **query)
-            if not call.answer or "Link" not in call.answer.headers:
+            if not call.answer or "Link" not in call.answer.headers or not call.answer.body:
                 return
             query = {**query, "after": call.answer.body[-1]["version"]}
             assert f"after={query['after']}" in call.answer.headers["Link"]

@@ -84,6 +84,8 @@ SIZES = {
 _CLASSES = {
     "GetItem": "read",
     "Query": "read",
+    "Scan": "read",
+    "TransactGetItems": "read",
     "UpdateItem": "write",
     "PutItem": "write",
     "DeleteItem": "write",

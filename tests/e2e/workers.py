@@ -25,6 +25,7 @@ class Invocation(NamedTuple):
     """The result of an event. `outcome` is None if the process was killed or ran out of time."""
 
     request_id: str  # Lambda's id of the invocation; a change of a counter carries it
+    began: float  # by time.monotonic()
     outcome: Outcome | None
 
 
@@ -50,6 +51,7 @@ class Worker:
                 if self._process.poll() is not None:
                     self.stop()
                     self._start()
+            began = time.monotonic()
             self._api.events.put(event)
             try:
                 handed = self._api.handed.get(timeout=START_SECONDS)
@@ -64,8 +66,8 @@ class Worker:
             outcome = KILLED
         if outcome is KILLED:
             self.kill()
-            return Invocation(handed.request_id, None)
-        return Invocation(handed.request_id, outcome)
+            return Invocation(handed.request_id, began, None)
+        return Invocation(handed.request_id, began, outcome)
 
     def kill(self) -> None:
         """Kill the process. It has no time to do anything about it."""
