@@ -65,8 +65,8 @@ WRITE = {
 KILLS = {"killed, not applied": 1, "applied, killed": 1, "killed, applied later": 1}
 DECKS: dict[str, dict[str, int]] = {
     "read": READ,
-    "write": {fault: 2 * number for fault, number in WRITE.items()} | KILLS,
-    "transaction": WRITE | KILLS | {"in progress": 4},
+    "write": {fault: 2 * number for fault, number in WRITE.items()} | KILLS | {"cut": 56},
+    "transaction": WRITE | KILLS | {"cut": 28, "in progress": 4},
     # Writes to TrendTable. They come from the deployed function, which the proxy cannot kill.
     "recording": WRITE,
     "batch read": READ | {"cut": 8, "part": 30},

@@ -42,7 +42,7 @@ CALLERS = cases(32, part=24)
 SECONDS_TO_A_KILL = 4.0  # of any worker, on average
 SETTLE_SECONDS = 120
 CATCH_UP_SECONDS = 120
-LOOKS = cases(40, part=5)  # versions, and as many times, at which each counter is read at the end
+LOOKS = cases(20, part=5)  # versions, and as many times, at which each counter is read at the end
 SHOWN = 2  # violations of each kind
 # In the full run, replies to these operations are cut at each of their bytes.
 ALL_CUT = {"GetItem", "PutItem", "TransactWriteItems", "UpdateItem"}
