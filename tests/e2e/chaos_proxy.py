@@ -93,7 +93,6 @@ _CLASSES = {
     "BatchGetItem": "batch read",
     "BatchWriteItem": "batch write",
 }
-_WRITES = {"write", "transaction", "recording", "batch write"}
 _TARGET = re.compile(rb"x-amz-target: *DynamoDB_20120810\.(\w+)", re.IGNORECASE)
 _WORKER = re.compile(rb"Credential=(WORKER\w+)/")
 _CHANGE = re.compile(rb'"request_id": *{"S": *"([^"]+)"}')
