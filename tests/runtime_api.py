@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,13 +27,23 @@ class Outcome:
     body: Any
 
 
+@dataclass(frozen=True)
+class Handed:
+    """The invocation of an event that the runtime has taken."""
+
+    request_id: str
+    deadline: float  # seconds since the epoch
+
+
 class RuntimeApi:
     """Hands events to the one runtime that asks, and takes what it makes of them."""
 
     def __init__(self, address: str, timeout: float) -> None:
         self.address = address
         self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self.events: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        # None: the runtime is gone, so there is nothing to wait for.
+        self.handed: queue.SimpleQueue[Handed | None] = queue.SimpleQueue()
         self._timeout = timeout
 
     def invoke(self, event: Mapping[str, Any]) -> Outcome:
@@ -53,13 +63,21 @@ def serving(timeout: float) -> Iterator[RuntimeApi]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.path == f"{VERSION}/invocation/next"
-            body = json.dumps(api.events.get()).encode()
+            event = api.events.get()
+            if event is None:  # the runtime is gone
+                return
+            body = json.dumps(event).encode()
+            handed = Handed(str(uuid.uuid4()), time.time() + timeout)
+            api.handed.put(handed)
+            with suppress(ConnectionError):  # the runtime is gone
+                self._hand_over(body, handed)
+
+        def _hand_over(self, body: bytes, handed: Handed) -> None:
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Lambda-Runtime-Aws-Request-Id", str(uuid.uuid4()))
-            deadline = int((time.time() + timeout) * 1000)
-            self.send_header("Lambda-Runtime-Deadline-Ms", str(deadline))
+            self.send_header("Lambda-Runtime-Aws-Request-Id", handed.request_id)
+            self.send_header("Lambda-Runtime-Deadline-Ms", str(int(handed.deadline * 1000)))
             arn = "arn:aws:lambda:eu-west-1:123456789012:function:tally"
             self.send_header("Lambda-Runtime-Invoked-Function-Arn", arn)
             trace = "Root=1-6b02bd20-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0"

@@ -1,0 +1,258 @@
+"""A DynamoDB reply that is incomplete or damaged counts as lost."""
+
+import json
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
+
+from counters import clients
+from counters.connection import Connection
+
+CONNECT_SECONDS = 0.5
+READ_SECONDS = 0.5
+A_LITTLE = 0.5  # seconds
+PIECES = 20  # of a reply that drips
+
+COUNTER = {
+    "counter_id": {"S": "orders:eu"},
+    "value": {"N": "105"},
+    "version": {"N": "4"},
+    "created_at": {"S": "2026-11-22T10:00:00.123Z"},
+    "updated_at": {"S": "2026-11-22T10:00:03.789Z"},
+}
+ENTRY = {**COUNTER, "previous_value": {"N": "104"}, "by": {"N": "1"}, "request_id": {"S": "id"}}
+
+# DynamoDB's reply to each request, by the client's method.
+REPLIES: dict[str, dict[str, Any]] = {
+    "update_item": {"Attributes": COUNTER},
+    "get_item": {"Item": COUNTER},
+    "transact_write_items": {},
+    "query": {"Count": 1, "Items": [ENTRY], "ScannedCount": 1},
+    "put_item": {},
+}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "update_item": {"TableName": "table", "Key": {"counter_id": {"S": "orders:eu"}}},
+    "get_item": {"TableName": "table", "Key": {"counter_id": {"S": "orders:eu"}}},
+    "transact_write_items": {"TransactItems": []},
+    "query": {"TableName": "table"},
+    "put_item": {"TableName": "table", "Item": COUNTER},
+}
+REFUSAL = {
+    "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+    "message": "The conditional request failed",
+    "Item": COUNTER,
+}
+
+every_request = pytest.mark.parametrize("method", REPLIES)
+
+
+def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
+    """Return DynamoDB's status line and headers.
+
+    Args:
+        body: the body that follows.
+        status: the status code and its phrase.
+        changed: headers to change, or to leave out (None), with `_` for `-` in their names.
+    """
+    headers: dict[str, str | None] = {
+        "Server": "Server",
+        "Date": "Sun, 22 Nov 2026 10:00:03 GMT",
+        "Content-Type": "application/x-amz-json-1.0",
+        "Content-Length": str(len(body)),
+        "Connection": "keep-alive",
+        "x-amzn-RequestId": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEF",
+        "x-amz-crc32": str(zlib.crc32(body)),
+    }
+    headers |= {name.replace("_", "-"): value for name, value in changed.items()}
+    lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
+
+
+def raw(reply: dict[str, Any], status: str = "200 OK") -> bytes:
+    """Return the bytes of a reply."""
+    body = json.dumps(reply, separators=(",", ":")).encode()
+    return head(body, status) + body
+
+
+Send = Callable[[socket.socket], None]
+
+
+class Server:
+    """Answers each request on its own connection, then closes the connection."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self.endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        self.send: Send = lambda _connection: None
+        self.requests = 0
+        self._server = server
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def answers(self, sent: bytes) -> None:
+        self.send = lambda connection: connection.sendall(sent)
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._server.accept()
+                with suppress(OSError), connection, connection.makefile("rb") as stream:
+                    length = 0
+                    while line := stream.readline().strip():
+                        name, _, value = line.partition(b":")
+                        if name.lower() == b"content-length":
+                            length = int(value)
+                    stream.read(length)
+                    self.requests += 1
+                    self.send(connection)
+
+
+@pytest.fixture(scope="module")
+def client_of() -> Callable[[str], Any]:
+    """Makes clients with the functions' settings."""
+    session = botocore.session.Session()
+
+    def make(endpoint: str) -> Any:  # noqa: ANN401
+        client: Any = session.create_client(
+            "dynamodb",
+            "eu-west-1",
+            endpoint_url=endpoint,
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",  # noqa: S106
+            config=Config(
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": 1},
+                parameter_validation=False,
+            ),
+        )
+        return client
+
+    return make
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield Server(server)
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server, client_of: Callable[[str], Any]) -> Iterator[Any]:
+    """A client of the server that sends its requests through Connection."""
+    client = client_of(server.endpoint)
+    connection = Connection(client)
+    yield client
+    connection.close()
+
+
+def ask(client: Any, method: str) -> dict[str, Any]:  # noqa: ANN401
+    """Send a request, and return the reply without what botocore adds to it."""
+    reply: dict[str, Any] = getattr(client, method)(**REQUESTS[method])
+    return {name: value for name, value in reply.items() if name != "ResponseMetadata"}
+
+
+def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
+    """Send a request, and tell whether its reply counts as lost."""
+    try:
+        ask(client, method)
+    except HTTPClientError as error:
+        return clients.reply_lost(error)
+    except ClientError:
+        pass
+    return False
+
+
+def cuts_taken(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
+    """Cut a reply at every byte, and return the cuts that did not count as lost."""
+    taken = []
+    for length in range(len(whole)):
+        server.answers(whole[:length])
+        if not is_lost(client, method):
+            taken.append(whole[:length])
+    return taken
+
+
+@every_request
+def test_a_reply_cut_at_any_byte_is_lost(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
+    whole = raw(REPLIES[method])
+    server.answers(whole)
+    assert ask(client, method) == REPLIES[method]
+
+    assert cuts_taken(server, client, method, whole) == []
+    assert server.requests == 1 + len(whole), "each request was sent once"
+
+
+def test_a_refusal_cut_at_any_byte_is_lost(server: Server, client: Any) -> None:  # noqa: ANN401
+    whole = raw(REFUSAL, "400 Bad Request")
+    server.answers(whole)
+    with pytest.raises(client.exceptions.ConditionalCheckFailedException) as error:
+        ask(client, "update_item")
+    assert error.value.response["Item"] == COUNTER
+
+    assert cuts_taken(server, client, "update_item", whole) == []
+
+
+@every_request
+def test_a_reply_with_another_checksum_is_lost(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
+    body = json.dumps(REPLIES[method]).encode()
+    server.answers(head(body, x_amz_crc32=str(zlib.crc32(body) ^ 1)) + body)
+
+    assert is_lost(client, method)
+
+
+@every_request
+def test_a_reply_that_does_not_tell_its_length_is_lost(
+    server: Server,
+    client: Any,  # noqa: ANN401
+    method: str,
+) -> None:
+    body = json.dumps(REPLIES[method]).encode()
+    server.answers(head(body, Content_Length=None) + body)
+
+    assert is_lost(client, method)
+
+
+@every_request
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"text"', b"{", b"<html></html>"])
+def test_a_reply_that_is_no_json_object_is_lost(
+    server: Server,
+    client: Any,  # noqa: ANN401
+    method: str,
+    body: bytes,
+) -> None:
+    server.answers(head(body) + body)
+
+    assert is_lost(client, method)
+
+
+@pytest.mark.parametrize("method", ["update_item", "put_item"])
+def test_a_reply_that_drips_is_late(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
+    whole = raw(REPLIES[method])
+    size = len(whole) // PIECES
+
+    def drip(connection: socket.socket) -> None:
+        for start in range(0, len(whole), size):
+            connection.sendall(whole[start : start + size])
+            time.sleep(4 * READ_SECONDS / PIECES)
+
+    server.send = drip
+    began = time.monotonic()
+
+    with pytest.raises(ReadTimeoutError):
+        ask(client, method)
+    assert time.monotonic() - began < CONNECT_SECONDS + READ_SECONDS + A_LITTLE

@@ -1,0 +1,180 @@
+"""Runs the built functions as Lambda does, in processes that can be killed at any time."""
+
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from tests import aws_template, lambda_runtime, runtime_api
+from tests.e2e.service import client, name_of
+from tests.proxy import TIMEOUT
+from tests.runtime_api import Outcome
+
+from local_stack import Emulator, Stack
+
+START_SECONDS = 60
+KILLED = Outcome("killed", None)
+
+
+class Invocation(NamedTuple):
+    """The result of an event. `outcome` is None if the process was killed or ran out of time."""
+
+    request_id: str  # Lambda's id of the invocation; a change of a counter carries it
+    began: float  # by time.monotonic()
+    outcome: Outcome | None
+
+
+class Worker:
+    """One process of a function. It handles one event at a time, and is restarted if it died."""
+
+    def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
+        self.access_key = access_key  # tells the proxy which worker sent a request
+        self._log = log
+        self._variables = {**variables, "AWS_ACCESS_KEY_ID": access_key}
+        self._running = ExitStack()
+        self._lock = threading.RLock()  # a process is not killed while it is being replaced
+        self._start()
+
+    def invoke(self, event: Mapping[str, Any]) -> Invocation:
+        """Send an event to the process. Kill the process at the function's timeout.
+
+        Raises:
+            RuntimeError: the process did not start in time.
+        """
+        while True:
+            with self._lock:
+                if self._process.poll() is not None:
+                    self.stop()
+                    self._start()
+            began = time.monotonic()
+            self._api.events.put(event)
+            try:
+                handed = self._api.handed.get(timeout=START_SECONDS)
+            except queue.Empty as error:
+                message = "a worker did not start"
+                raise RuntimeError(message) from error
+            if handed is not None:
+                break
+        try:
+            outcome = self._api.outcomes.get(timeout=max(0, handed.deadline - time.time()))
+        except queue.Empty:
+            outcome = KILLED
+        if outcome is KILLED:
+            self.kill()
+            return Invocation(handed.request_id, began, None)
+        return Invocation(handed.request_id, began, outcome)
+
+    def kill(self) -> None:
+        """Kill the process. It has no time to do anything about it."""
+        with self._lock:
+            self._process.kill()
+            self._process.wait()
+            self._api.handed.put(None)
+            self._api.events.put(None)
+            self._api.outcomes.put(KILLED)
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def _start(self) -> None:
+        self._api = self._running.enter_context(runtime_api.serving(TIMEOUT))
+        self._running.callback(self._api.events.put, None)
+        self._process = self._running.enter_context(
+            lambda_runtime.process(self._api, self._variables, self._log)
+        )
+
+
+class Workers:
+    """A pool of workers for each function."""
+
+    def __init__(self) -> None:
+        self.kills = Counter[str]()
+        self._workers: dict[str, Worker] = {}
+        self._free: dict[str, queue.SimpleQueue[Worker]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, function: str, worker: Worker) -> None:
+        self._workers[worker.access_key] = worker
+        self._free.setdefault(function, queue.SimpleQueue()).put(worker)
+
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Invocation:
+        """Send an event to a free worker of the function. Wait until there is one."""
+        worker = self._free[function].get()
+        try:
+            return worker.invoke(event)
+        finally:
+            self._free[function].put(worker)
+
+    def kill(self, access_key: str, when: str) -> None:
+        """Kill a worker, and count the kill under `when`."""
+        with self._lock:
+            self.kills[when] += 1
+        self._workers[access_key].kill()
+
+    @contextmanager
+    def dying(self, chances: random.Random, seconds: float) -> Iterator[None]:
+        """Kill a random worker every `seconds` seconds on average."""
+        over = threading.Event()
+
+        def kill() -> None:
+            while not over.wait(chances.uniform(0, 2 * seconds)):
+                self.kill(chances.choice(list(self._workers)), "at any time")
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            killer.join()
+
+    def stop(self) -> None:
+        for worker in self._workers.values():
+            worker.stop()
+
+
+@contextmanager
+def running(
+    emulator: Emulator, stack: Stack, numbers: Mapping[str, int], proxy_url: str, directory: Path
+) -> Iterator[Workers]:
+    """Run workers that reach the database through the proxy.
+
+    Args:
+        emulator: has built the artifact.
+        stack: has the functions. Each worker gets its function's environment variables.
+        numbers: the number of workers for each function, by its logical id.
+        proxy_url: the workers' DynamoDB endpoint.
+        directory: an empty directory. The workers write their log to the file `log` in it.
+    """
+    runtime = directory / "runtime"
+    runtime.mkdir()
+    lambda_runtime.lay_out(runtime)
+    lambda_ = client(stack, "lambda")
+    workers = Workers()
+    with ExitStack() as stopping:
+        log = stopping.enter_context((directory / "log").open("a"))
+        stopping.callback(workers.stop)
+        for name, number in numbers.items():
+            function = aws_template.functions()[name]
+            configuration = lambda_.get_function_configuration(FunctionName=name_of(stack, name))
+            variables = {
+                **lambda_runtime.environment(
+                    name,
+                    function.handler,
+                    emulator.directory / "build" / name,
+                    runtime,
+                    stack.endpoint_url,
+                ),
+                **configuration["Environment"]["Variables"],
+                "AWS_REGION": stack.region,
+                "AWS_DEFAULT_REGION": stack.region,
+                "AWS_ENDPOINT_URL_DYNAMODB": proxy_url,
+            }
+            for each in range(number):
+                workers.add(name, Worker(f"WORKER{name}{each}".upper(), variables, log))
+        yield workers
