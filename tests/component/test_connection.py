@@ -102,13 +102,13 @@ def speaks_no_http(connection: socket.socket, _number: str) -> None:
 Manner = Callable[[socket.socket, str], None]
 GOOD: list[Manner] = [
     answers,
-    answers_in_chunks,
     answers_and_takes_leave,
     answers_and_closes,
     answers_too_much,
 ]
 BAD: dict[Manner, type[HTTPClientError]] = {
     closes: ConnectionClosedError,
+    answers_in_chunks: ConnectionClosedError,  # as no service of AWS does
     answers_half: ConnectionClosedError,
     answers_late: ReadTimeoutError,
     speaks_no_http: ConnectionClosedError,

@@ -171,7 +171,7 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
     try:
         ask(client, method)
     except HTTPClientError as error:
-        return clients.reply_lost(error)
+        return clients.may_be_applied(error)
     except ClientError:
         pass
     return False
