@@ -546,11 +546,11 @@ def test_a_night_that_was_too_short_goes_on_in_the_next(
     looks = itertools.count(1)
     now, pages = LATER, history.pages
 
-    def slow(counter_id: str, after: int) -> Iterator[list[tuple[str, Entry | None]]]:
+    def slow(counter_id: str, after: int, until: float) -> Iterator[list[tuple[str, Entry | None]]]:
         nonlocal now
         if next(looks) % 3 == 0:
             now += 1000
-        yield from pages(counter_id, after)
+        yield from pages(counter_id, after, until)
 
     monkeypatch.setattr(clock, "now", lambda: now)
     monkeypatch.setattr(store, "_SCAN_SIZE", 2)

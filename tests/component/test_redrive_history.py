@@ -26,7 +26,7 @@ from counters import clock, recording
 HOUR = 3600  # seconds
 DAY = 24 * HOUR
 DEAD_LETTERS = "HistoryDeadLetterQueue"
-START = 1_800_000_000.0  # the beginning of an hour, in seconds since the epoch
+START = 1_736_928_000.0  # the beginning of an hour, in seconds since the epoch
 
 Understand = Callable[[], None]
 
