@@ -331,8 +331,11 @@ def _folded_version(counter_id: str, until: float) -> int:
         UndecidedError: the time is up.
     """
     # The last version may be in the hour before the last.
-    hours = _hours(counter_id, "<", clock.timestamp(clock.now() + _HOUR), until, limit=2)
-    return max((int(item["last_version"]["N"]) for item in hours), default=0)
+    folded = 0
+    for item in _hours(counter_id, "<", clock.timestamp(clock.now() + _HOUR), until, limit=2):
+        with suppress(KeyError, ValueError):  # an item that Tally did not write
+            folded = max(folded, int(item["last_version"]["N"]))
+    return folded
 
 
 def _boundary(counter_id: str, time: float, first: int, last: int, until: float) -> _Boundary:

@@ -13,11 +13,12 @@ from http import HTTPStatus
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.component.links import target
 from tests.past import Past
 from tests.proxy import Reply
 from tests.sizes import cases
-from tests.stack import Stack
+from tests.stack import Item, Stack
 from tests.wire import Fault, Wire, answered, delivered, denied, processed
 
 from counters import clock
@@ -289,6 +290,19 @@ def test_a_gap_below_what_is_older_than_the_stream_is_passed_over(
 def test_descending_from_above_all_versions_a_page_begins_at_the_newest(stack: Stack) -> None:
     for after in (MOST, MOST - 1, 1000, 21):
         assert versions(history(stack, f"order=desc&limit=3&after={after}")) == [20, 19, 18]
+
+
+@pytest.mark.usefixtures("holey")
+@pytest.mark.parametrize("last_version", [None, {"S": "many"}, {"N": "0.5"}], ids=str)
+def test_an_hour_of_the_trend_that_makes_no_sense_settles_nothing(
+    stack: Stack, last_version: AttributeValueTypeDef | None
+) -> None:
+    item: Item = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(BEGINNING + HOUR)}}
+    if last_version:
+        item["last_version"] = last_version
+    stack.dynamodb.put_item(TableName=stack.refs["TrendTable"], Item=item)
+
+    assert versions(history(stack)) == list(range(1, 13))
 
 
 @pytest.mark.usefixtures("holey")
