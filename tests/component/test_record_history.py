@@ -251,7 +251,17 @@ def test_a_value_that_is_no_integer_is_senseless(stack: Stack, value: str) -> No
 
 
 @pytest.mark.parametrize(
-    "content", [None, "x", [], {"NewImage": None}, {"NewImage": {"version": "1"}}], ids=str
+    "content",
+    [
+        None,
+        "x",
+        [],
+        {"NewImage": None},
+        {"NewImage": {"version": "1"}},
+        {"OldImage": None, "NewImage": None},
+        {"OldImage": {}, "NewImage": [1]},
+    ],
+    ids=str,
 )
 def test_a_record_of_another_shape_is_senseless(stack: Stack, content: object) -> None:
     (record,) = make_changes(stack, 1)
