@@ -2,8 +2,9 @@
 
 The graph is followed by names: whatever a piece of code mentions it may call. So a function is
 found that is only handed on, and nothing that is called is missed, as long as AWS is called in one
-form: `<a factory of counters.clients>().<method>(…)`. Whatever else is done with a factory, and any
-other way to the environment than `os.environ["NAME"]`, is an error here.
+form: `<a factory of counters.clients>().<method>`, whether it is called at once or handed on.
+Whatever else is done with a factory, and any other way to the environment than
+`os.environ["NAME"]`, is an error here.
 """
 
 import ast
@@ -87,16 +88,15 @@ def _mentions(node: ast.AST, where: str) -> Iterator[str]:
 def _collect(node: ast.AST, where: str, found: Uses) -> None:
     """Add what one piece of code itself uses."""
     imports = modules()[where].imports
-    called = {inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)}
     understood = set()
     for inner in ast.walk(node):
         match inner:
             case ast.Attribute(value=ast.Call(func=ast.Name(id=factory) as name)) if (
-                imports.get(factory) in _factories()
+                imports.get(factory, f"{where}.{factory}") in _factories()
             ):
                 understood.add(name)
-                # What is not called, as in `dynamodb().exceptions.X`, sends nothing.
-                if inner in called:
+                # The only attribute in use that is no method.
+                if inner.attr != "exceptions":
                     found.calls.add((factory, inner.attr))
             case ast.Subscript(
                 value=ast.Attribute(value=ast.Name(id="os") as name, attr="environ"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.stack import Item, Stack, StreamRecord
 
 from counters import clock
@@ -19,8 +20,13 @@ class Past:
     item: Item = field(default_factory=dict)
     records: list[StreamRecord] = field(default_factory=list)
 
-    def change(self, time: float, by: int, operation: str = "increment") -> StreamRecord:
-        """Change the counter by a request that begins at a time in seconds since the epoch."""
+    def change(
+        self, time: float, by: int, operation: str = "increment", **more: AttributeValueTypeDef
+    ) -> StreamRecord:
+        """Change the counter by a request that begins at a time in seconds since the epoch.
+
+        The description of the change has `more` in it.
+        """
         at = clock.timestamp(time)
         old = self.item
         value = int(old["value"]["N"]) + by if old else by
@@ -30,6 +36,7 @@ class Past:
             "actor": {"S": "somebody"},
             "request_id": {"S": f"{self.counter_id}-{version}"},
             "at": {"S": at},
+            **more,
         }
         self.item = {
             "counter_id": {"S": self.counter_id},
@@ -40,6 +47,8 @@ class Past:
             "updated_at": {"S": at},
             "change": {"M": change},
         }
+        if "sequence_numbers" in old:
+            self.item["sequence_numbers"] = old["sequence_numbers"]
         images: dict[str, Any] = {"NewImage": self.item}
         if old:
             images["OldImage"] = old
@@ -51,6 +60,39 @@ class Past:
                 "Keys": {"counter_id": {"S": self.counter_id}},
                 "SequenceNumber": f"{self.counter_id}-{version}",
                 **images,
+            },
+        }
+        self.records.append(record)
+        return record
+
+    def fold(
+        self, time: float, increase: int, decrease: int, events: int = 2, sender: str = ""
+    ) -> StreamRecord:
+        """Change the counter by events of the queue, some of which add and some subtract."""
+        more: Item = {
+            "events": {"N": str(events)},
+            "increase": {"N": str(increase)},
+            "decrease": {"N": str(decrease)},
+        }
+        if sender:
+            more["sender"] = {"S": sender}
+        return self.change(time, increase - decrease, "increment", **more)
+
+    def move_number(self) -> StreamRecord:
+        """Change only what the counter remembers of a message group, as for a refused event."""
+        old = self.item
+        numbers = old.get("sequence_numbers", {}).get("M", {})
+        number: AttributeValueTypeDef = {"S": f"{len(self.records):039}"}
+        self.item = {**old, "sequence_numbers": {"M": {**numbers, "group": number}}}
+        record = {
+            "eventID": f"{self.counter_id}-moved-{len(self.records)}",
+            "eventName": "MODIFY",
+            "eventSource": "aws:dynamodb",
+            "dynamodb": {
+                "Keys": {"counter_id": {"S": self.counter_id}},
+                "SequenceNumber": f"{self.counter_id}-moved-{len(self.records)}",
+                "OldImage": old,
+                "NewImage": self.item,
             },
         }
         self.records.append(record)

@@ -39,7 +39,9 @@ def pause(attempt: int, until: float) -> bool:
     Returns:
         Whether it is still before `until`; if it would not be, nothing was waited for.
     """
-    seconds = random.uniform(0, min(_LONGEST_PAUSE, 0.05 * 2**attempt))  # noqa: S311  no secret
+    # In 15 minutes there are so many attempts that a power of two would be no float any more.
+    longest = min(_LONGEST_PAUSE, 0.05 * 2 ** min(attempt, 10))
+    seconds = random.uniform(0, longest)  # noqa: S311  no secret
     if now() + seconds >= until:
         return False
     sleep(seconds)

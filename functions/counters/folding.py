@@ -209,14 +209,15 @@ def _forget_refusal(counter_id: str, group: str, place: _Place, number: str) -> 
     values: dict[str, AttributeValueTypeDef]
     values = {":number": {"S": number}, ":refused": {"S": number + REFUSED}}
     if place == "apart":
-        table, key, path = "RECEIPT_TABLE", _key_apart(counter_id, group), "#number"
+        table, key, path = os.environ["RECEIPT_TABLE"], _key_apart(counter_id, group), "#number"
         names = {"#number": "sequence_number"}
     else:
-        table, key, path = "COUNTER_TABLE", {"counter_id": {"S": counter_id}}, "#numbers.#group"
+        table, key = os.environ["COUNTER_TABLE"], {"counter_id": {"S": counter_id}}
+        path = "#numbers.#group"
         names = {"#numbers": "sequence_numbers", "#group": group}
     store.write(
         {
-            "TableName": os.environ[table],
+            "TableName": table,
             "Key": key,
             "UpdateExpression": f"SET {path} = :number",
             "ConditionExpression": f"{path} = :refused",

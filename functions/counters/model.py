@@ -480,7 +480,8 @@ def window(each: Interval, given: Period, now: float) -> Period:
         now: in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: it begins in the future, or has too many intervals.
+        InvalidRequestError: it begins in the future, ends where 1970 begins, or has too many
+            intervals.
     """
     if given.start > -math.inf:
         past("from", given.start, now)
@@ -494,7 +495,7 @@ def window(each: Interval, given: Period, now: float) -> Period:
         else max(0, end - _USUAL_BUCKETS[each] * step)
     )
     if start >= end:
-        invalid("from", "must be before now, if there is no to")
+        invalid("to", "must be after 1970-01-01T00:00:00Z")
     most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
     if end - start > most * step:
         invalid("from", f"at most {most} intervals of a {each} before to")

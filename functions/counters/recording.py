@@ -107,11 +107,11 @@ def redrive(until: float) -> tuple[int, int]:
 
 def _is_change(stream_record: dict[str, Any]) -> bool:
     """Return whether a record is more than a move of `sequence_numbers`, as for a refused event."""
-    images = stream_record.get("dynamodb", {})
-    if "OldImage" not in images or "NewImage" not in images:
-        return True
-    old, new = images["OldImage"], images["NewImage"]
-    return any(old.get(name) != new.get(name) for name in {*old, *new} - {"sequence_numbers"})
+    match stream_record.get("dynamodb"):
+        case {"OldImage": dict() as old, "NewImage": dict() as new}:
+            names = {*old, *new} - {"sequence_numbers"}
+            return any(old.get(name) != new.get(name) for name in names)
+    return True
 
 
 def _record(entries: "Sequence[Entry]", progress: Progress, until: float) -> None:

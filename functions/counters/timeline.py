@@ -192,10 +192,11 @@ def _settled(  # noqa: PLR0913, PLR0917  what to read, and until when
     newer: Entry | None = None  # the one before, in descending order
     while first <= last:
         consistent = settled > 0
-        for entry in history.walk(
-            counter_id, order, first, last, limit, until, consistent=consistent
-        ):
-            if entry.version != expected:
+        entries = history.walk(counter_id, order, first, last, limit, until, consistent=consistent)
+        for entry in itertools.chain(entries, [None]):
+            if entry is None and (order == "asc" or first > last):
+                return
+            if entry is None or entry.version != expected:
                 top = entry if order == "asc" else newer or _above(counter_id, expected, until)
                 if top and top.version > settled and not _was_settled(top):
                     settled = _folded_version(counter_id, until)
@@ -203,11 +204,11 @@ def _settled(  # noqa: PLR0913, PLR0917  what to read, and until when
                         yield None
                         return
                     break  # what was missing may have come since it was read
+            if entry is None:
+                return
             yield entry
             newer, expected = entry, entry.version + step
             first, last = (expected, last) if order == "asc" else (first, expected)
-        else:
-            return
 
 
 def _above(counter_id: str, version: int, until: float) -> Entry | None:
@@ -330,8 +331,11 @@ def _folded_version(counter_id: str, until: float) -> int:
         UndecidedError: the time is up.
     """
     # The last version may be in the hour before the last.
-    hours = _hours(counter_id, "<", clock.timestamp(clock.now() + _HOUR), until, limit=2)
-    return max((int(item["last_version"]["N"]) for item in hours), default=0)
+    folded = 0
+    for item in _hours(counter_id, "<", clock.timestamp(clock.now() + _HOUR), until, limit=2):
+        with suppress(KeyError, ValueError):  # an item that Tally did not write
+            folded = max(folded, int(item["last_version"]["N"]))
+    return folded
 
 
 def _boundary(counter_id: str, time: float, first: int, last: int, until: float) -> _Boundary:

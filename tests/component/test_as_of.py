@@ -23,7 +23,7 @@ from tests.wire import Fault, Wire, reply_lost, throttled
 from counters import clock
 
 # Times are in milliseconds since the epoch: as integers they are exact.
-BEGINNING = 1_800_000_000_000
+BEGINNING = 1_736_928_000_000
 SECOND = 1000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
@@ -222,7 +222,7 @@ def test_the_counter_at_and_around_each_of_its_changes(stack: Stack) -> None:
 
 
 def test_a_counter_that_was_never_written_was_never_written_at_any_time(stack: Stack) -> None:
-    for year in (1970, 2026, 9999):
+    for year in (1970, 2020, 2025):
         assert ask(stack, f"at={year}-01-01T00:00:00Z").body == counter(0)
 
 
@@ -233,20 +233,78 @@ def test_before_the_first_change_the_counter_is_as_never_written(stack: Stack) -
 
 
 @pytest.mark.usefixtures("orders")
-def test_a_time_to_come_is_the_current_counter(stack: Stack) -> None:
-    assert ask(stack, "at=9999-12-31T23:59:59.999Z").body == counter(5)
+def test_a_time_in_the_future_is_refused_and_nothing_is_read(
+    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_it_be(monkeypatch, TIMES[4] + HOUR)
+    wire.sent.clear()
+
+    for query in (
+        f"at={moment(TIMES[4] + HOUR + 1)}",
+        f"at={moment(TIMES[4] + DAY)}",
+        "at=9999-12-31T23:59:59.999Z",
+    ):
+        reply = ask(stack, query)
+        assert problem(reply) == (400, "invalid-request", None)
+        assert reply.body["detail"] == "at: must not be in the future"
+    assert wire.operations() == []
+
+
+@pytest.mark.usefixtures("orders")
+@pytest.mark.parametrize(
+    ("ago", "retry_after"),
+    [(0, 21), (1, 20), (1000, 20), (1001, 19), (19_000, 2), (19_001, 1), (19_999, 1), (20_000, 1)],
+)
+def test_a_time_of_which_a_change_may_still_come_is_throttled_until_none_can(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, ago: int, retry_after: int
+) -> None:
+    now = TIMES[4] + HOUR
+    let_it_be(monkeypatch, now)
+    reply = at(stack, now - ago)
+
+    assert problem(reply) == (503, "throttled", str(retry_after))
+    assert reply.body["detail"].startswith("at: a change of that time may still come.")
+
+    let_it_be(monkeypatch, now + retry_after * SECOND)
+    assert at(stack, now - ago).body == counter(5)
+
+
+@pytest.mark.usefixtures("orders")
+def test_just_behind_the_apply_window_a_time_is_answered(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TIMES[4] + HOUR
+    let_it_be(monkeypatch, now)
+
+    assert at(stack, now - 20 * SECOND - 1).body == counter(5)
+    assert problem(at(stack, now - 20 * SECOND)) == THROTTLED
+
+
+def test_the_time_of_the_last_change_is_not_answered_too_early(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = past(TIMES[:2])
+    made.record(stack)
+    let_it_be(monkeypatch, TIMES[1] + 10 * SECOND)
+    assert at(stack, TIMES[1]).status == 503
+
+    # A request that began before that time is applied only now.
+    made.record(stack, [made.change((TIMES[1] - SECOND) / 1000, 1)])
+
+    let_it_be(monkeypatch, TIMES[1] + 20 * SECOND + 1)
+    assert at(stack, TIMES[1]).body["version"] == 3
 
 
 @pytest.mark.usefixtures("orders")
 def test_a_time_may_be_written_with_any_offset_and_finer_than_a_millisecond(stack: Stack) -> None:
-    # TIMES[1] is 2027-01-15T08:01:00Z.
+    # TIMES[1] is 2025-01-15T08:01:00Z.
     expected = {
-        "2027-01-15T09:01:00+01:00": 2,
-        "2027-01-15T09:00:59.999+01:00": 1,
-        "2027-01-15T04:31:00-03:30": 2,
-        "2027-01-15t08:01:00z": 2,
-        "2027-01-15T08:00:59.999999Z": 1,
-        "2027-01-15T08:01:00.000001Z": 2,
+        "2025-01-15T09:01:00+01:00": 2,
+        "2025-01-15T09:00:59.999+01:00": 1,
+        "2025-01-15T04:31:00-03:30": 2,
+        "2025-01-15t08:01:00z": 2,
+        "2025-01-15T08:00:59.999999Z": 1,
+        "2025-01-15T08:01:00.000001Z": 2,
     }
 
     given = {text: ask(stack, f"at={quote(text)}").body["version"] for text in expected}
@@ -556,14 +614,14 @@ def test_after_goes_on_within_the_period(stack: Stack) -> None:
 
 @pytest.mark.usefixtures("orders")
 def test_the_link_to_the_next_page_carries_the_period_on(stack: Stack) -> None:
-    query = "from=2027-01-15T09:01:00%2B01:00&to=2027-01-15T08:04:00Z&limit=1"
+    query = "from=2025-01-15T09:01:00%2B01:00&to=2025-01-15T08:04:00Z&limit=1"
     path = "/counters/orders/history"
 
     link = target(stack.request("GET", path, query=query).headers["Link"])
 
     assert link == (
         "?limit=1&order=asc&after=2"
-        "&from=2027-01-15T09%3A01%3A00%2B01%3A00&to=2027-01-15T08%3A04%3A00Z"
+        "&from=2025-01-15T09%3A01%3A00%2B01%3A00&to=2025-01-15T08%3A04%3A00Z"
     )
     for order, expected in (("asc", [2, 3, 4]), ("desc", [4, 3, 2])):
         pages = list(follow(stack, path, f"{query}&order={order}"))
@@ -635,6 +693,8 @@ class Change:
             "value": self.value,
             "previous_value": self.previous_value,
             "by": self.value - self.previous_value,
+            "increase": max(self.value - self.previous_value, 0),
+            "decrease": max(self.previous_value - self.value, 0),
             "operation": self.operation,
             "actor": "somebody",
             "created_at": moment(self.time),

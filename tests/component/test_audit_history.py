@@ -206,6 +206,59 @@ def test_what_is_no_entry_is_found(stack: Stack, version: str) -> None:
     assert details == [f"the entry of version {version} is none of the service's"]
 
 
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize(
+    ("sums", "by"),
+    [((3, 0), 2), ((2, 1), 2), ((0, 0), 2), ((-1, -3), 2), ((2, 5), 2), ((0, 2), 2)],
+    ids=str,
+)
+def test_sums_of_an_entry_that_do_not_make_its_change_are_found(
+    stack: Stack, sums: tuple[int, int], by: int
+) -> None:
+    increase, decrease = ({"N": str(number)} for number in sums)
+    change_entry(stack, 28, increase=increase, decrease=decrease)
+
+    (finding,) = [each for each in findings(stack) if not each["hour"]]
+
+    assert finding["version"] == 28
+    assert finding["detail"] == (
+        f"version 28 does not add up: an increase of {sums[0]} and a decrease of {sums[1]}"
+        f" are not {by}"
+    )
+
+
+@pytest.mark.usefixtures("orders", "later")
+def test_an_entry_may_add_and_take_and_the_trend_has_both(stack: Stack, orders: Past) -> None:
+    start = BEGINNING + 20 * HOUR
+    orders.fold(start, 7, 9, events=5)
+    orders.fold(start + 1, 3, 3)
+    orders.record(stack)
+    assert findings(stack) == []
+
+    change_hour(stack, start, increase={"N": "9"}, decrease={"N": "11"})
+
+    # The difference is the same.
+    assert [each["hour"] for each in findings(stack, after=0)] == [clock.timestamp(start)]
+
+
+def test_a_history_of_another_counter_with_the_same_values_is_found(stack: Stack) -> None:
+    stack.request("POST", "/counters/orders")
+    stack.dynamodb.delete_item(
+        TableName=stack.refs["CounterTable"], Key={"counter_id": {"S": "orders"}}
+    )
+    stack.request("POST", "/counters/orders")
+    changes = stack.changes()
+    assert stack.record(changes) == len(changes)
+    (item,) = stack.items("HistoryTable")
+    (counter,) = stack.items("CounterTable")
+    assert (item["version"], item["value"]) == (counter["version"], counter["value"])
+
+    (finding,) = findings(stack)
+
+    assert finding["version"] == 1
+    assert finding["detail"] == "version 1 of the history is another change than the counter's"
+
+
 WRONG = [
     pytest.param({"changes": {"N": "7"}}, id="changes"),
     pytest.param({"increase": {"N": "7"}}, id="increase"),
@@ -382,14 +435,53 @@ def test_what_the_stream_has_not_brought_yet_is_no_finding(
     assert found(DAY + 20) == []
 
 
+@pytest.mark.parametrize("gone", [[58], [57, 58], [59]], ids=str)
+def test_an_audit_waits_at_a_gap_as_long_as_the_stream_may_bring_it(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, gone: list[int]
+) -> None:
+    delete_entry(stack, *gone)
+    above = BEGINNING + 600 * gone[-1]  # when the entry above the gap was made
+
+    def report(seconds: float) -> tuple[int, list[int | None]]:
+        monkeypatch.setattr(clock, "now", lambda: above + seconds)
+        given = audit(stack, counter_id="orders")
+        assert given["finished"]
+        return given["entries"], versions(given["findings"])
+
+    rest = 60 - gone[-1]
+    assert report(700) == (60 - len(gone), [])
+    assert report(HOUR) == (rest, []), "it continues at the gap"
+    assert report(DAY) == (rest, [])
+    assert report(DAY + 1) == (rest, [gone[0]])
+
+    orders.record(stack, orders.records[gone[0] - 1 : gone[-1]])
+    assert report(DAY + 2) == (rest + len(gone), [])
+    assert report(DAY + 3) == (0, [])
+
+
+def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete_entry(stack, 58)
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 600 * 60)
+    assert findings(stack) == []
+
+    orders.record(stack, orders.records[57:58])
+
+    monkeypatch.setattr(clock, "now", lambda: LATER)
+    assert audit(stack, counter_id="orders")["entries"] == 3
+    assert findings(stack) == findings(stack, after=0) == []
+
+
 def test_an_hour_that_the_trend_does_not_have_yet_is_no_finding(
     stack: Stack, orders: Past, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
     late = [orders.change(start + 600 * number, 1) for number in range(12)]
     orders.store(stack)
-    wire.fail("UpdateItem", [throttled] * 2)
+    wire.fail("UpdateItem", itertools.repeat(throttled))
     assert stack.record(late) == 0, "it is in the history, and not in the trend"
+    wire.fail("UpdateItem", [])
 
     def found(seconds: float) -> list[str]:
         monkeypatch.setattr(clock, "now", lambda: start + seconds)
@@ -546,11 +638,11 @@ def test_a_night_that_was_too_short_goes_on_in_the_next(
     looks = itertools.count(1)
     now, pages = LATER, history.pages
 
-    def slow(counter_id: str, after: int) -> Iterator[list[tuple[str, Entry | None]]]:
+    def slow(counter_id: str, after: int, until: float) -> Iterator[list[tuple[str, Entry | None]]]:
         nonlocal now
         if next(looks) % 3 == 0:
-            now += 1000
-        yield from pages(counter_id, after)
+            now += 850  # longer than an audit has, but not than its function
+        yield from pages(counter_id, after, until)
 
     monkeypatch.setattr(clock, "now", lambda: now)
     monkeypatch.setattr(store, "_SCAN_SIZE", 2)

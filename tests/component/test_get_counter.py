@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_read_whose_reply_is_lost_is_made_again(stack: Stack, wire: Wire) -> N
 def test_a_database_that_does_not_answer_a_read_is_throttled(
     stack: Stack, wire: Wire, fault: Fault
 ) -> None:
-    wire.fail("GetItem", [fault] * 10)
+    wire.fail("GetItem", itertools.repeat(fault))
 
     reply = stack.request("GET", "/counter")
 

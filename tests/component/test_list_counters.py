@@ -1,3 +1,4 @@
+import itertools
 from itertools import product
 from urllib.parse import urlsplit
 
@@ -101,7 +102,7 @@ def test_names_that_cannot_be_there_are_not_asked_for(names: Stack, wire: Wire) 
 
 
 def test_a_database_that_does_not_answer_is_throttled(stack: Stack, wire: Wire) -> None:
-    wire.fail("Query", [throttled] * 10)
+    wire.fail("Query", itertools.repeat(throttled))
 
     reply = stack.request("GET", "/counters")
 

@@ -1,3 +1,4 @@
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -45,6 +46,8 @@ def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
             "value": 5,
             "previous_value": 0,
             "by": 5,
+            "increase": 5,
+            "decrease": 0,
             "operation": "increment",
             "actor": CLIENT_ID,
             "created_at": by["updated_at"],
@@ -54,6 +57,8 @@ def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
             "value": -2,
             "previous_value": 5,
             "by": -7,
+            "increase": 0,
+            "decrease": 7,
             "operation": "set",
             "actor": "app",
             "created_at": to["updated_at"],
@@ -126,7 +131,7 @@ def test_a_page_is_one_request(recorded: Stack, wire: Wire) -> None:
 
 
 def test_a_database_that_does_not_answer_is_throttled(stack: Stack, wire: Wire) -> None:
-    wire.fail("Query", [reply_lost] * 10)
+    wire.fail("Query", repeat(reply_lost))
 
     reply = stack.request("GET", "/counter/history")
 

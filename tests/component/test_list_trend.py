@@ -26,7 +26,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
-TODAY = 1_799_971_200_000  # 2027-01-15T00:00:00Z
+TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
 NOON = TODAY + 12 * HOUR
 
 RETENTION = 30  # days, where a test has one
@@ -142,16 +142,16 @@ def test_the_hours_of_a_day_up_to_this_one_if_not_told_otherwise(
 
     reply = ask(stack, "")
 
-    assert starts(reply) == ("2027-01-14T13:00:00.000Z", "2027-01-15T12:00:00.000Z", 24)
+    assert starts(reply) == ("2025-01-14T13:00:00.000Z", "2025-01-15T12:00:00.000Z", 24)
     assert ask(stack, "interval=hour") == reply
 
 
 @pytest.mark.parametrize(
     ("interval", "first", "last", "count"),
     [
-        ("minute", "2027-01-15T11:05:00.000Z", "2027-01-15T12:04:00.000Z", 60),
-        ("hour", "2027-01-14T13:00:00.000Z", "2027-01-15T12:00:00.000Z", 24),
-        ("day", "2026-12-17T00:00:00.000Z", "2027-01-15T00:00:00.000Z", 30),
+        ("minute", "2025-01-15T11:05:00.000Z", "2025-01-15T12:04:00.000Z", 60),
+        ("hour", "2025-01-14T13:00:00.000Z", "2025-01-15T12:00:00.000Z", 24),
+        ("day", "2024-12-17T00:00:00.000Z", "2025-01-15T00:00:00.000Z", 30),
     ],
 )
 def test_each_interval_has_a_usual_number_of_buckets(  # noqa: PLR0913, PLR0917  its columns
@@ -171,29 +171,29 @@ def test_at_the_turn_of_an_hour_the_last_bucket_begins(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_it_be(monkeypatch, NOON)
-    assert starts(ask(stack, ""))[1] == "2027-01-15T12:00:00.000Z"
+    assert starts(ask(stack, ""))[1] == "2025-01-15T12:00:00.000Z"
     let_it_be(monkeypatch, NOON - 1)
-    assert starts(ask(stack, ""))[1] == "2027-01-15T11:00:00.000Z"
+    assert starts(ask(stack, ""))[1] == "2025-01-15T11:00:00.000Z"
 
 
 def test_a_period_is_widened_to_whole_intervals(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_it_be(monkeypatch, NOON + 90 * SECOND)
-    ten, eleven = "2027-01-15T10:00:00.000Z", "2027-01-15T11:00:00.000Z"
-    day_before = "2027-01-14T11:00:00.000Z"
+    ten, eleven = "2025-01-15T10:00:00.000Z", "2025-01-15T11:00:00.000Z"
+    day_before = "2025-01-14T11:00:00.000Z"
     periods = {
-        "from=2027-01-15T10:00:00Z&to=2027-01-15T12:00:00Z": (ten, eleven, 2),
-        "from=2027-01-15T10:59:59.999Z&to=2027-01-15T11:00:00.001Z": (ten, eleven, 2),
-        "from=2027-01-15T10:30:00Z&to=2027-01-15T10:30:01Z": (ten, ten, 1),
-        "from=2027-01-15T11:30:00%2B01:00&to=2027-01-15T12:00:00%2B01:00": (ten, ten, 1),
-        "from=2027-01-15T11:59:00Z": (eleven, "2027-01-15T12:00:00.000Z", 2),
-        "to=2027-01-15T10:00:01Z": (day_before, ten, 24),
-        "to=2027-01-15T11:00:00Z": (day_before, ten, 24),
-        "interval=minute&to=2027-01-15T11:00:00.001Z": ("2027-01-15T10:01:00.000Z", eleven, 60),
-        "interval=day&from=2027-01-14T10:30:00Z&to=2027-01-15T00:00:00Z": (
-            "2027-01-14T00:00:00.000Z",
-            "2027-01-14T00:00:00.000Z",
+        "from=2025-01-15T10:00:00Z&to=2025-01-15T12:00:00Z": (ten, eleven, 2),
+        "from=2025-01-15T10:59:59.999Z&to=2025-01-15T11:00:00.001Z": (ten, eleven, 2),
+        "from=2025-01-15T10:30:00Z&to=2025-01-15T10:30:01Z": (ten, ten, 1),
+        "from=2025-01-15T11:30:00%2B01:00&to=2025-01-15T12:00:00%2B01:00": (ten, ten, 1),
+        "from=2025-01-15T11:59:00Z": (eleven, "2025-01-15T12:00:00.000Z", 2),
+        "to=2025-01-15T10:00:01Z": (day_before, ten, 24),
+        "to=2025-01-15T11:00:00Z": (day_before, ten, 24),
+        "interval=minute&to=2025-01-15T11:00:00.001Z": ("2025-01-15T10:01:00.000Z", eleven, 60),
+        "interval=day&from=2025-01-14T10:30:00Z&to=2025-01-15T00:00:00Z": (
+            "2025-01-14T00:00:00.000Z",
+            "2025-01-14T00:00:00.000Z",
             1,
         ),
     }
@@ -204,9 +204,47 @@ def test_a_period_is_widened_to_whole_intervals(
 def test_a_period_may_reach_beyond_what_there_can_be(stack: Stack) -> None:
     first, last, count = starts(ask(stack, "to=1970-01-01T02:00:00Z"))
     assert (first, last, count) == ("1970-01-01T00:00:00.000Z", "1970-01-01T01:00:00.000Z", 2)
-    for interval, begins in (("minute", "23:59"), ("hour", "23:00"), ("day", "00:00")):
-        reply = ask(stack, f"interval={interval}&to=9999-12-31T23:59:59.999Z")
-        assert starts(reply)[1] == f"9999-12-31T{begins}:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("interval", "current", "count"),
+    [("minute", "11:58", 60), ("hour", "11:00", 24), ("day", "00:00", 30)],
+)
+def test_a_trend_ends_with_the_current_bucket_however_far_it_is_asked_for(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str, current: str, count: int
+) -> None:
+    now = NOON - MINUTE - 1
+    let_it_be(monkeypatch, now)
+    end = f"2025-01-15T{current}:00.000Z"
+
+    for to in (moment(now + 1), moment(now + DAY), "9999-12-31T23:59:59.999Z"):
+        assert starts(ask(stack, f"interval={interval}&to={to}"))[1:] == (end, count)
+        query = f"interval={interval}&from={moment(now)}&to={to}"
+        assert starts(ask(stack, query)) == (end, end, 1)
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_a_trend_from_the_future_is_refused(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str
+) -> None:
+    let_it_be(monkeypatch, NOON)
+
+    for to in ("", f"&to={moment(NOON + DAY)}"):
+        # Even in the current bucket.
+        reply = ask(stack, f"interval={interval}&from={moment(NOON + 1)}{to}")
+        assert problem(reply) == (400, "invalid-request", None)
+        assert reply.body["detail"] == "from: must not be in the future"
+    assert ask(stack, f"interval={interval}&from={moment(NOON)}").status == 200
+
+
+@pytest.mark.parametrize("interval", STEPS)
+def test_a_trend_to_the_beginning_of_all_times_is_told_what_is_wrong(
+    stack: Stack, interval: str
+) -> None:
+    reply = ask(stack, f"interval={interval}&to=1970-01-01T00:00:00Z")
+
+    assert problem(reply) == (400, "invalid-request", None)
+    assert reply.body["detail"] == "to: must be after 1970-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(("interval", "most"), [("minute", 180), ("hour", 1000), ("day", 1000)])

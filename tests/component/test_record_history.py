@@ -1,13 +1,14 @@
 import json
 from copy import deepcopy
 from http import HTTPStatus
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests import aws_template
 from tests.past import Past
-from tests.stack import Stack, StreamRecord
+from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
     Wire,
@@ -23,7 +24,8 @@ from tests.wire import (
 
 from counters import clock
 
-START = 1_800_000_000.0  # the beginning of an hour, in seconds since the epoch
+START = 1_736_928_000.0  # the beginning of an hour, in seconds since the epoch
+RECORDING_SECONDS = aws_template.functions()["RecordHistory"].timeout
 DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 
@@ -50,6 +52,16 @@ def without(record: StreamRecord, *path: str) -> StreamRecord:
         inner = inner[key]
     del inner[path[-1]]
     return changed
+
+
+def late(fault: Fault) -> Fault:
+    """Return the fault that comes only when the function's time is up."""
+
+    def after(request: AWSPreparedRequest) -> AWSResponse:
+        clock.sleep(RECORDING_SECONDS)
+        return fault(request)
+
+    return after
 
 
 def test_the_history_of_a_counter_proves_its_value(stack: Stack) -> None:
@@ -149,7 +161,8 @@ def test_of_a_failure_in_the_middle_the_first_record_not_done_is_reported(
 
 def test_delivery_from_the_reported_record_loses_nothing(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 60)
-    wire.fail("BatchWriteItem", [processed(25), denied, processed(10), *[processed(0)] * 4, denied])
+    too_late = late(processed(0))
+    wire.fail("BatchWriteItem", [processed(25), denied, processed(10), too_late, denied])
 
     position, deliveries = 0, 0
     while position < len(changes):
@@ -194,7 +207,7 @@ def test_what_the_table_left_unprocessed_is_written_again(stack: Stack, wire: Wi
 
 def test_what_stays_unprocessed_is_reported(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 20)
-    wire.fail("BatchWriteItem", [processed(7), *repeat(processed(0), 10)])
+    wire.fail("BatchWriteItem", chain([processed(7)], repeat(processed(0))))
 
     assert stack.record(changes) == 7
     assert versions(stack) == numbers(7)
@@ -238,7 +251,17 @@ def test_a_value_that_is_no_integer_is_senseless(stack: Stack, value: str) -> No
 
 
 @pytest.mark.parametrize(
-    "content", [None, "x", [], {"NewImage": None}, {"NewImage": {"version": "1"}}], ids=str
+    "content",
+    [
+        None,
+        "x",
+        [],
+        {"NewImage": None},
+        {"NewImage": {"version": "1"}},
+        {"OldImage": None, "NewImage": None},
+        {"OldImage": {}, "NewImage": [1]},
+    ],
+    ids=str,
 )
 def test_a_record_of_another_shape_is_senseless(stack: Stack, content: object) -> None:
     (record,) = make_changes(stack, 1)
@@ -321,7 +344,7 @@ def test_a_value_out_of_the_integer_range_is_senseless(stack: Stack) -> None:
     assert versions(stack) == [1, 4]
 
 
-@pytest.mark.parametrize("time", ["", "yesterday", "2027-01-15T25:00:00Z", "2027-01-15T08:00:00"])
+@pytest.mark.parametrize("time", ["", "yesterday", "2025-01-15T25:00:00Z", "2025-01-15T08:00:00"])
 @pytest.mark.parametrize(
     "path", [("change", "M", "at"), ("created_at",)], ids=["of the change", "of the counter"]
 )
@@ -530,7 +553,7 @@ def test_a_change_from_a_clock_that_is_ahead_is_no_lag(
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_beyond_all_calendars_is_senseless(stack: Stack, time: str) -> None:
-    record = Past("orders").change(1_800_000_000, 1)
+    record = Past("orders").change(1_736_928_000, 1)
     record["dynamodb"]["NewImage"]["change"]["M"]["at"] = {"S": time}
 
     assert stack.record([record]) == 1
@@ -638,3 +661,187 @@ def looked_at(count: int) -> Fault:
         return answered(request, HTTPStatus.OK, body)
 
     return fault
+
+
+# --- Folds, and what is no change ----------------------------------------------------------------
+
+
+def entry(stack: Stack, version: int) -> Item:
+    key: Any = {"counter_id": {"S": "orders"}, "version": {"N": str(version)}}
+    item: Item = stack.dynamodb.get_item(TableName=stack.refs["HistoryTable"], Key=key)["Item"]
+    return item
+
+
+def test_a_fold_keeps_apart_what_it_added_and_what_it_took(stack: Stack) -> None:
+    orders = Past("orders")
+    orders.change(START, 4)
+    orders.fold(START + 1, 7, 9, events=5, sender="AROAEXAMPLE:checkout")
+    orders.fold(START + 2, 3, 3)
+    orders.record(stack)
+
+    reply = stack.request("GET", "/counters/orders/history")
+
+    first, second, third = reply.body
+    assert (first["by"], first["increase"], first["decrease"]) == (4, 4, 0)
+    assert "events" not in first
+    assert "sender" not in first
+    assert (second["by"], second["increase"], second["decrease"]) == (-2, 7, 9)
+    assert (second["events"], second["sender"]) == (5, "AROAEXAMPLE:checkout")
+    assert (third["by"], third["increase"], third["decrease"]) == (0, 3, 3)
+    assert third["events"] == 2
+    assert "sender" not in third
+    (hour,) = stack.items("TrendTable")
+    assert (hour["increase"], hour["decrease"]) == ({"N": "14"}, {"N": "12"})
+    assert (hour["changes"], hour["close"]) == ({"N": "3"}, {"N": "2"})
+
+
+def test_only_a_fold_stores_its_sums(stack: Stack) -> None:
+    orders = Past("orders")
+    orders.change(START, 4)
+    orders.change(START + 1, -9, "set")
+    orders.fold(START + 2, 7, 9)
+    orders.fold(START + 3, 1, 0, events=1, sender="AROAEXAMPLE:checkout")
+    orders.record(stack)
+    more = {"events", "increase", "decrease", "sender"}
+
+    stored = [more & entry(stack, version).keys() for version in (1, 2, 3, 4)]
+
+    assert stored == [set(), set(), more - {"sender"}, more]
+
+
+def test_what_an_older_version_wrote_is_read_by_its_difference(stack: Stack) -> None:
+    orders = Past("orders")
+    for by in (5, -3):
+        orders.change(START, by, events={"N": "4"})
+    orders.record(stack)
+    table = stack.refs["HistoryTable"]
+    for version in (1, 2):
+        old = {k: v for k, v in entry(stack, version).items() if k not in {"increase", "decrease"}}
+        stack.dynamodb.put_item(TableName=table, Item=old)
+
+    first, second = stack.request("GET", "/counters/orders/history").body
+
+    assert (first["increase"], first["decrease"], first["events"]) == (5, 0, 4)
+    assert (second["increase"], second["decrease"], second["events"]) == (0, 3, 4)
+    (hour,) = stack.items("TrendTable")
+    assert (hour["increase"], hour["decrease"]) == ({"N": "5"}, {"N": "3"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"increase": {"N": "6"}}, id="more than the difference"),
+        pytest.param({"decrease": {"N": "1"}}, id="less than the difference"),
+        pytest.param({"increase": {"N": "-1"}, "decrease": {"N": "-4"}}, id="below 0"),
+        pytest.param({"increase": {"N": "x"}}, id="no number"),
+        pytest.param({"increase": {"S": "5"}}, id="a text"),
+        pytest.param({"events": {"N": "0"}}, id="of no events"),
+        pytest.param({"events": {"N": "1.5"}}, id="of a part of an event"),
+        pytest.param({"sender": {"S": ""}}, id="from nobody"),
+        pytest.param({"sender": {"S": 4097 * "x"}}, id="from somebody with too long a name"),
+    ],
+)
+def test_a_fold_that_does_not_add_up_is_senseless(stack: Stack, wrong: Item) -> None:
+    orders = Past("orders")
+    orders.change(START, 1)
+    record = deepcopy(orders.fold(START, 5, 2))
+    record["dynamodb"]["NewImage"]["change"]["M"].update(wrong)
+    orders.change(START, 1)
+
+    assert stack.record([orders.records[0], record, orders.records[2]]) == 3
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
+    assert versions(stack) == [1, 3]
+
+
+def moved_and_changed() -> list[StreamRecord]:
+    """Return the records of three changes, each with moves of a number before and behind it."""
+    orders = Past("orders")
+    orders.change(START - 1, 1)
+    for number in range(3):
+        orders.move_number()
+        orders.change(START + number, 1)
+        orders.move_number()
+    return orders.records[1:]
+
+
+CHANGES = [1, 4, 7]  # their positions among these
+
+
+def test_a_move_of_a_sequence_number_is_no_change(stack: Stack) -> None:
+    records = moved_and_changed()
+
+    assert stack.record(records) == len(records)
+    assert versions(stack) == [2, 3, 4]
+    assert stack.messages(DEAD_LETTERS) == []
+    assert changes_by_hour(stack) == {("orders", "08"): (3, 3)}
+
+
+def test_a_batch_of_nothing_but_moves_is_no_work(stack: Stack, wire: Wire) -> None:
+    moves = [each for place, each in enumerate(moved_and_changed()) if place not in CHANGES]
+
+    assert stack.record(moves) == len(moves)
+    assert wire.operations() == []
+    assert stack.messages(DEAD_LETTERS) == []
+
+
+def test_the_first_move_of_a_counter_is_no_change_and_the_removal_of_all_is_none(
+    stack: Stack,
+) -> None:
+    orders = Past("orders")
+    orders.change(START, 1)
+    orders.move_number()
+    first = orders.records[1]
+    assert "sequence_numbers" not in first["dynamodb"]["OldImage"]
+    back = deepcopy(first)
+    images = back["dynamodb"]
+    images["OldImage"], images["NewImage"] = images["NewImage"], images["OldImage"]
+
+    assert stack.record([*orders.records, back]) == 3
+    assert stack.messages(DEAD_LETTERS) == []
+    assert versions(stack) == [1]
+
+
+def test_a_move_that_changes_anything_else_is_senseless(stack: Stack) -> None:
+    orders = Past("orders")
+    orders.change(START, 1)
+    record = deepcopy(orders.move_number())
+    record["dynamodb"]["NewImage"]["value"] = {"N": "2"}
+
+    assert stack.record([orders.records[0], record]) == 2
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+@pytest.mark.parametrize("operation", ["BatchWriteItem", "UpdateItem"])
+def test_of_a_failure_among_moves_the_first_change_not_done_is_reported(
+    stack: Stack, wire: Wire, operation: str, written: int
+) -> None:
+    records = moved_and_changed()
+    for position, name in zip(CHANGES, "abc", strict=True):
+        # Each of a counter of its own, so that each is folded by itself.
+        records[position] = Past(name).change(START, 1)
+    faults: list[Fault] = [*[delivered] * written, denied]
+    if operation == "BatchWriteItem":
+        faults = [processed(written), denied]
+    wire.fail(operation, faults)
+
+    assert stack.record(records) == CHANGES[written]
+
+    wire.fail(operation, [])
+    rest = records[CHANGES[written] :]
+    assert stack.record(rest) == len(rest)
+    assert changes_by_hour(stack) == {(name, "08"): (1, 1) for name in "abc"}
+
+
+def test_of_a_record_among_moves_that_cannot_be_parked_that_one_is_reported(
+    stack: Stack, wire: Wire
+) -> None:
+    records = moved_and_changed()
+    records[4] = without(records[4], "dynamodb", "NewImage", "change")
+    wire.fail("SendMessage", repeat(denied))
+    assert stack.record(records) == 4
+
+    wire.fail("SendMessage", [])
+    assert stack.record(records[4:]) == len(records) - 4
+    assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [records[4]]
+    assert versions(stack) == [2, 4]

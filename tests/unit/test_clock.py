@@ -45,3 +45,14 @@ def test_pauses_grow_to_a_limit_and_end_before_the_time_is_up(
     assert sum(slept) < 10
     for attempt, seconds in enumerate(slept):
         assert 0 <= seconds <= min(1.0, 0.05 * 2**attempt)
+
+
+@pytest.mark.parametrize("attempt", [0, 4, 5, 1023, 1024, 10**6])
+def test_a_pause_is_at_most_a_second_however_many_attempts_there_were(
+    monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(clock, "sleep", pauses.append)
+
+    assert all(clock.pause(attempt, clock.now() + 60) for _ in range(200))
+    assert 0 <= min(pauses) <= max(pauses) <= min(1, 0.05 * 2 ** min(attempt, 10))

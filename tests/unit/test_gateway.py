@@ -216,6 +216,7 @@ def test_what_nobody_foresaw_is_a_problem_that_does_not_say_what_it_was() -> Non
 
 ERRORS = {
     model.InvalidRequestError("why"): 400,
+    model.UnauthorizedError("why"): 401,
     model.NotFoundError("why"): 404,
     model.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
     model.VersionMismatchError(7, model.Counter("orders", version=8)): 412,

@@ -124,3 +124,40 @@ def test_there_are_two_orders(text: str) -> None:
     if text not in {"asc", "desc"}:
         with pytest.raises(InvalidRequestError, match=r"^order: "):
             model.order(text)
+
+
+@given(st.floats(0, 2**33), st.floats(0, 2**33))
+def test_a_time_is_past_if_it_is_not_above_now(time: float, now: float) -> None:
+    if time <= now:
+        assert model.past("at", time, now) == time
+    else:
+        with pytest.raises(InvalidRequestError, match=r"^at: must not be in the future$"):
+            model.past("at", time, now)
+
+
+@given(
+    st.sampled_from(["minute", "hour", "day"]),
+    st.integers(0, 2**33) | st.none(),
+    st.integers(0, 2**33) | st.none(),
+    st.integers(1, 2**33),
+)
+def test_a_window_is_of_whole_intervals_and_never_of_the_future(
+    text: str, start: int | None, end: int | None, now: int
+) -> None:
+    interval = model.interval(text)
+    step = model.SECONDS[interval]
+    if start is not None and end is not None and start >= end:
+        return
+    try:
+        window = model.window(interval, model.period(start, end), now)
+    except InvalidRequestError as error:
+        field = str(error).partition(":")[0]
+        assert field == ("to" if start is None and end == 0 else "from")
+        return
+    assert end != 0
+    assert start is None or start <= now
+    assert 0 <= window.start < window.end <= now // step * step + step
+    assert window.start % step == window.end % step == 0
+    last = now if end is None else min(now, end - 1)
+    assert window.holds(last)
+    assert start is None or window.start <= start < window.start + step

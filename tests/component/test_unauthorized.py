@@ -1,0 +1,77 @@
+"""An event that does not say who sends it is refused by every function, and nothing is read."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from tests import aws_template
+from tests.proxy import proxy_event
+from tests.stack import Stack
+from tests.wire import Wire
+
+ROUTES = [
+    (function.name, route)
+    for function in aws_template.functions().values()
+    for route in function.routes
+]
+BODIES = {
+    ("POST", "/increments"): b'{"increments": [{"counter_id": "orders"}]}',
+    ("PUT", "/counter"): b'{"value": 1}',
+    ("PUT", "/counters/{counter_id}"): b'{"value": 1}',
+}
+MISSING = "the authorizer is missing"
+
+AUTHORIZERS = [
+    pytest.param(MISSING, id="no authorizer"),
+    pytest.param(None, id="null"),
+    pytest.param({}, id="no claims"),
+    pytest.param({"claims": None}, id="null claims"),
+    pytest.param({"claims": {}}, id="empty claims"),
+    pytest.param({"claims": {"scope": "counters/read", "username": "ann"}}, id="other claims"),
+    pytest.param({"claims": {"sub": "", "client_id": ""}}, id="empty names"),
+    pytest.param({"principalId": "ann"}, id="another kind of authorizer"),
+]
+
+
+@pytest.mark.parametrize("authorizer", AUTHORIZERS)
+def test_an_event_without_a_caller_is_refused_by_every_function(
+    stack: Stack,
+    wire: Wire,
+    authorizer: Any,  # noqa: ANN401
+) -> None:
+    stack.request("PUT", "/counters/orders", body={"value": 3})
+    before = stack.contents()
+    wire.sent.clear()
+
+    for name, route in ROUTES:
+        path = route.path.replace("{counter_id}", "orders")
+        parameters = {"counter_id": "orders"} if path != route.path else {}
+        body = BODIES.get((route.method, route.path), b"")
+        event = deepcopy(proxy_event(route, path, parameters, "", {}, body, {"sub": "ann"}))
+        assert stack.functions[name].routes
+        event["requestContext"]["authorizer"] = authorizer
+        if authorizer is MISSING:
+            del event["requestContext"]["authorizer"]
+
+        response = stack.invoke(name, event)
+
+        assert response["statusCode"] == 401, (name, route)
+        assert response["headers"]["Content-Type"] == "application/problem+json"
+        assert '"type":"urn:tally:problem:unauthorized"' in response["body"]
+        detail = "requestContext.authorizer.claims: must have sub or client_id."
+        assert f'"detail":"{detail}' in response["body"]
+    assert wire.operations() == []
+    assert stack.contents() == before
+
+
+def test_every_route_is_asked() -> None:
+    assert len(ROUTES) >= 12
+
+
+@pytest.mark.parametrize("claims", [{"sub": "ann"}, {"client_id": "app"}], ids=str)
+def test_one_of_both_names_is_enough(stack: Stack, claims: dict[str, str]) -> None:
+    assert stack.request("POST", "/counter", claims=claims).status == 200
+    stack.record(stack.changes())
+
+    (entry,) = stack.request("GET", "/counter/history", claims=claims).body
+    assert entry["actor"] in claims.values()
