@@ -3,6 +3,7 @@
 from counters import clients, init_phase, model, timeline
 from counters.gateway import Request, Response, endpoint, page_response
 from counters.model import Entry
+from counters.timeline import Listing
 
 
 @endpoint(query=["limit", "order", "after", "from", "to"])
@@ -12,7 +13,8 @@ def handler(request: Request) -> Response:
     order = model.order(request.query.get("order", "asc"))
     after = request.integer("after", 0, model.MAX_INTEGER)
     period = request.period()
-    entries, more = timeline.page(request.counter_id, order, after, limit, period, request.until)
+    asked = Listing(request.counter_id, order, after, limit, period)
+    entries, more = timeline.page(asked, request.until)
     following: dict[str, object] = {}
     if more:
         following = {"limit": limit, "order": order, "after": entries[-1].version}

@@ -110,105 +110,116 @@ def _find_recent(
     return None if expected else (None, True)
 
 
-def page(  # noqa: PLR0913, PLR0917  what a caller can ask for
-    counter_id: str,
-    order: "Order",
-    after: int | None,
-    limit: int,
-    period: Period,
-    until: float,
-) -> tuple[list[Entry], bool]:
-    """Return at most `limit` entries of a counter by version.
+class Listing(NamedTuple):
+    """Which entries of a counter a page shows: at most `limit` by version, those of a period."""
 
-    A page ends before the first version that is missing and that the stream may still bring: a
-    reader who continues after the page then misses nothing.
+    counter_id: str
+    order: "Order"
+    after: int | None  # the version to continue after in that order; None for the first page
+    limit: int
+    period: Period
+
+
+def page(asked: Listing, until: float) -> tuple[list[Entry], bool]:
+    """Return a page of a counter's history.
+
+    A page ends before the first version that is missing and that the stream may still bring. So a
+    reader who continues after the page misses nothing.
 
     Args:
-        counter_id: the counter.
-        order: `asc` or `desc`.
-        after: the version to continue after in that order; None for the first page.
-        limit: the most entries to return.
-        period: the time of the entries. It takes some more reads, however long the history is.
+        asked: what the page shows. A period takes some more reads, however long the history is.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
         The entries, and whether there are more.
 
     Raises:
-        ThrottledError: the database did not answer in time, or, in descending order, the next
-            version is not in the history yet.
+        ThrottledError: the database did not answer in time. Or the order is descending, and the
+            very next version is not in the history yet.
     """
+    with reading():
+        first, last = _versions(asked, until)
+        found, more, whole = _collect(asked, first, last, until)
+        if not whole:
+            # What the trend includes was complete when it was added, so read that again.
+            folded = _folded_version(asked.counter_id, until)
+            found, more, whole = _collect(asked, first, last, until, folded)
+    if whole or asked.order == "asc":
+        return found, more
+    if not found:
+        detail = "That part of the history is being written. Retry shortly."
+        raise ThrottledError(detail)
+    return found, True
+
+
+def _versions(asked: Listing, until: float) -> tuple[int, int]:
+    """Return the first and the last version that can be on a page."""
+    counter_id, order, after, _, period = asked
     first, last = 1, MAX_INTEGER
     if after is not None:
         first, last = (after + 1, last) if order == "asc" else (first, after - 1)
-    found: list[Entry] = []
-    with reading():
-        if order == "asc" and period.start > -math.inf:
-            start = period.start - clock.APPLY_WINDOW
-            first = _boundary(counter_id, start, first, last, until).below + 1
-        if order == "desc" and period.end < math.inf:
-            end = period.end + clock.APPLY_WINDOW
-            last = _boundary(counter_id, end, first, last, until).above or last
-        for entry in _settled(counter_id, order, first, last, limit + 1, until):
-            if entry is None:
-                return _before_gap(found, order)
-            time = _time(entry)
-            if order == "asc" and time >= period.end + clock.APPLY_WINDOW:
-                break
-            if order == "desc" and time < period.start - clock.APPLY_WINDOW:
-                break
-            if period.holds(time):
-                found.append(entry)
-            if len(found) > limit:
-                return found[:limit], True
-    return found, False
+    if order == "asc" and period.start > -math.inf:
+        start = period.start - clock.APPLY_WINDOW
+        first = _boundary(counter_id, start, first, last, until).below + 1
+    if order == "desc" and period.end < math.inf:
+        end = period.end + clock.APPLY_WINDOW
+        last = _boundary(counter_id, end, first, last, until).above or last
+    return first, last
 
 
-def _before_gap(found: list[Entry], order: "Order") -> tuple[list[Entry], bool]:
-    """Return a page that ends before a gap.
+def _collect(
+    asked: Listing, first: int, last: int, until: float, folded: int = 0
+) -> tuple[list[Entry], bool, bool]:
+    """Read a page up to the first gap that the stream may still fill.
 
-    In ascending order that is the end of the history, so far. In descending order there is more.
+    Args:
+        asked: what the page shows.
+        first: the first version that can be on it.
+        last: the last version that can be on it.
+        until: latest time to start a read, in seconds since the epoch.
+        folded: what is missing up to this version will not come any more. If given, the read is
+            strongly consistent.
 
-    Raises:
-        ThrottledError: the order is descending, and nothing is before the gap.
-    """
-    if order == "desc" and not found:
-        detail = "That part of the history is being written. Retry shortly."
-        raise ThrottledError(detail)
-    return found, order == "desc"
-
-
-def _settled(  # noqa: PLR0913, PLR0917  what to read, and until when
-    counter_id: str, order: "Order", first: int, last: int, limit: int, until: float
-) -> "Iterator[Entry | None]":
-    """Yield entries by version; None, at the end, before a gap that the stream may still fill.
+    Returns:
+        The entries, whether there are more, and whether the page is whole: without such a gap.
 
     Raises:
         UndecidedError: the time is up.
     """
-    step = 1 if order == "asc" else -1
-    expected = first if order == "asc" else last
-    settled = 0  # what is missing up to this version stays missing
-    newer: Entry | None = None  # the one before, in descending order
-    while first <= last:
-        consistent = settled > 0
-        entries = history.walk(counter_id, order, first, last, limit, until, consistent=consistent)
-        for entry in itertools.chain(entries, [None]):
-            if entry is None and (order == "asc" or first > last):
-                return
-            if entry is None or entry.version != expected:
-                top = entry if order == "asc" else newer or _above(counter_id, expected, until)
-                if top and top.version > settled and not _was_settled(top):
-                    settled = _folded_version(counter_id, until)
-                    if top.version > settled:
-                        yield None
-                        return
-                    break  # what was missing may have come since it was read
-            if entry is None:
-                return
-            yield entry
-            newer, expected = entry, entry.version + step
-            first, last = (expected, last) if order == "asc" else (first, expected)
+    counter_id, order, _, limit, period = asked
+    found: list[Entry] = []
+    expected, step = (first, 1) if order == "asc" else (last, -1)
+    newer: Entry | None = None  # the entry before, in descending order
+    for entry in history.walk(
+        counter_id, order, first, last, limit + 1, until, consistent=folded > 0
+    ):
+        if entry.version != expected:
+            top = entry if order == "asc" else newer or _above(counter_id, expected, until)
+            if top and _may_be_filled(top, folded):
+                return found, False, False
+        time = _time(entry)
+        if order == "asc" and time >= period.end + clock.APPLY_WINDOW:
+            return found, False, True
+        if order == "desc" and time < period.start - clock.APPLY_WINDOW:
+            return found, False, True
+        if period.holds(time):
+            found.append(entry)
+        if len(found) > limit:
+            return found[:limit], True, True
+        newer, expected = entry, entry.version + step
+    if order == "desc" and expected >= first:  # the lowest versions are missing
+        top = newer or _above(counter_id, expected, until)
+        return found, False, not (top and _may_be_filled(top, folded))
+    return found, False, True
+
+
+def _may_be_filled(top: Entry, folded: int) -> bool:
+    """Return whether the stream may still bring versions that are missing below an entry.
+
+    It cannot if the trend includes the entry, or if the entry is older than the stream's records.
+    """
+    age = clock.now() - _time(top)
+    return top.version > folded and age <= history.STREAM_SECONDS + clock.APPLY_WINDOW
 
 
 def _above(counter_id: str, version: int, until: float) -> Entry | None:
@@ -314,11 +325,6 @@ def _missing(standing: Counter, below: "Sequence[Entry]") -> CounterError:
     if earliest and history.expired(earliest):
         return NotFoundError("The history of that time has expired.")
     return ThrottledError("That change is not in the history yet. Retry shortly.")
-
-
-def _was_settled(entry: Entry) -> bool:
-    """Return whether the stream cannot bring anything below an entry any more, by its age."""
-    return _time(entry) + history.STREAM_SECONDS + clock.APPLY_WINDOW < clock.now()
 
 
 def _folded_version(counter_id: str, until: float) -> int:

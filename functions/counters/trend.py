@@ -248,25 +248,18 @@ def _minutes(
     if history.expired(clock.timestamp(period.start)):
         detail = "from: the history of that time has expired; hours and days are still there"
         raise NotFoundError(detail)
-    expired: tuple[int, int] | None = None
-    while True:
-        minutes: dict[float, Sums] = {}
-        before: tuple[int, int] | None = None
-        for entry in timeline.span(counter_id, period, until):
-            before = before or (entry.version - 1, entry.previous_value)
-            time = clock.seconds(entry.created_at)
-            if time < period.start:
-                before = max(before, (entry.version, entry.value))
-            elif time < period.end:
-                minutes.setdefault(time // 60 * 60, Sums()).add(entry)
-        if before:
-            return before, list(minutes.items())
-        if expired:
-            return expired, []
-        expired = _before(counter_id, period.start, until)
-        if expired == (0, 0):
-            return expired, []
-        # The trend has changes and the history none: they have expired, or have come since.
+    minutes: dict[float, Sums] = {}
+    before: tuple[int, int] | None = None
+    for entry in timeline.span(counter_id, period, until):
+        before = before or (entry.version - 1, entry.previous_value)
+        time = clock.seconds(entry.created_at)
+        if time < period.start:
+            before = max(before, (entry.version, entry.value))
+        elif time < period.end:
+            minutes.setdefault(time // 60 * 60, Sums()).add(entry)
+    # Without any entry, the trend has what was before. Its hour of `from` may have later changes.
+    hour = period.start // HOUR * HOUR
+    return before or _before(counter_id, hour, until), list(minutes.items())
 
 
 def _before(counter_id: str, time: float, until: float) -> tuple[int, int]:

@@ -1179,7 +1179,7 @@ def test_of_several_each_is_named_once_in_the_order_of_appearance(
 def test_no_sender_passes_for_another(stack: Stack, queue: FifoQueue) -> None:
     """Whatever a name is, it is one name, and has the prefix of the way that it came in."""
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
-    seen = {}
+    seen: dict[tuple[str, str], str] = {}
     for name in names:
         for kind, body in (("event", an_event(name)), ("sqs", counting())):
             counter = f"counter-{len(seen)}"

@@ -119,6 +119,7 @@ class Scene:
         self.stack = stack
         self.wire = wire
         self.time = BEGINNING
+        self.skew = 0.0  # seconds by which the clock of the next functions is fast
         self.chance: Callable[[str], Fault] = lambda _operation: delivered
         self._invocations: list[Invocation] = []  # the last runs, those before it wait for it
         self._counters: dict[str, dict[str, Any]] = {}
@@ -129,7 +130,7 @@ class Scene:
     def running(self) -> Iterator["Scene"]:
         """Let this scene's time and requests be those of the code."""
         with (
-            patch.object(clock, "now", lambda: self.time),
+            patch.object(clock, "now", lambda: self.time + self.skew),
             patch.object(clock, "sleep", self.advance),
             patch.object(self.wire, "through", self._carry),
         ):
@@ -168,7 +169,7 @@ class Scene:
         try:
             with patch.dict(os.environ, self.stack.environment(function)):
                 answer = handler(event, invocation.context)
-            if self.time < invocation.context.deadline:
+            if clock.now() < invocation.context.deadline:
                 invocation.answer = answer
         except Killed:
             pass
@@ -243,7 +244,7 @@ class Scene:
 
     def _meet(self, fault: Fault, request: AWSPreparedRequest) -> AWSResponse:
         invocation = self._invocations[-1]
-        if self.time >= invocation.context.deadline:
+        if clock.now() >= invocation.context.deadline:
             raise Killed
         invocation.asked.append((_operation(request), fault))
         invocation.times.append(self.time)
@@ -740,6 +741,79 @@ def test_a_missing_entry_from_before_the_attempt_is_in_nobodys_way(scene: Scene)
     reply = scene.add("hits", 5, "key")
 
     assert (reply.status, reply.body["value"], reply.replayed) == (200, 110, False)
+
+
+def test_who_would_take_over_a_receipt_that_is_gone_by_then_begins_anew(scene: Scene) -> None:
+    scene.add("hits", 9)
+    scene.record()
+    scene.plan("UpdateItem", dies)
+    scene.add("hits", 2, "key", {"max": 10})
+    scene.advance(clock.APPLY_WINDOW + 1)
+    others: list[Invocation] = []
+
+    def take_over() -> None:
+        scene.plan("PutItem")
+        others.append(scene.add("hits", 2, "key", {"max": 10}))
+
+    scene.plan("PutItem", delivered, meanwhile(take_over))
+
+    reply = scene.add("hits", 2, "key", {"max": 10})
+
+    for refused in (*others, reply):
+        assert (refused.status, refused.problem) == (409, "bound-exceeded")
+    assert len(others) == 1
+    assert scene.receipts() == 0
+    assert scene.value("hits") == 9
+
+
+@pytest.mark.parametrize("fault", [*REFUSED, request_lost, refused_internally])
+def test_a_repeat_that_cannot_reach_the_receipt_says_nothing_of_the_first_request(
+    scene: Scene, fault: Fault
+) -> None:
+    first = scene.add("hits", 5, "key")
+    scene.plan("PutItem", *[fault] * 200)
+
+    repeat = scene.add("hits", 5, "key")
+
+    assert (repeat.status, repeat.problem) == (503, "outcome-unknown")
+    assert "earlier one" in repeat.body["detail"]
+    scene.plan("PutItem")
+    assert scene.add("hits", 5, "key").text == first.text
+    assert scene.value("hits") == 5
+
+
+CLOCKS = [-2.5, 2.5]  # seconds: two clocks may differ by 5
+
+
+@pytest.mark.parametrize("first", CLOCKS)
+@pytest.mark.parametrize("repeat", CLOCKS)
+@pytest.mark.parametrize("others", CLOCKS)
+@pytest.mark.parametrize("arrives", [0.5, 9.0, 14.9])
+def test_clocks_that_differ_apply_no_key_twice(
+    scene: Scene, first: float, repeat: float, others: float, arrives: float
+) -> None:
+    scene.skew = others
+    scene.add("hits", 100)
+    scene.record()
+    scene.advance(15.0)
+    scene.skew = first
+    began = scene.time
+    scene.plan("UpdateItem", partial(scene.held_up, seconds=arrives))
+    scene.add("hits", 5, "key")
+    answers = []
+    while scene.time < began + 60:
+        scene.skew = others
+        scene.add("hits", 100)
+        scene.record()
+        scene.skew = repeat
+        answers.append(scene.add("hits", 5, "key"))
+        scene.advance(0.9)
+    scene.record()
+
+    told = {answer.text for answer in answers if answer.status == 200}
+    assert len(told) == 1
+    assert {answer.status for answer in answers} <= {200, 409}
+    assert scene.value("hits") % 100 == 5
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,6 +63,22 @@ def test_messages_arrive_in_counter_history_and_trend(producer: Producer) -> Non
         return sum(hour["increase"] - hour["decrease"] for hour in hours), hours[-1]["close"]
 
     assert wait_for(trend, lambda seen: seen == (815, 815)) == (815, 815)
+
+
+def test_a_fold_keeps_additions_and_subtractions_apart(producer: Producer) -> None:
+    counter = new()
+
+    producer.send(counter, *[{"counter_id": counter, "by": by} for by in (5, -3, 4, -6)])
+
+    def sums(path: str) -> tuple[int, int]:
+        rows = producer.caller.get(f"/counters/{counter}/{path}").body
+        return sum(row["increase"] for row in rows), sum(row["decrease"] for row in rows)
+
+    for path in ("history", "trend"):
+        assert wait_for(partial(sums, path), lambda seen: seen == (9, 9)) == (9, 9)
+    entries = producer.entries(counter)
+    print([(entry["by"], entry["increase"], entry["decrease"]) for entry in entries])
+    assert producer.value(counter, 0) == 0
 
 
 def test_events_on_the_bus_arrive_and_their_source_has_counted(producer: Producer) -> None:
