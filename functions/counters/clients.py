@@ -57,6 +57,10 @@ _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "Transa
 
 _SERVER_ERRORS = 500  # and above: HTTP statuses
 
+# With the pauses, ten seconds or more. A function that has more time does not spend all of it on an
+# outage: it fails, and is invoked again.
+_MOST_ATTEMPTS = 20
+
 
 class UndecidedError(Exception):
     """The time is up, and the database has not told what was asked."""
@@ -156,19 +160,21 @@ def answered(until: float, request: "Callable[[], T]") -> T:
         request: makes one attempt.
 
     Raises:
-        UndecidedError: there was no answer in time.
+        UndecidedError: there was no answer in time, or to so many attempts.
     """
-    attempt = 0
-    while clock.now() < until:
+    cause: Exception | None = None
+    for attempt in range(_MOST_ATTEMPTS):
+        if clock.now() >= until:
+            break
         try:
             return request()
         except (BotoCoreError, ClientError) as error:
             if not unanswered(error):
                 raise
-            if not clock.pause(attempt, until):
-                raise UndecidedError from error
-            attempt += 1
-    raise UndecidedError
+            cause = error
+        if not clock.pause(attempt, until):
+            break
+    raise UndecidedError from cause
 
 
 @contextmanager

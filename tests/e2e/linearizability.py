@@ -389,12 +389,10 @@ def _pages(run: Run) -> Iterator[Violation]:
 def _shows(each: Mapping[str, Any], entry: Entry) -> bool:
     """Tell whether an entry on a page is this entry of the history."""
     names = ("version", "value", "previous_value", "by", "operation", "actor", "created_at")
-    if any(each[name] != getattr(entry, name) for name in names):
-        return False
-    if "increase" in each or "decrease" in each:
-        parts = (each["increase"], each["decrease"])
-        return parts == (max(entry.by, 0), max(-entry.by, 0))
-    return True
+    parts = (each["increase"], each["decrease"])
+    return parts == (max(entry.by, 0), max(-entry.by, 0)) and all(
+        each[name] == getattr(entry, name) for name in names
+    )
 
 
 def _trends(run: Run) -> Iterator[Violation]:

@@ -28,6 +28,8 @@ def test_every_change_is_recorded(stack: Stack, caller: Caller, counter: str) ->
             "value": answer.body["value"],
             "previous_value": previous_value,
             "by": by,
+            "increase": max(by, 0),
+            "decrease": max(-by, 0),
             "operation": operation,
             "actor": stack.client_id,
             "created_at": answer.body["updated_at"],
