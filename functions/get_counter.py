@@ -27,7 +27,7 @@ def _counter(request: Request) -> Counter:
     if version is not None and time is not None:
         model.invalid("at", "not together with version")
     if time is not None:
-        _let_no_change_come(model.past("at", time, clock.now()))
+        _require_final(model.past("at", time, clock.now()))
     standing = store.get(request.counter_id, request.until)
     if version is not None:
         return timeline.at_version(standing, version, request.until)
@@ -36,7 +36,7 @@ def _counter(request: Request) -> Counter:
     return standing
 
 
-def _let_no_change_come(time: float) -> None:
+def _require_final(time: float) -> None:
     """Refuse a time of which a change may still come: what is answered must never change.
 
     Raises:

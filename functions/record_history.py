@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     counts = {"EntriesWritten": progress.recorded, "RecordsParked": progress.parked}
     lag = {}
     if progress.newest:
-        # By two clocks: it may come out below 0.
+        # The two timestamps come from different clocks, so the difference can be negative.
         lag = {"HistoryLag": max(0.0, 1000 * (clock.now() - clock.seconds(progress.newest)))}
     metrics.publish(counts, lag)
     if progress.done == len(records):

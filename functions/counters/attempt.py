@@ -136,22 +136,22 @@ class Search:
             The counters as the change left them; None if it was not made and never will be.
 
         Raises:
-            UndecidedError: neither is known yet. `made` may be known all the same.
+            UndecidedError: whether it was made is not known yet, or, if `made` is true, what it
+                made of some counters.
         """
-        # Take the time first: what the reads below do not show can only be made later.
+        # Look at the time before reading: if the window is over now, what the reads do not show was
+        # never made.
         over = clock.now() > self._began + clock.APPLY_WINDOW
-        changed_since = {}
+        changed_since: list[Counter] = []
         missing = [each for each in self._counter_ids if each not in self._found]
-        for counter_id, standing in store.stand_all(missing, until).items():
+        for counter_id, standing in store.read_all(missing, until).items():
             self._created_at[counter_id] = standing.counter.created_at
             if standing.request_id == self.request_id:
                 self._find(standing.counter)
             else:
-                changed_since[counter_id] = standing.counter.version
-        for counter_id, version in changed_since.items():
-            found, complete = timeline.find(
-                counter_id, self.request_id, self._began, version, until
-            )
+                changed_since.append(standing.counter)
+        for counter in changed_since:
+            found, complete = timeline.find(counter, self.request_id, self._began, until)
             if found:
                 self._find(found)
             elif not self.made:
@@ -230,6 +230,6 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
             if search.made:
                 return search.counters()
             raise OutcomeUnknownError(_UNKNOWN) from error
-        if counters is None:
+        if counters is None:  # the window is over, which is longer than a function runs
             raise ThrottledError(_THROTTLED)
         return counters

@@ -189,7 +189,7 @@ class _Audit:
         if entry.version > self.standing.version:
             self._read_counter()
         if progress.version + 1 < entry.version <= self.standing.version:
-            self.waits = not self._is_settled(entry.created_at)
+            self.waits = not history.is_settled(entry.created_at, self.read_at)
             if self.waits:
                 return
         if entry.version < 1 or entry.version > self.standing.version:
@@ -204,6 +204,10 @@ class _Audit:
                 f"version {version} goes on from {entry.previous_value}, but the version before it"
                 f" left {progress.value}"
             )
+            self._find(detail, entry.version)
+        if entry.counter_created_at != self.standing.created_at:
+            detail = f"version {version} is of a counter that was created at"
+            detail += f" {entry.counter_created_at}, and not at {self.standing.created_at}"
             self._find(detail, entry.version)
         self._check_sums(entry)
         progress.add(entry)
@@ -224,7 +228,7 @@ class _Audit:
         """Look whether what was audited is all that the counter went through."""
         progress, standing = self.progress, self.standing
         if progress.version < standing.version:
-            if self._is_settled(standing.updated_at or ""):
+            if history.is_settled(standing.updated_at or "", self.read_at):
                 self._find_missing(progress.version + 1, standing.version)
             return
         if progress.version > standing.version:
@@ -234,7 +238,10 @@ class _Audit:
         if progress.value is not None and progress.value != standing.value:
             detail = f"version {progress.version} left {progress.value}, but the counter stands at"
             self._find(f"{detail} {standing.value}", progress.version)
-        elif progress.request_id not in {None, self.last_change}:
+        elif progress.request_id is not None and (progress.request_id, progress.created_at) != (
+            self.last_change,
+            standing.updated_at,
+        ):
             detail = (
                 f"version {progress.version} of the history is another change than the counter's"
             )
@@ -286,11 +293,7 @@ class _Audit:
 
     def _read_counter(self) -> None:
         self.read_at = clock.now()
-        self.standing, self.last_change = store.stand(self.counter_id, self._until)
-
-    def _is_settled(self, created_at: str) -> bool:
-        """Return whether the stream cannot bring any more what was made before a change."""
-        return self.read_at > clock.seconds(created_at) + STREAM_SECONDS
+        self.standing, self.last_change = store.read(self.counter_id, self._until)
 
     def _find_missing(self, first: int, last: int) -> None:
         if first == last:

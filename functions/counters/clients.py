@@ -1,7 +1,8 @@
 """AWS clients, created once per process on first use, and helpers that classify their errors.
 
-A client makes one attempt. Whether a request may be repeated depends on what it does, and how long
-on the time that is left, so `answered` repeats requests, and not the SDK.
+A client makes one attempt. Whether a request may be repeated depends on what it does, and how often
+on the time that is left. So the SDK retries nothing: `answered` repeats idempotent requests, and
+`attempt` sends changes again.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,13 +58,13 @@ _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "Transa
 
 _SERVER_ERRORS = 500  # and above: HTTP statuses
 
-# With the pauses, ten seconds or more. A function that has more time does not spend all of it on an
-# outage: it fails, and is invoked again.
+# With the pauses, some ten seconds. A function that has more time does not spend all of it on an
+# outage.
 _MOST_ATTEMPTS = 20
 
 
 class UndecidedError(Exception):
-    """The time is up, and the database has not told what was asked."""
+    """What was asked is not known: there was no answer, or it shows nothing yet."""
 
 
 @cache
@@ -172,14 +173,14 @@ def answered(until: float, request: "Callable[[], T]") -> T:
             if not unanswered(error):
                 raise
             cause = error
-        if not clock.pause(attempt, until):
+        if attempt + 1 == _MOST_ATTEMPTS or not clock.pause(attempt, until):
             break
     raise UndecidedError from cause
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Wrap reads that the caller may ask for again.
+    """Wrap idempotent requests that the caller may ask for again.
 
     Raises:
         ThrottledError: there was no answer in time.

@@ -1,4 +1,4 @@
-"""The time: what the functions know of it, and how they let it pass."""
+"""Time: the clock, deadlines, and pauses between attempts."""
 
 import datetime as dt
 import random
@@ -34,10 +34,14 @@ def sleep(seconds: float) -> None:
 
 
 def pause(attempt: int, until: float) -> bool:
-    """Wait before the attempt behind number `attempt` (the first is 0), with full jitter.
+    """Sleep before the next attempt: exponential backoff with full jitter.
+
+    Args:
+        attempt: number of the attempt that just failed, starting at 0.
+        until: latest time to start the next one, in seconds since the epoch.
 
     Returns:
-        Whether it is still before `until`; if it would not be, nothing was waited for.
+        False, without sleeping, if the pause would end after `until`.
     """
     # In 15 minutes there are so many attempts that a power of two would be no float any more.
     longest = min(_LONGEST_PAUSE, 0.05 * 2 ** min(attempt, 10))

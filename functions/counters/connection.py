@@ -65,6 +65,7 @@ class Connection:
         self._connect_timeout: float = config.connect_timeout
         self._read_timeout: float = config.read_timeout
         self._certificates = certificates
+        self._service = client.meta.service_model
         scheme, host, path, *_ = urlsplit(client.meta.endpoint_url)
         self._path = path or "/"
         self._url = f"{scheme}://{host}{self._path}"
@@ -88,8 +89,14 @@ class Connection:
         """Close it. The next request opens it again."""
         self._http.close()
 
-    def send(self, request: "AWSPreparedRequest", **_: object) -> AWSResponse | None:
+    def send(
+        self, request: "AWSPreparedRequest", event_name: str, **_: object
+    ) -> AWSResponse | None:
         """Send a request, once.
+
+        Args:
+            request: the request.
+            event_name: the event that botocore emits, which ends in the name of the operation.
 
         Returns:
             The reply; None, which leaves the request to botocore, if it is for another address.
@@ -103,7 +110,8 @@ class Connection:
         if request.url != self._url:
             return None
         status, headers, content = self._exchange(request.method, request.body, request.headers)
-        if not _is_whole(headers, content):
+        operation = self._service.operation_model(event_name.rpartition(".")[2])
+        if not _is_whole(headers, content, has_output=operation.output_shape is not None):
             self.close()
             raise ConnectionClosedError(endpoint_url=self._url)
         return AWSResponse(self._url, status, headers, _Content(content))
@@ -119,6 +127,7 @@ class Connection:
         complete = False
         try:
             until = time.monotonic() + self._read_timeout
+            self._http.sock.settimeout(self._read_timeout)
             self._http.response_class = partial(_response, until)  # type: ignore[assignment]
             self._http.request(method, self._path, body, headers)
             reply = self._http.getresponse()
@@ -159,7 +168,6 @@ class Connection:
             timed_out = isinstance(error, TimeoutError)
             raised = ConnectTimeoutError if timed_out else EndpointConnectionError
             raise raised(endpoint_url=self._url, error=error) from error
-        self._http.sock.settimeout(self._read_timeout)
 
 
 @cache
@@ -200,10 +208,11 @@ class _TimedSocket(io.RawIOBase):
         super().close()
 
 
-def _is_whole(headers: dict[str, str], content: bytes) -> bool:
+def _is_whole(headers: dict[str, str], content: bytes, *, has_output: bool) -> bool:
     """Return whether a reply is provably whole.
 
-    It has the announced length, the checksum that DynamoDB sends with it, and a JSON object.
+    It has the announced length, the checksum that DynamoDB sends with it, and a JSON object. An
+    operation without output, as SQS's DeleteMessage, may have an empty body.
     """
     fields = {name.lower(): value for name, value in headers.items()}
     if fields.get("content-length") != str(len(content)):
@@ -211,6 +220,8 @@ def _is_whole(headers: dict[str, str], content: bytes) -> bool:
     checksum = str(zlib.crc32(content))
     if fields.get("x-amz-crc32", checksum) != checksum:  # SQS sends none
         return False
+    if not content:
+        return not has_output
     try:
         return isinstance(json.loads(content), dict)
     except ValueError:

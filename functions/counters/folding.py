@@ -20,8 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from counters import clock, store
-from counters.clients import UndecidedError, answered
-from counters.model import Bounds, Change, Fold, Increment, ThrottledError
+from counters.clients import answered, reading
+from counters.model import Bounds, Change, Fold, Increment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +66,8 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
     while start < end:
         rest = events[start:end]
         try:
-            _in_time(until, partial(_add, counter_id, group, rest, place))
+            with reading():
+                answered(until, partial(_add, counter_id, group, rest, place))
         except store.RefusedError as refused:
             last = _last_number(refused.item, group)
             for position, event in enumerate(rest):
@@ -112,7 +113,10 @@ def refuse(
     place: _Place = "inside"
     while True:
         try:
-            _in_time(until, partial(_remember, counter_id, group, place, number, refused_number))
+            with reading():
+                answered(
+                    until, partial(_remember, counter_id, group, place, number, refused_number)
+                )
         except store.RefusedError as refused:
             last = _last_number(refused.item, group)
             if last == refused_number:
@@ -127,22 +131,9 @@ def refuse(
             break
     if not park():
         return False
-    with suppress(store.RefusedError):  # another delivery of the message has done it
-        _in_time(until, partial(_forget_refusal, counter_id, group, place, number))
+    with suppress(store.RefusedError), reading():  # another delivery of the message has done it
+        answered(until, partial(_forget_refusal, counter_id, group, place, number))
     return True
-
-
-def _in_time(until: float, write: "Callable[[], None]") -> None:
-    """Send a write, repeatedly if needed.
-
-    Raises:
-        ThrottledError: there was no answer in time.
-    """
-    try:
-        answered(until, write)
-    except UndecidedError as error:
-        detail = "DynamoDB did not answer in time."
-        raise ThrottledError(detail) from error
 
 
 def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) -> None:

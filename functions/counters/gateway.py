@@ -82,7 +82,7 @@ class Request(NamedTuple):
 
     def change(self) -> Change:
         """Return the change that this request makes, beginning now."""
-        # Not API Gateway's request id: a caller may choose that one.
+        # Callers can choose API Gateway's request id, so use Lambda's.
         at = clock.timestamp(clock.now())
         return Change(self.actor, self.invocation_id, at, self.until)
 

@@ -151,6 +151,16 @@ def expired(created_at: str) -> bool:
     return days > 0 and clock.seconds(created_at) + days * SECONDS["day"] <= clock.now()
 
 
+def is_settled(created_at: str, now: float) -> bool:
+    """Return whether the stream cannot bring any change below one that was made then (RFC 3339).
+
+    Args:
+        created_at: when the change began.
+        now: in seconds since the epoch.
+    """
+    return clock.seconds(created_at) + clock.APPLY_WINDOW + STREAM_SECONDS < now
+
+
 def write(entries: "Sequence[Entry]", until: float) -> int:
     """Write entries. Writing the same entry again changes nothing.
 

@@ -135,8 +135,12 @@ def _open(intent: Intent, change: Change) -> _Receipt | None:
     """
     # TTL deletes late, so treat an expired receipt as absent.
     condition = "attribute_not_exists(#receipt_id) OR #expires_at <= :now"
-    put, there = _put(intent, change, condition, {":now": _seconds(clock.now())})
-    return None if put else there
+    while True:
+        put, there = _put(intent, change, condition, {":now": _seconds(clock.now())})
+        if put:
+            return None
+        if there:
+            return there
 
 
 def _take_over(intent: Intent, receipt: _Receipt, change: Change) -> bool:
@@ -148,7 +152,8 @@ def _take_over(intent: Intent, receipt: _Receipt, change: Change) -> bool:
     Raises:
         OutcomeUnknownError: the database did not accept it in time; the change was not begun.
     """
-    # Only the attempt that was looked for: another one may have made its change since.
+    # Replace only the receipt whose attempt we looked for. Another request may have taken over and
+    # made the change.
     put, _ = _put(intent, change, "#attempt = :attempt", {":attempt": {"S": receipt.attempt}})
     return put
 

@@ -93,10 +93,11 @@ def _count(
     until: float,
     progress: Progress,
 ) -> int:
-    """Count events, which are those of as many records; return how many are dealt with.
+    """Count the events of as many records.
 
-    Those are counted from the first on. A later one may be counted too. It does no harm then to
-    deliver it again.
+    Returns:
+        How many of them, from the first on, are dealt with. Later ones may be counted too. Counting
+        them again has no effect.
     """
     positions: dict[str, list[int]] = {}
     for position, event in enumerate(events):
@@ -200,7 +201,9 @@ def _park(record: Record, why: str, until: float) -> bool:
         "QueueUrl": os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
         "MessageBody": record["body"],
         "MessageGroupId": record["attributes"]["MessageGroupId"],
-        "MessageDeduplicationId": record["messageId"],  # parked twice, it is there once
+        "MessageDeduplicationId": record[
+            "messageId"
+        ],  # parked twice in 5 minutes, it is there once
     }
     try:
         try:

@@ -42,8 +42,8 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
     Two kinds of record go to the dead-letter queue, unchanged: malformed ones, and ones whose
     version the history already holds for a different change (someone reset the counter by hand).
     A record is moved there only after everything before it is recorded and before anything after it
-    is. So an outage cannot move the same record twice, and the history before a queued record is
-    always complete.
+    is. So an outage cannot move the same record twice, and everything before a queued record is
+    recorded or queued too.
 
     Args:
         records: of the stream of CounterTable, with both images, in the stream's order.
@@ -102,12 +102,12 @@ def redrive(until: float) -> tuple[int, int]:
             else:
                 left.append(handle)
     for handle in left:
-        _let_go(partial(_show, handle), finish)
+        _let_go(partial(_make_visible, handle), finish)
     return redriven, len(left)
 
 
 def _is_change(stream_record: dict[str, Any]) -> bool:
-    """Return whether a record is more than a move of `sequence_numbers`, as for a refused event."""
+    """Return False if only `sequence_numbers` changed, as for a refused event."""
     match stream_record.get("dynamodb"):
         case {"OldImage": dict() as old, "NewImage": dict() as new}:
             names = {*old, *new} - {"sequence_numbers"}
@@ -158,7 +158,7 @@ def _delete(handle: str) -> None:
     sqs().delete_message(QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"], ReceiptHandle=handle)
 
 
-def _show(handle: str) -> None:
+def _make_visible(handle: str) -> None:
     """Make a received message visible again at once."""
     sqs().change_message_visibility(
         QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],

@@ -50,10 +50,10 @@ def get(counter_id: str, until: float) -> Counter:
     Raises:
         ThrottledError: the database did not answer in time.
     """
-    return stand(counter_id, until).counter
+    return read(counter_id, until).counter
 
 
-def stand(counter_id: str, until: float) -> Standing:
+def read(counter_id: str, until: float) -> Standing:
     """Return the counter as it is now, and its last change, as `get` does.
 
     Raises:
@@ -71,7 +71,7 @@ def stand(counter_id: str, until: float) -> Standing:
     return _standing(counter_id, reply.get("Item", {}))
 
 
-def stand_all(counter_ids: "Sequence[str]", until: float) -> dict[str, Standing]:
+def read_all(counter_ids: "Sequence[str]", until: float) -> dict[str, Standing]:
     """Return at most 100 counters as they are now, by name (strongly consistent reads).
 
     Raises:

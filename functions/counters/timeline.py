@@ -46,8 +46,8 @@ _HOUR = SECONDS["hour"]
 class _Boundary(NamedTuple):
     """Where a history turns from older than a time to not older.
 
-    Everything up to the version `below` is older, at most the apply window excepted. `above` is the
-    first entry known to be not older; None if the history may end before the time.
+    `below` is a version. It and all lower ones are older than the time, give or take the apply
+    window. `above` is the lowest entry seen that is not older; None if there was none.
     """
 
     below: int
@@ -55,39 +55,39 @@ class _Boundary(NamedTuple):
 
 
 def find(
-    counter_id: str, request_id: str, began: float, last_version: int, until: float
+    standing: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool]:
     """Look for the change that an attempt made of a counter.
 
     Args:
-        counter_id: the counter.
+        standing: the counter as it is, or was a moment ago.
         request_id: the id of the attempt.
         began: when the attempt began, in seconds since the epoch.
-        last_version: the version that the counter has, or had a moment ago.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
         The counter as the change left it, or None. And whether the history is complete: it has an
-        entry for every version up to `last_version` that the change could have made.
+        entry for every version up to that of `standing` that the change could have made.
 
     Raises:
         UndecidedError: the time is up.
     """
-    recent = _find_recent(counter_id, request_id, began, last_version, until)
+    recent = _find_recent(standing, request_id, began, until)
     if recent:
         return recent
+    counter_id, last = standing.counter_id, standing.version
     start = began - clock.APPLY_WINDOW
-    boundary = _search(counter_id, start, 1, last_version, until, _backwards(last_version))
-    expected = boundary.below + 1
+    boundary = _search(counter_id, start, 1, last, until, _backwards(last))
+    expected = max(1, boundary.below)  # which must be of this counter, too
     complete = True
-    while expected <= last_version:
-        entries = history.read(counter_id, expected, last_version, until)
+    while expected <= last:
+        entries = history.read(counter_id, expected, last, until)
         if not entries:
             return None, False
         for entry in entries:
             if entry.request_id == request_id:
                 return history.counter(entry), True
-            complete = complete and entry.version == expected
+            complete = complete and _continues(standing, entry, expected)
             # Made when the attempt could not change anything any more, as is all that follows.
             if complete and _time(entry) > began + clock.APPLY_WINDOW:
                 return None, True
@@ -96,18 +96,27 @@ def find(
 
 
 def _find_recent(
-    counter_id: str, request_id: str, began: float, last_version: int, until: float
+    standing: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool] | None:
     """Return what `find` does, if the last few changes decide it; otherwise None."""
-    expected = last_version
-    for entry in history.read(counter_id, 1, last_version, until, _FEW, newest_first=True):
+    expected = last = standing.version
+    for entry in history.read(standing.counter_id, 1, last, until, _FEW, newest_first=True):
         if entry.request_id == request_id:
             return history.counter(entry), True
-        if entry.version == expected:
+        if _continues(standing, entry, expected):
             if _time(entry) < began - clock.APPLY_WINDOW:
                 return None, True  # everything below was made before the attempt began
             expected -= 1
     return None if expected else (None, True)
+
+
+def _continues(standing: Counter, entry: Entry, expected: int) -> bool:
+    """Return whether an entry is that of the expected version of a counter.
+
+    If somebody deleted the counter's item, the history may have a counter of that name that was
+    created at another time.
+    """
+    return entry.version == expected and entry.counter_created_at == standing.created_at
 
 
 class Listing(NamedTuple):
@@ -141,7 +150,8 @@ def page(asked: Listing, until: float) -> tuple[list[Entry], bool]:
         first, last = _versions(asked, until)
         found, more, whole = _collect(asked, first, last, until)
         if not whole:
-            # What the trend includes was complete when it was added, so read that again.
+            # Everything up to the trend's last version was recorded or parked, so a gap below it is
+            # final. Read again to see what was written since.
             folded = _folded_version(asked.counter_id, until)
             found, more, whole = _collect(asked, first, last, until, folded)
     if whole or asked.order == "asc":
@@ -216,10 +226,11 @@ def _collect(
 def _may_be_filled(top: Entry, folded: int) -> bool:
     """Return whether the stream may still bring versions that are missing below an entry.
 
-    It cannot if the trend includes the entry, or if the entry is older than the stream's records.
+    Args:
+        top: the entry.
+        folded: the highest version that the trend includes; nothing below it will come any more.
     """
-    age = clock.now() - _time(top)
-    return top.version > folded and age <= history.STREAM_SECONDS + clock.APPLY_WINDOW
+    return top.version > folded and not history.is_settled(top.created_at, clock.now())
 
 
 def _above(counter_id: str, version: int, until: float) -> Entry | None:
@@ -253,7 +264,7 @@ def at_version(standing: Counter, version: int, until: float) -> Counter:
         raise NotFoundError(detail)
     with reading():
         entries = history.read(standing.counter_id, 1, version, until, limit=1, newest_first=True)
-    if entries and entries[0].version == version:
+    if entries and _continues(standing, entries[0], version):
         return history.counter(entries[0])
     raise _missing(standing, entries)
 
@@ -287,7 +298,7 @@ def at_time(standing: Counter, time: float, until: float) -> Counter:
             entries = history.read(counter_id, 1, expected, until, limit, newest_first=True)
             limit = 1000  # so many changes in so short a time are those of a busy counter
             for position, entry in enumerate(entries):
-                if entry.version != expected:
+                if not _continues(standing, entry, expected):
                     raise _missing(standing, entries[position:])
                 if _time(entry) <= time:
                     return history.counter(entry)
@@ -297,26 +308,59 @@ def at_time(standing: Counter, time: float, until: float) -> Counter:
     return Counter(counter_id)
 
 
-def span(
-    counter_id: str, period: Period, until: float, *, consistent: bool = False
-) -> "Iterator[Entry]":
+def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
     """Yield the entries of a period by version, and some outside of it at both ends.
 
     If the history has an entry before the period, the first is one. If it has one after the period,
-    the last is one. So the value before the period is known, unless there is no history at all.
+    the last is one. So the value before the period is known, unless there is no history at all. It
+    ends before a gap that the stream may still fill, as a page does.
 
     Raises:
         ThrottledError: the database did not answer in time.
     """
     with reading():
-        start = period.start - clock.APPLY_WINDOW
-        first = max(1, _boundary(counter_id, start, 1, MAX_INTEGER, until).below)
+        first = _first_of(counter_id, period, until)
+        expected, folded = 0, 0
+        while True:
+            for entry in history.walk(
+                counter_id, "asc", first, MAX_INTEGER, 1000, until, consistent=folded > 0
+            ):
+                if expected not in {0, entry.version} and _may_be_filled(entry, folded):
+                    folded = _folded_version(counter_id, until)
+                    if entry.version > folded:
+                        return
+                    first = expected
+                    break  # what was missing may have come since it was read
+                yield entry
+                expected = entry.version + 1
+                if _time(entry) >= period.end + clock.APPLY_WINDOW:
+                    return
+            else:
+                return
+
+
+def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
+    """Yield what `span` does, but all that is there, whatever is missing in between.
+
+    The reads are strongly consistent.
+
+    Raises:
+        ThrottledError: the database did not answer in time.
+    """
+    with reading():
+        first = _first_of(counter_id, period, until)
         for entry in history.walk(
-            counter_id, "asc", first, MAX_INTEGER, 1000, until, consistent=consistent
+            counter_id, "asc", first, MAX_INTEGER, 1000, until, consistent=True
         ):
             yield entry
             if _time(entry) >= period.end + clock.APPLY_WINDOW:
                 return
+
+
+def _first_of(counter_id: str, period: Period, until: float) -> int:
+    """Return a version below which nothing belongs to a period."""
+    start = period.start - clock.APPLY_WINDOW
+    return max(1, _boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 
 
 def _missing(standing: Counter, below: "Sequence[Entry]") -> CounterError:
@@ -336,7 +380,7 @@ def _folded_version(counter_id: str, until: float) -> int:
     Raises:
         UndecidedError: the time is up.
     """
-    # The last version may be in the hour before the last.
+    # Times can go back, so the highest version may be in the last hour but one.
     folded = 0
     for item in _hours(counter_id, "<", clock.timestamp(clock.now() + _HOUR), until, limit=2):
         with suppress(KeyError, ValueError):  # an item that Tally did not write
@@ -358,9 +402,8 @@ def _search(  # noqa: PLR0913, PLR0917  what to find, and until when
 ) -> _Boundary:
     """Return where the entries from the version `first` to `last` turn to not older than `time`.
 
-    Mostly that is at `first`, or among the newest: one read or two. Otherwise the versions
-    `guesses` are looked at, and what is left is bisected. Good guesses save reads, but only entries
-    decide, so a guess may be wrong and entries may be missing.
+    It reads the newest entries first. If they do not decide, it tries the versions `guesses`, then
+    it bisects. Only entries that exist decide, so a wrong guess costs a read and nothing else.
 
     Raises:
         UndecidedError: the time is up.

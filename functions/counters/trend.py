@@ -55,7 +55,7 @@ def fold(entries: "Sequence[Entry]", until: float) -> int:
 
 
 def buckets(counter_id: str, interval: "Interval", period: Period, until: float) -> list[Bucket]:
-    """Return the changes of a period, added up by interval, the oldest first.
+    """Return the changes of a period, added up by interval, oldest first.
 
     Args:
         counter_id: the counter.
@@ -128,10 +128,10 @@ def hours(
 
 
 def rebuild(entry: Entry, until: float) -> None:
-    """Add up an hour anew, from the history, because an entry came late, behind younger ones.
+    """Add up an hour again from the history, because an entry came late, after younger ones.
 
     Args:
-        entry: it is in the history, and so is all that is below it.
+        entry: the entry, which is in the history.
         until: when no read may begin any more, in seconds since the epoch.
 
     Raises:
@@ -159,7 +159,7 @@ def rebuild(entry: Entry, until: float) -> None:
         last = max(stored.last_version or 0, entry.version)
         sums = Sums()
         period = Period(hour, hour + HOUR)
-        for each in timeline.span(entry.counter_id, period, until, consistent=True):
+        for each in timeline.whole_span(entry.counter_id, period, until):
             if each.version <= last and hour_of(each.created_at) == hour:
                 sums.add(each)
         if sums == stored or _replace(key, stored, sums, until):
@@ -257,7 +257,8 @@ def _minutes(
             before = max(before, (entry.version, entry.value))
         elif time < period.end:
             minutes.setdefault(time // 60 * 60, Sums()).add(entry)
-    # Without any entry, the trend has what was before. Its hour of `from` may have later changes.
+    # Without any entry, take the value before this hour from the trend. The hour itself may include
+    # later changes.
     hour = period.start // HOUR * HOUR
     return before or _before(counter_id, hour, until), list(minutes.items())
 

@@ -254,6 +254,46 @@ def test_in_descending_order_a_page_ends_before_what_may_still_come_and_there_is
     assert versions(history(stack, f"order=desc&after=13{period}")) == list(range(12, 0, -1))
 
 
+def minutes(stack: Stack) -> tuple[int, int | None]:
+    """Return how many changes the minutes have, and the last version among them."""
+    start, end = clock.timestamp(BEGINNING), clock.timestamp(BEGINNING + 600)
+    query = f"interval=minute&from={start}&to={end}"
+    reply = stack.request("GET", "/counters/orders/trend", query=query)
+    assert reply.status == 200, reply.body
+    changed = [bucket for bucket in reply.body if bucket["changes"]]
+    return sum(bucket["changes"] for bucket in changed), changed[-1]["last_version"]
+
+
+def test_minutes_end_before_what_may_still_come(stack: Stack, wire: Wire, holey: Past) -> None:
+    assert minutes(stack) == (12, 12)
+
+    record_without_trend(stack, wire, holey, 13, 13)
+    assert minutes(stack) == (20, 20)
+
+
+def test_minutes_pass_over_what_will_not_come(stack: Stack, holey: Past) -> None:
+    holey.record(stack, holey.records[13:])  # the trend has them now; 13 is parked, say
+
+    assert minutes(stack) == (19, 20)
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_minutes_have_no_hole_whenever_a_gap_is_filled(
+    stack: Stack, wire: Wire, holey: Past, position: int
+) -> None:
+    queries = itertools.count()
+
+    def then_recorded(request: AWSPreparedRequest) -> AWSResponse:
+        response = delivered(request)
+        if next(queries) == position:
+            holey.record(stack)
+        return response
+
+    wire.fail("Query", itertools.repeat(then_recorded))
+
+    assert minutes(stack) in {(12, 12), (20, 20)}
+
+
 def test_what_came_is_read_where_the_page_ended(stack: Stack, wire: Wire, holey: Past) -> None:
     record_without_trend(stack, wire, holey, 13, 13)
 

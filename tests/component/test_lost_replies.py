@@ -782,6 +782,33 @@ def test_a_repeat_that_cannot_reach_the_receipt_says_nothing_of_the_first_reques
     assert scene.value("hits") == 5
 
 
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("recorded", [0, 3])
+def test_the_history_of_a_counter_that_was_deleted_decides_nothing(
+    scene: Scene,
+    applied: bool,  # noqa: FBT001
+    recorded: int,
+) -> None:
+    for _ in range(3):
+        scene.add("hits")
+    scene.record()
+    scene.advance(HOUR)
+    scene.stack.dynamodb.delete_item(
+        TableName=scene.stack.refs["CounterTable"], Key={"counter_id": {"S": "hits"}}
+    )
+    scene.plan("UpdateItem", dies_after if applied else dies)
+    scene.add("hits", 100, "key")
+    for _ in range(1 + recorded):
+        scene.add("hits")
+    before = scene.value("hits")
+    scene.record()  # the first versions are parked: their places are taken
+    for _ in range(3):
+        scene.advance(clock.APPLY_WINDOW + 1)
+        told = scene.add("hits", 100, "key")
+        assert (told.status, told.problem) == (409, "in-progress")
+    assert scene.value("hits") == before
+
+
 CLOCKS = [-2.5, 2.5]  # seconds: two clocks may differ by 5
 
 

@@ -115,13 +115,13 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def client_of() -> Callable[[str], Any]:
+def client_of() -> Callable[..., Any]:
     """Makes clients with the functions' settings."""
     session = botocore.session.Session()
 
-    def make(endpoint: str) -> Any:  # noqa: ANN401
+    def make(endpoint: str, service: str = "dynamodb") -> Any:  # noqa: ANN401
         client: Any = session.create_client(
-            "dynamodb",
+            service,
             "eu-west-1",
             endpoint_url=endpoint,
             aws_access_key_id="key",
@@ -152,7 +152,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server, client_of: Callable[[str], Any]) -> Iterator[Any]:
+def client(server: Server, client_of: Callable[..., Any]) -> Iterator[Any]:
     """A client of the server that sends its requests through Connection."""
     client = client_of(server.endpoint)
     connection = Connection(client)
@@ -238,6 +238,48 @@ def test_a_reply_that_is_no_json_object_is_lost(
     server.answers(head(body) + body)
 
     assert is_lost(client, method)
+
+
+WITHOUT_OUTPUT: dict[str, dict[str, Any]] = {
+    "delete_message": {"ReceiptHandle": "handle"},
+    "change_message_visibility": {"ReceiptHandle": "handle", "VisibilityTimeout": 0},
+}
+
+
+@pytest.mark.parametrize("method", WITHOUT_OUTPUT)
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_a_reply_of_sqs_may_be_empty_if_the_operation_has_no_output(
+    server: Server, client_of: Callable[..., Any], method: str, body: bytes
+) -> None:
+    queues = client_of(server.endpoint, "sqs")
+    connection = Connection(queues)
+    whole = head(body, x_amz_crc32=None) + body
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/queue"
+
+    def is_good(sent: bytes) -> bool:
+        server.answers(sent)
+        try:
+            getattr(queues, method)(QueueUrl=url, **WITHOUT_OUTPUT[method])
+        except HTTPClientError:
+            return False
+        return True
+
+    assert is_good(whole)
+    taken = [whole[:length] for length in range(len(whole)) if is_good(whole[:length])]
+    # Of an empty reply nothing is missing once its length is there.
+    assert all(not body and b"Content-Length: 0" in cut for cut in taken)
+    connection.close()
+
+
+def test_a_reply_of_sqs_is_not_empty_if_the_operation_has_output(
+    server: Server, client_of: Callable[..., Any]
+) -> None:
+    queues = client_of(server.endpoint, "sqs")
+    Connection(queues)
+    server.answers(head(b"", x_amz_crc32=None))
+
+    with pytest.raises(HTTPClientError):
+        queues.receive_message(QueueUrl="https://sqs.eu-west-1.amazonaws.com/123456789012/queue")
 
 
 @pytest.mark.parametrize("method", ["update_item", "put_item"])

@@ -262,7 +262,7 @@ def _keys(run: Run) -> Iterator[Violation]:
                 if not applied:
                     yield Violation("change lost", f"{call}")
                 yield from _told_rightly(call, entries)
-            if call.problem == "bound-exceeded" and any(
+            if call.problem in {"bound-exceeded", "throttled"} and any(
                 other.returned < call.invoked for other in applied
             ):
                 # The answer frees the key, so no earlier attempt may have made the change.

@@ -1,10 +1,11 @@
-"""IncrementQueue: batches of different message groups are in flight at once, as on AWS."""
+"""Queue and bus: batches of different message groups are in flight at once, as on AWS."""
 
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from tests.e2e.fault_proxy import Carried, Reply, serving
 from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, variables
@@ -23,8 +24,9 @@ def slow(forward: Callable[[], Reply]) -> Reply:
     return forward()
 
 
+@pytest.mark.parametrize("way", ["queue", "bus"])
 def test_batches_of_different_groups_overlap_and_batches_of_one_group_do_not(
-    stack: Stack, caller: Caller
+    stack: Stack, caller: Caller, way: str
 ) -> None:
     producer = Producer(stack, caller)
     # Each group counts a counter of its own. So the counter of a write tells the group.
@@ -32,7 +34,11 @@ def test_batches_of_different_groups_overlap_and_batches_of_one_group_do_not(
     amounts = range(1, MESSAGES + 1)
 
     def send(name: str) -> None:
-        producer.send(name, *[{"counter_id": name, "by": by} for by in amounts])
+        bodies = [{"counter_id": name, "by": by} for by in amounts]
+        if way == "bus":
+            producer.put(stack.outputs["EventBusName"], "shop", *bodies)
+        else:
+            producer.send(name, *bodies)
 
     with (
         serving(stack.endpoint_url) as (proxy, url),
@@ -45,9 +51,10 @@ def test_batches_of_different_groups_overlap_and_batches_of_one_group_do_not(
         assert {producer.value(name, sum(amounts)) for name in names} == {sum(amounts)}
         writes = proxy.met(slow)
 
+    at_once = most_at_once(writes)
     groups = [[each for each in writes if counter_of(each) == name] for name in names]
-    print(f"{len(writes)} writes of {GROUPS} groups, at most {most_at_once(writes)} at once")
-    assert most_at_once(writes) > 1
+    print(f"by the {way}: {len(writes)} writes of {GROUPS} groups, at most {at_once} at once")
+    assert at_once > 1
     assert [most_at_once(group) for group in groups] == [1] * GROUPS
 
 
