@@ -53,6 +53,8 @@ class Runtime:
     def _value(self, value: Any) -> str:  # noqa: ANN401  whatever stands in the template
         if not isinstance(value, dict):
             return str(value)
+        if "Ref" not in value:
+            return "AROAEXAMPLE12345678"  # the id of a role
         name = value["Ref"]
         if name in aws_template.tables():
             return str(name)

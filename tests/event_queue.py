@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.stack import Stack
 
+SENDER = "AIDAEXAMPLE12345678"
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-EventQueue"
 
 
@@ -29,7 +30,7 @@ class EventMessage:
             "attributes": {
                 "ApproximateReceiveCount": "1",
                 "SentTimestamp": "1795341600123",
-                "SenderId": "AIDAEXAMPLE12345678",
+                "SenderId": SENDER,
                 "ApproximateFirstReceiveTimestamp": "1795341600130",
             },
             "messageAttributes": {},
@@ -47,6 +48,7 @@ class Forwarded:
     group: str
     deduplication_id: str
     body: str
+    sender: str = field(default=SENDER, compare=False)
 
 
 def an_event(detail: object, **fields: object) -> str:
@@ -87,7 +89,10 @@ def forwarded(stack: "Stack") -> list[Forwarded]:
 def _received(stack: "Stack") -> Iterable[Forwarded]:
     url = stack.refs["IncrementQueue"]
     while messages := stack.sqs.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
+        QueueUrl=url,
+        MaxNumberOfMessages=10,
+        MessageSystemAttributeNames=["All"],
+        MessageAttributeNames=["All"],
     ).get("Messages"):
         for message in messages:
             attributes = message["Attributes"]
@@ -95,5 +100,6 @@ def _received(stack: "Stack") -> Iterable[Forwarded]:
                 attributes["MessageGroupId"],
                 attributes["MessageDeduplicationId"],
                 message["Body"],
+                message["MessageAttributes"]["sender"]["StringValue"],
             )
             stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])

@@ -29,6 +29,7 @@ class Message:
     sequence_number: int
     body: str
     sender: str
+    attribute: str = ""  # the attribute `sender`, which anyone may write
 
     @cached_property
     def message_id(self) -> str:
@@ -50,7 +51,16 @@ class Message:
                 "MessageDeduplicationId": hashlib.sha256(self.message_id.encode()).hexdigest(),
                 "ApproximateFirstReceiveTimestamp": "1795341600130",
             },
-            "messageAttributes": {},
+            "messageAttributes": {
+                name: {
+                    "stringValue": value,
+                    "stringListValues": [],
+                    "binaryListValues": [],
+                    "dataType": "String",
+                }
+                for name, value in {"sender": self.attribute}.items()
+                if value
+            },
             "md5OfBody": hashlib.md5(self.body.encode(), usedforsecurity=False).hexdigest(),
             "eventSource": "aws:sqs",
             "eventSourceARN": self.arn,
@@ -73,9 +83,11 @@ class FifoQueue:
     sent: list[Message] = field(default_factory=list)
     waiting: dict[str, list[Message]] = field(default_factory=dict)  # by group, in order
 
-    def send(self, body: str, group: str = "checkout", sender: str = SENDER) -> Message:
+    def send(
+        self, body: str, group: str = "checkout", sender: str = SENDER, attribute: str = ""
+    ) -> Message:
         number = self.first + self.step * len(self.sent)
-        message = Message(self.arn, group, number, body, sender)
+        message = Message(self.arn, group, number, body, sender, attribute)
         self.sent.append(message)
         self.waiting.setdefault(group, []).append(message)
         return message

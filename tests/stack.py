@@ -25,6 +25,7 @@ FACTORIES = [
     for name, made in vars(clients).items()
     if hasattr(made, "cache_clear") and not name.startswith("_")
 ]
+FORWARDER_ROLE_ID = "AROAFORWARDER1234567"
 CLIENT_ID = "1example23456789abcdefghij"
 
 Item = dict[str, AttributeValueTypeDef]
@@ -55,6 +56,8 @@ class Stack:
         self.functions = aws_template.functions()
         # What `!Ref` gives. The names are not the logical ids: nobody can rely on those.
         self.refs: dict[str, str] = {"AWS::StackName": "tally-test"}
+        # What `!GetAtt` gives.
+        self.attributes = {"ForwardEventsRole.RoleId": FORWARDER_ROLE_ID}
         self._stream_position = 0
         for logical_id, arguments in aws_template.tables().items():
             self.refs[logical_id] = f"tally-{logical_id}"
@@ -71,6 +74,8 @@ class Stack:
         variables = aws_template.GLOBALS["Environment"]["Variables"] | function.environment
         return {
             name: self.refs.get(value["Ref"]) or aws_template.parameter(value["Ref"])
+            if "Ref" in value
+            else self.attributes[value["Fn::GetAtt"]]
             for name, value in variables.items()
         }
 

@@ -102,6 +102,10 @@ def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDe
         "MessageBody": record["body"],
         "MessageGroupId": _counter_id(event) or message_id,
         "MessageDeduplicationId": _event_id(event) or message_id,
+        # SQS reports this function as the sender, so it says who the sender was.
+        "MessageAttributes": {
+            "sender": {"StringValue": record["attributes"]["SenderId"], "DataType": "String"}
+        },
     }
 
 

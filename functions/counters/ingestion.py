@@ -143,9 +143,11 @@ def _event(record: Record) -> Event:
     Raises:
         InvalidRequestError: the message is malformed.
     """
-    sender = record["attributes"]["SenderId"]
+    sender, forwarded = _sender(record)
     actor, claimed_by = f"sqs:{_name(sender)}", None
     fields = model.json_object("body", record["body"])
+    if forwarded and "detail-type" not in fields:
+        model.invalid("detail-type", "EventQueue takes events only")
     if "detail-type" in fields:
         # Anyone who may send to the queue can write an event, so its source is only a claim.
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
@@ -165,6 +167,17 @@ def _event(record: Record) -> Event:
         actor,
         claimed_by,
     )
+
+
+def _sender(record: Record) -> tuple[str, bool]:
+    """Return who sent a message, as SQS reports it, and whether forward_events passed it on.
+
+    Only of a message from that function is the attribute `sender` true: anyone may write one.
+    """
+    sender: str = record["attributes"]["SenderId"]
+    if sender.partition(":")[0] != os.environ["FORWARDER_ROLE_ID"]:
+        return sender, False
+    return record["messageAttributes"]["sender"]["stringValue"], True
 
 
 def _source(value: object) -> str:
@@ -193,7 +206,7 @@ def _group(record: Record) -> str:
 
 def _park(record: Record, why: str, until: float) -> bool:
     """Send a message to the dead-letter queue, with the reason; return whether it is there."""
-    extra = {"message_id": record["messageId"], "sender": record["attributes"]["SenderId"]}
+    extra = {"message_id": record["messageId"], "sender": _sender(record)[0]}
     logger.error("Parked a message: %s", why, extra=extra)
     # SQS takes some characters only, so write the others as JSON does.
     reason = {"StringValue": json.dumps(why)[1:-1][:1024], "DataType": "String"}

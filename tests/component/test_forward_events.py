@@ -11,7 +11,7 @@ from itertools import chain, repeat
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.samples import load
-from tests.event_queue import EventMessage, Forwarded, an_event, deliver, forwarded
+from tests.event_queue import SENDER, EventMessage, Forwarded, an_event, deliver, forwarded
 from tests.stack import Stack
 from tests.wire import (
     Fault,
@@ -74,6 +74,13 @@ def event_id(message: EventMessage) -> str:
 
 
 # --- Groups and ids ------------------------------------------------------------------------------
+
+
+def test_who_sent_an_event_is_passed_on(stack: Stack) -> None:
+    assert deliver(stack, EventMessage(an_event({"counter_id": "orders"}))) == []
+
+    (message,) = forwarded(stack)
+    assert message.sender == SENDER
 
 
 def test_an_event_goes_whole_into_the_group_of_its_counter_under_its_own_id(stack: Stack) -> None:

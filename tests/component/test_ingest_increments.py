@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.samples import load
 from tests.component.simulation import Killed, dies, dies_after
 from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
-from tests.stack import CLIENT_ID, Item, Stack, StreamRecord
+from tests.stack import CLIENT_ID, FORWARDER_ROLE_ID, Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
     Wire,
@@ -1174,6 +1174,39 @@ def test_of_several_each_is_named_once_in_the_order_of_appearance(
     assert actor(stack, queue, *sent) == "sqs:zoe, event:shop, sqs:adam, event:adam"
     (entry,) = history_of(stack)
     assert entry["sender"] == "AIDAEXAMPLE, AIDAOTHER"
+
+
+FORWARDER = f"{FORWARDER_ROLE_ID}:tally-test-ForwardEvents"
+
+
+def test_of_a_forwarded_event_the_sender_is_who_sent_it_to_event_queue(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    message = queue.send(an_event("shop"), sender=FORWARDER, attribute="AIDAEVENTBRIDGE")
+
+    assert deliver(stack, message) == []
+    (entry,) = history(stack)
+    assert (entry["actor"], entry["sender"]) == ("event:shop", "AIDAEVENTBRIDGE")
+
+
+def test_a_forwarded_message_that_is_no_event_is_parked(stack: Stack, queue: FifoQueue) -> None:
+    message = queue.send(counting(), sender=FORWARDER, attribute="AIDASOMEBODY")
+
+    assert deliver(stack, message, *send(queue, 2)) == []
+    (found,) = parked(stack)
+    assert found == as_parked(message)
+    assert found.reason == "detail-type: EventQueue takes events only"
+    assert standing(stack) == (2, 1)
+
+
+@pytest.mark.parametrize("sender", ["AROAEXAMPLE:shop", f"X{FORWARDER}", "AROAFORWARDER:x", "A"])
+def test_nobody_else_can_say_for_whom_he_sends(stack: Stack, queue: FifoQueue, sender: str) -> None:
+    for body in (counting(), an_event("shop")):
+        assert deliver(stack, queue.send(body, sender=sender, attribute="AIDAVICTIM")) == []
+
+    message, event = history(stack)
+    assert message["actor"] == f"sqs:{sender}"
+    assert (event["actor"], event["sender"]) == ("event:shop", sender)
 
 
 def test_no_sender_passes_for_another(stack: Stack, queue: FifoQueue) -> None:

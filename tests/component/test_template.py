@@ -98,7 +98,9 @@ def actions(statement: dict[str, Any]) -> list[str]:
 def test_the_role_may_do_it_to_what_the_environment_names_and_to_nothing_else(
     function: Function,
 ) -> None:
-    named = TEMPLATE["Resources"].keys() & {value["Ref"] for value in function.environment.values()}
+    named = TEMPLATE["Resources"].keys() & {
+        value["Ref"] for value in function.environment.values() if "Ref" in value
+    }
     services = {"AWS::DynamoDB::Table": "dynamodb", "AWS::SQS::Queue": "sqs"}
 
     permitted = set()
