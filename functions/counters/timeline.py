@@ -99,10 +99,14 @@ def _find_recent(
     standing: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool] | None:
     """Return what `find` does, if the last few changes decide it; otherwise None."""
-    expected = last = standing.version
+    # A counter that does not exist has no history, unless somebody deleted its item.
+    expected = standing.version
+    last = expected or MAX_INTEGER
     for entry in history.read(standing.counter_id, 1, last, until, _FEW, newest_first=True):
         if entry.request_id == request_id:
             return history.counter(entry), True
+        if not standing.version:
+            return None, False
         if _continues(standing, entry, expected):
             if _time(entry) < began - clock.APPLY_WINDOW:
                 return None, True  # everything below was made before the attempt began

@@ -782,6 +782,25 @@ def test_a_repeat_that_cannot_reach_the_receipt_says_nothing_of_the_first_reques
     assert scene.value("hits") == 5
 
 
+def test_a_key_is_not_applied_again_though_its_counter_was_deleted(scene: Scene) -> None:
+    scene.add("hits", 100)
+    scene.plan("UpdateItem", dies_after)
+    scene.add("hits", 5, "key")
+    scene.plan("UpdateItem", dies_after)
+    scene.add("hits", 7, "another")
+    scene.record()
+    scene.stack.dynamodb.delete_item(
+        TableName=scene.stack.refs["CounterTable"], Key={"counter_id": {"S": "hits"}}
+    )
+    scene.advance(clock.APPLY_WINDOW + 1)
+
+    another, key = (scene.add("hits", by, key) for by, key in ((7, "another"), (5, "key")))
+
+    assert (another.status, another.replayed, another.body["value"]) == (200, True, 112)
+    assert (key.status, key.problem) == (409, "in-progress")
+    assert scene.value("hits") == 0
+
+
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("recorded", [0, 3])
 def test_the_history_of_a_counter_that_was_deleted_decides_nothing(
