@@ -119,7 +119,7 @@ def client_of() -> Callable[..., Any]:
     """Makes clients with the functions' settings."""
     session = botocore.session.Session()
 
-    def make(endpoint: str, service: str = "dynamodb") -> Any:  # noqa: ANN401
+    def make(endpoint: str, service: str = "dynamodb", seconds: float = READ_SECONDS) -> Any:  # noqa: ANN401
         client: Any = session.create_client(
             service,
             "eu-west-1",
@@ -128,7 +128,7 @@ def client_of() -> Callable[..., Any]:
             aws_secret_access_key="secret",  # noqa: S106
             config=Config(
                 connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
+                read_timeout=seconds,
                 retries={"mode": "standard", "total_max_attempts": 1},
                 parameter_validation=False,
             ),
@@ -298,3 +298,27 @@ def test_a_reply_that_drips_is_late(server: Server, client: Any, method: str) ->
     with pytest.raises(ReadTimeoutError):
         ask(client, method)
     assert time.monotonic() - began < CONNECT_SECONDS + READ_SECONDS + A_LITTLE
+
+
+def test_a_reply_that_stops_half_way_is_late_in_time(
+    server: Server, client_of: Callable[..., Any]
+) -> None:
+    seconds = 2.0
+    client = client_of(server.endpoint, seconds=seconds)
+    Connection(client)
+    whole = raw(REPLIES["update_item"])
+    released = threading.Event()
+
+    def stop(connection: socket.socket) -> None:
+        time.sleep(0.9 * seconds)
+        connection.sendall(whole[: len(whole) // 2])
+        released.wait(10 * seconds)
+
+    server.send = stop
+    began = time.monotonic()
+
+    with pytest.raises(ReadTimeoutError):
+        ask(client, "update_item")
+    # The first half does not begin the timeout anew.
+    assert time.monotonic() - began < 1.8 * seconds
+    released.set()
