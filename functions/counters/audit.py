@@ -52,7 +52,8 @@ class _Progress:
 
     That is up to the entry of `version`, which left `value` (None: it could not be read) and was
     made at `created_at` by `request_id`. The trend is compared up to `compared`, in seconds since
-    the epoch. `hours` are the sums of what is after that.
+    the epoch. `hours` are the sums of what is after that. An audit at `seen_at` (RFC 3339) saw the
+    counter at `seen_version`, which the history did not have yet.
     """
 
     version: int = 0
@@ -61,6 +62,8 @@ class _Progress:
     request_id: str | None = None  # None: not known
     compared: float = 0
     hours: dict[float, Sums] = field(default_factory=dict)
+    seen_version: int = 0
+    seen_at: str = ""
 
     def add(self, entry: Entry) -> None:
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
@@ -95,7 +98,15 @@ def audit_changed(until: float) -> Report:
         changed_since = clock.timestamp(sweep["since"])
         counter_ids, position = store.changed_since(changed_since, sweep["position"], finish)
         for counter_id in counter_ids:
-            _audit(counter_id, _progress(_load(counter_id, finish)), until, report)
+            try:
+                _audit(counter_id, _progress(_load(counter_id, finish)), until, report)
+            except (
+                KeyError,
+                TypeError,
+                ValueError,
+            ) as error:  # the others are audited all the same
+                detail = f"an item of the counter is not as Tally writes it: {error!r}"
+                report.findings.append(Finding(counter_id, detail))
             report.counters += 1
             if clock.now() > until:
                 report.finished = False
@@ -159,7 +170,8 @@ def _audit(counter_id: str, progress: _Progress, until: float, report: Report) -
             good = audit.progress
     report.finished = report.finished and (finished or bool(audit.findings))
     report.findings += audit.findings[:MOST_FINDINGS]
-    if good.version:
+    audit.note_version(good)
+    if good.seen_version:
         _save(counter_id, asdict(good), finish)
 
 
@@ -230,6 +242,10 @@ class _Audit:
         if progress.version < standing.version:
             if history.is_settled(standing.updated_at or "", self.read_at):
                 self._find_missing(progress.version + 1, standing.version)
+            elif progress.version < progress.seen_version and (
+                history.is_settled(progress.seen_at, self.read_at)
+            ):
+                self._find_missing(progress.version + 1, progress.seen_version)
             return
         if progress.version > standing.version:
             detail = f"the counter has version {standing.version}, but {progress.version} was there"
@@ -249,6 +265,11 @@ class _Audit:
         # All that is missing was not made, or not begun, when the counter was read.
         self.compare_trend(self.read_at - clock.APPLY_WINDOW)
         self._compare_last_hours()
+
+    def note_version(self, good: _Progress) -> None:
+        """Note which version the counter has, if the last noted one is in the history."""
+        if good.version >= good.seen_version:
+            good.seen_version, good.seen_at = self.standing.version, clock.timestamp(self.read_at)
 
     def compare_trend(self, time: float) -> None:
         """Compare the trend's hours that end before a time, to which the history is complete."""

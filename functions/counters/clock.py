@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # - two clocks may differ by 5 s. AWS keeps those of its hosts within milliseconds of UTC.
 #   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/set-time.html
 APPLY_WINDOW = 20.0
+CLOCK_DIFFERENCE = 5.0  # seconds
 
 _LONGEST_PAUSE = 1.0  # seconds
 

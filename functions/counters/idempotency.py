@@ -174,7 +174,9 @@ def _put(
         "#expires_at": "expires_at",
         "#attempt": "attempt",
     }
-    expires_at = clock.seconds(change.at) + 3600 * int(os.environ["RECEIPT_HOURS"])
+    # It must not be expired by the clock of another function before its hours are over.
+    lifetime = 3600 * int(os.environ["RECEIPT_HOURS"]) + clock.CLOCK_DIFFERENCE
+    expires_at = clock.seconds(change.at) + lifetime
     try:
         answered(
             change.until,

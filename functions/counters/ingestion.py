@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import folding, model
+from counters import clock, folding, model
 from counters.clients import UndecidedError, answered, sqs
 from counters.model import CounterError, Event, InvalidRequestError
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _SEQUENCE_DIGITS = 39
 
 _LONGEST_SOURCE = 256  # characters; the most that EventBridge takes
+
+# A group may spend its share of the time, but at least this, in seconds: so a group whose requests
+# fail leaves time for the others of the batch.
+_LEAST_SHARE = 2.0
 
 _NO_ROOM = "The counter has no room: it would leave the range of integers."
 
@@ -62,9 +66,10 @@ def ingest(records: "Sequence[Record]", until: float) -> Progress:
     groups: dict[str, dict[str, Record]] = {}
     for record in sorted(records, key=_sequence_number):
         groups.setdefault(_group(record), {})[_sequence_number(record)] = record
-    for group, numbered in groups.items():
+    for position, (group, numbered) in enumerate(groups.items()):
         batch = list(numbered.values())
-        done = _ingest(group, batch, until, progress)
+        share = max(_LEAST_SHARE, (until - clock.now()) / (len(groups) - position))
+        done = _ingest(group, batch, min(until, clock.now() + share), progress)
         progress.failed += [record["messageId"] for record in batch[done:]]
     return progress
 
@@ -206,10 +211,9 @@ def _group(record: Record) -> str:
 
 def _park(record: Record, why: str, until: float) -> bool:
     """Send a message to the dead-letter queue, with the reason; return whether it is there."""
-    extra = {"message_id": record["messageId"], "sender": _sender(record)[0]}
-    logger.error("Parked a message: %s", why, extra=extra)
-    # SQS takes some characters only, so write the others as JSON does.
-    reason = {"StringValue": json.dumps(why)[1:-1][:1024], "DataType": "String"}
+    # Neither SQS nor a log takes every character, so write the others as JSON does.
+    told = {"reason": json.dumps(why)[1:-1][:1024], "sender": _sender(record)[0]}
+    logger.error("Parked a message", extra={"message_id": record["messageId"], **told})
     message: dict[str, Any] = {
         "QueueUrl": os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
         "MessageBody": record["body"],
@@ -220,9 +224,12 @@ def _park(record: Record, why: str, until: float) -> bool:
     }
     try:
         try:
-            _send({**message, "MessageAttributes": {"reason": reason}}, until)
+            attributes = {
+                name: {"StringValue": value, "DataType": "String"} for name, value in told.items()
+            }
+            _send({**message, "MessageAttributes": attributes}, until)
         except ClientError as error:
-            # A message that is as long as SQS allows has no room for the reason.
+            # A message that is as long as SQS allows has no room for attributes.
             if error.response["Error"]["Code"] != "InvalidParameterValue":
                 raise
             _send(message, until)

@@ -42,8 +42,7 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
     Two kinds of record go to the dead-letter queue, unchanged: malformed ones, and ones whose
     version the history already holds for a different change (someone reset the counter by hand).
     A record is moved there only after everything before it is recorded and before anything after it
-    is. So an outage cannot move the same record twice, and everything before a queued record is
-    recorded or queued too.
+    is. So everything before a queued record is recorded or queued too.
 
     Args:
         records: of the stream of CounterTable, with both images, in the stream's order.

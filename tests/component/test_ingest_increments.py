@@ -560,13 +560,13 @@ def test_so_is_a_group_that_is_not_begun(
     stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
 ) -> None:
     times: list[float] = []
-    wire.fail("UpdateItem", repeat(taking(2.9, times)))
+    wire.fail("UpdateItem", repeat(taking(1.9, times)))
     batch = [queue.send(counting(f"counter-{number}"), f"group-{number}") for number in range(9)]
     began = clock.now()
 
     failed = deliver(stack, *batch)
 
-    assert len(failed) == 8  # of the first, two requests
+    assert len(failed) == 7  # of each of the first, two requests
     assert max(times) - began < hasty
     wire.fail("UpdateItem", [])
     assert deliver(stack, *failed) == []
@@ -940,6 +940,35 @@ def test_that_a_message_was_refused_is_no_change_of_the_counter(
 
     assert [entry["version"] for entry in entries] == [1, 2, 3]
     assert stack.messages("HistoryDeadLetterQueue") == []
+
+
+def test_a_group_whose_requests_fail_leaves_time_for_another(
+    stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
+) -> None:
+    def times_out(request: AWSPreparedRequest) -> AWSResponse:
+        clock.sleep(2.0)
+        return request_lost(request)
+
+    deliver(stack, queue.send(counting("b"), "group-b"))
+    first = queue.send(counting("a"), "group-a")
+    second = queue.send(counting("b"), "group-b")
+    wire.fail("UpdateItem", repeat(about("a", times_out)))
+    began = clock.now()
+
+    assert deliver(stack, first, second) == [first]
+    assert standing(stack, "b") == (2, 2)
+    assert clock.now() - began < hasty + 2
+
+
+def test_a_parked_message_says_who_sent_it(stack: Stack, queue: FifoQueue) -> None:
+    deliver(stack, queue.send('{"\\ud800": 1}', sender="AROAEXAMPLE:shop"))
+
+    (message,) = stack.sqs.receive_message(
+        QueueUrl=stack.refs["IncrementDeadLetterQueue"], MessageAttributeNames=["All"]
+    )["Messages"]
+    attributes = message["MessageAttributes"]
+    assert attributes["sender"]["StringValue"] == "AROAEXAMPLE:shop"
+    assert attributes["reason"]["StringValue"] == "\\ud800: unknown field"
 
 
 def test_a_message_that_is_as_long_as_can_be_is_parked_without_the_reason(
