@@ -153,7 +153,7 @@ class World:
             return self.fault(request)
         finally:
             if (
-                asked["TableName"] == self.stack.refs["CounterTable"]
+                asked.get("TableName") == self.stack.refs["CounterTable"]
                 and "UpdateExpression" in asked
             ):
                 self._note(asked["Key"])

@@ -870,7 +870,7 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_as_its_answers_say(
     scene: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # to look again is for the callers
-    storm = Squall(scene, seed=20261123)
+    storm = Squall(scene, seed=20261126)
     source = storm.source
     wishes = [
         Wish(f"key{number}" if source.random() < 0.7 else None, some_increments(source))

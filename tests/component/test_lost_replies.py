@@ -946,8 +946,9 @@ class Storm:
         for operation, met in sorted(self.met.items()):
             shares = {name: met[name] / met.total() for name in ("reply_lost", "throttled")}
             print(f"{operation}: {met.total()} requests, {shares}, {dict(met)}")
-            assert shares["reply_lost"] >= 0.2
-            assert shares["throttled"] >= 0.1
+            if met.total() >= 100:  # fewer say little about shares
+                assert shares["reply_lost"] >= 0.2
+                assert shares["throttled"] >= 0.1
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
         """Return each counter's history, without gaps and adding up to the counter's value."""
