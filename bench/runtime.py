@@ -54,7 +54,7 @@ class Runtime:
         if not isinstance(value, dict):
             return str(value)
         if "Ref" not in value:
-            return "AROAEXAMPLE12345678"  # the id of a role
+            return "AROAFORWARDER1234567"  # the id of a role
         name = value["Ref"]
         if name in aws_template.tables():
             return str(name)

@@ -182,7 +182,7 @@ def _sender(record: Record) -> tuple[str, bool]:
     sender: str = record["attributes"]["SenderId"]
     if sender.partition(":")[0] != os.environ["FORWARDER_ROLE_ID"]:
         return sender, False
-    return record["messageAttributes"]["sender"]["stringValue"], True
+    return record["messageAttributes"].get("sender", {}).get("stringValue", sender), True
 
 
 def _source(value: object) -> str:

@@ -1218,6 +1218,14 @@ def test_of_a_forwarded_event_the_sender_is_who_sent_it_to_event_queue(
     assert (entry["actor"], entry["sender"]) == ("event:shop", "AIDAEVENTBRIDGE")
 
 
+def test_a_forwarded_event_that_does_not_say_for_whom_is_counted(
+    stack: Stack, queue: FifoQueue
+) -> None:
+    assert deliver(stack, queue.send(an_event("shop"), sender=FORWARDER)) == []
+    (entry,) = history(stack)
+    assert (entry["actor"], entry["sender"]) == ("event:shop", FORWARDER)
+
+
 def test_a_forwarded_message_that_is_no_event_is_parked(stack: Stack, queue: FifoQueue) -> None:
     message = queue.send(counting(), sender=FORWARDER, attribute="AIDASOMEBODY")
 
