@@ -44,6 +44,14 @@ _ENTRY: dict[str, Any] = {
 }
 
 
+def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a history of two that a Query asks for, newest first."""
+    values = query["ExpressionAttributeValues"]
+    first, last = (int(values.get(f":{name}", {"N": "1"})["N"]) for name in ("first", "last"))
+    versions = range(min(last, 2), first - 1, -1)
+    return [{**_ENTRY, "version": {"N": str(version)}} for version in versions]
+
+
 @contextmanager
 def serving() -> Iterator[str]:
     """Serve it from a process of its own, and give its endpoint."""
@@ -114,7 +122,8 @@ class _Connection:
             case "GetItem" if "CounterTable" in request["TableName"]:
                 return _http({"Item": _COUNTER})
             case "Query" if "HistoryTable" in request["TableName"]:
-                return _http({"Items": [_ENTRY], "Count": 1, "ScannedCount": 1})
+                items = _entries(request)
+                return _http({"Items": items, "Count": len(items), "ScannedCount": len(items)})
             case "Query" if "CounterTable" in request["TableName"]:
                 name = {"counter_id": _COUNTER["counter_id"]}
                 return _http({"Items": [name], "Count": 1, "ScannedCount": 1})

@@ -148,7 +148,9 @@ class Model:
             return Answer(409, body={"problem": "bound-exceeded", "value": self.value})
         answer = self._change(now, self.value + by)
         if key:
-            self.receipts[key] = Receipt((by, low, high), answer, now + DAY)
+            self.receipts[key] = Receipt(
+                (by, low, high), answer, now + DAY + clock.CLOCK_DIFFERENCE
+            )
         return answer
 
     def set(self, now: float, value: int, expected: int | None) -> Answer:

@@ -194,7 +194,7 @@ def test_a_reply_cut_at_any_byte_is_lost(server: Server, client: Any, method: st
     assert ask(client, method) == REPLIES[method]
 
     assert cuts_taken(server, client, method, whole) == []
-    assert server.requests == 1 + len(whole), "each request was sent once"
+    assert server.requests <= 1 + len(whole), "no request was sent twice"
 
 
 def test_a_refusal_cut_at_any_byte_is_lost(server: Server, client: Any) -> None:  # noqa: ANN401

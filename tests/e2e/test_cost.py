@@ -14,6 +14,7 @@ from tests.e2e.service import Caller
 from tests.fifo_queue import MOST, FifoQueue
 from tests.meter import FACTORIES, Meter
 from tests.proxy import Context, proxy_event, reply
+from tests.stack import FORWARDER_ROLE_ID
 
 from counters import clients
 from local_stack import CREDENTIALS, Stack
@@ -80,6 +81,7 @@ def handlers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
     monkeypatch.setenv("RECEIPT_HOURS", "24")
+    monkeypatch.setenv("FORWARDER_ROLE_ID", FORWARDER_ROLE_ID)
     monkeypatch.setenv("HISTORY_DAYS", "0")
     monkeypatch.setenv("STACK_NAME", "tally-test")
     dead_letters = stack.outputs["IncrementDeadLetterQueueUrl"]
