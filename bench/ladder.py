@@ -99,7 +99,7 @@ COLD: Steps = {
 }
 WARM: Steps = {
     "over botocore's own urllib3": partial(
-        without, "Connection(client()).open()", "init_phase", instead="client()"
+        without, "if request.url != self._url:", "connection", instead="if request.url:"
     ),
     "with botocore's User-Agent": partial(without, "user_agent=_USER_AGENT,", "clients"),
     "with botocore's validation of parameters": partial(
