@@ -15,6 +15,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.component.links import target
+from tests.component.test_lost_replies import meanwhile
 from tests.past import Past
 from tests.proxy import Reply
 from tests.sizes import cases
@@ -50,16 +51,6 @@ def past(count: int, interval: float = 1, name: str = "orders") -> Past:
     for number in range(count):
         made.change(BEGINNING + interval * number, 1)
     return made
-
-
-def meanwhile(action: Callable[[], object], fault: Fault = delivered) -> Fault:
-    """Return the fault before which something else happens."""
-
-    def after(request: AWSPreparedRequest) -> AWSResponse:
-        action()
-        return fault(request)
-
-    return after
 
 
 def written(positions: Collection[int]) -> Fault:
