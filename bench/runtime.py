@@ -46,8 +46,7 @@ class Runtime:
         """
         for function in aws_template.functions().values():
             if function.module == artifact.name:
-                variables = aws_template.GLOBALS["Environment"]["Variables"] | function.environment
-                return {name: self._value(value) for name, value in variables.items()}
+                return {name: self._value(value) for name, value in function.environment.items()}
         return {"COUNTER_TABLE": "CounterTable", "RECEIPT_TABLE": "ReceiptTable"}
 
     def _value(self, value: Any) -> str:  # noqa: ANN401  whatever stands in the template

@@ -24,6 +24,7 @@ from typing import Any
 from ministack import app
 from ministack.core import lambda_runtime
 from ministack.services import dynamodb, lambda_svc, sqs
+from ministack.services.cloudformation import provisioners
 
 MINISTACK = "1.5.33"
 BATCHES_AT_ONCE = 8  # of one queue; each takes a process of the function
@@ -50,6 +51,7 @@ def main() -> None:
     fill_stream_batches()
     poll_streams_apart()
     run_message_groups_at_once()
+    accept_alarms_of_several_metrics()
     share_code()
     threading.Thread(target=stop_with_parent, daemon=True).start()
     app.main()
@@ -137,7 +139,7 @@ def fill_stream_batches() -> None:
 def parallelization(stream: str) -> int:
     """Return how many batches of a stream may be in flight at once; `stream` is its ARN."""
     factors: list[int] = [
-        mapping.get("ParallelizationFactor", 1)
+        int(mapping.get("ParallelizationFactor", 1))
         for _account, _region, mapping in lambda_svc._iter_all_esms()
         if mapping["EventSourceArn"] == stream
     ]
@@ -228,7 +230,9 @@ def run_message_groups_at_once() -> None:
     def limit_of_any_queue(
         mapping: dict[str, Any], function: dict[str, Any], config: dict[str, Any], _queue: object
     ) -> int:
-        at_once: int = limit(mapping, function, config)
+        # CloudFormation's parameters are strings.
+        scaling = {name: int(value) for name, value in mapping.get("ScalingConfig", {}).items()}
+        at_once: int = limit({**mapping, "ScalingConfig": scaling}, function, config)
         return at_once
 
     def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401
@@ -251,6 +255,26 @@ def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for message in messages:
         groups.setdefault(message.get("group_id", ""), []).append(message)
     return [message for group in groups.values() for message in group]
+
+
+def accept_alarms_of_several_metrics() -> None:
+    """Let MiniStack take an alarm on an expression for one on the expression's first metric.
+
+    MiniStack refuses it, and with it the whole stack. No alarm ever fires here.
+    """
+    record = provisioners._cw_metric_alarm_record
+
+    def of_first_metric(name: str, properties: dict[str, Any]) -> dict[str, Any]:
+        stats = [
+            each["MetricStat"] for each in properties.get("Metrics", []) if "MetricStat" in each
+        ]
+        if stats:
+            given = {key: value for key, value in properties.items() if key != "Metrics"}
+            properties = {**given, **stats[0]["Metric"], "Period": stats[0]["Period"]}
+        alarm: dict[str, Any] = record(name, properties)
+        return alarm
+
+    provisioners._cw_metric_alarm_record = of_first_metric
 
 
 def share_code() -> None:

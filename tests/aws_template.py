@@ -57,13 +57,12 @@ class Route:
 
 @dataclass(frozen=True)
 class Function:
-    """A function: `environment` and `statements` are its own, without the globals."""
+    """A function: `environment` is its own, without the globals."""
 
     name: str
     handler: str
     timeout: int
     environment: Mapping[str, Any]
-    statements: list[dict[str, Any]]
     routes: list[Route]
 
     @property
@@ -130,11 +129,6 @@ def _function(name: str, properties: Mapping[str, Any]) -> Function:
         properties["Handler"],
         properties.get("Timeout", GLOBALS["Timeout"]),
         properties.get("Environment", {}).get("Variables", {}),
-        [
-            statement
-            for policy in properties.get("Policies", [])
-            for statement in policy["Statement"]
-        ],
         [
             Route(
                 event["Properties"]["Method"],

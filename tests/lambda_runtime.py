@@ -55,6 +55,7 @@ def environment(
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": aws_template.parameter("MemorySize"),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_FORMAT": aws_template.GLOBALS["LoggingConfig"]["LogFormat"],
+        "AWS_LAMBDA_LOG_LEVEL": aws_template.GLOBALS["LoggingConfig"]["ApplicationLogLevel"],
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/22/[$LATEST]0123456789abcdef",
         "LAMBDA_TASK_ROOT": str(artifact),

@@ -71,12 +71,11 @@ class Stack:
 
     def environment(self, function: Function) -> dict[str, str]:
         """Return the variables that the template gives a function, and no others."""
-        variables = aws_template.GLOBALS["Environment"]["Variables"] | function.environment
         return {
             name: self.refs.get(value["Ref"]) or aws_template.parameter(value["Ref"])
             if "Ref" in value
             else self.attributes[value["Fn::GetAtt"]]
-            for name, value in variables.items()
+            for name, value in function.environment.items()
         }
 
     def invoke(self, name: str, event: Mapping[str, Any]) -> Any:  # noqa: ANN401

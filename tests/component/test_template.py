@@ -1,15 +1,14 @@
 """The template and the code say the same."""
 
 import importlib
-import json
 import re
 from typing import Any
 
 import pytest
 from tests import aws_template, call_graph
-from tests.aws_template import GLOBALS, ROOT, TEMPLATE, Function
+from tests.aws_template import ROOT, TEMPLATE, Function
 
-from counters import clients, clock
+from counters import clients
 
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
@@ -29,26 +28,7 @@ SCOPES = {
     ("GET", "/counters/{counter_id}/history"): "counters/read",
     ("GET", "/counters/{counter_id}/trend"): "counters/read",
 }
-PROBLEMS = {
-    "invalid-request": {400},
-    "unauthorized": {401},
-    "forbidden": {403},
-    "not-found": {404},
-    "throttled": {429, 503},
-    "outcome-unknown": {503},
-}
-
-# Methods that IAM knows under another name than the API does.
-# A transaction is permitted by its parts, which here are updates. A batch of messages is permitted
-# by the action for one message:
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-batch-api.html
-ACTIONS = {
-    "dynamodb:TransactWriteItems": "dynamodb:UpdateItem",
-    "sqs:SendMessageBatch": "sqs:SendMessage",
-}
-
 API_GATEWAY_SECONDS = 29
-UNDER_WAY_SECONDS = 10  # for what a killed function leaves on its way, and for clocks that differ
 
 
 def test_there_is_a_function_for_each_handler_and_a_handler_for_each_function() -> None:
@@ -68,66 +48,6 @@ def test_a_function_is_named_after_its_handler(function: Function) -> None:
 @every_function
 def test_the_environment_is_what_the_code_uses(function: Function) -> None:
     assert set(function.environment) == call_graph.uses(function.module).environment
-
-
-def test_what_every_function_is_given_is_for_powertools() -> None:
-    assert set(GLOBALS["Environment"]["Variables"]) == {"POWERTOOLS_LOG_LEVEL"}
-
-
-@every_function
-@pytest.mark.usefixtures("stack")
-def test_the_role_may_do_what_the_code_does(function: Function) -> None:
-    used = {action(*call) for call in call_graph.uses(function.module).calls}
-
-    assert {act for statement in function.statements for act in actions(statement)} == used
-
-
-def action(factory: str, method: str) -> str:
-    """Return the IAM action of an AWS call."""
-    meta = getattr(clients, factory)().meta
-    name = f"{meta.service_model.signing_name}:{meta.method_to_api_mapping[method]}"
-    return ACTIONS.get(name, name)
-
-
-def actions(statement: dict[str, Any]) -> list[str]:
-    given = statement["Action"]
-    return given if isinstance(given, list) else [given]
-
-
-@every_function
-def test_the_role_may_do_it_to_what_the_environment_names_and_to_nothing_else(
-    function: Function,
-) -> None:
-    named = TEMPLATE["Resources"].keys() & {
-        value["Ref"] for value in function.environment.values() if "Ref" in value
-    }
-    services = {"AWS::DynamoDB::Table": "dynamodb", "AWS::SQS::Queue": "sqs"}
-
-    permitted = set()
-    for statement in function.statements:
-        assert statement.keys() == {"Effect", "Action", "Resource"}
-        assert statement["Effect"] == "Allow"
-        logical_id = owner(statement["Resource"])
-        permitted.add(logical_id)
-        service = services[TEMPLATE["Resources"][logical_id]["Type"]]
-        assert {act.partition(":")[0] for act in actions(statement)} == {service}
-    assert permitted == named
-
-
-def owner(resource: dict[str, Any]) -> str:
-    """Return the logical id of the table or queue that a statement is about."""
-    match resource:
-        case {"Fn::GetAtt": str() as attribute}:
-            found = re.fullmatch(r"(\w+)\.Arn", attribute)
-        case {"Fn::Sub": str() as text}:
-            found = re.fullmatch(r"\${(\w+)\.Arn}/index/(\w+)", text)
-            assert found, text
-            table = TEMPLATE["Resources"][found[1]]["Properties"]
-            assert found[2] in {index["IndexName"] for index in table["GlobalSecondaryIndexes"]}
-        case _:
-            found = None
-    assert found, f"{resource} is not one table or queue"
-    return found[1]
 
 
 def test_every_route_has_an_authorizer_and_the_scope_of_the_contract() -> None:
@@ -161,24 +81,6 @@ def test_nobody_signs_himself_up() -> None:
     assert pool["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
 
 
-@pytest.mark.parametrize("api", aws_template.resources("AWS::Serverless::Api").values())
-def test_the_gateways_own_errors_are_problems_too(api: dict[str, Any]) -> None:
-    for response in api["Properties"]["GatewayResponses"].values():
-        status = response["StatusCode"]
-        headers = response["ResponseParameters"]["Headers"]
-        template = response["ResponseTemplates"]["application/json"]
-        # `messageString` comes with its quotes.
-        problem = json.loads(template.replace("$context.error.messageString", '"why"'))
-
-        assert headers["Content-Type"] == "'application/problem+json'"
-        assert problem.keys() == {"type", "title", "status", "detail", "instance"}
-        assert problem["status"] == status
-        assert problem["instance"] == "urn:uuid:$context.requestId"
-        kind = problem["type"].removeprefix("urn:tally:problem:")
-        assert status in PROBLEMS[kind]
-        assert ("Retry-After" in headers) == (kind == "throttled")
-
-
 def test_nothing_has_a_name_of_its_own_so_that_two_stacks_fit_into_one_account() -> None:
     # A stage is its API's, and a resource server is its user pool's.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
@@ -193,17 +95,6 @@ def test_nothing_has_a_name_of_its_own_so_that_two_stacks_fit_into_one_account()
     }
 
     assert names <= allowed
-
-
-@pytest.mark.parametrize("table", aws_template.tables())
-def test_a_table_outlives_its_stack_and_can_be_put_back(table: str) -> None:
-    resource = TEMPLATE["Resources"][table]
-    properties = resource["Properties"]
-
-    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
-    assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
-    assert properties["SSESpecification"]["SSEEnabled"] is True
-    assert properties["BillingMode"] == "PAY_PER_REQUEST"
 
 
 @pytest.mark.parametrize("table", aws_template.tables())
@@ -262,24 +153,6 @@ def test_a_queue_is_encrypted_and_keeps_what_it_can(queue: dict[str, str]) -> No
     assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
 
 
-def test_a_policy_of_a_queue_names_that_queue_and_no_other() -> None:
-    # SQS rejects a policy that names another queue.
-    policies = aws_template.resources("AWS::SQS::QueuePolicy")
-
-    assert policies.keys() == {"EventQueuePolicy", "EventDeadLetterQueuePolicy"}
-    for name, policy in policies.items():
-        queue = name.removesuffix("Policy")
-        assert policy["Properties"]["Queues"] == [{"Ref": queue}]
-        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
-        assert statement == {
-            "Effect": "Allow",
-            "Principal": {"Service": "events.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": {"Fn::GetAtt": f"{queue}.Arn"},
-            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
-        }
-
-
 def test_the_rule_sends_every_count_to_the_event_queue_unless_it_is_a_replay() -> None:
     (rule,) = aws_template.resources("AWS::Events::Rule").values()
     (target,) = rule["Properties"]["Targets"]
@@ -333,36 +206,6 @@ def test_sqs_gives_up_a_message_as_late_as_it_can(queue: str, dead_letters: str)
     # SQS wants the dead-letter queue of a FIFO queue to be one, too, and that of another not.
     other = resources[dead_letters]["Properties"]
     assert properties.get("FifoQueue") == other.get("FifoQueue")
-
-
-def test_no_change_is_applied_behind_the_apply_window() -> None:
-    for function in FUNCTIONS.values():
-        if any(
-            "dynamodb:UpdateItem" in actions(each) and owner(each["Resource"]) == "CounterTable"
-            for each in function.statements
-        ):
-            assert function.timeout + UNDER_WAY_SECONDS <= clock.APPLY_WINDOW
-
-
-def test_every_alarm_tells_somebody_and_is_of_this_stack() -> None:
-    alarms = aws_template.resources("AWS::CloudWatch::Alarm")
-    told_apart = {
-        "HistoryParkedAlarm": {"QueueName": {"Fn::GetAtt": "HistoryDeadLetterQueue.QueueName"}},
-        "HistoryLateAlarm": {"FunctionName": {"Ref": "RecordHistory"}},
-        "AuditFindingAlarm": {"service": "tally", "stack": {"Ref": "AWS::StackName"}},
-        "AuditFailedAlarm": {"FunctionName": {"Ref": "AuditHistory"}},
-        "IncrementParkedAlarm": {"QueueName": {"Fn::GetAtt": "IncrementDeadLetterQueue.QueueName"}},
-        "IncrementsLateAlarm": {"QueueName": {"Fn::GetAtt": "IncrementQueue.QueueName"}},
-        "EventsLateAlarm": {"QueueName": {"Fn::GetAtt": "EventQueue.QueueName"}},
-        "EventUndeliveredAlarm": {"QueueName": {"Fn::GetAtt": "EventDeadLetterQueue.QueueName"}},
-    }
-
-    assert {
-        name: {each["Name"]: each["Value"] for each in alarm["Properties"]["Dimensions"]}
-        for name, alarm in alarms.items()
-    } == told_apart
-    for alarm in alarms.values():
-        assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
 
 
 def test_what_is_looked_up_under_a_key_is_still_in_the_history() -> None:

@@ -1,0 +1,188 @@
+"""Each function's role may do what the function's code does, and nothing else.
+
+The roles are read after SAM's translation: it makes most of them, and would add to them.
+"""
+
+from typing import Any
+
+import pytest
+from tests import aws_template, call_graph, sam_transform
+from tests.aws_template import Function
+
+from counters import clients, clock
+
+FUNCTIONS = aws_template.functions()
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+ROLES = sam_transform.resources("AWS::IAM::Role")
+EVENT_SOURCES = sam_transform.resources("AWS::Lambda::EventSourceMapping")
+
+# Methods that IAM knows under another name than the API does.
+# A transaction is permitted by its parts, which here are updates. A batch of messages is permitted
+# by the action for one message:
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-batch-api.html
+ACTIONS = {
+    "dynamodb:TransactWriteItems": "dynamodb:UpdateItem",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
+}
+
+# What Lambda does in the name of a function that reads a queue or a stream.
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/iam-policy-example-lamda-process-dynamodb-streams.html
+READS_QUEUE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+READS_STREAM = {
+    "dynamodb:DescribeStream",
+    "dynamodb:GetRecords",
+    "dynamodb:GetShardIterator",
+    "dynamodb:ListStreams",
+}
+
+# What Lambda does in the name of each function.
+LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
+TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+# AWS's own policies for the two, for any resource. SAM offers nothing narrower but a role by hand.
+OF_AWS = {
+    "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
+    "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
+}
+
+UNDER_WAY_SECONDS = 10  # for what a killed function leaves on its way, and for clocks that differ
+
+
+def role(function: Function) -> dict[str, Any]:
+    made = sam_transform.resources("AWS::Lambda::Function")[function.name]["Properties"]
+    name, attribute = made["Role"]["Fn::GetAtt"]
+    assert (name, attribute) == (f"{function.name}Role", "Arn"), "a role of its own"
+    properties: dict[str, Any] = ROLES[name]["Properties"]
+    return properties
+
+
+def permissions(function: Function) -> dict[str, set[str]]:
+    """Return the actions that the role permits, by what they are permitted on."""
+    permitted: dict[str, set[str]] = {}
+    for policy in role(function)["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            assert statement.keys() == {"Effect", "Action", "Resource"}
+            assert statement["Effect"] == "Allow"
+            actions = statement["Action"]
+            assert not isinstance(statement["Resource"], list), "one resource a statement"
+            permitted.setdefault(resource(statement["Resource"]), set()).update(
+                actions if isinstance(actions, list) else [actions]
+            )
+    return permitted
+
+
+def resource(value: str | dict[str, Any]) -> str:
+    """Return a resource as `logical id.attribute`, `*` or, for an index, its path."""
+    match value:
+        case "*":
+            return "*"
+        case {"Fn::GetAtt": [logical_id, attribute]}:
+            return f"{logical_id}.{attribute}"
+        case {"Fn::Sub": str(text)}:
+            return text
+    raise AssertionError(value)
+
+
+def event_source(function: Function) -> dict[str, set[str]]:
+    """Return what Lambda needs to read the function's event source, as `permissions` does."""
+    return {
+        resource(source["Properties"]["EventSourceArn"]): READS_STREAM
+        if resource(source["Properties"]["EventSourceArn"]).endswith(".StreamArn")
+        else READS_QUEUE
+        for source in EVENT_SOURCES.values()
+        if source["Properties"]["FunctionName"] == {"Ref": function.name}
+    }
+
+
+def own(function: Function) -> dict[str, set[str]]:
+    """Return the permissions that remain for the code of the function."""
+    of_lambda = event_source(function) | {f"{function.name}LogGroup.Arn": LOGS, "*": TRACES}
+    return {on: to for on, to in permissions(function).items() if on not in of_lambda}
+
+
+def action(factory: str, method: str) -> str:
+    """Return the IAM action of an AWS call."""
+    meta = getattr(clients, factory)().meta
+    name = f"{meta.service_model.signing_name}:{meta.method_to_api_mapping[method]}"
+    return ACTIONS.get(name, name)
+
+
+@every_function
+@pytest.mark.usefixtures("stack")
+def test_a_role_may_do_what_the_code_does(function: Function) -> None:
+    used = {action(*call) for call in call_graph.uses(function.module).calls}
+
+    assert set().union(*own(function).values()) == used
+
+
+@every_function
+def test_a_role_may_do_it_to_what_the_environment_names_and_to_nothing_else(
+    function: Function,
+) -> None:
+    resources = sam_transform.template()["Resources"]
+    named = resources.keys() & {
+        value["Ref"] for value in function.environment.values() if "Ref" in value
+    }
+    services = {"AWS::DynamoDB::Table": "dynamodb", "AWS::SQS::Queue": "sqs"}
+
+    owners = set()
+    for on, to in own(function).items():
+        owner, _, attribute = on.removeprefix("${").partition(".")
+        owners.add(owner)
+        service = services[resources[owner]["Type"]]
+        assert {each.partition(":")[0] for each in to} == {service}
+        if on.startswith("${"):
+            indexes = resources[owner]["Properties"]["GlobalSecondaryIndexes"]
+            assert attribute in {f"Arn}}/index/{index['IndexName']}" for index in indexes}
+        else:
+            assert attribute == "Arn"
+    assert owners == named
+
+
+@every_function
+def test_only_a_function_with_an_event_source_may_read_it(function: Function) -> None:
+    permitted = permissions(function)
+
+    for source, actions in event_source(function).items():
+        assert permitted[source] == actions
+    assert sum(to & (READS_QUEUE | READS_STREAM) != set() for to in permitted.values()) == len(
+        event_source(function)
+    ) + (function.name == "RedriveHistory")  # which reads its queue itself
+
+
+@every_function
+def test_a_role_may_write_logs_and_traces_and_has_no_other_policy_of_aws(
+    function: Function,
+) -> None:
+    managed = set(role(function).get("ManagedPolicyArns", []))
+
+    if managed:
+        assert managed == OF_AWS
+    else:
+        assert permissions(function)[f"{function.name}LogGroup.Arn"] == LOGS
+        assert permissions(function)["*"] == TRACES
+
+
+def test_a_function_behind_a_queue_or_the_stream_has_no_policy_of_aws() -> None:
+    # SAM would add one that reads every queue, or every stream, of the account.
+    behind = {source["Properties"]["FunctionName"]["Ref"] for source in EVENT_SOURCES.values()}
+
+    assert behind == {"IngestIncrements", "ForwardEvents", "RecordHistory"}
+    assert not any("ManagedPolicyArns" in role(FUNCTIONS[name]) for name in behind)
+
+
+def test_no_change_is_applied_behind_the_apply_window() -> None:
+    changing = [
+        function
+        for function in FUNCTIONS.values()
+        if "dynamodb:UpdateItem" in permissions(function).get("CounterTable.Arn", set())
+    ]
+
+    assert {function.name for function in changing} == {
+        "IncrementCounter",
+        "IncrementCounters",
+        "IngestIncrements",
+        "SetCounter",
+    }
+    for function in changing:
+        assert function.timeout + UNDER_WAY_SECONDS <= clock.APPLY_WINDOW
