@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.service import Caller, token_for
+from tests.e2e.service import Caller, client, token_for
 
-from local_stack import Emulator, Stack, deploy
+from import_tables import import_tables
+from local_stack import CREDENTIALS, Emulator, Stack, deploy
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,34 @@ def test_a_token_of_one_is_refused_by_the_other(stack: Stack, other: Stack, coun
         with Caller(there.url, token_for(here, here.scopes)) as stranger:
             assert stranger.post(counter).status in {401, 403}
             assert stranger.get(counter).status in {401, 403}
+
+
+def test_a_deleted_stack_comes_back_with_its_counters(
+    emulator: Emulator,
+    other: Stack,
+    other_caller: Caller,
+    counter: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other_caller.put(counter, value=10)
+    before = other_caller.history(counter, entries=1)
+    cloudformation = client(other, "cloudformation")
+    cloudformation.delete_stack(StackName="tally-other")
+    cloudformation.get_waiter("stack_delete_complete").wait(
+        StackName="tally-other", WaiterConfig={"Delay": 1}
+    )
+    for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": other.region}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", other.endpoint_url)
+
+    imported = import_tables("tally-other", "dev")
+    again = deploy(emulator, "tally-other")
+
+    assert {name: again.outputs[name] for name in imported} == imported
+    assert imported == {name: other.outputs[name] for name in imported}
+    with Caller(again.url, token_for(again, again.scopes)) as caller:
+        assert caller.get(counter).body["value"] == 10
+        caller.post(counter)
+        entries = caller.history(counter, entries=2)
+    assert entries[:1] == before
+    assert [entry["value"] for entry in entries] == [10, 11]

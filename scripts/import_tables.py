@@ -1,0 +1,147 @@
+"""Makes a stack of the tables that a deleted stack left: `import_tables.py STACK_NAME STAGE`.
+
+`make deploy` then adds everything else to it. Region and credentials come from the environment, as
+for the AWS command line.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import WaiterError
+from samtranslator.yaml_helper import yaml_parse
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import ResourceToImportTypeDef
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = "AWS::DynamoDB::Table"
+
+
+class ImportTablesError(Exception):
+    """The tables cannot be imported; the message says why."""
+
+
+def tables_only(template: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a template that is about its tables.
+
+    An import takes a template of exactly the resources that are imported:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-manually.html
+    """
+    tables = {
+        logical_id: resource
+        for logical_id, resource in template["Resources"].items()
+        if resource["Type"] == TABLE
+    }
+    return {
+        "AWSTemplateFormatVersion": template["AWSTemplateFormatVersion"],
+        "Parameters": {"Stage": template["Parameters"]["Stage"]},
+        "Conditions": {"IsProd": template["Conditions"]["IsProd"]},
+        "Resources": tables,
+    }
+
+
+def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]) -> dict[str, str]:
+    """Find the table that a stack left behind for each logical id.
+
+    Args:
+        stack_name: the name of the deleted stack.
+        logical_ids: the tables in the template.
+        table_names: the tables to choose from.
+
+    Returns:
+        The name of each table, by its logical id.
+
+    Raises:
+        ImportTablesError: there is none, or more than one.
+
+    """
+    found = {}
+    for logical_id in logical_ids:
+        # CloudFormation names a table after its stack and its logical id, with a random end.
+        names = [name for name in table_names if name.startswith(f"{stack_name}-{logical_id}-")]
+        if len(names) != 1:
+            message = (
+                f"{stack_name} has {len(names) or 'no'} tables for {logical_id}"
+                f" {names or ''}: name the tables to import with --tables"
+            )
+            raise ImportTablesError(message)
+        found[logical_id] = names[0]
+    return found
+
+
+def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) -> dict[str, str]:
+    """Make a stack of the tables that a deleted stack of that name left behind.
+
+    Args:
+        stack_name: the name of the deleted stack, and of the new one.
+        stage: the stage of the stack.
+        table_names: the tables to choose from; if none are given, all that there are.
+
+    Returns:
+        The name of each table, by its logical id.
+
+    Raises:
+        ImportTablesError: a table is missing or not unique, or CloudFormation refuses.
+
+    """
+    template = tables_only(yaml_parse((ROOT / "template.yaml").read_text()))
+    if not table_names:
+        pages = boto3.client("dynamodb").get_paginator("list_tables").paginate()
+        table_names = [name for page in pages for name in page["TableNames"]]
+    found = find(stack_name, list(template["Resources"]), table_names)
+    resources: list[ResourceToImportTypeDef] = [
+        {
+            "ResourceType": TABLE,
+            "LogicalResourceId": logical_id,
+            "ResourceIdentifier": {"TableName": name},
+        }
+        for logical_id, name in found.items()
+    ]
+    cloudformation = boto3.client("cloudformation")
+    change_set = cloudformation.create_change_set(
+        StackName=stack_name,
+        ChangeSetName="import-tables",
+        ChangeSetType="IMPORT",
+        Parameters=[{"ParameterKey": "Stage", "ParameterValue": stage}],
+        TemplateBody=json.dumps(template),
+        ResourcesToImport=resources,
+    )
+    try:
+        cloudformation.get_waiter("change_set_create_complete").wait(
+            ChangeSetName=change_set["Id"], WaiterConfig={"Delay": 2}
+        )
+        cloudformation.execute_change_set(ChangeSetName=change_set["Id"])
+        cloudformation.get_waiter("stack_import_complete").wait(
+            StackName=stack_name, WaiterConfig={"Delay": 2}
+        )
+    except WaiterError as error:
+        reason = error.last_response.get("StatusReason") or str(error)
+        message = f"CloudFormation did not import the tables: {reason}"
+        raise ImportTablesError(message) from error
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stack_name")
+    parser.add_argument("stage", choices=["dev", "prod"])
+    parser.add_argument("--tables", nargs="+", default=[], help="if more than one set is there")
+    options = parser.parse_args(arguments)
+    try:
+        found = import_tables(options.stack_name, options.stage, options.tables)
+    except ImportTablesError as error:
+        sys.stderr.write(f"import_tables.py: {error}\n")
+        return 1
+    for logical_id, name in found.items():
+        print(logical_id, name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
