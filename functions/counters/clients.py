@@ -5,6 +5,7 @@ on the time that is left. So the SDK retries nothing: `answered` repeats idempot
 `attempt` sends changes again.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -38,6 +39,9 @@ ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
 # botocore's own is longer and is built twice per request: a fifth of an increment's CPU.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
+
+# Lambda's level INFO holds for every logger: botocore would log where it found its credentials.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 
