@@ -97,6 +97,16 @@ class Bounds(NamedTuple):
         return self.low <= value <= self.high
 
 
+class Condition(NamedTuple):
+    """What a counter must be like for a change to be made.
+
+    It must have one of `versions`, of which 0 means that it was never written. Without any, it must
+    have been written.
+    """
+
+    versions: tuple[int, ...] = ()
+
+
 class Increment(NamedTuple):
     """What is to be added to a counter, if the result is within the bounds."""
 
@@ -228,11 +238,19 @@ class BoundExceededError(CounterError):
 
 
 class VersionMismatchError(CounterError):
-    """The counter has not the version that the request is conditional on; nothing was written."""
+    """The counter is not as the request is conditional on; nothing was written."""
 
-    def __init__(self, expected: int, standing: Counter) -> None:
-        """Take the version that was asked for, and where the counter stands."""
-        super().__init__(f"the counter has version {standing.version}, not {expected}")
+    def __init__(self, condition: Condition, standing: Counter) -> None:
+        """Take the condition, and where the counter stands."""
+        detail = f"the counter has version {standing.version}"
+        match condition.versions:
+            case ():
+                detail += ": it was never written"
+            case (version,):
+                detail += f", not {version}"
+            case _:
+                detail += ", which is not one of those asked for"
+        super().__init__(detail)
         self.version = standing.version
 
 

@@ -288,6 +288,8 @@ BAD_QUERIES = [
     ("after-too-great", "GET", "/counter/history", "after", f"after={MAX_INTEGER + 1}"),
 ]
 
+SUNDAY = "Sun, 22 Nov 2026 10:00:00 GMT"
+
 BAD_HEADERS = [
     # A request that does not know them refuses them.
     ("PUT", "Idempotency-Key", "k"),
@@ -303,14 +305,25 @@ BAD_HEADERS = [
     ("POST", "Idempotency-Key", "two words"),
     ("POST", "Idempotency-Key", "k" * 256),
     ("PUT", "If-Match", "7"),
-    ("PUT", "If-Match", "*"),
     ("PUT", "If-Match", 'W/"7"'),
-    ("PUT", "If-Match", '"7", "8"'),
+    ("PUT", "If-Match", '"7", W/"8"'),
+    ("PUT", "If-Match", '"7", *'),
+    ("PUT", "If-Match", '"7,8"'),
+    ("PUT", "If-Match", ", ,"),
+    ("PUT", "If-Match", ", ".join(f'"{version}"' for version in range(101))),
     ("PUT", "If-Match", '"07"'),
     ("PUT", "If-Match", '"-1"'),
     ("PUT", "If-None-Match", '"7"'),
     ("GET", "If-None-Match", "7"),
     ("GET", "If-None-Match", '"7" "8"'),
+    ("GET", "If-None-Match", ","),
+    # One that is ignored would make a change that was to depend on it, or answer in another way.
+    ("GET", "If-Modified-Since", SUNDAY),
+    ("GET", "If-Unmodified-Since", SUNDAY),
+    ("POST", "If-Unmodified-Since", SUNDAY),
+    ("PUT", "If-Unmodified-Since", SUNDAY),
+    ("PUT", "if-unmodified-since", "yesterday"),
+    ("GET", "Range", "bytes=0-1"),
 ]
 
 
