@@ -516,5 +516,6 @@ def window(each: Interval, given: Period, now: float) -> Period:
         invalid("to", "must be after 1970-01-01T00:00:00Z")
     most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
     if end - start > most * step:
-        invalid("from", f"at most {most} intervals of a {each} before to")
+        why = f"must be at most {most} {each}s before to, or before now if to is later or not given"
+        invalid("from", why)
     return Period(start, end)

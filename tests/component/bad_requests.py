@@ -245,6 +245,7 @@ BAD_QUERIES = [
     ("trend-from-behind-to", "GET", "/counter/trend", "from", f"from={NOON}&to={MORNING}"),
     ("trend-from-the-future", "GET", "/counter/trend", "from", "from=9000-01-01T00:00:00Z"),
     ("trend-to-1970", "GET", "/counter/trend", "to", "to=1970-01-01T00:00:00Z"),
+    ("trend-to-1970-days", "GET", "/counter/trend", "to", "interval=day&to=1970-01-01T00:00:00Z"),
     (
         "trend-within-the-future",
         "GET",
