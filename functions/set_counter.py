@@ -8,9 +8,9 @@ from counters.gateway import Request, Response, counter_response, endpoint
 def handler(request: Request) -> Response:
     """Answer the counter as this request left it."""
     value = model.integer("value", request.body.get("value"))
-    expected = request.expected_version()
+    condition = request.condition()
     return counter_response(
-        attempt.set_value(request.counter_id, value, expected, request.change())
+        attempt.set_value(request.counter_id, value, condition, request.change())
     )
 
 

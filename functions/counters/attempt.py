@@ -17,6 +17,7 @@ from counters.model import (
     BoundExceededError,
     Change,
     ChangedCounter,
+    Condition,
     Counter,
     Increment,
     OutcomeUnknownError,
@@ -61,27 +62,27 @@ def increment(asked: Increment, change: Change) -> Counter | ChangedCounter:
 
 
 def set_value(
-    counter_id: str, value: int, expected: int | None, change: Change
+    counter_id: str, value: int, condition: Condition | None, change: Change
 ) -> Counter | ChangedCounter:
     """Set a counter to `value`, in one write, and return it as that write left it.
 
     Args:
         counter_id: the counter.
         value: its new value.
-        expected: the version that it must have (0: it must not exist); None for any.
+        condition: what the counter must be like; None to set it in any case.
         change: who sets it.
 
     Raises:
-        VersionMismatchError: it has another version; nothing was written.
+        VersionMismatchError: the condition does not hold; nothing was written.
         ThrottledError: nothing was written.
         OutcomeUnknownError: the reply was lost, and whether the change was made is not known.
     """
-    update = store.set_value(counter_id, value, expected, change)
+    update = store.set_value(counter_id, value, condition, change)
     try:
         return _change_one(counter_id, update, change)
     except store.RefusedError as refused:
         standing = store.counter(counter_id, refused.item)
-        raise VersionMismatchError(expected or 0, standing) from refused
+        raise VersionMismatchError(condition or Condition(), standing) from refused
 
 
 def increment_all(

@@ -18,22 +18,39 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from counters import clock, model
 from counters.clients import ATTEMPT
-from counters.model import Change, ChangedCounter, Counter, invalid
+from counters.model import Change, ChangedCounter, Condition, Counter, invalid
 
 logger = Logger(service="tally")
 
 MAX_BODY = 64 * 1024  # characters; the largest good request is far below
+MOST_VERSIONS = 100  # in If-Match: so many fit into a condition of DynamoDB
 _LONGEST_KEY = 255  # characters
 
 _BODY_METHODS = {"POST", "PUT"}
 
-# Headers that change what a request means: who sends one relies on it, so a route that does not
-# know it refuses it.
-_MEANINGFUL_HEADERS = {"idempotency-key", "if-match", "if-none-match"}
+# Headers that change what a request means, or which part of the answer comes back. A caller who
+# sends one relies on it: to ignore If-Unmodified-Since would make a change that was to be
+# conditional. So a route refuses those that it does not honour, except where RFC 9110 says that a
+# server must ignore them (`_must_be_ignored`).
+_MEANINGFUL_HEADERS = {
+    "idempotency-key",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "range",
+}
 
-# RFC 9110, section 8.8.3; our entity tags are versions.
-_ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_VERSION_TAG = re.compile(r'"(0|[1-9][0-9]{0,15})"')
+# Several lines of a header whose value is a list are one list (RFC 9110, section 5.3).
+_LIST_HEADERS = {"if-match", "if-none-match"}
+
+# A member of a list of entity tags, which may be empty, and what ends it (RFC 9110, sections
+# 5.6.1.2 and 8.8.3). A comma inside a tag ends nothing.
+_MEMBER = re.compile(
+    r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\U0010ffff]*)"[ \t]*)?(?P<end>,|\Z)'
+)
+_VERSION = re.compile(r"0|[1-9][0-9]{0,15}")
 
 # Bare, or as a string of RFC 9651, section 3.3.3, of visible characters.
 _IDEMPOTENCY_KEY = re.compile(
@@ -104,11 +121,12 @@ class Request(NamedTuple):
             )
         return key
 
-    def expected_version(self) -> int | None:
-        """Return the version that If-Match or If-None-Match asks for: 0 for none, None for any.
+    def condition(self) -> Condition | None:
+        """Return what If-Match or If-None-Match asks of the counter; None if neither is given.
 
         Raises:
-            InvalidRequestError: it is not a version in quotes, or not `*`, or both are given.
+            InvalidRequestError: If-Match is not a list of versions in quotes and not `*`,
+                If-None-Match is not `*`, or both are given.
         """
         match, none_match = (
             self.headers.get("if-match"),
@@ -119,13 +137,19 @@ class Request(NamedTuple):
         if none_match is not None:
             if none_match != "*":
                 invalid("If-None-Match", "must be * in this request")
-            return 0
+            return Condition((0,))
         if match is None:
             return None
-        version = _VERSION_TAG.fullmatch(match)
-        if not version:
-            invalid("If-Match", 'must be one version in quotes, such as "7"')
-        return int(version[1])
+        if match == "*":
+            return Condition()
+        tags = _entity_tags(match)
+        # RFC 9110, section 13.1.1, compares strongly: a weak tag never matches.
+        versions = {int(tag) for weak, tag in tags if not weak and _VERSION.fullmatch(tag)}
+        if not versions or len(versions) < len(set(tags)) or len(versions) > MOST_VERSIONS:
+            invalid(
+                "If-Match", f'must be *, or 1 to {MOST_VERSIONS} versions in quotes, such as "7"'
+            )
+        return Condition(tuple(sorted(versions)))
 
     def has(self, version: int) -> bool:
         """Return whether the caller has the counter at `version`, so If-None-Match tells.
@@ -138,10 +162,11 @@ class Request(NamedTuple):
             return False
         if text == "*":
             return version > 0
-        tags = [_ENTITY_TAG.fullmatch(tag.strip()) for tag in text.split(",")]
-        if not all(tags):
+        tags = _entity_tags(text)
+        if not tags:
             invalid("If-None-Match", 'must be versions in quotes, such as "7", or *')
-        return any(tag[2] == str(version) for tag in tags if tag)
+        # RFC 9110, section 13.1.2, compares weakly: W/"7" matches "7".
+        return any(tag == str(version) for _, tag in tags)
 
     def limit(self) -> int:
         """Return the parameter `limit`: 1 to 1000, 100 if not given.
@@ -303,7 +328,7 @@ def _request(
         model.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
-        _headers(event["multiValueHeaders"] or {}, headers),
+        _headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"]),
         _actor(event),
         context.aws_request_id,
         clock.deadline(context, ATTEMPT),
@@ -329,17 +354,53 @@ def _actor(event: dict[str, Any]) -> str:
     return actor
 
 
-def _headers(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
-    headers = {}
-    for name, values in given.items():
-        if name.lower() not in _MEANINGFUL_HEADERS:
+def _headers(given: dict[str, list[str]], known: Collection[str], method: str) -> dict[str, str]:
+    """Return the values of the headers that the route knows, by their names in lower case."""
+    headers: dict[str, str] = {}
+    present = {name.lower() for name in given}
+    for name, lines in given.items():
+        key = name.lower()
+        if key not in _MEANINGFUL_HEADERS or _must_be_ignored(key, method, present):
             continue
-        if name.lower() not in known:
+        if key not in known:
             invalid(name, "this request does not support it")
-        if len(values) > 1:
+        # Lines whose names differ in case come apart.
+        values = [headers[key], *lines] if key in headers else lines
+        if len(values) > 1 and key not in _LIST_HEADERS:
             invalid(name, "given more than once")
-        headers[name.lower()] = values[0].strip()
+        headers[key] = ",".join(values).strip(" \t")
     return headers
+
+
+def _must_be_ignored(name: str, method: str, present: Collection[str]) -> bool:
+    """Return whether RFC 9110 tells servers to ignore a header in a request that has `present`."""
+    match name:
+        case "if-modified-since":  # section 13.1.3
+            return method != "GET" or "if-none-match" in present
+        case "if-unmodified-since":  # section 13.1.4
+            return "if-match" in present
+        case "if-range":  # section 13.1.5
+            return method != "GET" or "range" not in present
+        case "range":  # section 14.2
+            return method != "GET"
+    return False
+
+
+def _entity_tags(text: str) -> list[tuple[bool, str]]:
+    """Return the entity tags of a list: whether each is weak, and what is in its quotes.
+
+    Returns:
+        None of them if `text` is not such a list.
+    """
+    tags: list[tuple[bool, str]] = []
+    position = 0
+    while member := _MEMBER.match(text, position):
+        if member["opaque"] is not None:
+            tags.append((member["weak"] is not None, member["opaque"]))
+        if not member["end"]:
+            return tags
+        position = member.end()
+    return []
 
 
 def _query(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:

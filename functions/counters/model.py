@@ -20,10 +20,18 @@ MIN_INTEGER = -MAX_INTEGER
 _COUNTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|")
 
-# RFC 3339, section 5.6.
+# RFC 3339, section 5.6. Python takes more than its hours, minutes and offsets, and differs by
+# version: 3.14 takes the hour 24.
 _TIME = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+    r"""
+    (?P<minute> \d{4}-\d\d-\d\d T ([01]\d|2[0-3]) : [0-5]\d) :
+    (?P<second> [0-5]\d | 60)
+    (?P<rest>   (\.\d+)? (Z | [+-] ([01]\d|2[0-3]) : [0-5]\d))
+    """,
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
+_LEAP_SECOND = "60"
+_BEFORE_A_LEAP = {"06-30 23:59:59", "12-31 23:59:59"}  # in UTC (section 5.7)
 
 Operation = Literal["increment", "set"]
 Order = Literal["asc", "desc"]
@@ -35,7 +43,7 @@ _MOST_BUCKETS = 1000
 _MOST_MINUTES = 3 * 60  # they are counted from the history
 _USUAL_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
 _MOST_INCREMENTS = 100  # in one transaction
-_END_OF_TIME = 253_402_300_800  # the year 10000, in seconds since the epoch
+_LAST_TIME = 253_402_300_799.999  # of the year 9999, in seconds since the epoch
 
 
 class Counter(NamedTuple):
@@ -95,6 +103,16 @@ class Bounds(NamedTuple):
     def hold(self, value: int) -> bool:
         """Return whether `value` is within them."""
         return self.low <= value <= self.high
+
+
+class Condition(NamedTuple):
+    """What a counter must be like for a change to be made.
+
+    It must have one of `versions`, of which 0 means that it was never written. Without any, it must
+    have been written.
+    """
+
+    versions: tuple[int, ...] = ()
 
 
 class Increment(NamedTuple):
@@ -228,11 +246,19 @@ class BoundExceededError(CounterError):
 
 
 class VersionMismatchError(CounterError):
-    """The counter has not the version that the request is conditional on; nothing was written."""
+    """The counter is not as the request is conditional on; nothing was written."""
 
-    def __init__(self, expected: int, standing: Counter) -> None:
-        """Take the version that was asked for, and where the counter stands."""
-        super().__init__(f"the counter has version {standing.version}, not {expected}")
+    def __init__(self, condition: Condition, standing: Counter) -> None:
+        """Take the condition, and where the counter stands."""
+        detail = f"the counter has version {standing.version}"
+        match condition.versions:
+            case ():
+                detail += ": it was never written"
+            case (version,):
+                detail += f", not {version}"
+            case _:
+                detail += ", which is not one of those asked for"
+        super().__init__(detail)
         self.version = standing.version
 
 
@@ -419,16 +445,24 @@ def order(value: str) -> Order:
 def time(name: str, text: str) -> float:
     """Return the time that `text`, the parameter `name`, gives: in seconds since the epoch.
 
+    Digits below a microsecond are cut off. A leap second is the second after it: seconds since the
+    epoch have no other.
+
     Raises:
         InvalidRequestError: it is no RFC 3339 time.
     """
     try:
-        if _TIME.fullmatch(text):
-            seconds = dt.datetime.fromisoformat(text.upper()).timestamp()
-            if 0 <= seconds < _END_OF_TIME:
-                return seconds
+        if match := _TIME.fullmatch(text):
+            leap = match["second"] == _LEAP_SECOND
+            second = "59" if leap else match["second"]
+            written = f"{match['minute']}:{second}{match['rest']}".upper()
+            utc = dt.datetime.fromisoformat(written).astimezone(dt.UTC)
+            seconds = utc.timestamp() + leap
+            if seconds >= 0 and (not leap or utc.strftime("%m-%d %H:%M:%S") in _BEFORE_A_LEAP):
+                # As a float, the last microseconds of 9999 are in the year 10000.
+                return min(seconds, _LAST_TIME)
     except (ValueError, OverflowError):
-        pass  # no such day, or no such hour
+        pass  # no such day, or in UTC a year that there is not
     detail = (
         f"{name}: must be a time from 1970 to 9999, such as 2026-11-22T10:00:00Z (RFC 3339),"
         " a + in it written as %2B"
@@ -498,5 +532,6 @@ def window(each: Interval, given: Period, now: float) -> Period:
         invalid("to", "must be after 1970-01-01T00:00:00Z")
     most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
     if end - start > most * step:
-        invalid("from", f"at most {most} intervals of a {each} before to")
+        why = f"must be at most {most} {each}s before to, or before now if to is later or not given"
+        invalid("from", why)
     return Period(start, end)

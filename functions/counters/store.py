@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from counters.clients import answered, cancellation_reasons, dynamodb, get_items, reading
-from counters.model import Change, Counter, Increment, Operation
+from counters.model import Change, Condition, Counter, Increment, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,22 +102,30 @@ def increment(asked: Increment, change: Change, more: str = "") -> dict[str, Any
     return update
 
 
-def set_value(counter_id: str, value: int, expected: int | None, change: Change) -> dict[str, Any]:
-    """Return the UpdateItem that sets a counter.
+def set_value(
+    counter_id: str, value: int, condition: Condition | None, change: Change
+) -> dict[str, Any]:
+    """Return the UpdateItem that sets a counter, if the condition holds.
 
     Args:
         counter_id: the counter.
         value: its new value.
-        expected: the version that it must have (0: it must not exist); None for any.
+        condition: what the counter must be like; None to set it in any case.
         change: who sets it.
     """
     update = _update(counter_id, "set", change, ", #value = :value ADD #version :one")
     update["ExpressionAttributeValues"] |= {":value": _n(value)}
-    if expected == 0:
-        update["ConditionExpression"] = "attribute_not_exists(#version)"
-    elif expected is not None:
-        update["ExpressionAttributeValues"] |= {":expected": _n(expected)}
-        update["ConditionExpression"] = "#version = :expected"
+    if condition is not None:
+        expected = {f":expected{each}": _n(each) for each in condition.versions if each}
+        alternatives = []
+        if not condition.versions:
+            alternatives.append("attribute_exists(#version)")
+        if 0 in condition.versions:
+            alternatives.append("attribute_not_exists(#version)")
+        if expected:
+            alternatives.append(f"#version IN ({', '.join(expected)})")
+        update["ExpressionAttributeValues"] |= expected
+        update["ConditionExpression"] = " OR ".join(alternatives)
     return update
 
 

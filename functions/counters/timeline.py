@@ -270,7 +270,7 @@ def at_version(standing: Counter, version: int, until: float) -> Counter:
         entries = history.read(standing.counter_id, 1, version, until, limit=1, newest_first=True)
     if entries and _continues(standing, entries[0], version):
         return history.counter(entries[0])
-    raise _missing(standing, entries)
+    raise _missing(standing, entries, "version")
 
 
 def at_time(standing: Counter, time: float, until: float) -> Counter:
@@ -303,12 +303,12 @@ def at_time(standing: Counter, time: float, until: float) -> Counter:
             limit = 1000  # so many changes in so short a time are those of a busy counter
             for position, entry in enumerate(entries):
                 if not _continues(standing, entry, expected):
-                    raise _missing(standing, entries[position:])
+                    raise _missing(standing, entries[position:], "at")
                 if _time(entry) <= time:
                     return history.counter(entry)
                 expected -= 1
             if not entries:
-                raise _missing(standing, [])
+                raise _missing(standing, [], "at")
     return Counter(counter_id)
 
 
@@ -367,12 +367,18 @@ def _first_of(counter_id: str, period: Period, until: float) -> int:
     return max(1, _boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 
 
-def _missing(standing: Counter, below: "Sequence[Entry]") -> CounterError:
-    """Return the error of an entry that is not there; `below` begins with the one before it."""
+def _missing(standing: Counter, below: "Sequence[Entry]", name: str) -> CounterError:
+    """Return the error of an entry that is not there.
+
+    Args:
+        standing: the counter as it is.
+        below: the entries below it, which begin with the one before it.
+        name: the parameter that asks for it.
+    """
     earliest = below[0].created_at if below else standing.created_at
     if earliest and history.expired(earliest):
-        return NotFoundError("The history of that time has expired.")
-    return ThrottledError("That change is not in the history yet. Retry shortly.")
+        return NotFoundError(f"{name}: the history of that time has expired")
+    return ThrottledError(f"{name}: that change is not in the history yet. Retry shortly.")
 
 
 def _folded_version(counter_id: str, until: float) -> int:

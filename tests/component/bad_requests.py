@@ -200,9 +200,25 @@ NO_TIMES = {
     "space": "2026-11-22%2010:00:00Z",
     "no-day": "2026-02-30T10:00:00Z",
     "no-hour": "2026-11-22T25:00:00Z",
+    "hour-24": "2026-11-22T24:00:00Z",
+    "no-minute": "2026-11-22T10:60:00Z",
+    "no-second": "2026-11-22T10:00:61Z",
+    "no-leap-second": "2026-11-22T23:59:60Z",
     "no-offset-there-is": "2026-11-22T10:00:00%2B25:00",
+    "offset-of-60-minutes": "2026-11-22T10:00:00%2B00:60",
+    "offset-of-24-hours": "2026-11-22T10:00:00-24:00",
+    "offset-without-minutes": "2026-11-22T10:00:00%2B01",
+    "offset-without-colon": "2026-11-22T10:00:00-0100",
+    "offset-with-seconds": "2026-11-22T10:00:00-01:00:00",
     "no-seconds": "2026-11-22T10:00Z",
     "before-1970": "1969-12-31T23:59:59Z",
+    "before-1970-by-its-offset": "1970-01-01T00:59:59%2B01:00",
+    "year-0": "0000-01-01T00:00:00Z",
+    "no-fraction": "2026-11-22T10:00:00.Z",
+    "comma": "2026-11-22T10:00:00,5Z",
+    "space-before": "%202026-11-22T10:00:00Z",
+    "space-behind": "2026-11-22T10:00:00Z%20",
+    "newline-behind": "2026-11-22T10:00:00Z%0A",
     "year-10000": "9999-12-31T23:59:59-01:00",
     "other-digits": "٢٠٢٦-11-22T10:00:00Z",
 }
@@ -245,6 +261,7 @@ BAD_QUERIES = [
     ("trend-from-behind-to", "GET", "/counter/trend", "from", f"from={NOON}&to={MORNING}"),
     ("trend-from-the-future", "GET", "/counter/trend", "from", "from=9000-01-01T00:00:00Z"),
     ("trend-to-1970", "GET", "/counter/trend", "to", "to=1970-01-01T00:00:00Z"),
+    ("trend-to-1970-days", "GET", "/counter/trend", "to", "interval=day&to=1970-01-01T00:00:00Z"),
     (
         "trend-within-the-future",
         "GET",
@@ -288,6 +305,8 @@ BAD_QUERIES = [
     ("after-too-great", "GET", "/counter/history", "after", f"after={MAX_INTEGER + 1}"),
 ]
 
+SUNDAY = "Sun, 22 Nov 2026 10:00:00 GMT"
+
 BAD_HEADERS = [
     # A request that does not know them refuses them.
     ("PUT", "Idempotency-Key", "k"),
@@ -303,14 +322,25 @@ BAD_HEADERS = [
     ("POST", "Idempotency-Key", "two words"),
     ("POST", "Idempotency-Key", "k" * 256),
     ("PUT", "If-Match", "7"),
-    ("PUT", "If-Match", "*"),
     ("PUT", "If-Match", 'W/"7"'),
-    ("PUT", "If-Match", '"7", "8"'),
+    ("PUT", "If-Match", '"7", W/"8"'),
+    ("PUT", "If-Match", '"7", *'),
+    ("PUT", "If-Match", '"7,8"'),
+    ("PUT", "If-Match", ", ,"),
+    ("PUT", "If-Match", ", ".join(f'"{version}"' for version in range(101))),
     ("PUT", "If-Match", '"07"'),
     ("PUT", "If-Match", '"-1"'),
     ("PUT", "If-None-Match", '"7"'),
     ("GET", "If-None-Match", "7"),
     ("GET", "If-None-Match", '"7" "8"'),
+    ("GET", "If-None-Match", ","),
+    # One that is ignored would make a change that was to depend on it, or answer in another way.
+    ("GET", "If-Modified-Since", SUNDAY),
+    ("GET", "If-Unmodified-Since", SUNDAY),
+    ("POST", "If-Unmodified-Since", SUNDAY),
+    ("PUT", "If-Unmodified-Since", SUNDAY),
+    ("PUT", "if-unmodified-since", "yesterday"),
+    ("GET", "Range", "bytes=0-1"),
 ]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests import aws_template
+from tests.aws_template import Route
 from tests.proxy import proxy_event
 from tests.stack import CLIENT_ID, Stack
 from tests.wire import Wire
@@ -101,6 +103,14 @@ def test_the_entity_tag_is_the_version_whatever_the_request(hits: Counter) -> No
         '"another", "2"',
         "*",
         ' "2" ',
+        '"1", , "2"',
+        ',"2"',
+        '"2",',
+        ' , ,"2" \t,, ',
+        '"a,b", "2"',
+        '"2", ","',
+        '",,", W/"2"',
+        '"\u00e9", "2"',
     ],
 )
 def test_who_has_the_version_gets_no_body(hits: Counter, tags: str) -> None:
@@ -114,7 +124,22 @@ def test_who_has_the_version_gets_no_body(hits: Counter, tags: str) -> None:
     assert hits.wire.operations() == ["GetItem"]
 
 
-@pytest.mark.parametrize("tags", ['"1"', 'W/"1"', '"1", "3"', '"22"', '""', '"02"', '"*"'])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        '"1"',
+        'W/"1"',
+        '"1", "3"',
+        '"22"',
+        '""',
+        '"02"',
+        '"*"',
+        '"a,b"',
+        '"1,2"',
+        '"1", , "3",',
+        '","',
+    ],
+)
 def test_who_has_another_version_gets_the_counter(hits: Counter, tags: str) -> None:
     hits.add()
     hits.add()
@@ -196,6 +221,56 @@ def test_a_set_that_makes_the_counter_makes_it_once(
     assert hits.stands() == (10, 1)
 
 
+@pytest.mark.parametrize(
+    "versions", ['"1", "2"', '"2","1"', '"9", , "2",', '"0", "2"', ', "2" , "2"', "*", " * "]
+)
+def test_a_set_on_any_of_several_versions_is_one_write(hits: Counter, versions: str) -> None:
+    hits.add()
+    hits.add()
+
+    reply = hits.set(10, {"If-Match": versions})
+
+    assert hits.wire.operations() == ["UpdateItem"]
+    assert (reply.status, reply.headers["ETag"]) == (200, '"3"')
+    assert hits.stands() == (10, 3)
+
+
+def test_a_set_on_none_of_several_versions_is_refused_with_the_current_one(hits: Counter) -> None:
+    hits.add()
+    hits.add()
+
+    reply = hits.set(10, {"If-Match": '"0", "1", "3"'})
+
+    assert hits.wire.operations() == ["UpdateItem"]
+    assert (reply.status, reply.problem) == (412, "version-mismatch")
+    assert reply.headers["ETag"] == '"2"'
+    assert hits.stands() == (2, 2)
+
+
+def test_a_hundred_versions_fit_into_a_condition(hits: Counter) -> None:
+    hits.add()
+    edge = 2**53 - 1
+    versions = ", ".join(f'"{version}"' for version in [1, *range(edge - 98, edge + 1)])
+
+    assert hits.set(10, {"If-Match": versions}).status == 200
+    assert hits.set(20, {"If-Match": versions}).status == 412
+
+
+def test_a_set_on_any_version_makes_no_counter(hits: Counter, stack: Stack) -> None:
+    reply = hits.set(10, {"If-Match": "*"})
+
+    assert hits.wire.operations() == ["UpdateItem"]
+    assert (reply.status, reply.problem, reply.headers["ETag"]) == (412, "version-mismatch", '"0"')
+    assert not stack.items("CounterTable")
+
+
+def test_a_set_on_one_of_several_versions_can_make_the_counter(hits: Counter) -> None:
+    first, second = [hits.set(value, {"If-Match": '"0", "5"'}) for value in (10, 20)]
+
+    assert (first.status, second.status) == (200, 412)
+    assert hits.stands() == (10, 1)
+
+
 def test_a_set_on_a_version_of_a_counter_that_is_not_there_makes_none(
     hits: Counter, stack: Stack
 ) -> None:
@@ -212,10 +287,12 @@ def test_a_set_on_a_version_of_a_counter_that_is_not_there_makes_none(
     ("method", "name", "value"),
     [
         *[("PUT", "If-Match", value) for value in ("1", "", '"x"', '"01"', '"-1"', '"1')],
-        *[("PUT", "If-Match", value) for value in ('""', 'W/"1"', '"1", "2"', '"1.0"')],
+        *[("PUT", "If-Match", value) for value in ('""', 'W/"1"', '"1", W/"2"', '"1.0"')],
+        *[("PUT", "If-Match", value) for value in ('"1", "x"', '"1", *', ",", '"1,2"', '"1" "2"')],
         *[("PUT", "If-None-Match", value) for value in ('"1"', "", '"*"', "**", "1")],
         *[("GET", "If-None-Match", value) for value in ("1", "", '"1', '1"', '"1" "2"')],
         *[("GET", "If-None-Match", value) for value in ('w/"1"', "W/1", '"1", *', '"a"b"')],
+        *[("GET", "If-None-Match", value) for value in (",", " , ,", '"a b"', '"1";"2"', 'W/ "1"')],
     ],
 )
 def test_a_malformed_condition_is_named(hits: Counter, method: str, name: str, value: str) -> None:
@@ -229,26 +306,91 @@ def test_a_malformed_condition_is_named(hits: Counter, method: str, name: str, v
     assert hits.stands() == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("GET", "Idempotency-Key"),
-        ("PUT", "Idempotency-Key"),
-        ("GET", "If-Match"),
-        ("POST", "If-Match"),
-        ("POST", "If-None-Match"),
-    ],
-)
-def test_a_header_that_a_request_does_not_support_is_not_ignored(
-    hits: Counter, method: str, name: str
+HONOURED, REFUSED, IGNORED = "honoured", "refused", "ignored"
+
+SINCE = "Sun, 22 Nov 2026 10:00:00 GMT"
+
+# What becomes of a header, by method. A route of the method that is not in `HONOURED_BY` refuses
+# what others honour.
+OUTCOMES: dict[str, dict[str, str]] = {
+    "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": HONOURED},
+    "If-None-Match": {"GET": HONOURED, "POST": REFUSED, "PUT": HONOURED},
+    "If-Modified-Since": {"GET": REFUSED, "POST": IGNORED, "PUT": IGNORED},
+    "If-Unmodified-Since": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
+    "If-Range": {"GET": IGNORED, "POST": IGNORED, "PUT": IGNORED},
+    "Range": {"GET": REFUSED, "POST": IGNORED, "PUT": IGNORED},
+    "Idempotency-Key": {"GET": REFUSED, "POST": HONOURED, "PUT": REFUSED},
+}
+VALUES = {
+    "If-Match": '"0"',
+    "If-None-Match": "*",
+    "If-Modified-Since": SINCE,
+    "If-Unmodified-Since": SINCE,
+    "If-Range": '"0"',
+    "Range": "bytes=0-1",
+    "Idempotency-Key": "k",
+}
+HONOURED_BY = {"GetCounter", "IncrementCounter", "IncrementCounters", "SetCounter"}
+BODIES: dict[str, dict[str, object]] = {
+    "IncrementCounters": {"increments": [{"counter_id": "hits"}]},
+    "SetCounter": {"value": 1},
+}
+ROUTES = [
+    (function.name, route)
+    for function in aws_template.functions().values()
+    for route in function.routes
+]
+
+
+@pytest.mark.parametrize("header", OUTCOMES)
+@pytest.mark.parametrize(("name", "route"), ROUTES, ids=lambda each: getattr(each, "path", each))
+def test_a_conditional_header_is_honoured_refused_or_ignored_by_every_route(
+    stack: Stack, wire: Wire, name: str, route: Route, header: str
 ) -> None:
-    body = {"GET": None, "POST": {}, "PUT": {"value": 1}}[method]
+    outcome = OUTCOMES[header][route.method]
+    if outcome == HONOURED and name not in HONOURED_BY:
+        outcome = REFUSED
+    path = route.path.replace("{counter_id}", "hits")
+    body = BODIES.get(name) or b""
 
-    reply = hits.ask(method, {name: '"1"'}, body)
+    reply = stack.request(route.method, path, headers={header: VALUES[header]}, body=body)
 
-    assert not hits.wire.sent
-    assert (reply.status, reply.problem) == (400, "invalid-request")
-    assert reply.body["detail"].startswith(f"{name}: ")
+    if outcome == REFUSED:
+        assert not wire.sent
+        assert reply.status == 400
+        assert reply.body["type"].endswith("invalid-request")
+        assert reply.body["detail"].startswith(f"{header}: ")
+    else:
+        assert reply.status == 200
+        assert wire.sent
+    assert bool(stack.items("CounterTable")) == (reply.status == 200 and route.method != "GET")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        # RFC 9110, section 13.1.3: the list is the more precise condition.
+        ("GET", {"If-None-Match": '"1"', "If-Modified-Since": SINCE}, 304),
+        ("GET", {"If-None-Match": '"9"', "If-Modified-Since": SINCE}, 200),
+        # Section 13.1.4: and so it is here.
+        ("PUT", {"If-Match": '"1"', "If-Unmodified-Since": SINCE}, 200),
+        ("PUT", {"If-Match": '"9"', "If-Unmodified-Since": SINCE}, 412),
+        # Of another condition it says nothing.
+        ("PUT", {"If-None-Match": "*", "If-Unmodified-Since": SINCE}, 400),
+        ("GET", {"If-None-Match": '"1"', "If-Unmodified-Since": SINCE}, 400),
+        ("GET", {"Range": "bytes=0-1", "If-Range": '"1"'}, 400),
+    ],
+    ids=str,
+)
+def test_a_date_does_not_count_beside_an_entity_tag(
+    hits: Counter, method: str, headers: Mapping[str, str], status: int
+) -> None:
+    hits.add()
+
+    reply = hits.ask(method, headers, {"value": 10} if method == "PUT" else None)
+
+    assert reply.status == status
+    assert hits.stands() == ((10, 2) if method == "PUT" and status == 200 else (1, 1))
 
 
 def test_two_conditions_at_once_are_too_many(hits: Counter) -> None:
@@ -259,19 +401,49 @@ def test_two_conditions_at_once_are_too_many(hits: Counter) -> None:
     assert not hits.wire.sent
 
 
-@pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
-def test_a_condition_given_twice_is_refused(hits: Counter, stack: Stack, name: str) -> None:
-    function, route, parameters = stack.route("PUT", "/counters/hits")
-    event = proxy_event(
-        route, "/counters/hits", parameters, "", {name: "*"}, b'{"value": 1}', {"sub": CLIENT_ID}
-    )
-    event["multiValueHeaders"][name] = ["*", "*"]
+# A header in several lines, whose names may differ in case.
+Lines = Mapping[str, list[str]]
+
+
+@pytest.mark.parametrize(
+    ("method", "lines", "status"),
+    [
+        ("GET", {"If-None-Match": ['"1"', '"2"']}, 304),
+        ("GET", {"If-None-Match": ['"1", "2"', '"3"']}, 304),
+        ("GET", {"If-None-Match": ["", '"2"', ""]}, 304),
+        ("GET", {"If-None-Match": ['"1"'], "if-none-match": ['"2"']}, 304),
+        ("GET", {"If-None-Match": ['"2"'], "if-none-match": ['"1"']}, 304),
+        ("GET", {"If-None-Match": ['"1"', '"3"']}, 200),
+        ("PUT", {"If-Match": ['"1"', '"2"']}, 200),
+        ("PUT", {"If-Match": ['"2"'], "IF-MATCH": ['"1"']}, 200),
+        ("PUT", {"If-Match": ['"1"', '"3"']}, 412),
+        # `*` is no member of a list, and a key is none at all.
+        ("GET", {"If-None-Match": ["*", '"2"']}, 400),
+        ("PUT", {"If-Match": ["*", "*"]}, 400),
+        ("PUT", {"If-None-Match": ["*", "*"]}, 400),
+        ("POST", {"Idempotency-Key": ["k", "k"]}, 400),
+        ("POST", {"Idempotency-Key": ["k"], "idempotency-key": ["k"]}, 400),
+    ],
+    ids=str,
+)
+def test_the_lines_of_a_list_are_one_list(
+    hits: Counter, stack: Stack, method: str, lines: Lines, status: int
+) -> None:
+    hits.add()
+    hits.add()
+    function, route, parameters = stack.route(method, "/counters/hits")
+    body = b'{"value": 10}' if method == "PUT" else b""
+    event = proxy_event(route, "/counters/hits", parameters, "", {}, body, {"sub": CLIENT_ID})
+    event["multiValueHeaders"] = lines
 
     response = stack.invoke(function.name, event)
 
-    assert response["statusCode"] == 400
-    assert json.loads(response["body"])["detail"].startswith(f"{name}: ")
-    assert not hits.wire.sent
+    assert response["statusCode"] == status
+    if status == 400:
+        detail = json.loads(response["body"])["detail"]
+        assert detail.lower().startswith(f"{next(iter(lines)).lower()}: ")
+    changed = method == "PUT" and status == 200
+    assert hits.stands() == ((10, 3) if changed else (2, 2))
 
 
 @pytest.mark.parametrize(

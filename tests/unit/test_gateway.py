@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
@@ -29,6 +30,15 @@ json_values = st.recursive(
 @endpoint(query=["limit", "after"], body=["by"])
 def echo(request: Request) -> Response:
     return Response({**request._asdict(), "limit": request.limit()})
+
+
+@endpoint(headers=["if-match", "if-none-match"])
+def conditional(request: Request) -> Response:
+    """Answer whether the caller has version 7, and on which versions the change depends."""
+    if "if-none-match" in request.headers:
+        return Response(request.has(7))
+    condition = request.condition()
+    return Response(condition and condition.versions)
 
 
 @endpoint()
@@ -153,7 +163,10 @@ def test_the_limit_is_100_if_not_given() -> None:
     assert answer(event()).body["limit"] == 100
 
 
-@given(st.sampled_from(["idempotency-key", "if-match", "if-none-match"]), st.lists(st.booleans()))
+@given(
+    st.sampled_from(["idempotency-key", "if-match", "if-none-match", "if-unmodified-since"]),
+    st.lists(st.booleans()),
+)
 def test_a_header_that_is_not_honoured_is_refused_in_any_case(name: str, upper: list[bool]) -> None:
     cases = [*upper, *[False] * len(name)]
     written = "".join(c.upper() if up else c for c, up in zip(name, cases, strict=False))
@@ -162,6 +175,70 @@ def test_a_header_that_is_not_honoured_is_refused_in_any_case(name: str, upper: 
 
     assert got.status == 400
     assert got.body["detail"].startswith(f"{written}: ")
+
+
+opaque = st.text(st.characters(codec="latin-1", exclude_characters='"\x7f', min_codepoint=0x21))
+tags = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), opaque | st.integers(0, 9).map(str))
+spaces = st.text(" \t", max_size=3)
+gaps = st.lists(spaces, max_size=3).map(",".join)  # empty members
+
+
+@st.composite
+def written(draw: st.DrawFn, members: st.SearchStrategy[str]) -> tuple[list[str], list[str]]:
+    """Return the members of a list, and the lines of a header that has them (RFC 9110, 5.6.1)."""
+    listed = draw(st.lists(members, min_size=1, max_size=5))
+    lines = [draw(gaps)]
+    for member in listed:
+        lines[-1] += draw(spaces) + member + draw(spaces)
+        if draw(st.booleans()):
+            lines.append(draw(gaps))
+        else:
+            lines[-1] += "," + draw(gaps) + ","
+    return listed, lines
+
+
+def ask_conditionally(name: str, lines: list[str]) -> Reply:
+    return answer({**event(), "multiValueHeaders": {name: lines}}, conditional)
+
+
+@given(written(tags))
+def test_a_list_of_entity_tags_is_read_member_by_member(
+    tags_and_lines: tuple[list[str], list[str]],
+) -> None:
+    listed, lines = tags_and_lines
+
+    got = ask_conditionally("If-None-Match", lines)
+
+    assert (got.status, got.body) == (200, '"7"' in listed or 'W/"7"' in listed)
+
+
+@given(written(st.integers(0, MAX_INTEGER).map('"{}"'.format)))
+def test_a_list_of_versions_is_read_member_by_member(
+    tags_and_lines: tuple[list[str], list[str]],
+) -> None:
+    listed, lines = tags_and_lines
+
+    got = ask_conditionally("If-Match", lines)
+
+    assert got.status == 200
+    assert got.body == sorted({int(member.strip('"')) for member in listed})
+
+
+@given(written(tags))
+def test_what_is_no_version_never_matches_and_is_refused(
+    tags_and_lines: tuple[list[str], list[str]],
+) -> None:
+    listed, lines = tags_and_lines
+    versions = all(re.fullmatch(r'"(0|[1-9]\d{0,15})"', tag, re.ASCII) for tag in listed)
+
+    assert ask_conditionally("If-Match", lines).status == (200 if versions else 400)
+
+
+@given(
+    st.lists(st.text() | st.text('"W/*7, \t'), min_size=1), st.sampled_from(["Match", "None-Match"])
+)
+def test_any_condition_is_taken_or_refused(lines: list[str], name: str) -> None:
+    assert_taken_or_refused(ask_conditionally(f"If-{name}", lines))
 
 
 def test_other_headers_are_of_no_account() -> None:
@@ -219,7 +296,7 @@ ERRORS = {
     model.UnauthorizedError("why"): 401,
     model.NotFoundError("why"): 404,
     model.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
-    model.VersionMismatchError(7, model.Counter("orders", version=8)): 412,
+    model.VersionMismatchError(model.Condition((7,)), model.Counter("orders", version=8)): 412,
     model.KeyReusedError("why"): 422,
     model.InProgressError(20): 409,
     model.ThrottledError("why"): 503,

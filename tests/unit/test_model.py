@@ -1,3 +1,5 @@
+import contextlib
+import datetime as dt
 import json
 import string
 
@@ -124,6 +126,129 @@ def test_there_are_two_orders(text: str) -> None:
     if text not in {"asc", "desc"}:
         with pytest.raises(InvalidRequestError, match=r"^order: "):
             model.order(text)
+
+
+# --- Times (RFC 3339, section 5.6) ---------------------------------------------------------------
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+MINUTES_OF_DAY = 24 * 60
+
+moments = st.integers(MINUTES_OF_DAY * 60, 253_402_128_000)  # seconds, a day from either end
+offsets = st.integers(-MINUTES_OF_DAY + 1, MINUTES_OF_DAY - 1)
+offsets_written = st.sampled_from(["Z", "z", "-00:00", "+00:00"]).map(lambda z: (0, z)) | (
+    offsets.map(
+        lambda minutes: (
+            minutes,
+            f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}",
+        )
+    )
+)
+fractions = st.just("") | st.text(string.digits, min_size=1, max_size=12).map(".{}".format)
+
+
+@given(moments, offsets_written, fractions, st.sampled_from("Tt"))
+def test_every_time_of_the_grammar_is_the_moment_that_it_says(
+    moment: int, offset: tuple[int, str], fraction: str, separator: str
+) -> None:
+    minutes, written = offset
+    time = EPOCH + dt.timedelta(seconds=moment)
+    local = (time + dt.timedelta(minutes=minutes)).strftime("%Y-%m-%d %H:%M:%S")
+    text = f"{local.zfill(19).replace(' ', separator)}{fraction}{written}"
+
+    seconds = model.time("at", text)
+
+    microseconds = int(fraction[1:7].ljust(6, "0") or 0)
+    exact = (time - EPOCH) + dt.timedelta(microseconds=microseconds)
+    assert seconds == exact.total_seconds()
+
+
+@given(
+    st.integers(0, 9999),
+    *(st.integers(0, 99) for _ in range(7)),
+    st.sampled_from("Z+-"),
+)
+def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time has
+    year: int,
+    month: int,
+    day: int,
+    hour: int,
+    minute: int,
+    second: int,
+    offset_hour: int,
+    offset_minute: int,
+    sign: str,
+) -> None:
+    offset = sign if sign == "Z" else f"{sign}{offset_hour:02}:{offset_minute:02}"
+    text = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{offset}"
+    shift = dt.timedelta(hours=offset_hour, minutes=offset_minute)
+    seconds = -1.0
+    if sign == "Z" or (offset_hour < 24 and offset_minute < 60):
+        with contextlib.suppress(ValueError):
+            local = dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
+            seconds = (local - EPOCH + {"Z": 0, "+": -1, "-": 1}[sign] * shift).total_seconds()
+
+    if 0 <= seconds < 253_402_300_800:
+        assert model.time("at", text) == seconds
+    elif second != 60:
+        with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
+            model.time("at", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("1990-12-31T23:59:60Z", "1991-01-01T00:00:00Z"),
+        ("1990-12-31T15:59:60-08:00", "1991-01-01T00:00:00Z"),
+        ("2012-07-01T01:59:60.5+02:00", "2012-07-01T00:00:00.5Z"),
+        ("1990-12-31t23:59:60z", "1991-01-01T00:00:00Z"),
+    ],
+)
+def test_a_leap_second_is_the_second_after_it(text: str, after: str) -> None:
+    assert model.time("at", text) == model.time("at", after)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1990-12-31T23:58:60Z",
+        "1990-12-31T22:59:60Z",
+        "1990-12-30T23:59:60Z",
+        "1990-11-30T23:59:60Z",
+        "1990-12-31T23:59:60+01:00",
+        "1969-12-31T23:59:61Z",
+        "9999-12-31T23:59:59-00:01",
+        "0001-01-01T00:00:00+00:01",
+        "2026-11-22T24:00:00Z",
+        "2026-11-22T10:00:00+00:60",
+        "2026-11-22T10:00:00-24:00",
+        "٢٠٢٦-11-22T10:00:00Z",
+        "2026-11-22T10:00:00Z\n",
+    ],
+)
+def test_what_rfc_3339_does_not_have_is_no_time(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
+        model.time("at", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:30:00-01:00", 1800),
+        ("9999-12-31T23:59:59.999999Z", 253_402_300_799.999),
+        ("9999-12-31T23:59:60Z", 253_402_300_799.999),
+        ("9999-12-31T23:59:59+23:59", 253_402_214_459),
+        ("1970-01-01T00:00:01.0000019999Z", 1.000001),
+    ],
+)
+def test_the_first_and_the_last_time(text: str, seconds: float) -> None:
+    assert model.time("at", text) == seconds
+
+
+@given(st.text() | st.text("0123456789-+:.TZtz ", min_size=18, max_size=30))
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidRequestError):
+        assert 0 <= model.time("at", text) < 253_402_300_800
 
 
 @given(st.floats(0, 2**33), st.floats(0, 2**33))
