@@ -32,6 +32,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
+import environment
 import snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +44,7 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 LEFT_OVER_SECONDS = 60  # for what a killed run has left: an emulator that saves, or a build
 LOG_LINES_SHOWN = 40
+PORTS = 1 << 16
 
 # Neither a proxy nor the user's AWS settings may come between this machine and itself.
 LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -147,6 +149,8 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
                 yield emulator
             finally:
                 _stop(process)
+                if persist and _lost(directory / "state"):
+                    sys.stderr.write("Not all changes were saved. The next start says which.\n")
 
 
 def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
@@ -325,10 +329,10 @@ def _check_port(port: int) -> None:
 def _environment() -> dict[str, str]:
     """Return this process's environment without what could lead a child elsewhere."""
     foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
-    environment = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+    ours = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     # `sam build` looks for python3.X, which is beside the interpreter that runs us.
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    return environment | {
+    path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
+    return ours | {
         "PATH": path,
         "NO_PROXY": f"{HOST},localhost",
         "no_proxy": f"{HOST},localhost",
@@ -382,7 +386,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        sys.stderr.write("The emulator did not stop in time: its state may not be saved.\n")
+        sys.stderr.write("The emulator did not stop in time: its last changes may be lost.\n")
     _kill_group(process)
 
 
@@ -418,6 +422,8 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
             _kill_group(process)
     if status:
         message = f"`sam {arguments[0]}` failed ({status}):\n{_end_of(log_path)}"
+        if environment.NOT_DOWNLOADED in message:
+            message = environment.NOT_DOWNLOADED
         raise LocalStackError(message)
 
 
@@ -461,11 +467,11 @@ def _describe(emulator: Emulator, stack_name: str) -> Stack:
     )
 
 
-def _run(port: int) -> None:
+def _run(directory: Path, port: int) -> None:
     """Run the stack until Ctrl-C or SIGTERM."""
-    stack_file = LOCAL / "stack.json"
+    stack_file = directory / "stack.json"
     print(f"Starting Tally on port {port}: half a minute, the first time more.", flush=True)
-    with run_emulator(LOCAL, port, persist=True) as emulator:
+    with run_emulator(directory, port, persist=True) as emulator:
         stack_file.unlink(missing_ok=True)  # of a run that was killed
         stack = deploy(emulator)
         try:
@@ -474,8 +480,20 @@ def _run(port: int) -> None:
             emulator.process.wait()
         finally:
             stack_file.unlink(missing_ok=True)
-        message = f"the emulator ended by itself:\n{_end_of(LOCAL / 'emulator.log')}"
+        message = f"the emulator ended by itself:\n{_end_of(directory / 'emulator.log')}"
         raise LocalStackError(message)
+
+
+def _port(text: str) -> int:
+    """Return the port that the user asks for.
+
+    Raises:
+        LocalStackError: there is no such port.
+    """
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < PORTS):
+        message = f"PORT={text} is not a port: choose a number from 1 to {PORTS - 1}"
+        raise LocalStackError(message)
+    return int(text)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -487,10 +505,13 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _welcome(stack: Stack) -> str:
     return f"""
-Tally is at   {stack.url}
-For a token   make token
-Try           curl -X POST {stack.url}/counter -H "Authorization: $(make -s token)"
-Stop          Ctrl-C (counters, history and tokens are kept in .local/)
+Tally is at {stack.url}. In another terminal:
+
+    url={stack.url}
+    token=$(make -s token)
+    curl -X POST $url/counter -H "Authorization: $token"
+
+Ctrl-C stops it. Counters, history and tokens are kept in .local/.
 """
 
 
@@ -506,20 +527,22 @@ def _stop_once(_number: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line `run [--port N]` or `token`; return the exit status."""
+    """Run the command line, `run` or `token`; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run template.yaml here until Ctrl-C")
-    run.add_argument("--port", type=int, default=4566)
-    commands.add_parser("token", help="print an access token with all scopes")
+    run.add_argument("--port", default="4566")
+    token = commands.add_parser("token", help="print an access token with all scopes")
+    for command in (run, token):
+        command.add_argument("--directory", type=Path, default=LOCAL, help="default: .local")
     options = parser.parse_args(arguments)
     try:
         if options.command == "token":
-            print(access_token(read_stack()))
+            print(access_token(read_stack(options.directory / "stack.json")))
         else:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _stop_once)
-            _run(options.port)
+            _run(options.directory, _port(options.port))
     except _Stopped:
         print("Stopped.")
     except LocalStackError as error:
