@@ -10,6 +10,7 @@ on is delivered again.
 import asyncio
 import contextlib
 import copy
+import gc
 import json
 import logging
 import os
@@ -24,15 +25,16 @@ from typing import Any
 
 from ministack import app
 from ministack.core import persistence
-from ministack.services import cloudformation, lambda_svc
+from ministack.services import cloudformation, dynamodb, lambda_svc
 
 import snapshots
 
 SAVE_SECONDS = 1.0  # between two saves
-PACE = 9  # wait this many times as long as a save took
+PACE = 5  # wait this many times the CPU time that a save took
 SETTLE_SECONDS = 2.0  # after a request, until queues and streams have done their part
 POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 120  # a save that takes longer is given up
+LOGS = {"cloudwatch_logs", "cloudwatch"}  # are long, and saved at the end only
 CHECKS = "/_ministack/"  # requests that change nothing
 
 _log = logging.getLogger("saving")
@@ -107,25 +109,26 @@ class Saver:
             if saved < self._active + SETTLE_SECONDS and not deploying():
                 begun = time.monotonic()
                 self._child = self._fork(snapshots.RUNNING)
-                while (status := self._status_of_child()) is None:
+                while (done := self._end_of_child()) is None:
                     await asyncio.sleep(POLL_SECONDS)
                     if self._ended.is_set():
                         return
+                status, cpu_seconds = done
                 if status:
                     _log.error("the state could not be saved (%s)", status)
                 else:
                     saved = begun
-                pause = max(pause, PACE * (time.monotonic() - begun))
+                pause = max(pause, PACE * cpu_seconds)
             await asyncio.sleep(pause)
 
-    def _status_of_child(self) -> int | None:
-        """Return the status with which the save ended, or None if it goes on."""
+    def _end_of_child(self) -> tuple[int, float] | None:
+        """Return the status of a save that has ended and its CPU time, or None if it goes on."""
         assert self._child  # noqa: S101  for mypy
-        pid, status = os.waitpid(self._child, os.WNOHANG)
+        pid, status, used = os.wait4(self._child, os.WNOHANG)
         if not pid:
             return None
         self._child = None
-        return status
+        return status, used.ru_utime + used.ru_stime
 
     def _save_at_the_end(self, _services: object) -> None:
         self._ended.set()
@@ -161,6 +164,7 @@ class Saver:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.alarm(GIVE_UP_SECONDS)
+            gc.disable()  # it would touch all memory, and so copy it
             os.nice(10)  # requests come first
             close_files({0, 1, 2, self._lock})
             self._write(saved_at, end)
@@ -181,7 +185,10 @@ class Saver:
             referenced.update,
         )
         texts = {}
+        leave_out_read_records()
         for service, get_state in app._build_persistence_save_dict().items():
+            if service in LOGS and end == snapshots.RUNNING:
+                continue
             try:
                 if (state := get_state()) is not None:
                     texts[service] = json.dumps(
@@ -204,6 +211,21 @@ def deploying() -> bool:
         and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
         for stack in cloudformation._stacks.all_values()
     )
+
+
+def leave_out_read_records() -> None:
+    """Delete the stream records that every function has read: they make most of the state."""
+    for (account, region, table), records in dynamodb._stream_records.all_items():
+        stream = dynamodb._tables.get_scoped(account, region, table, {}).get("LatestStreamArn")
+        read = [
+            lambda_svc._dynamodb_stream_positions.get_scoped(account, region, mapping["UUID"], 0)
+            for _account, _region, mapping in lambda_svc._iter_all_esms()
+            if mapping["EventSourceArn"] == stream
+        ]
+        trimmed = dynamodb._stream_trimmed.get_scoped(account, region, table, 0)
+        if (expendable := min(read, default=0) - trimmed) > 0:
+            del records[:expendable]
+            dynamodb._stream_trimmed.set_scoped(account, region, table, trimmed + expendable)
 
 
 def close_files(kept: set[int]) -> None:
