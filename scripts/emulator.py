@@ -43,7 +43,6 @@ def main() -> None:
             state cannot be read.
 
     """
-    os.umask(0o077)  # the state has secrets: those of clients and of users
     installed = importlib.metadata.version("ministack")
     if installed != MINISTACK:
         sys.exit(

@@ -130,7 +130,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
         _make_private(directory)
         with (
             _fresh_directory(directory, "tmp-") as temporary,
-            (directory / "emulator.log").open("wb") as log,
+            _open_log(directory / "emulator.log") as log,
         ):
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "scripts" / "emulator.py")],
@@ -142,6 +142,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us only, and we stop it in order
                 pass_fds=[lock],
+                umask=0o077,  # the state has secrets: those of clients and of users
             )
             emulator = Emulator(directory, port, process, lock)
             try:
@@ -405,7 +406,7 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
 
     """
     log_path = emulator.directory / f"sam-{arguments[0]}.log"
-    with log_path.open("wb") as log:
+    with _open_log(log_path) as log:
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("sam")), *arguments],
             cwd=emulator.directory,
@@ -425,6 +426,12 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
         if environment.NOT_DOWNLOADED in message:
             message = environment.NOT_DOWNLOADED
         raise LocalStackError(message)
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Begin a log. Nobody else may read it: what functions log is in it."""
+    path.unlink(missing_ok=True)
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _end_of(log: Path) -> str:
