@@ -1,54 +1,54 @@
 PYTHON ?= python3
 PORT ?= 4566
 STAGE ?= dev
+CONFIRM ?= yes
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 unexport PYTHONPATH PYTHONHOME
 
-# One stamp an interpreter: to ask for another PYTHON is to get a new .venv.
-venv := .venv/made-with-$(notdir $(PYTHON))
 typed := $(wildcard functions scripts tests bench)
 tests := $(wildcard tests/unit tests/component tests/e2e)
 
-.PHONY: run token test test-full bench deploy build clean
+.PHONY: help run token test test-full bench build deploy clean packages-run packages-all
 
-run: $(venv)
-	@exec .venv/bin/python scripts/local_stack.py run --port $(PORT)
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile
 
-token: $(venv)
+run: packages-run ## run template.yaml on this machine until Ctrl-C; PORT=4566
+	@exec .venv/bin/python scripts/local_stack.py run --port="$(PORT)"
+
+# Not `packages-run`: a stack that runs has its .venv, and the output is the token alone.
+token: ## print an access token of the running stack, with all scopes
+	@test -x .venv/bin/python || { echo "There is no local stack: start it with make run" >&2; exit 1; }
 	@.venv/bin/python scripts/local_stack.py token
 
-test: $(venv)
+test: packages-all ## lint, types, the template, and all tests
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy $(typed)
 	.venv/bin/sam validate --lint
 	.venv/bin/pytest --numprocesses 2 $(tests)
 
-# As many cases as are claimed, not only a part of them.
 test-full: export TALLY_TESTS := full
-test-full: test
+test-full: test ## the same, with as many cases as are claimed
 
-# Writes docs/benchmarks.md; 6 to 12 minutes.
-bench: $(venv)
+bench: packages-all ## write docs/benchmarks.md: 6 to 12 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
 
-build: $(venv)
+build: packages-run ## run sam build
 	.venv/bin/sam build
 
-deploy: $(venv)
-	@.venv/bin/python scripts/artifact.py check $(STAGE)
+deploy: packages-run ## deploy to an AWS account; STAGE=dev or prod, CONFIRM=no asks nothing
+	@.venv/bin/python scripts/account.py
+	@.venv/bin/python scripts/artifact.py check "$(STAGE)"
 	.venv/bin/sam build
-	.venv/bin/sam deploy --config-env $(STAGE)
+	.venv/bin/sam deploy --config-env "$(STAGE)" $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
 
-clean:
+clean: ## delete .venv, the local stack's state, and all that was built
+	@"$(PYTHON)" scripts/environment.py idle
 	rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find functions scripts tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-$(venv): requirements.txt functions/requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.13" if sys.version_info < (3, 11) else 0)'
-	@echo "Making .venv: a minute or two, only when requirements.txt changes."
-	@$(PYTHON) -m venv --clear .venv
-	@.venv/bin/python -m pip install --disable-pip-version-check -q -r requirements.txt
-	@touch $@
+packages-run packages-all: packages-%:
+	@"$(PYTHON)" scripts/environment.py $*

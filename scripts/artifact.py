@@ -19,9 +19,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
@@ -73,8 +76,8 @@ def main(artifacts: Path) -> None:
     """Make the artifact in the directory `artifacts`, which SAM empties before.
 
     Raises:
-        BuildError: there is no interpreter for it, or a package is not what it was.
-        subprocess.CalledProcessError: pip or the compiler failed; it has said why.
+        BuildError: there is no interpreter for it, pip failed, or a package is not what it was.
+        subprocess.CalledProcessError: the compiler failed; it has said why.
     """
     pythons = interpreters()
     if not pythons:
@@ -87,8 +90,10 @@ def main(artifacts: Path) -> None:
         if not kept.exists():
             for old in KEPT.iterdir():
                 if old.is_dir():
-                    shutil.rmtree(old)
-            unfinished = kept.with_suffix(".unfinished")
+                    shutil.rmtree(old, ignore_errors=True)
+            # A new one each time: the pip of a build that was killed may still write to its own.
+            unfinished = Path(tempfile.mkdtemp(dir=KEPT, suffix=".unfinished"))
+            unfinished.chmod(0o755)
             make(unfinished, pythons)
             unfinished.rename(kept)
         shutil.copytree(kept, artifacts, dirs_exist_ok=True)
@@ -118,12 +123,24 @@ def make(directory: Path, pythons: list[str]) -> None:
     """Make the artifact in `directory`.
 
     Raises:
-        BuildError: a package brings compiled code, or botocore's data is laid out in another way.
-        subprocess.CalledProcessError: pip or the compiler failed.
+        BuildError: pip failed, or a package brings compiled code.
+        subprocess.CalledProcessError: the compiler failed.
     """
     pip = [pythons[-1], "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     requirements = str(FUNCTIONS / "requirements.txt")
-    run([*pip, "--no-deps", "--no-compile", "--target", str(directory), "-r", requirements])
+    target = ["--no-deps", "--no-compile", "--target", str(directory)]
+    done = subprocess.run(
+        [*pip, *target, "-r", requirements],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        if environment.is_offline(done.stdout):
+            raise BuildError(environment.NOT_DOWNLOADED)
+        message = f"pip could not install {requirements}:\n{done.stdout}"
+        raise BuildError(message)
     if compiled := [path.name for path in directory.rglob("*.so")]:
         message = f"not for every architecture: {', '.join(compiled)}"
         raise BuildError(message)

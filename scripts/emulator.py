@@ -26,6 +26,9 @@ from ministack.core import lambda_runtime
 from ministack.services import dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
 
+import saving
+import snapshots
+
 MINISTACK = "1.5.33"
 BATCHES_AT_ONCE = 8  # of one queue; each takes a process of the function
 STREAM_POLL_SECONDS = 0.01
@@ -37,7 +40,8 @@ def main() -> None:
     """Run MiniStack until SIGTERM or SIGINT, or until whoever started it is gone.
 
     Raises:
-        SystemExit: the installed MiniStack is not the version that is corrected here.
+        SystemExit: the installed MiniStack is not the version that is corrected here, or the saved
+            state cannot be read.
 
     """
     installed = importlib.metadata.version("ministack")
@@ -53,6 +57,8 @@ def main() -> None:
     run_message_groups_at_once()
     accept_alarms_of_several_metrics()
     share_code()
+    if os.environ["PERSIST_STATE"] == "1":
+        save_while_running()
     threading.Thread(target=stop_with_parent, daemon=True).start()
     app.main()
 
@@ -188,6 +194,23 @@ def keep_stream_records() -> None:
 
     dynamodb.get_state = get_state_with_streams
     dynamodb.load_persisted_state = load_state_with_streams
+
+
+def save_while_running() -> None:
+    """Save the state often, and load it: see `saving.py`.
+
+    Raises:
+        SystemExit: the saved state cannot be read.
+
+    """
+    directory = Path(os.environ["STATE_DIR"])
+    try:
+        saver = saving.Saver(
+            directory, int(os.environ["GATEWAY_PORT"]), lock=int(os.environ["STATE_LOCK"])
+        )
+    except snapshots.DamagedError as error:
+        sys.exit(str(error))
+    saver.install()
 
 
 def poll_streams_apart() -> None:

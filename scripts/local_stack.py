@@ -7,6 +7,7 @@ it writes is in one directory, and it listens on 127.0.0.1 only.
 import argparse
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -24,10 +26,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import boto3
 import botocore.session
 from botocore.config import Config
+
+import environment
+import snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / ".local"
@@ -36,7 +42,9 @@ REGION = "us-east-1"
 STACK_NAME = "tally-dev"
 START_SECONDS = 60
 STOP_SECONDS = 30
+LEFT_OVER_SECONDS = 60  # for what a killed run has left: an emulator that saves, or a build
 LOG_LINES_SHOWN = 40
+PORTS = 1 << 16
 
 # Neither a proxy nor the user's AWS settings may come between this machine and itself.
 LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -54,6 +62,7 @@ class Emulator:
     directory: Path
     port: int
     process: subprocess.Popen[bytes]
+    lock: int  # the file descriptor that keeps other runs out of the directory
 
     @property
     def endpoint_url(self) -> str:
@@ -98,7 +107,7 @@ def local_stack(
         the deployed stack.
 
     Raises:
-        LocalStackError: the port or the directory is in use, or a step failed.
+        LocalStackError: the port or the directory cannot be used, or a step failed.
 
     """
     with run_emulator(directory, port, persist=persist) as emulator:
@@ -113,28 +122,36 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    with _only_user_of(directory):
+    directory.chmod(0o700)  # the state has secrets
+    with _only_user_of(directory) as lock:
         _check_port(port)
-        temporary = directory / "tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        with (directory / "emulator.log").open("wb") as log:
+        if persist and (line := _lost(directory / "state")):
+            sys.stderr.write(f"{line}\n")
+        _make_private(directory)
+        with (
+            _fresh_directory(directory, "tmp-") as temporary,
+            _open_log(directory / "emulator.log") as log,
+        ):
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "scripts" / "emulator.py")],
                 cwd=directory,
-                env=_emulator_environment(directory, port, persist=persist),
+                env=_emulator_environment(directory, temporary, port, persist=persist)
+                | {"STATE_LOCK": str(lock)},
                 stdin=subprocess.PIPE,  # its end tells the emulator that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us only, and we stop it in order
+                pass_fds=[lock],
+                umask=0o077,  # the state has secrets: those of clients and of users
             )
-        emulator = Emulator(directory, port, process)
-        try:
-            _wait_until_ready(emulator)
-            yield emulator
-        finally:
-            _stop(process)
-            shutil.rmtree(temporary, ignore_errors=True)
+            emulator = Emulator(directory, port, process, lock)
+            try:
+                _wait_until_ready(emulator)
+                yield emulator
+            finally:
+                _stop(process)
+                if persist and _lost(directory / "state"):
+                    sys.stderr.write("Not all changes were saved. The next start says which.\n")
 
 
 def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
@@ -145,15 +162,22 @@ def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
 
     """
     build = emulator.directory / "build"
+    cache = emulator.directory / "cache"
     runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
     parameters = ["--parameter-overrides", f"Stage=dev PythonRuntime={runtime}"]
+    unfinished = emulator.directory / "build.unfinished"
+    if unfinished.exists():  # a build was killed: what it has left may be anything
+        for left in (build, cache):
+            shutil.rmtree(left, ignore_errors=True)
+    unfinished.touch()
     _sam(
         emulator,
         "build",
         *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build)),
-        *("--cached", "--cache-dir", str(emulator.directory / "cache")),
+        *("--cached", "--cache-dir", str(cache)),
         *parameters,
     )
+    unfinished.unlink()
     _sam(
         emulator,
         "deploy",
@@ -213,21 +237,92 @@ def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
 
 
 @contextlib.contextmanager
-def _only_user_of(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock, which the system frees however this process ends."""
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another local stack is using {directory}: stop it first"
-            raise LocalStackError(message) from error
-        yield
+def _only_user_of(directory: Path) -> Iterator[int]:
+    """Hold the directory's lock, and give its file descriptor.
+
+    The processes that write to the directory hold it too. So if this one is killed, the next waits
+    until the last of them has ended.
+    """
+    with (directory / "lock").open("a+") as lock:
+        deadline = time.monotonic() + LEFT_OVER_SECONDS
+        told = False
+        while not _locked(lock):
+            if _is_running(_holder(lock)) or time.monotonic() > deadline:
+                message = f"another local stack is using {directory}: stop it first"
+                raise LocalStackError(message)
+            if not told:
+                sys.stderr.write("Waiting for what is left of a run that was killed.\n")
+                told = True
+            time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock.fileno()
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(lock: IO[str]) -> int:
+    """Return the process id in a lock file, or 0."""
+    lock.seek(0)
+    text = lock.read()
+    return int(text) if text.isdecimal() else 0
+
+
+def _is_running(process_id: int) -> bool:
+    if not process_id:
+        return False
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
+    """Make a directory for this run, and delete it after; and those that killed runs have left."""
+    for left in directory.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=directory, prefix=prefix, ignore_cleanup_errors=True
+    ) as name:
+        yield Path(name)
+
+
+def _make_private(directory: Path) -> None:
+    """Let nobody else read the state and the logs, those of earlier versions included."""
+    state = directory / "state"
+    state.mkdir(exist_ok=True)
+    for path in (state, *state.rglob("*"), *directory.glob("*.log")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def _lost(state: Path) -> str | None:
+    try:
+        return snapshots.lost(state)
+    except snapshots.DamagedError as error:
+        raise LocalStackError(str(error)) from error
 
 
 def _check_port(port: int) -> None:
     try:
         socket.create_server((HOST, port)).close()
+    except PermissionError as error:
+        message = f"port {port} needs the rights of root: choose a PORT from 1024 on"
+        raise LocalStackError(message) from error
     except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            message = f"cannot listen on port {port}: {error.strerror}"
+            raise LocalStackError(message) from error
         message = f"port {port} is in use: stop what listens there, or choose another PORT"
         raise LocalStackError(message) from error
 
@@ -235,23 +330,25 @@ def _check_port(port: int) -> None:
 def _environment() -> dict[str, str]:
     """Return this process's environment without what could lead a child elsewhere."""
     foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
-    environment = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+    ours = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     # `sam build` looks for python3.X, which is beside the interpreter that runs us.
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    return environment | {
+    path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
+    return ours | {
         "PATH": path,
         "NO_PROXY": f"{HOST},localhost",
         "no_proxy": f"{HOST},localhost",
     }
 
 
-def _emulator_environment(directory: Path, port: int, *, persist: bool) -> dict[str, str]:
+def _emulator_environment(
+    directory: Path, temporary: Path, port: int, *, persist: bool
+) -> dict[str, str]:
     return _environment() | {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
         "PERSIST_STATE": str(int(persist)),
         "STATE_DIR": str(directory / "state"),
-        "TMPDIR": str(directory / "tmp"),  # its pid file, and the functions' code
+        "TMPDIR": str(temporary),  # its pid file, and the functions' code
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         # At its start and its end MiniStack removes its containers, anyone's, from Docker.
@@ -290,7 +387,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        sys.stderr.write("The emulator did not stop in time: its state may not be saved.\n")
+        sys.stderr.write("The emulator did not stop in time: its last changes may be lost.\n")
     _kill_group(process)
 
 
@@ -309,7 +406,7 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
 
     """
     log_path = emulator.directory / f"sam-{arguments[0]}.log"
-    with log_path.open("wb") as log:
+    with _open_log(log_path) as log:
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("sam")), *arguments],
             cwd=emulator.directory,
@@ -318,6 +415,7 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[emulator.lock],
         )
         try:
             status = process.wait()
@@ -325,7 +423,15 @@ def _sam(emulator: Emulator, *arguments: str) -> None:
             _kill_group(process)
     if status:
         message = f"`sam {arguments[0]}` failed ({status}):\n{_end_of(log_path)}"
+        if environment.NOT_DOWNLOADED in message:
+            message = environment.NOT_DOWNLOADED
         raise LocalStackError(message)
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Begin a log. Nobody else may read it: what functions log is in it."""
+    path.unlink(missing_ok=True)
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _end_of(log: Path) -> str:
@@ -368,11 +474,11 @@ def _describe(emulator: Emulator, stack_name: str) -> Stack:
     )
 
 
-def _run(port: int) -> None:
+def _run(directory: Path, port: int) -> None:
     """Run the stack until Ctrl-C or SIGTERM."""
-    stack_file = LOCAL / "stack.json"
+    stack_file = directory / "stack.json"
     print(f"Starting Tally on port {port}: half a minute, the first time more.", flush=True)
-    with run_emulator(LOCAL, port, persist=True) as emulator:
+    with run_emulator(directory, port, persist=True) as emulator:
         stack_file.unlink(missing_ok=True)  # of a run that was killed
         stack = deploy(emulator)
         try:
@@ -381,8 +487,20 @@ def _run(port: int) -> None:
             emulator.process.wait()
         finally:
             stack_file.unlink(missing_ok=True)
-        message = f"the emulator ended by itself:\n{_end_of(LOCAL / 'emulator.log')}"
+        message = f"the emulator ended by itself:\n{_end_of(directory / 'emulator.log')}"
         raise LocalStackError(message)
+
+
+def _port(text: str) -> int:
+    """Return the port that the user asks for.
+
+    Raises:
+        LocalStackError: there is no such port.
+    """
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < PORTS):
+        message = f"PORT={text} is not a port: choose a number from 1 to {PORTS - 1}"
+        raise LocalStackError(message)
+    return int(text)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -394,10 +512,13 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _welcome(stack: Stack) -> str:
     return f"""
-Tally is at   {stack.url}
-For a token   make token
-Try           curl -X POST {stack.url}/counter -H "Authorization: $(make -s token)"
-Stop          Ctrl-C (counters, history and tokens are kept in .local/)
+Tally is at {stack.url}. In another terminal:
+
+    url={stack.url}
+    token=$(make -s token)
+    curl -X POST $url/counter -H "Authorization: $token"
+
+Ctrl-C stops it. Counters, history and tokens are kept in .local/.
 """
 
 
@@ -413,20 +534,22 @@ def _stop_once(_number: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line `run [--port N]` or `token`; return the exit status."""
+    """Run the command line, `run` or `token`; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run template.yaml here until Ctrl-C")
-    run.add_argument("--port", type=int, default=4566)
-    commands.add_parser("token", help="print an access token with all scopes")
+    run.add_argument("--port", default="4566")
+    token = commands.add_parser("token", help="print an access token with all scopes")
+    for command in (run, token):
+        command.add_argument("--directory", type=Path, default=LOCAL, help="default: .local")
     options = parser.parse_args(arguments)
     try:
         if options.command == "token":
-            print(access_token(read_stack()))
+            print(access_token(read_stack(options.directory / "stack.json")))
         else:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _stop_once)
-            _run(options.port)
+            _run(options.directory, _port(options.port))
     except _Stopped:
         print("Stopped.")
     except LocalStackError as error:

@@ -1,6 +1,9 @@
+import random
+
 import pytest
 from tests import aws_template
 from tests.component.samples import CHECKS, EVENTS, load, prepare
+from tests.proxy import reply
 from tests.stack import Stack
 
 FUNCTIONS = aws_template.functions()
@@ -17,6 +20,46 @@ def test_the_sample_event_runs_through_its_handler(
     result = stack.invoke(function.name, load(function.module))
 
     CHECKS[function.module](stack, result)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_on_a_stack_in_use_sample_events_can_be_repeated_in_any_order(
+    stack: Stack, seed: int
+) -> None:
+    ours = ["default", "orders:eu", "stock"]
+    names = [f"/counters/{name}" for name in ours]
+    used = names[seed % 2 :]  # the first time, one counter is used after the samples only
+    for name in used:
+        stack.request("POST", name)
+    record_changes(stack)
+    before = {name: stack.request("GET", name).body for name in names}
+    events = [function for function in FUNCTIONS.values() for _ in range(3)]
+    random.Random(seed).shuffle(events)
+
+    for function in events:
+        result = stack.invoke(function.name, load(function.module))
+        record_changes(stack)
+        if function.routes:
+            assert reply(result).status == 200, (function.name, reply(result).body)
+        assert not (result or {}).get("batchItemFailures"), function.name
+
+    assert {name: stack.request("GET", name).body for name in names} == before
+    for name in names:
+        assert stack.request("POST", name).status == 200
+    record_changes(stack)
+    for counter_id in [*ours, *stack.request("GET", "/counters", query="prefix=sample:").body]:
+        counter = stack.request("GET", f"/counters/{counter_id}").body
+        entries = stack.request("GET", f"/counters/{counter_id}/history").body
+        assert [entry["version"] for entry in entries] == list(range(1, counter["version"] + 1))
+        assert sum(entry["by"] for entry in entries) == counter["value"]
+    for queue in ("Event", "History", "Increment"):
+        assert stack.messages(f"{queue}DeadLetterQueue") == []
+
+
+def record_changes(stack: Stack) -> None:
+    changes = stack.changes()
+    if changes:
+        assert stack.record(changes) == len(changes)
 
 
 def test_there_is_one_sample_event_a_function_named_after_it() -> None:

@@ -1,20 +1,33 @@
-"""The stack of `make run`: stopped in order, it goes on where it was."""
+"""The stack of `make run`: stopped or killed, it goes on, and says what may be lost."""
 
+import json
 import os
+import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import urllib3
+from tests.aws_template import ROOT
 from tests.e2e.producer import Producer
-from tests.e2e.service import Caller, token_for
+from tests.e2e.service import Answer, Caller, token_for, wait_for
 
-from local_stack import HOST, Emulator, Stack, deploy, free_port, run_emulator
+from local_stack import HOST, Emulator, Stack, deploy, free_port, read_stack, run_emulator
 
+START_SECONDS = 180
 STOP_SECONDS = 5
+SAVED_SECONDS = 15  # a save of a small state, on a machine that does much else
 
 
 @pytest.fixture
@@ -22,7 +35,8 @@ def directory(emulator: Emulator, stack: Stack) -> Iterator[Path]:
     """A directory without state, but with the build of the session's stack, which saves time."""
     assert stack.endpoint_url == emulator.endpoint_url
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
-        directory = Path(name)
+        directory = Path(name) / "with spaces"
+        directory.mkdir()
         shutil.copytree(emulator.directory / ".aws-sam", directory / ".aws-sam")
         shutil.copy(emulator.directory / "build.toml", directory)
         yield directory
@@ -40,11 +54,12 @@ def is_stopped(emulator: Emulator) -> bool:
     return False
 
 
-def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(directory: Path) -> None:
-    port = free_port()
+def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(
+    directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     counter = "/counters/kept"
 
-    with run_emulator(directory, port, persist=True) as emulator:
+    with run_emulator(directory, free_port(), persist=True) as emulator:
         stack = deploy(emulator)
         old_token = token_for(stack, stack.scopes)
         with Caller(stack.url, old_token) as caller:
@@ -55,10 +70,13 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(directo
             producer.send("queue", {"counter_id": "queued"}, {"counter_id": "queued"})
             assert producer.value("queued", 2) == 2
     assert_nothing_runs(emulator)
+    assert_private(directory)
+    make_readable(directory)  # as earlier versions did
 
-    with run_emulator(directory, port, persist=True) as emulator:
+    with run_emulator(directory, free_port(), persist=True) as emulator:
         again = deploy(emulator)
-        assert again == stack
+        assert_private(directory)
+        assert again == moved(stack, emulator.port)
         with Caller(again.url, old_token) as caller:
             assert caller.get(counter).body == before
             assert caller.get(f"{counter}/history").body == history
@@ -70,8 +88,11 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(directo
             producer = Producer(again, caller)
             producer.send("queue", {"counter_id": "queued"})
             assert producer.value("queued", 3) == 3
+            producer.put(again.outputs["EventBusName"], "shop", {"counter_id": "queued"})
+            assert producer.value("queued", 4) == 4
     assert_nothing_runs(emulator)
 
+    assert capfd.readouterr().err == ""
     assert entries[:2] == history
     assert [(entry["version"], entry["previous_value"], entry["value"]) for entry in entries] == [
         (1, 0, 1),
@@ -79,6 +100,137 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(directo
         (3, 10, 11),
         (4, 11, 12),
     ]
+
+
+def test_after_a_kill_the_next_start_has_what_was_saved_and_says_what_may_be_lost(
+    directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    with running(directory, port) as (runner, stack):
+        emulator_pid = child_of(runner.pid)
+        with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
+            known = kill_while_counting(stack, caller, directory, [runner.pid, emulator_pid])
+    capfd.readouterr()
+
+    for victim in ("the emulator", "nobody"):
+        with run_emulator(directory, port, persist=True) as emulator:
+            version = version_that_must_be_there(capfd.readouterr().err, known)
+            with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
+                assert_whole(caller, version)
+                if victim != "nobody":
+                    pids = [emulator.process.pid]
+                    known = kill_while_counting(stack, caller, directory, pids)
+        capfd.readouterr()
+
+    with run_emulator(directory, port, persist=True):
+        assert capfd.readouterr().err == ""  # the last one was stopped in order
+
+
+@contextmanager
+def running(directory: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], Stack]]:
+    """Run the stack as `make run` does."""
+    script = str(ROOT / "scripts" / "local_stack.py")
+    with subprocess.Popen(
+        [sys.executable, script, "run", f"--port={port}", f"--directory={directory}"],
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        try:
+            file = directory / "stack.json"
+            wait_for(lambda: file.exists() or process.poll() is not None, seconds=START_SECONDS)
+            yield process, read_stack(file)
+        finally:
+            process.terminate()
+
+
+def child_of(pid: int) -> int:
+    """Return the process id of the one child of a process."""
+    listed = subprocess.run(
+        ["/usr/bin/env", "pgrep", "-P", str(pid)], stdout=subprocess.PIPE, check=True
+    )
+    (child,) = listed.stdout.split()
+    return int(child)
+
+
+def saved_at(directory: Path) -> float:
+    """Return the time of the last save, in seconds since the epoch."""
+    time_: float = json.loads((directory / "state" / "snapshot.index").read_text())["saved_at"]
+    return time_
+
+
+def kill_while_counting(
+    stack: Stack, caller: Caller, directory: Path, pids: list[int]
+) -> list[Answer]:
+    """Count until something of it is saved, then kill while others count; return the answers."""
+    begun = time.time()
+    Producer(stack, caller).send("queue", *[{"counter_id": "queued"}] * 5)
+    answers: list[Answer] = []
+    stop = threading.Event()
+
+    def count() -> None:
+        with Caller(stack.url, token_for(stack, stack.scopes)) as other:
+            while not stop.is_set():
+                try:
+                    answers.append(other.post("/counters/killed"))
+                except (urllib3.exceptions.HTTPError, OSError):
+                    return
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    # Two saves are behind the first answers, and more of them are under way.
+    wait_for(lambda: answers and saved_at(directory) > begun + 1, seconds=SAVED_SECONDS)
+    assert saved_at(directory) > begun + 1
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    stop.set()
+    counting.join()
+    return answers
+
+
+def version_that_must_be_there(told: str, known: list[Answer]) -> int:
+    """Return the last version acknowledged before the time that the next start names."""
+    pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
+    told = told.removeprefix("Waiting for what is left of a run that was killed.\n")
+    match = re.fullmatch(pattern, told)
+    assert match, told
+    named = datetime.fromisoformat(match[1])
+    saved = [a for a in known if datetime.fromisoformat(a.body["updated_at"]) < named]
+    assert saved, "nothing was saved before the kill"
+    return max(int(answer.body["version"]) for answer in saved)
+
+
+def assert_whole(caller: Caller, version: int) -> None:
+    """The counters go on, no history has a gap, and each message that is known is counted once."""
+    counter = caller.get("/counters/killed").body
+    assert counter["version"] >= version
+    caller.whole_history("/counters/killed")
+    assert caller.post("/counters/killed").body["version"] == counter["version"] + 1
+    caller.whole_history("/counters/killed")
+    # Each five messages were in the queue or in the counter when the state was saved.
+    queued = wait_for(
+        lambda: int(caller.get("/counters/queued").body["value"]), lambda value: value in {5, 10}
+    )
+    assert queued in {5, 10}
+    caller.whole_history("/counters/queued")
+
+
+def moved(stack: Stack, port: int) -> Stack:
+    """Return the stack as it is on another port."""
+    old_port = stack.endpoint_url.rpartition(":")[2]
+    fields = json.loads(json.dumps(asdict(stack)).replace(f":{old_port}", f":{port}"))
+    return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
+
+
+def make_readable(directory: Path) -> None:
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def assert_private(directory: Path) -> None:
+    """Nobody else can enter the directory, or read the state or a log in it."""
+    state = directory / "state"
+    for path in (directory, state, *state.rglob("*"), *directory.glob("*.log")):
+        assert not path.stat().st_mode & 0o077, path
 
 
 def assert_nothing_runs(emulator: Emulator) -> None:

@@ -1,0 +1,56 @@
+"""Makes sure that `make deploy` goes to an AWS account, not to a stack on this machine."""
+
+import os
+import sys
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import botocore.exceptions
+import botocore.session
+
+from local_stack import CREDENTIALS
+
+AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn")
+
+
+class NotAnAccountError(Exception):
+    """A deployment would not go to an AWS account; the message says what to change."""
+
+
+def check(environment: Mapping[str, str]) -> None:
+    """Make sure that nothing leads `sam deploy` away from AWS.
+
+    Raises:
+        NotAnAccountError: something does.
+    """
+    for name, url in sorted(environment.items()):
+        if name.startswith("AWS_ENDPOINT_URL") and url and not is_of_aws(url):
+            message = f"{name} is {url}, which is not AWS: unset {name}, and deploy again"
+            raise NotAnAccountError(message)
+    for name, value in CREDENTIALS.items():
+        if environment.get(name) == value:
+            message = f"{name} is the local stack's {value!r}: unset {name}, and deploy again"
+            raise NotAnAccountError(message)
+    try:
+        session = botocore.session.Session()
+        profile = session.get_scoped_config()
+        services = session.full_config.get("services", {}).get(profile.get("services"), {})
+    except botocore.exceptions.BotoCoreError:
+        return  # SAM says what is wrong with the profile
+    for settings in (profile, *services.values()):
+        configured = settings.get("endpoint_url") if isinstance(settings, dict) else None
+        if configured and not is_of_aws(configured):
+            message = f"the AWS profile's endpoint_url is {configured}, which is not AWS: remove it"
+            raise NotAnAccountError(message)
+
+
+def is_of_aws(url: str) -> bool:
+    """Tell whether an endpoint is AWS's own, such as one of a VPC."""
+    return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
+
+
+if __name__ == "__main__":
+    try:
+        check(os.environ)
+    except NotAnAccountError as error:
+        sys.exit(str(error))

@@ -1,0 +1,252 @@
+"""Saves the emulator's state while it runs. MiniStack saves it at its orderly end only.
+
+A save is a forked copy of the process, as Redis does it: the copy writes what it has in memory, and
+the emulator goes on. The fork happens between two requests, in the thread that answers them, so a
+snapshot never holds half a request: a counter is in it with its stream record, or not at all. How
+far a function has read a stream is in the same snapshot as what it has written. What it was working
+on is delivered again.
+"""
+
+import asyncio
+import contextlib
+import copy
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from ministack import app
+from ministack.core import persistence
+from ministack.services import cloudformation, dynamodb, lambda_svc
+
+import snapshots
+
+SAVE_SECONDS = 1.0  # between two saves
+PACE = 5  # wait this many times the CPU time that a save took
+SETTLE_SECONDS = 2.0  # after a request, until queues and streams have done their part
+POLL_SECONDS = 0.02
+GIVE_UP_SECONDS = 120  # a save that takes longer is given up
+LOGS = {"cloudwatch_logs", "cloudwatch"}  # are long, and saved at the end only
+CHECKS = "/_ministack/"  # requests that change nothing
+
+_log = logging.getLogger("saving")
+
+Scope = MutableMapping[str, Any]
+
+
+class Saver:
+    """Loads the saved state, and saves it when something may have changed."""
+
+    def __init__(self, directory: Path, port: int, lock: int) -> None:
+        """Read the saved state.
+
+        Args:
+            directory: where it is.
+            port: where the emulator will listen.
+            lock: the file descriptor that keeps other runs out. A save that outlives a killed
+                emulator holds it until it is done.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        self._directory, self._port, self._lock = directory, port, lock
+        self._loaded = {
+            service: _parsed(directory, service, text)
+            for service, text in snapshots.read(directory, port).items()
+        }
+        self._active = time.monotonic()  # when something last happened
+        self._child: int | None = None
+        self._ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def install(self) -> None:
+        """Take MiniStack's own loading and saving over."""
+        app.load_state = lambda service: self._loaded.pop(service, None)
+        app.save_all = self._save_at_the_end
+        app.app = self._watch(app.app)
+        execute = lambda_svc._execute_function
+
+        def watched(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  MiniStack's own
+            try:
+                return execute(*arguments, **options)
+            finally:
+                self._active = time.monotonic()
+
+        lambda_svc._execute_function = watched
+
+    def _watch(self, application: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap the ASGI application, to notice requests."""
+
+        async def watched(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI
+            async def send_and_begin(message: Scope) -> None:
+                await send(message)
+                if message["type"] == "lifespan.startup.complete":
+                    self._task = asyncio.create_task(self._save_often())
+
+            if scope["type"] == "lifespan":
+                await application(scope, receive, send_and_begin)
+                return
+            try:
+                await application(scope, receive, send)
+            finally:
+                if not scope["path"].startswith(CHECKS):
+                    self._active = time.monotonic()
+
+        return watched
+
+    async def _save_often(self) -> None:
+        saved = float("-inf")  # the first save says that there is a run
+        while not self._ended.is_set():
+            pause = SAVE_SECONDS
+            if saved < self._active + SETTLE_SECONDS and not deploying():
+                begun = time.monotonic()
+                self._child = self._fork(snapshots.RUNNING)
+                while (done := self._end_of_child()) is None:
+                    await asyncio.sleep(POLL_SECONDS)
+                    if self._ended.is_set():
+                        return
+                status, cpu_seconds = done
+                if status:
+                    _log.error("the state could not be saved (%s)", status)
+                else:
+                    saved = begun
+                pause = max(pause, PACE * cpu_seconds)
+            await asyncio.sleep(pause)
+
+    def _end_of_child(self) -> tuple[int, float] | None:
+        """Return the status of a save that has ended and its CPU time, or None if it goes on."""
+        assert self._child  # noqa: S101  for mypy
+        pid, status, used = os.wait4(self._child, os.WNOHANG)
+        if not pid:
+            return None
+        self._child = None
+        return status, used.ru_utime + used.ru_stime
+
+    def _save_at_the_end(self, _services: object) -> None:
+        self._ended.set()
+        if self._child:
+            # What it saves is older than what comes now.
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+        if deploying():
+            # Half a deployment would be in the way of the next. The last snapshot is whole.
+            if snapshot := snapshots.read_index(self._directory):
+                snapshots.write(
+                    self._directory,
+                    {},
+                    saved_at=snapshot.saved_at,
+                    port=snapshot.port,
+                    end=snapshots.DEPLOYING,
+                )
+            return
+        _pid, status = os.waitpid(self._fork(snapshots.STOPPED), 0)
+        if status:
+            _log.error("the state could not be saved (%s)", status)
+
+    def _fork(self, end: str) -> int:
+        """Start a save; return its process id. It must run in the thread that answers requests."""
+        saved_at = time.time()
+        with warnings.catch_warnings():
+            # Python 3.12 and later warn of locks that other threads hold. The copy takes none.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child:
+            return child
+        status = 1
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.alarm(GIVE_UP_SECONDS)
+            gc.disable()  # it would touch all memory, and so copy it
+            os.nice(10)  # requests come first
+            close_files({0, 1, 2, self._lock})
+            self._write(saved_at, end)
+            status = 0
+        except BaseException:  # noqa: BLE001  whatever it is, this is not the emulator
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+    def _write(self, saved_at: float, end: str) -> None:
+        """Write what is in memory, in a process that does nothing else."""
+        # MiniStack copies what other threads could change. There are none here.
+        copy.deepcopy = _itself  # type: ignore[assignment]
+        referenced = set[str]()
+        prune, lambda_svc._prune_orphan_code_blobs = (
+            lambda_svc._prune_orphan_code_blobs,
+            referenced.update,
+        )
+        texts = {}
+        leave_out_read_records()
+        for service, get_state in app._build_persistence_save_dict().items():
+            if service in LOGS and end == snapshots.RUNNING:
+                continue
+            try:
+                if (state := get_state()) is not None:
+                    texts[service] = json.dumps(
+                        {
+                            "__ministack_format__": persistence._state_format_version(service),
+                            "payload": state,
+                        },
+                        default=persistence._json_default,
+                    )
+            except Exception:  # noqa: BLE001  it is MiniStack's, and the others can be saved
+                _log.exception("the state of %s could not be saved", service)
+        snapshots.write(self._directory, texts, saved_at=saved_at, port=self._port, end=end)
+        prune(referenced)  # not before: the snapshot until then may need it
+
+
+def deploying() -> bool:
+    """Tell whether CloudFormation is in the midst of something."""
+    return any(
+        stack["StackStatus"].endswith("_IN_PROGRESS")
+        and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
+        for stack in cloudformation._stacks.all_values()
+    )
+
+
+def leave_out_read_records() -> None:
+    """Delete the stream records that every function has read: they make most of the state."""
+    for (account, region, table), records in dynamodb._stream_records.all_items():
+        stream = dynamodb._tables.get_scoped(account, region, table, {}).get("LatestStreamArn")
+        read = [
+            lambda_svc._dynamodb_stream_positions.get_scoped(account, region, mapping["UUID"], 0)
+            for _account, _region, mapping in lambda_svc._iter_all_esms()
+            if mapping["EventSourceArn"] == stream
+        ]
+        trimmed = dynamodb._stream_trimmed.get_scoped(account, region, table, 0)
+        if (expendable := min(read, default=0) - trimmed) > 0:
+            del records[:expendable]
+            dynamodb._stream_trimmed.set_scoped(account, region, table, trimmed + expendable)
+
+
+def close_files(kept: set[int]) -> None:
+    """Close all open files but these, such as the port: the next run may want it."""
+    for descriptor in map(int, os.listdir("/dev/fd")):  # noqa: PTH208  numbers, not paths
+        if descriptor not in kept:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _parsed(directory: Path, service: str, text: str) -> Any:  # noqa: ANN401  MiniStack's own
+    try:
+        data = json.loads(text, object_hook=persistence._json_object_hook)
+    except ValueError as error:
+        raise snapshots.damaged(directory, f"{service}: {error}") from error
+    if not isinstance(data, dict) or "__ministack_format__" not in data:
+        return data
+    if data["__ministack_format__"] > persistence._state_format_version(service):
+        raise snapshots.damaged(directory, f"{service}: of a newer MiniStack")
+    return data["payload"]
+
+
+def _itself(value: Any, _memo: object = None) -> Any:  # noqa: ANN401  anything
+    return value

@@ -1,0 +1,347 @@
+"""What `make` does on a machine that is not as it should be: one line, and nothing left."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.aws_template import ROOT
+
+import account
+import artifact
+import environment
+import local_stack
+
+SCRIPTS = ROOT / "scripts"
+
+# Stands for pip: notes what it is to install, and fails if it is to.
+PIP = """
+import os, sys
+with open(os.environ["PIP_LOG"], "a") as log:
+    log.write(sys.argv[-1] + "\\n")
+sys.exit(os.environ.get("PIP_SAYS"))
+"""
+
+# Stands for venv, which takes seconds to make a .venv.
+VENV = """
+import os, pathlib, shutil, sys
+_, clear, directory = sys.argv
+assert clear == "--clear"
+shutil.rmtree(directory, ignore_errors=True)
+binaries = pathlib.Path(directory, "bin")
+binaries.mkdir(parents=True)
+(binaries / "python").symlink_to(sys.executable)
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A fresh clone in a path with spaces: what `make` looks at, with a .venv that costs little."""
+    clone = tmp_path / "a  clone"
+    (clone / "functions").mkdir(parents=True)
+    shutil.copytree(SCRIPTS, clone / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "requirements.txt", "functions/Makefile"):
+        shutil.copy(ROOT / name, clone / name)
+    shutil.copy(ROOT / "functions" / "requirements.txt", clone / "functions")
+    return clone
+
+
+class Make:
+    """Runs `make` in a clone whose pip and venv are not the real ones."""
+
+    def __init__(self, clone: Path) -> None:
+        self.clone = clone
+        self.log = clone / "pip.log"
+        self.fakes = clone / "fakes"
+        for name, text in (("pip", PIP), ("venv", VENV)):
+            (self.fakes / name).mkdir(parents=True)
+            (self.fakes / name / "__init__.py").touch()
+            (self.fakes / name / "__main__.py").write_text(text)
+
+    def __call__(
+        self, script: str, *arguments: str, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script with the clone's interpreter."""
+        return self.run([sys.executable, str(self.clone / "scripts" / script), *arguments], **more)
+
+    def run(self, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+        variables = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+        return subprocess.run(
+            command,
+            cwd=self.clone,
+            env={
+                **variables,
+                "PIP_LOG": str(self.log),
+                "PYTHONPATH": str(self.fakes),
+                "PYTHON": sys.executable,
+                **more,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    @property
+    def installed(self) -> list[str]:
+        """The requirements that pip was given, in order."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [str(Path(line).relative_to(self.clone)) for line in lines]
+
+
+@pytest.fixture
+def make(clone: Path) -> Make:
+    return Make(clone)
+
+
+@contextmanager
+def a_running_stack(clone: Path) -> Iterator[None]:
+    """Hold what a local stack holds while it runs."""
+    (clone / ".local").mkdir(exist_ok=True)
+    with (clone / ".local" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_each_command_installs_what_it_needs_and_that_once(make: Make) -> None:
+    for wanted in ("run", "run", "all", "all", "run"):
+        done = make("environment.py", wanted)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
+
+
+def test_after_make_test_make_run_installs_nothing(make: Make) -> None:
+    make("environment.py", "all")
+    assert make("environment.py", "run").stderr == ""
+    assert make.installed == ["requirements.txt"]
+
+
+def test_what_only_tests_need_is_not_in_the_set_of_make_run() -> None:
+    run = (SCRIPTS / "requirements.txt").read_text()
+    for package in ("awslambdaric", "pytest", "mypy", "moto", "ruff", "hypothesis"):
+        assert package not in run
+    assert 'awslambdaric==4.2.2; sys_platform == "linux"' in (ROOT / "requirements.txt").read_text()
+
+
+def test_other_requirements_make_a_new_environment(make: Make, clone: Path) -> None:
+    make("environment.py", "run")
+    (clone / ".venv" / "old").touch()
+    with (clone / "functions" / "requirements.txt").open("a") as requirements:
+        requirements.write("# another\n")
+    assert make("environment.py", "run").returncode == 0
+    assert not (clone / ".venv" / "old").exists()
+
+
+def test_an_environment_that_was_not_finished_is_made_anew(make: Make, clone: Path) -> None:
+    assert make("environment.py", "run", PIP_SAYS="killed").returncode
+    (clone / ".venv" / "half").touch()
+    assert make("environment.py", "run").returncode == 0
+    assert not (clone / ".venv" / "half").exists()
+
+
+def test_another_interpreter_of_the_same_name_is_noticed(make: Make, clone: Path) -> None:
+    make("environment.py", "run")
+    stamp = clone / ".venv" / "tally.json"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "python": "cpython 3.11 of /"}))
+    with a_running_stack(clone):
+        refused = make("environment.py", "run")
+        assert refused.returncode
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith(".venv has cpython 3.11 of /, and PYTHON is cpython")
+        assert line.endswith("a local stack is running from it: stop that first")
+        assert make.installed == ["scripts/requirements.txt"]
+    assert make("environment.py", "run").returncode == 0
+    assert json.loads(stamp.read_text())["python"] == environment.interpreter()
+
+
+def test_packages_are_added_under_a_running_stack(make: Make, clone: Path) -> None:
+    make("environment.py", "run")
+    with a_running_stack(clone):
+        assert make("environment.py", "all").returncode == 0
+    assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
+
+
+def test_without_a_network_one_line_says_so(make: Make) -> None:
+    done = make(
+        "environment.py", "run", PIP_SAYS="Failed to establish a new connection: [Errno -3]"
+    )
+    assert done.returncode
+    assert done.stderr.splitlines()[-1] == environment.NOT_DOWNLOADED
+    assert "Errno" not in done.stderr
+
+
+def test_what_else_pip_says_is_shown(make: Make) -> None:
+    done = make("environment.py", "run", PIP_SAYS="No space left on device")
+    assert done.returncode
+    assert "No space left on device" in done.stderr
+
+
+def test_an_old_python_is_refused_in_one_line(make: Make) -> None:
+    (make.fakes / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9)\n")
+    done = make("environment.py", "run")
+    assert done.returncode
+    assert done.stderr == "Python 3.11 or newer is needed, not 3.9: try make PYTHON=python3.13\n"
+
+
+def test_make_token_makes_no_environment_and_prints_no_progress(make: Make, clone: Path) -> None:
+    done = make.run(["make", "-s", "token"])
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert "start it with make run" in done.stderr
+    assert not (clone / ".venv").exists()
+
+    python = clone / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho a-token\n")
+    python.chmod(0o755)
+    assert make.run(["make", "-s", "token"], PYTHON="another").stdout == "a-token\n"
+    assert make.installed == []
+
+
+def test_make_clean_leaves_a_running_stack_alone(make: Make, clone: Path) -> None:
+    with a_running_stack(clone):
+        assert make.run(["make", "clean"]).returncode
+        assert (clone / ".local").exists()
+    assert make.run(["make", "clean"]).returncode == 0
+    assert not (clone / ".local").exists()
+
+
+def test_make_alone_lists_every_target_in_a_line(make: Make) -> None:
+    listed = make.run(["make"]).stdout.splitlines()
+    targets = [line.split(" - ")[0] for line in listed]
+    assert targets == [
+        *("help", "run", "token", "test", "test-full", "bench", "build", "deploy", "clean")
+    ]
+
+
+def test_only_confirm_no_deploys_without_a_question(make: Make) -> None:
+    for confirm, asked in ((), True), (("CONFIRM=yes",), True), (("CONFIRM=no",), False):
+        plan = make.run(["make", "-n", "deploy", "STAGE=prod", *confirm]).stdout
+        assert '--config-env "prod"' in plan
+        assert ("--no-confirm-changeset" not in plan) == asked
+
+
+def test_sam_finds_the_build_in_a_path_with_spaces(make: Make, clone: Path) -> None:
+    (clone / "scripts" / "artifact.py").write_text("import sys\nprint(sys.argv[1:])\n")
+    makefile = clone / "functions" / "Makefile"
+    done = make.run(
+        ["make", "--makefile", str(makefile), "build-GetCounter"], ARTIFACTS_DIR="/to  here"
+    )
+    assert (done.returncode, done.stdout) == (0, "['make', '/to  here']\n"), done.stderr
+
+
+@pytest.mark.parametrize("port", ["70000", "0", "abc", "", "-1", "4566 ", "٣"])
+def test_what_is_no_port_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], port: str
+) -> None:
+    directory = tmp_path / "local"
+    assert local_stack.main(["run", f"--port={port}", f"--directory={directory}"])
+    assert capsys.readouterr().err == (
+        f"local_stack.py: PORT={port} is not a port: choose a number from 1 to 65535\n"
+    )
+    assert not directory.exists()
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server((local_stack.HOST, 0)) as server:
+        port = server.getsockname()[1]
+        assert local_stack.main(["run", f"--port={port}", f"--directory={tmp_path}"])
+    assert f"port {port} is in use" in capsys.readouterr().err
+
+
+def test_a_port_of_root_is_refused_to_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_address: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    assert local_stack.main(["run", "--port=80", f"--directory={tmp_path}"])
+    assert capsys.readouterr().err == (
+        "local_stack.py: port 80 needs the rights of root: choose a PORT from 1024 on\n"
+    )
+
+
+def test_a_second_stack_in_the_same_directory_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with a_running_stack(tmp_path):
+        directory = tmp_path / ".local"
+        (directory / "lock").write_text(str(os.getpid()))
+        port = local_stack.free_port()
+        assert local_stack.main(["run", f"--port={port}", f"--directory={directory}"])
+    assert "another local stack is using" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_CLOUDFORMATION"]
+)
+def test_a_deployment_to_another_endpoint_is_refused(name: str, config: Mapping[str, str]) -> None:
+    for url in ("http://127.0.0.1:4566", "http://localhost:4566", "https://amazonaws.com.example"):
+        with pytest.raises(account.NotAnAccountError, match=f"unset {name}, and deploy again"):
+            account.check({**config, name: url})
+    account.check({**config, name: "https://vpce-1.s3.eu-west-1.vpce.amazonaws.com"})
+
+
+@pytest.mark.parametrize("name", local_stack.CREDENTIALS)
+def test_a_deployment_with_the_local_stacks_credentials_is_refused(
+    name: str, config: Mapping[str, str]
+) -> None:
+    with pytest.raises(account.NotAnAccountError, match=f"unset {name}"):
+        account.check({**config, name: "test"})
+    account.check({**config, name: "AKIAIOSFODNN7EXAMPLE"})
+
+
+def test_a_profile_with_another_endpoint_is_refused(config: Mapping[str, str]) -> None:
+    settings = Path(config["AWS_CONFIG_FILE"])
+    settings.write_text("[default]\nendpoint_url = http://127.0.0.1:4566\n")
+    with pytest.raises(account.NotAnAccountError, match="endpoint_url is http://127"):
+        account.check(config)
+    settings.write_text("[default]\nservices = s\n[services s]\ns3 =\n  endpoint_url = http://h\n")
+    with pytest.raises(account.NotAnAccountError, match="endpoint_url is http://h"):
+        account.check(config)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """An environment in which AWS is AWS."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    return {"AWS_CONFIG_FILE": str(tmp_path / "config")}
+
+
+def test_make_deploy_refuses_before_it_builds(make: Make) -> None:
+    plan = make.run(["make", "-n", "deploy"]).stdout
+    assert plan.index("scripts/account.py") < plan.index("sam build")
+
+
+def test_a_build_that_was_killed_is_not_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    monkeypatch.setattr(artifact, "KEPT", kept)
+    monkeypatch.setattr(artifact, "interpreters", lambda: ["python3"])
+
+    def make(directory: Path, _pythons: object) -> None:
+        # The pip of the killed build goes on in its own directory.
+        for other in kept.glob("*.unfinished"):
+            if other != directory:
+                (other / "still").touch()
+        assert not any(directory.iterdir())
+        (directory / "made").touch()
+
+    monkeypatch.setattr(artifact, "make", make)
+    left = kept / f"{artifact.key(['python3'])}.unfinished"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it could not be deleted
+
+    artifact.main(tmp_path / "target")
+
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["made"]
