@@ -13,7 +13,7 @@ logger = Logger(service="tally")
 _MARGIN = 60  # seconds before the timeout: for a page of the history, and to save how far it came
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     """Audit the counter of the event, or those that have changed since the last run.
 
     Args:
@@ -30,26 +30,27 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         NotFoundError: the history does not have that version.
         ThrottledError: the database did not answer.
     """
-    unknown = event.keys() - {"counter_id", "after"}
-    if unknown or ("after" in event and "counter_id" not in event):
-        detail = "the event may have a counter_id and, with it, after"
-        raise model.InvalidRequestError(detail)
-    until = clock.deadline(context, _MARGIN)
-    if "counter_id" in event:
-        after = _after(event["after"]) if "after" in event else None
-        report = audit.audit_counter(model.counter_id(event["counter_id"]), after, until)
-    else:
-        report = audit.audit_changed(until)
+    try:
+        counter_id, after = _asked(event)
+        until = clock.deadline(context, _MARGIN)
+        if counter_id is None:
+            report = audit.audit_changed(until)
+        else:
+            report = audit.audit_counter(counter_id, after, until)
+    except model.CounterError as error:
+        # Whoever invoked it by hand reads the text, and needs no stack trace.
+        raise error.with_traceback(None) from None
     findings = len(report.findings)
     report.findings = report.findings[: audit.MOST_FINDINGS]
     for finding in report.findings:
         logger.error("audit finding: %s", finding.detail, extra={"finding": asdict(finding)})
+    answer = asdict(report)
     logger.info(
         "audited %d counters, %d entries, %d findings",
         report.counters,
         report.entries,
         findings,
-        extra={"finished": report.finished},
+        extra={"answer": answer},
     )
     metrics.publish(
         {
@@ -58,14 +59,28 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "AuditFindings": findings,
         }
     )
-    return asdict(report)
+    return answer
 
 
-def _after(value: object) -> int:
-    after = model.integer("after", value)
+def _asked(event: object) -> tuple[str | None, int | None]:
+    """Return the counter and the version that the event names; None for each that it does not.
+
+    Raises:
+        InvalidRequestError: it is malformed.
+    """
+    fields = model.fields("event", event)
+    model.only(["counter_id", "after"], fields)
+    if "counter_id" not in fields:
+        if "after" in fields:
+            model.invalid("after", "only together with counter_id")
+        return None, None
+    counter_id = model.counter_id(fields["counter_id"])
+    if "after" not in fields:
+        return counter_id, None
+    after = model.integer("after", fields["after"])
     if after < 0:
         model.invalid("after", "must be a version")
-    return after
+    return counter_id, after
 
 
 init_phase.end(clients.dynamodb)

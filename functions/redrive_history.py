@@ -1,22 +1,38 @@
 """By hand: the parked stream records go into history and trend, those that make sense by now."""
 
-from typing import Any
-
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import clients, clock, init_phase, recording
+from counters import clients, clock, init_phase, model, recording
 
 logger = Logger(service="tally")
 
 _MARGIN = 30  # seconds before the timeout; no record is begun later
 
 
-def handler(_event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
-    """Go once through the dead-letter queue; return how many are in, and how many stay parked."""
-    redriven, parked = recording.redrive(clock.deadline(context, _MARGIN))
-    logger.info("redrove %d, %d stay parked", redriven, parked)
-    return {"redriven": redriven, "parked": parked}
+def handler(event: object, context: LambdaContext) -> dict[str, int]:
+    """Go once through the dead-letter queue.
+
+    Args:
+        event: an empty object: all that is parked is looked at.
+        context: tells how much time there is.
+
+    Returns:
+        How many records are in, and how many stay parked.
+
+    Raises:
+        InvalidRequestError: the event is something else.
+        ThrottledError: the queue did not answer.
+    """
+    try:
+        model.only([], model.fields("event", event))
+        redriven, parked = recording.redrive(clock.deadline(context, _MARGIN))
+    except model.CounterError as error:
+        # Whoever invoked it by hand reads the text, and needs no stack trace.
+        raise error.with_traceback(None) from None
+    answer = {"redriven": redriven, "parked": parked}
+    logger.info("redrove %d, %d stay parked", redriven, parked, extra={"answer": answer})
+    return answer
 
 
 init_phase.end(clients.dynamodb)

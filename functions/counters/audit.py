@@ -4,23 +4,31 @@ The versions must have no gap, each change must add up and continue the one befo
 must be the counter's last change, and the trend must be the sum of all. What is missing is no
 finding as long as the stream may still bring it. AuditTable keeps how far each counter was found
 good, and the next audit continues there.
+
+Audits may run at the same time. An audit saves how far it came only if no other has saved since it
+began. Otherwise it begins again from what the other has saved, so that none undoes what another has
+found out, or what somebody has accepted.
 """
 
 import copy
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
-from counters import clock, history, store, timeline, trend
+from counters import clock, history, store, trend
 from counters.clients import answered, dynamodb, reading
 from counters.history import STREAM_SECONDS
-from counters.model import Entry, Period, Sums
+from counters.model import Entry, NotFoundError, Period, Sums
 
 # What an audit may take after its time to stop, in seconds: for what it has begun, and to save.
 _FINISH_SECONDS = 45
 
 MOST_FINDINGS = 100  # of one counter; the rest is not looked for
+
+# How often an audit of a counter begins again because another has saved something meanwhile.
+_MOST_ATTEMPTS = 5
 
 _HOUR = trend.HOUR
 _SWEEP = "*"  # no counter's name
@@ -89,7 +97,8 @@ def audit_changed(until: float) -> Report:
     """
     report = Report()
     finish = until + _FINISH_SECONDS
-    sweep = _load(_SWEEP, finish)
+    saved = _load(_SWEEP, finish)
+    sweep = _read(saved)
     if "position" not in sweep:
         # Of those that had changed just before the last time, the history could be incomplete.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
@@ -98,22 +107,21 @@ def audit_changed(until: float) -> Report:
         changed_since = clock.timestamp(sweep["since"])
         counter_ids, position = store.changed_since(changed_since, sweep["position"], finish)
         for counter_id in counter_ids:
-            try:
-                _audit(counter_id, _progress(_load(counter_id, finish)), until, report)
-            except (
-                KeyError,
-                TypeError,
-                ValueError,
-            ) as error:  # the others are audited all the same
-                detail = f"an item of the counter is not as Tally writes it: {error!r}"
-                report.findings.append(Finding(counter_id, detail))
+            _audit(counter_id, None, until, report)
             report.counters += 1
             if clock.now() > until:
                 report.finished = False
                 return report
         sweep["position"] = position
-        _save(_SWEEP, sweep, finish)
-    _save(_SWEEP, {"started_at": sweep["started_at"]}, finish)
+        before, saved = saved, json.dumps(sweep)
+        if not _save(_SWEEP, saved, before, finish):
+            # Another audit goes through the counters as well. Go on from where it is.
+            saved = _load(_SWEEP, finish)
+            sweep = _read(saved)
+            if "position" not in sweep:
+                return report  # it has come to the end
+    # If this is refused, another audit has done it.
+    _save(_SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
     return report
 
 
@@ -130,19 +138,62 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
         ThrottledError: the database did not answer.
     """
     report = Report(counters=1)
-    if after is None:
-        progress = _progress(_load(counter_id, until))
-    else:
-        counter = timeline.at_version(store.get(counter_id, until), after, until)
-        progress = _Progress(after, counter.value, counter.updated_at)
-        if counter.updated_at:
-            progress.skip(trend.hour_of(counter.updated_at))
-    _audit(counter_id, progress, until, report)
+    _audit(counter_id, after, until, report)
     return report
 
 
-def _audit(counter_id: str, progress: _Progress, until: float, report: Report) -> None:
-    """Audit a counter from where it was found good, and keep how far it is good by now."""
+def _audit(counter_id: str, after: int | None, until: float, report: Report) -> None:
+    """Audit a counter from where it was found good, or `after`; save how far it is good by now."""
+    finish = until + _FINISH_SECONDS
+    for _ in range(_MOST_ATTEMPTS):
+        found = Report()
+        try:
+            saved = _load(counter_id, finish)
+            begin = _progress(saved) if after is None else _accepted(counter_id, after, finish)
+            good = _walk(counter_id, begin, until, found)
+        except (KeyError, TypeError, ValueError) as error:  # the others are audited all the same
+            why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            detail = f"an item of the counter is not as Tally writes it: {why}"
+            found.findings.append(Finding(counter_id, detail))
+            break
+        if not good.seen_version or _save(counter_id, json.dumps(asdict(good)), saved, finish):
+            break
+        if clock.now() > until:
+            break  # what the other audit has saved stands
+    report.entries += found.entries
+    report.finished = report.finished and found.finished
+    report.findings += found.findings
+
+
+def _accepted(counter_id: str, after: int, until: float) -> _Progress:
+    """Return the progress of a counter that is taken as good up to the version `after`.
+
+    Raises:
+        NotFoundError: neither the counter nor its history has that version.
+        ThrottledError: the database did not answer.
+    """
+    if not after:
+        return _Progress()
+    standing = store.get(counter_id, until)
+    if after > standing.version:
+        detail = f"after: the counter has version {standing.version}"
+        raise NotFoundError(detail)
+    value, created_at = standing.value, standing.updated_at
+    if after < standing.version:
+        with reading():
+            entries = history.read(counter_id, after, after, until)
+        if not entries or entries[0].counter_created_at != standing.created_at:
+            detail = f"after: the history does not have version {after}; name one that it has"
+            raise NotFoundError(detail)
+        value, created_at = entries[0].value, entries[0].created_at
+    progress = _Progress(after, value, created_at)
+    if created_at:
+        progress.skip(trend.hour_of(created_at))
+    return progress
+
+
+def _walk(counter_id: str, progress: _Progress, until: float, report: Report) -> _Progress:
+    """Audit a counter from where it was found good; return how far it is good by now."""
     finish = until + _FINISH_SECONDS
     audit = _Audit(counter_id, progress, finish)
     good = copy.deepcopy(progress)
@@ -168,11 +219,10 @@ def _audit(counter_id: str, progress: _Progress, until: float, report: Report) -
         audit.look_at_the_end()
         if not audit.findings:
             good = audit.progress
-    report.finished = report.finished and (finished or bool(audit.findings))
-    report.findings += audit.findings[:MOST_FINDINGS]
+    report.finished = finished or bool(audit.findings)
+    report.findings = audit.findings[:MOST_FINDINGS]
     audit.note_version(good)
-    if good.seen_version:
-        _save(counter_id, asdict(good), finish)
+    return good
 
 
 class _Audit:
@@ -324,7 +374,14 @@ class _Audit:
 
     def _find_wrong_hour(self, hour: float, folded: Sums, recorded: Sums) -> None:
         start = clock.timestamp(hour)
-        detail = f"the trend of the hour {start} is {folded}, but its changes make {recorded}"
+        if not folded.changes:
+            detail = f"the trend lacks the hour {start}: the history adds up to {_words(recorded)}"
+        elif not recorded.changes:
+            detail = f"the trend of the hour {start} has {_words(folded)}"
+            detail += ", but the history has nothing"
+        else:
+            detail = f"the trend of the hour {start} has {_words(folded)}"
+            detail += f", but the history adds up to {_words(recorded)}"
         version = recorded.first_version or folded.first_version
         self.findings.append(Finding(self.counter_id, detail, version, start))
 
@@ -332,15 +389,26 @@ class _Audit:
         self.findings.append(Finding(self.counter_id, detail, version))
 
 
-def _progress(saved: dict[str, Any]) -> _Progress:
-    if not saved:
+def _words(sums: Sums) -> str:
+    """Return sums as text, by the names that the trend's JSON has for them."""
+    return ", ".join(f"{name} {value}" for name, value in asdict(sums).items())
+
+
+def _progress(saved: str | None) -> _Progress:
+    state = _read(saved)
+    if not state:
         return _Progress()
-    hours = {float(hour): Sums(**sums) for hour, sums in saved.pop("hours").items()}
-    return _Progress(**saved, hours=hours)
+    hours = {float(hour): Sums(**sums) for hour, sums in state.pop("hours").items()}
+    return _Progress(**state, hours=hours)
 
 
-def _load(key: str, until: float) -> dict[str, Any]:
-    """Return what was saved under a key, which is a counter or _SWEEP; nothing, if nothing was."""
+def _read(saved: str | None) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(saved) if saved else {}
+    return state
+
+
+def _load(key: str, until: float) -> str | None:
+    """Return the JSON saved under a key, which is a counter or _SWEEP; None if there is none."""
     with reading():
         reply = answered(
             until,
@@ -350,11 +418,34 @@ def _load(key: str, until: float) -> dict[str, Any]:
                 ConsistentRead=True,
             ),
         )
-    saved: dict[str, Any] = json.loads(reply["Item"]["state"]["S"]) if "Item" in reply else {}
-    return saved
+    return reply.get("Item", {}).get("state", {}).get("S")
 
 
-def _save(key: str, state: dict[str, Any], until: float) -> None:
-    item: Any = {"counter_id": {"S": key}, "state": {"S": json.dumps(state)}}
-    with reading():
-        answered(until, lambda: dynamodb().put_item(TableName=os.environ["AUDIT_TABLE"], Item=item))
+def _save(key: str, state: str, before: str | None, until: float) -> bool:
+    """Save JSON under a key, unless another audit has saved something there.
+
+    Args:
+        key: a counter or _SWEEP.
+        state: the JSON.
+        before: what `_load` returned.
+        until: latest time to start a request, in seconds since the epoch.
+
+    Returns:
+        Whether it is saved.
+    """
+    put: dict[str, Any] = {
+        "TableName": os.environ["AUDIT_TABLE"],
+        "Item": {"counter_id": {"S": key}, "state": {"S": state}},
+        "ConditionExpression": "attribute_not_exists(#state)",
+        "ExpressionAttributeNames": {"#state": "state"},
+    }
+    if before is not None:
+        put["ConditionExpression"] = "#state = :before"
+        put["ExpressionAttributeValues"] = {":before": {"S": before}}
+    try:
+        with reading():
+            answered(until, partial(dynamodb().put_item, **put))
+    except dynamodb().exceptions.ConditionalCheckFailedException:
+        # It is there if only the reply to an earlier attempt was lost.
+        return _load(key, until) == state
+    return True

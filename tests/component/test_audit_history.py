@@ -15,7 +15,7 @@ from tests.stack import Stack
 from tests.wire import Wire, delivered, throttled
 
 from counters import clock, history, store
-from counters.model import Entry
+from counters.model import CounterError, Entry
 
 HOUR, DAY = 3600, 24 * 3600  # seconds
 BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z
@@ -276,6 +276,11 @@ def test_a_counter_that_cannot_be_read_keeps_no_other_from_its_audit(
 
     assert report["finished"]
     assert {each["counter_id"] for each in report["findings"]} == {"orders", "stock"}
+    alone = findings(stack, "stock")
+    assert alone in ([each] for each in report["findings"])
+    assert alone[0]["detail"] == (
+        "an item of the counter is not as Tally writes it: change is missing"
+    )
 
 
 @pytest.mark.parametrize("more", [0, 1, 3])
@@ -325,6 +330,13 @@ def test_a_wrong_hour_of_the_trend_is_found(stack: Stack, wrong: dict[str, Any])
 
     assert finding["hour"] == "2026-11-22T13:00:00.000Z"
     assert finding["version"] == 19
+    ((name, value),) = wrong.items()
+    has, adds_up_to = finding["detail"].split(", but the history adds up to ")
+    assert has.startswith("the trend of the hour 2026-11-22T13:00:00.000Z has changes ")
+    assert f"{name} {value['N']}" in has
+    assert adds_up_to == (
+        "changes 6, increase 10, decrease 3, first_version 19, last_version 24, close 28"
+    )
 
 
 @pytest.mark.usefixtures("orders", "later")
@@ -337,7 +349,11 @@ def test_a_missing_hour_of_the_trend_is_found(stack: Stack) -> None:
         },
     )
 
-    assert [each["hour"] for each in findings(stack)] == ["2026-11-22T19:00:00.000Z"]
+    (finding,) = findings(stack)
+    assert finding["hour"] == "2026-11-22T19:00:00.000Z"
+    assert finding["detail"].startswith(
+        "the trend lacks the hour 2026-11-22T19:00:00.000Z: the history adds up to changes 6, "
+    )
 
 
 @pytest.mark.usefixtures("orders", "later")
@@ -350,7 +366,12 @@ def test_an_extra_hour_of_the_trend_is_found(stack: Stack, hours: int) -> None:
     change_hour(stack, BEGINNING + hours * HOUR, **sums)
 
     start = clock.timestamp(BEGINNING + hours * HOUR)
-    assert [each["hour"] for each in findings(stack)] == [start]
+    (finding,) = findings(stack)
+    assert finding["hour"] == start
+    assert finding["detail"] == (
+        f"the trend of the hour {start} has changes 1, increase 1, decrease 1, first_version 1,"
+        " last_version 1, close 1, but the history has nothing"
+    )
 
 
 def test_a_wrong_hour_is_found_before_it_is_over(
@@ -410,8 +431,10 @@ def test_a_finding_is_a_log_line_and_a_metric(
     capsys.readouterr()
     caplog.clear()
 
-    findings(stack)
+    report = audit(stack, counter_id="orders")
 
+    (line,) = [vars(record) for record in caplog.records if record.levelname == "INFO"]
+    assert line["answer"] == json.loads(json.dumps(line["answer"])) == report
     (error,) = [record for record in caplog.records if record.levelname == "ERROR"]
     named = vars(error)["finding"]
     assert (named["counter_id"], named["version"]) == ("orders", 30)
@@ -443,22 +466,74 @@ def test_an_audit_goes_on_behind_what_somebody_has_accepted(stack: Stack) -> Non
     assert versions(findings(stack, after=0)) == [30]
 
 
+NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
+
+
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize(
-    "event",
+    ("event", "message"),
     [
-        {"counter_id": "-"},
-        {"counter_id": "orders", "after": -1},
-        {"counter_id": "orders", "after": "1"},
-        {"after": 1},
-        {"counter": "orders"},
-        {"counter_id": "orders", "after": 61},
+        *[(wrong, "event: must be a JSON object") for wrong in NO_OBJECTS],
+        *[
+            ({"counter_id": name}, r"counter_id: must match [A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+            for name in ("-", "", None, 7, ["orders"], {"S": "orders"}, "a" * 129)
+        ],
+        *[
+            ({"counter_id": "orders", "after": after}, "after: must be an integer")
+            for after in ("1", None, True, 1.0, [1], {"version": 1})
+        ],
+        ({"counter_id": "orders", "after": -1}, "after: must be a version"),
+        ({"counter_id": "orders", "after": 61}, "after: the counter has version 60"),
+        (
+            {"counter_id": "orders", "after": 2**53},
+            "after: must be from -9007199254740991 to 9007199254740991",
+        ),
+        (
+            {"counter_id": "orders", "after": 30},
+            "after: the history does not have version 30; name one that it has",
+        ),
+        ({"counter_id": "nobody", "after": 1}, "after: the counter has version 0"),
+        ({"after": 1}, "after: only together with counter_id"),
+        ({"counter": "orders"}, "counter: unknown field"),
+        ({"counter_id": "orders", "version": 1}, "version: unknown field"),
     ],
     ids=str,
 )
-def test_an_event_that_makes_no_sense_is_an_error(stack: Stack, event: dict[str, Any]) -> None:
-    with pytest.raises(Exception, match=r"counter_id|after|version"):
-        audit(stack, **event)
+def test_an_event_that_makes_no_sense_is_one_line_and_writes_nothing(
+    stack: Stack,
+    event: Any,  # noqa: ANN401  whatever it is
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    audit(stack, counter_id="orders")
+    delete_entry(stack, 30)
+    before = stack.contents()
+    capsys.readouterr()
+
+    with pytest.raises(CounterError) as raised:
+        stack.invoke("AuditHistory", event)
+
+    assert str(raised.value) == message
+    assert_short(raised)
+    assert stack.contents() == before
+    assert capsys.readouterr().out == ""
+
+
+def assert_short(raised: pytest.ExceptionInfo[CounterError]) -> None:
+    """Lambda answers with the error's text and, of its trace, the handler's line alone."""
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    assert [frame.name for frame in raised.traceback][1:] == ["invoke", "handler"]
+
+
+@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.parametrize("after", [1, 29, 31, 59, 60])
+def test_any_version_that_is_there_can_be_accepted(stack: Stack, after: int) -> None:
+    delete_entry(stack, 30)
+
+    found = versions(findings(stack, after=after))
+
+    assert found == ([30] if after < 30 else [])
 
 
 # --- What is no finding --------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from tests.wire import (
 )
 
 from counters import clock, recording
+from counters.model import CounterError
 
 HOUR = 3600  # seconds
 DAY = 24 * HOUR
@@ -31,6 +32,8 @@ DEAD_LETTERS = "HistoryDeadLetterQueue"
 START = 1_736_928_000.0  # the beginning of an hour, in seconds since the epoch
 
 Understand = Callable[[], None]
+
+NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
 
 
 def without_waiting(request: AWSPreparedRequest) -> AWSResponse:
@@ -116,6 +119,52 @@ def as_if_never_parked(stack: Stack, operations: str, start: float = START) -> d
     twin = past(operations, "twin", start)
     twin.record(stack)
     return stored(stack, "twin")
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        *[(wrong, "event: must be a JSON object") for wrong in NO_OBJECTS],
+        ({"counter_id": "orders"}, "counter_id: unknown field"),
+        ({"after": 1}, "after: unknown field"),
+    ],
+    ids=str,
+)
+def test_an_event_that_makes_no_sense_is_one_line_and_changes_nothing(
+    stack: Stack,
+    understand: Understand,
+    wire: Wire,
+    event: Any,  # noqa: ANN401  whatever it is
+    message: str,
+) -> None:
+    past("+*+").record(stack)
+    understand()
+    before = stack.contents()
+    wire.sent.clear()
+
+    with pytest.raises(CounterError) as raised:
+        stack.invoke("RedriveHistory", event)
+
+    assert str(raised.value) == message
+    assert raised.traceback[-1].name == "handler"
+    assert raised.value.__cause__ is None
+    assert not wire.sent
+    assert stack.contents() == before
+    assert waiting(stack) == 1
+
+
+def test_the_answer_is_in_the_log(
+    stack: Stack, understand: Understand, caplog: pytest.LogCaptureFixture
+) -> None:
+    past("+*+").record(stack)
+    stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody="nonsense")
+    understand()
+    caplog.clear()
+
+    answer = redrive(stack)
+
+    (line,) = [vars(record)["answer"] for record in caplog.records if "answer" in vars(record)]
+    assert line == answer == {"redriven": 1, "parked": 1}
 
 
 def test_an_empty_queue_is_no_work(stack: Stack, wire: Wire) -> None:
