@@ -63,7 +63,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
 
 
 def _asked(event: object) -> tuple[str | None, int | None]:
-    """Return the counter and the version that the event names; None for each that it does not.
+    """Return the event's counter_id and after; None for what it does not have.
 
     Raises:
         InvalidRequestError: it is malformed.
@@ -72,14 +72,14 @@ def _asked(event: object) -> tuple[str | None, int | None]:
     model.only(["counter_id", "after"], fields)
     if "counter_id" not in fields:
         if "after" in fields:
-            model.invalid("after", "only together with counter_id")
+            model.invalid("after", "needs counter_id")
         return None, None
     counter_id = model.counter_id(fields["counter_id"])
     if "after" not in fields:
         return counter_id, None
     after = model.integer("after", fields["after"])
     if after < 0:
-        model.invalid("after", "must be a version")
+        model.invalid("after", "must be 0 or greater")
     return counter_id, after
 
 

@@ -14,14 +14,14 @@ def handler(event: object, context: LambdaContext) -> dict[str, int]:
     """Go once through the dead-letter queue.
 
     Args:
-        event: an empty object: all that is parked is looked at.
+        event: must be empty. Every parked record is tried.
         context: tells how much time there is.
 
     Returns:
         How many records are in, and how many stay parked.
 
     Raises:
-        InvalidRequestError: the event is something else.
+        InvalidRequestError: the event is not empty.
         ThrottledError: the queue did not answer.
     """
     try:

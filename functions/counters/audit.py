@@ -5,9 +5,8 @@ must be the counter's last change, and the trend must be the sum of all. What is
 finding as long as the stream may still bring it. AuditTable keeps how far each counter was found
 good, and the next audit continues there.
 
-Audits may run at the same time. An audit saves how far it came only if no other has saved since it
-began. Otherwise it begins again from what the other has saved, so that none undoes what another has
-found out, or what somebody has accepted.
+Audits may run at the same time. An audit saves its progress only if no other audit has saved since
+it began. Otherwise it begins again from the progress that the other has saved.
 """
 
 import copy
@@ -20,7 +19,7 @@ from typing import Any
 from counters import clock, history, store, trend
 from counters.clients import answered, dynamodb, reading
 from counters.history import STREAM_SECONDS
-from counters.model import Entry, NotFoundError, Period, Sums
+from counters.model import Entry, NotFoundError, Period, Sums, ThrottledError
 
 # What an audit may take after its time to stop, in seconds: for what it has begun, and to save.
 _FINISH_SECONDS = 45
@@ -98,7 +97,7 @@ def audit_changed(until: float) -> Report:
     report = Report()
     finish = until + _FINISH_SECONDS
     saved = _load(_SWEEP, finish)
-    sweep = _read(saved)
+    sweep = _parsed(saved)
     if "position" not in sweep:
         # Of those that had changed just before the last time, the history could be incomplete.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
@@ -113,11 +112,13 @@ def audit_changed(until: float) -> Report:
                 report.finished = False
                 return report
         sweep["position"] = position
-        before, saved = saved, json.dumps(sweep)
-        if not _save(_SWEEP, saved, before, finish):
+        here = json.dumps(sweep)
+        if _save(_SWEEP, here, saved, finish):
+            saved = here
+        else:
             # Another audit goes through the counters as well. Go on from where it is.
             saved = _load(_SWEEP, finish)
-            sweep = _read(saved)
+            sweep = _parsed(saved)
             if "position" not in sweep:
                 return report  # it has come to the end
     # If this is refused, another audit has done it.
@@ -135,7 +136,7 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
     Raises:
         NotFoundError: the history has no such version to begin after.
-        ThrottledError: the database did not answer.
+        ThrottledError: the database did not answer, or `after` was not saved, due to other audits.
     """
     report = Report(counters=1)
     _audit(counter_id, after, until, report)
@@ -143,14 +144,21 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
 
 def _audit(counter_id: str, after: int | None, until: float, report: Report) -> None:
-    """Audit a counter from where it was found good, or `after`; save how far it is good by now."""
+    """Audit a counter from where it was found good, or `after`; save how far it is good by now.
+
+    Raises:
+        NotFoundError: there is no such version to begin after.
+        ThrottledError: `after` was not saved, because other audits of the counter saved meanwhile.
+    """
     finish = until + _FINISH_SECONDS
-    for _ in range(_MOST_ATTEMPTS):
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
         found = Report()
         try:
             saved = _load(counter_id, finish)
-            begin = _progress(saved) if after is None else _accepted(counter_id, after, finish)
-            good = _walk(counter_id, begin, until, found)
+            begin = (
+                _progress(saved) if after is None else _progress_after(counter_id, after, finish)
+            )
+            good = _audit_from(counter_id, begin, until, found)
         except (KeyError, TypeError, ValueError) as error:  # the others are audited all the same
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of the counter is not as Tally writes it: {why}"
@@ -158,14 +166,17 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
             break
         if not good.seen_version or _save(counter_id, json.dumps(asdict(good)), saved, finish):
             break
-        if clock.now() > until:
-            break  # what the other audit has saved stands
+        if attempt == _MOST_ATTEMPTS or clock.now() > until:
+            if after is not None:
+                detail = "after: other audits of this counter saved meanwhile. Retry."
+                raise ThrottledError(detail)
+            break  # the next audit goes on from what the others have saved
     report.entries += found.entries
     report.finished = report.finished and found.finished
     report.findings += found.findings
 
 
-def _accepted(counter_id: str, after: int, until: float) -> _Progress:
+def _progress_after(counter_id: str, after: int, until: float) -> _Progress:
     """Return the progress of a counter that is taken as good up to the version `after`.
 
     Raises:
@@ -176,14 +187,14 @@ def _accepted(counter_id: str, after: int, until: float) -> _Progress:
         return _Progress()
     standing = store.get(counter_id, until)
     if after > standing.version:
-        detail = f"after: the counter has version {standing.version}"
+        detail = f"after: must be at most {standing.version}, the counter's version"
         raise NotFoundError(detail)
     value, created_at = standing.value, standing.updated_at
     if after < standing.version:
         with reading():
             entries = history.read(counter_id, after, after, until)
         if not entries or entries[0].counter_created_at != standing.created_at:
-            detail = f"after: the history does not have version {after}; name one that it has"
+            detail = f"after: version {after} is not in the history. Use a version that is."
             raise NotFoundError(detail)
         value, created_at = entries[0].value, entries[0].created_at
     progress = _Progress(after, value, created_at)
@@ -192,7 +203,7 @@ def _accepted(counter_id: str, after: int, until: float) -> _Progress:
     return progress
 
 
-def _walk(counter_id: str, progress: _Progress, until: float, report: Report) -> _Progress:
+def _audit_from(counter_id: str, progress: _Progress, until: float, report: Report) -> _Progress:
     """Audit a counter from where it was found good; return how far it is good by now."""
     finish = until + _FINISH_SECONDS
     audit = _Audit(counter_id, progress, finish)
@@ -395,14 +406,14 @@ def _words(sums: Sums) -> str:
 
 
 def _progress(saved: str | None) -> _Progress:
-    state = _read(saved)
+    state = _parsed(saved)
     if not state:
         return _Progress()
     hours = {float(hour): Sums(**sums) for hour, sums in state.pop("hours").items()}
     return _Progress(**state, hours=hours)
 
 
-def _read(saved: str | None) -> dict[str, Any]:
+def _parsed(saved: str | None) -> dict[str, Any]:
     state: dict[str, Any] = json.loads(saved) if saved else {}
     return state
 

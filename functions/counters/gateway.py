@@ -28,16 +28,14 @@ _LONGEST_KEY = 255  # characters
 
 _BODY_METHODS = {"POST", "PUT"}
 
-# Headers that change what a request means, or which part of the answer comes back. A caller who
-# sends one relies on it: to ignore If-Unmodified-Since would make a change that was to be
-# conditional. So a route refuses those that it does not honour, except where RFC 9110 says that a
-# server must ignore them (`_must_be_ignored`).
+# Headers that change what a request means, or which part of the answer comes back. Ignoring
+# If-Unmodified-Since would make a change that the caller wanted conditional. So a route refuses
+# those that it does not honour, except where another header or the method makes them void.
 _MEANINGFUL_HEADERS = {
     "idempotency-key",
     "if-match",
     "if-modified-since",
     "if-none-match",
-    "if-range",
     "if-unmodified-since",
     "range",
 }
@@ -141,15 +139,15 @@ class Request(NamedTuple):
         if match is None:
             return None
         if match == "*":
-            return Condition()
+            return Condition(None)
         tags = _entity_tags(match)
-        # RFC 9110, section 13.1.1, compares strongly: a weak tag never matches.
-        versions = {int(tag) for weak, tag in tags if not weak and _VERSION.fullmatch(tag)}
-        if not versions or len(versions) < len(set(tags)) or len(versions) > MOST_VERSIONS:
+        # Tally issues no other tags: one in the list is a mistake of the caller.
+        strange = any(weak or not _VERSION.fullmatch(tag) for weak, tag in tags)
+        if not 1 <= len(tags) <= MOST_VERSIONS or strange:
             invalid(
                 "If-Match", f'must be *, or 1 to {MOST_VERSIONS} versions in quotes, such as "7"'
             )
-        return Condition(tuple(sorted(versions)))
+        return Condition(tuple(sorted({int(tag) for _, tag in tags})))
 
     def has(self, version: int) -> bool:
         """Return whether the caller has the counter at `version`, so If-None-Match tells.
@@ -261,6 +259,7 @@ def endpoint(
                 extra={
                     "request_id": request_id,
                     "invocation_id": context.aws_request_id,
+                    **_problem_of(response),
                 },
             )
             return {
@@ -360,11 +359,11 @@ def _headers(given: dict[str, list[str]], known: Collection[str], method: str) -
     present = {name.lower() for name in given}
     for name, lines in given.items():
         key = name.lower()
-        if key not in _MEANINGFUL_HEADERS or _must_be_ignored(key, method, present):
+        if key not in _MEANINGFUL_HEADERS or _is_void(key, method, present):
             continue
         if key not in known:
             invalid(name, "this request does not support it")
-        # Lines whose names differ in case come apart.
+        # API Gateway lists `If-Match` and `if-match` as two headers.
         values = [headers[key], *lines] if key in headers else lines
         if len(values) > 1 and key not in _LIST_HEADERS:
             invalid(name, "given more than once")
@@ -372,15 +371,13 @@ def _headers(given: dict[str, list[str]], known: Collection[str], method: str) -
     return headers
 
 
-def _must_be_ignored(name: str, method: str, present: Collection[str]) -> bool:
-    """Return whether RFC 9110 tells servers to ignore a header in a request that has `present`."""
+def _is_void(name: str, method: str, present: Collection[str]) -> bool:
+    """Return whether the method, or another header of `present`, makes a header void (RFC 9110)."""
     match name:
         case "if-modified-since":  # section 13.1.3
             return method != "GET" or "if-none-match" in present
         case "if-unmodified-since":  # section 13.1.4
             return "if-match" in present
-        case "if-range":  # section 13.1.5
-            return method != "GET" or "range" not in present
         case "range":  # section 14.2
             return method != "GET"
     return False
@@ -390,7 +387,7 @@ def _entity_tags(text: str) -> list[tuple[bool, str]]:
     """Return the entity tags of a list: whether each is weak, and what is in its quotes.
 
     Returns:
-        None of them if `text` is not such a list.
+        Them in order; none if `text` is not a list of entity tags.
     """
     tags: list[tuple[bool, str]] = []
     position = 0
@@ -463,6 +460,14 @@ def _problem(error: model.CounterError, request_id: str) -> Response:
         status,
         headers,
     )
+
+
+def _problem_of(response: Response) -> dict[str, str]:
+    """Return what the log says of a problem: its type and detail; nothing of another response."""
+    match response.body:
+        case {"type": str(kind), "detail": str(detail)}:
+            return {"problem": kind.rpartition(":")[2], "detail": detail}
+    return {}
 
 
 def _internal_error(request_id: str) -> Response:

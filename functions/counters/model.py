@@ -24,14 +24,12 @@ _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|")
 # version: 3.14 takes the hour 24.
 _TIME = re.compile(
     r"""
-    (?P<minute> \d{4}-\d\d-\d\d T ([01]\d|2[0-3]) : [0-5]\d) :
-    (?P<second> [0-5]\d | 60)
-    (?P<rest>   (\.\d+)? (Z | [+-] ([01]\d|2[0-3]) : [0-5]\d))
+    \d{4}-\d\d-\d\d T ([01]\d|2[0-3]) : [0-5]\d :
+    [0-5]\d (\.\d+)?
+    (Z | [+-] ([01]\d|2[0-3]) : [0-5]\d)
     """,
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
-_LEAP_SECOND = "60"
-_BEFORE_A_LEAP = {"06-30 23:59:59", "12-31 23:59:59"}  # in UTC (section 5.7)
 
 Operation = Literal["increment", "set"]
 Order = Literal["asc", "desc"]
@@ -108,11 +106,11 @@ class Bounds(NamedTuple):
 class Condition(NamedTuple):
     """What a counter must be like for a change to be made.
 
-    It must have one of `versions`, of which 0 means that it was never written. Without any, it must
-    have been written.
+    `versions` are the versions that it may have. 0 stands for a counter that was never written.
+    None allows every version but 0.
     """
 
-    versions: tuple[int, ...] = ()
+    versions: tuple[int, ...] | None
 
 
 class Increment(NamedTuple):
@@ -246,13 +244,13 @@ class BoundExceededError(CounterError):
 
 
 class VersionMismatchError(CounterError):
-    """The counter is not as the request is conditional on; nothing was written."""
+    """The condition of the request does not hold; nothing was written."""
 
     def __init__(self, condition: Condition, standing: Counter) -> None:
         """Take the condition, and where the counter stands."""
         detail = f"the counter has version {standing.version}"
         match condition.versions:
-            case ():
+            case None:
                 detail += ": it was never written"
             case (version,):
                 detail += f", not {version}"
@@ -445,20 +443,16 @@ def order(value: str) -> Order:
 def time(name: str, text: str) -> float:
     """Return the time that `text`, the parameter `name`, gives: in seconds since the epoch.
 
-    Digits below a microsecond are cut off. A leap second is the second after it: seconds since the
-    epoch have no other.
+    Digits below a microsecond are cut off. There is no second 60: seconds since the epoch have no
+    leap seconds.
 
     Raises:
         InvalidRequestError: it is no RFC 3339 time.
     """
     try:
-        if match := _TIME.fullmatch(text):
-            leap = match["second"] == _LEAP_SECOND
-            second = "59" if leap else match["second"]
-            written = f"{match['minute']}:{second}{match['rest']}".upper()
-            utc = dt.datetime.fromisoformat(written).astimezone(dt.UTC)
-            seconds = utc.timestamp() + leap
-            if seconds >= 0 and (not leap or utc.strftime("%m-%d %H:%M:%S") in _BEFORE_A_LEAP):
+        if _TIME.fullmatch(text):
+            seconds = dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC).timestamp()
+            if seconds >= 0:
                 # As a float, the last microseconds of 9999 are in the year 10000.
                 return min(seconds, _LAST_TIME)
     except (ValueError, OverflowError):
@@ -532,6 +526,6 @@ def window(each: Interval, given: Period, now: float) -> Period:
         invalid("to", "must be after 1970-01-01T00:00:00Z")
     most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
     if end - start > most * step:
-        why = f"must be at most {most} {each}s before to, or before now if to is later or not given"
-        invalid("from", why)
+        why = f"must be at most {most} {each}s before to"
+        invalid("from", f"{why}; if to is missing or in the future, now counts")
     return Period(start, end)

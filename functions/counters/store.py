@@ -116,11 +116,12 @@ def set_value(
     update = _update(counter_id, "set", change, ", #value = :value ADD #version :one")
     update["ExpressionAttributeValues"] |= {":value": _n(value)}
     if condition is not None:
-        expected = {f":expected{each}": _n(each) for each in condition.versions if each}
+        versions = condition.versions
+        expected = {f":expected{each}": _n(each) for each in versions or () if each}
         alternatives = []
-        if not condition.versions:
+        if versions is None:
             alternatives.append("attribute_exists(#version)")
-        if 0 in condition.versions:
+        elif 0 in versions:
             alternatives.append("attribute_not_exists(#version)")
         if expected:
             alternatives.append(f"#version IN ({', '.join(expected)})")

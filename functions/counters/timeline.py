@@ -377,8 +377,8 @@ def _missing(standing: Counter, below: "Sequence[Entry]", name: str) -> CounterE
     """
     earliest = below[0].created_at if below else standing.created_at
     if earliest and history.expired(earliest):
-        return NotFoundError(f"{name}: the history of that time has expired")
-    return ThrottledError(f"{name}: that change is not in the history yet. Retry shortly.")
+        return NotFoundError(f"{name}: that part of the history has expired")
+    return ThrottledError(f"{name}: the history is not there yet. Retry shortly.")
 
 
 def _folded_version(counter_id: str, until: float) -> int:

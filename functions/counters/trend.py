@@ -246,7 +246,7 @@ def _minutes(
 ) -> "tuple[tuple[int, int], list[tuple[float, Sums]]]":
     """Return what was before the period, as `_before`, and the sums of its minutes."""
     if history.expired(clock.timestamp(period.start)):
-        # Neither `from` nor `to` need be given, but without `interval` there are no minutes.
+        # `interval` is named because it is given: only minutes lead here.
         detail = "interval: the minutes of that time have expired; hours and days are still there"
         raise NotFoundError(detail)
     minutes: dict[float, Sums] = {}

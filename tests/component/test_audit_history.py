@@ -482,18 +482,18 @@ NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
             ({"counter_id": "orders", "after": after}, "after: must be an integer")
             for after in ("1", None, True, 1.0, [1], {"version": 1})
         ],
-        ({"counter_id": "orders", "after": -1}, "after: must be a version"),
-        ({"counter_id": "orders", "after": 61}, "after: the counter has version 60"),
+        ({"counter_id": "orders", "after": -1}, "after: must be 0 or greater"),
+        ({"counter_id": "orders", "after": 61}, "after: must be at most 60, the counter's version"),
         (
             {"counter_id": "orders", "after": 2**53},
             "after: must be from -9007199254740991 to 9007199254740991",
         ),
         (
             {"counter_id": "orders", "after": 30},
-            "after: the history does not have version 30; name one that it has",
+            "after: version 30 is not in the history. Use a version that is.",
         ),
-        ({"counter_id": "nobody", "after": 1}, "after: the counter has version 0"),
-        ({"after": 1}, "after: only together with counter_id"),
+        ({"counter_id": "nobody", "after": 1}, "after: must be at most 0, the counter's version"),
+        ({"after": 1}, "after: needs counter_id"),
         ({"counter": "orders"}, "counter: unknown field"),
         ({"counter_id": "orders", "version": 1}, "version: unknown field"),
     ],

@@ -23,6 +23,7 @@ from tests.stack import Item, Stack
 from tests.wire import Wire, delivered, reply_lost
 
 from counters import clock, recording, store
+from counters.model import ThrottledError
 
 HOUR, DAY = 3600, 24 * 3600  # seconds
 BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z
@@ -232,6 +233,30 @@ def test_what_somebody_accepts_during_an_audit_stays_accepted(stack: Stack, wire
         assert versions(plain.answer) in ([], [5]), order
         assert saved(stack, counter_id)["version"] == 10, order
         assert versions(stack.invoke("AuditHistory", {"counter_id": counter_id})) == []
+
+
+@pytest.mark.parametrize("after", [None, 6])
+@pytest.mark.usefixtures("_later")
+def test_an_audit_that_others_always_forestall_does_not_say_that_it_accepted_anything(
+    stack: Stack, wire: Wire, after: int | None
+) -> None:
+    counter_id = next(counter_ids)
+    ten_changes(counter_id).record(stack)
+    delete_entry(stack, counter_id, 5)
+    event = {"counter_id": counter_id} | ({} if after is None else {"after": after})
+
+    def forestalled(request: AWSPreparedRequest) -> AWSResponse:
+        state = "{}" + " " * len(wire.sent)  # always another
+        item: Item = {"counter_id": {"S": counter_id}, "state": {"S": state}}
+        stack.dynamodb.put_item(TableName=stack.refs["AuditTable"], Item=item)
+        return delivered(request)
+
+    wire.fail("PutItem", itertools.repeat(forestalled))
+    if after is None:
+        assert versions(stack.invoke("AuditHistory", event)) == [5]
+    else:
+        with pytest.raises(ThrottledError, match=r"^after: other audits of this counter"):
+            stack.invoke("AuditHistory", event)
 
 
 @pytest.mark.usefixtures("_later")

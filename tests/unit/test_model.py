@@ -195,26 +195,9 @@ def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time
 
 
 @pytest.mark.parametrize(
-    ("text", "after"),
-    [
-        ("1990-12-31T23:59:60Z", "1991-01-01T00:00:00Z"),
-        ("1990-12-31T15:59:60-08:00", "1991-01-01T00:00:00Z"),
-        ("2012-07-01T01:59:60.5+02:00", "2012-07-01T00:00:00.5Z"),
-        ("1990-12-31t23:59:60z", "1991-01-01T00:00:00Z"),
-    ],
-)
-def test_a_leap_second_is_the_second_after_it(text: str, after: str) -> None:
-    assert model.time("at", text) == model.time("at", after)
-
-
-@pytest.mark.parametrize(
     "text",
     [
-        "1990-12-31T23:58:60Z",
-        "1990-12-31T22:59:60Z",
-        "1990-12-30T23:59:60Z",
-        "1990-11-30T23:59:60Z",
-        "1990-12-31T23:59:60+01:00",
+        "1990-12-31T23:59:60Z",
         "1969-12-31T23:59:61Z",
         "9999-12-31T23:59:59-00:01",
         "0001-01-01T00:00:00+00:01",
@@ -225,7 +208,7 @@ def test_a_leap_second_is_the_second_after_it(text: str, after: str) -> None:
         "2026-11-22T10:00:00Z\n",
     ],
 )
-def test_what_rfc_3339_does_not_have_is_no_time(text: str) -> None:
+def test_what_is_not_exactly_a_time_of_rfc_3339_without_leap_seconds_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
         model.time("at", text)
 
@@ -236,7 +219,6 @@ def test_what_rfc_3339_does_not_have_is_no_time(text: str) -> None:
         ("1970-01-01T00:00:00Z", 0),
         ("1969-12-31T23:30:00-01:00", 1800),
         ("9999-12-31T23:59:59.999999Z", 253_402_300_799.999),
-        ("9999-12-31T23:59:60Z", 253_402_300_799.999),
         ("9999-12-31T23:59:59+23:59", 253_402_214_459),
         ("1970-01-01T00:00:01.0000019999Z", 1.000001),
     ],
