@@ -1,7 +1,10 @@
 """Runs every benchmark and writes docs/benchmarks.md: `make bench`."""
 
+import sys
 import time
 from pathlib import Path
+
+from tests import lambda_runtime
 
 from bench import cold_start, concurrency, cost, memory, scale, warm_path
 from bench.report import machine
@@ -13,7 +16,13 @@ BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, scale)
 
 
 def main() -> None:
-    """Run them one after the other; the page is written when all have run."""
+    """Run them one after the other; the page is written when all have run.
+
+    Raises:
+        SystemExit: they cannot run here.
+    """
+    if not lambda_runtime.is_here():
+        sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
     start = time.monotonic()
     sections = []
     for benchmark in BENCHMARKS:

@@ -1,6 +1,7 @@
 """What Lambda has around a function: its runtime client, its environment, a process of its own."""
 
 import importlib.metadata
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,12 @@ from tests.sam import PYTHON
 from tests.stack import REGION
 
 STOP_SECONDS = 10
+NEEDS = "awslambdaric, Lambda's runtime client, which is built for Linux only"
+
+
+def is_here() -> bool:
+    """Tell whether functions can be run as Lambda runs them; if not, `NEEDS` says what lacks."""
+    return importlib.util.find_spec("awslambdaric") is not None
 
 
 def lay_out(directory: Path) -> None:

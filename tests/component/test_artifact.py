@@ -134,6 +134,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of what Lambda has beside a function, and the teller."""
+    if not lambda_runtime.is_here():
+        pytest.skip(f"needs {lambda_runtime.NEEDS}")
     directory = tmp_path_factory.mktemp("runtime")
     lambda_runtime.lay_out(directory)
     (directory / "teller.py").write_text(TELLER)

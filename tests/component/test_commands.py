@@ -1,6 +1,7 @@
 """What `make` does on a machine that is not as it should be: one line, and nothing left."""
 
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -10,9 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bench import __main__ as bench
 from tests.aws_template import ROOT
+from tests.e2e import workers
 
 import account
 import artifact
@@ -127,6 +131,23 @@ def test_what_only_tests_need_is_not_in_the_set_of_make_run() -> None:
     for package in ("awslambdaric", "pytest", "mypy", "moto", "ruff", "hypothesis"):
         assert package not in run
     assert 'awslambdaric==4.2.2; sys_platform == "linux"' in (ROOT / "requirements.txt").read_text()
+
+
+def test_without_lambdas_runtime_client_the_benchmarks_and_their_like_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "awslambdaric" else find(name)
+    )
+    with pytest.raises(SystemExit, match="built for Linux only"):
+        bench.main()
+    nothing: Any = None
+    with (
+        pytest.raises(pytest.skip.Exception, match="built for Linux only"),
+        workers.running(nothing, nothing, {}, "", Path()),
+    ):
+        pass
 
 
 def test_other_requirements_make_a_new_environment(make: Make, clone: Path) -> None:

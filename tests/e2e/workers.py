@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import pytest
 from tests import aws_template, lambda_runtime, runtime_api
 from tests.e2e.service import client, name_of
 from tests.proxy import TIMEOUT
@@ -151,6 +152,8 @@ def running(
         proxy_url: the workers' DynamoDB endpoint.
         directory: an empty directory. The workers write their log to the file `log` in it.
     """
+    if not lambda_runtime.is_here():
+        pytest.skip(f"needs {lambda_runtime.NEEDS}")
     runtime = directory / "runtime"
     runtime.mkdir()
     lambda_runtime.lay_out(runtime)
