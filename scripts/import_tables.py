@@ -7,12 +7,13 @@ for the AWS command line.
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.exceptions import WaiterError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 if TYPE_CHECKING:
@@ -63,11 +64,15 @@ def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]
     found = {}
     for logical_id in logical_ids:
         # CloudFormation names a table after its stack and its logical id, with a random end.
-        names = [name for name in table_names if name.startswith(f"{stack_name}-{logical_id}-")]
-        if len(names) != 1:
+        beginning = f"{stack_name}-{logical_id}-"
+        names = [name for name in table_names if name.startswith(beginning)]
+        if not names:
+            message = f"no table is named {beginning}…: check the stack's name and the region"
+            raise ImportTablesError(message)
+        if len(names) > 1:
             message = (
-                f"{stack_name} has {len(names) or 'no'} tables for {logical_id}"
-                f" {names or ''}: name the tables to import with --tables"
+                f"{stack_name} left {len(names)} tables for {logical_id}, {', '.join(names)}:"
+                " choose one of each with --tables"
             )
             raise ImportTablesError(message)
         found[logical_id] = names[0]
@@ -90,6 +95,22 @@ def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) 
 
     """
     template = tables_only(yaml_parse((ROOT / "template.yaml").read_text()))
+    try:
+        return _import(stack_name, stage, template, table_names)
+    except WaiterError as error:
+        response: Any = error.last_response
+        (stack,) = response.get("Stacks") or [{}]
+        reason = response.get("StatusReason") or stack.get("StackStatusReason") or error
+        message = f"CloudFormation did not import the tables: {reason}"
+        raise ImportTablesError(message) from error
+    except (BotoCoreError, ClientError) as error:
+        message = f"the tables were not imported: {error}"
+        raise ImportTablesError(message) from error
+
+
+def _import(
+    stack_name: str, stage: str, template: dict[str, Any], table_names: Sequence[str]
+) -> dict[str, str]:
     if not table_names:
         pages = boto3.client("dynamodb").get_paginator("list_tables").paginate()
         table_names = [name for page in pages for name in page["TableNames"]]
@@ -105,24 +126,19 @@ def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) 
     cloudformation = boto3.client("cloudformation")
     change_set = cloudformation.create_change_set(
         StackName=stack_name,
-        ChangeSetName="import-tables",
+        ChangeSetName=f"import-tables-{int(time.time())}",  # one that failed stays there
         ChangeSetType="IMPORT",
         Parameters=[{"ParameterKey": "Stage", "ParameterValue": stage}],
         TemplateBody=json.dumps(template),
         ResourcesToImport=resources,
     )
-    try:
-        cloudformation.get_waiter("change_set_create_complete").wait(
-            ChangeSetName=change_set["Id"], WaiterConfig={"Delay": 2}
-        )
-        cloudformation.execute_change_set(ChangeSetName=change_set["Id"])
-        cloudformation.get_waiter("stack_import_complete").wait(
-            StackName=stack_name, WaiterConfig={"Delay": 2}
-        )
-    except WaiterError as error:
-        reason = error.last_response.get("StatusReason") or str(error)
-        message = f"CloudFormation did not import the tables: {reason}"
-        raise ImportTablesError(message) from error
+    cloudformation.get_waiter("change_set_create_complete").wait(
+        ChangeSetName=change_set["Id"], WaiterConfig={"Delay": 2}
+    )
+    cloudformation.execute_change_set(ChangeSetName=change_set["Id"])
+    cloudformation.get_waiter("stack_import_complete").wait(
+        StackName=stack_name, WaiterConfig={"Delay": 2}
+    )
     return found
 
 
