@@ -18,9 +18,9 @@ help: ## list the targets
 run: packages-run ## run template.yaml on this machine until Ctrl-C; PORT=4566
 	@exec .venv/bin/python scripts/local_stack.py run --port="$(PORT)"
 
-# Not `packages-run`: a stack that runs has its .venv, and the output is the token alone.
+# Not `packages-run`: it must not change the .venv of a running stack.
 token: ## print an access token of the running stack, with all scopes
-	@test -x .venv/bin/python || { echo "There is no local stack: start it with make run" >&2; exit 1; }
+	@test -f .venv/tally.json || { echo "There is no local stack yet: start it with make run" >&2; exit 1; }
 	@.venv/bin/python scripts/local_stack.py token
 
 test: packages-all ## lint, types, the template, and all tests

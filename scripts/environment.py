@@ -45,7 +45,8 @@ _OFFLINE = (
     "ProxyError",
     "Temporary failure in name resolution",
     "nodename nor servname",
-    "timed out",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
 )
 
 

@@ -144,6 +144,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
                 pass_fds=[lock],
                 umask=0o077,  # the state has secrets: those of clients and of users
             )
+            (directory / "emulator.pid").write_text(f"{process.pid}\n")
             emulator = Emulator(directory, port, process, lock)
             try:
                 _wait_until_ready(emulator)
@@ -151,7 +152,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
             finally:
                 _stop(process)
                 if persist and _lost(directory / "state"):
-                    sys.stderr.write("Not all changes were saved. The next start says which.\n")
+                    sys.stderr.write("Not all changes were saved. The next start says from when.\n")
 
 
 def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:

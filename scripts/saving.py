@@ -165,7 +165,6 @@ class Saver:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.alarm(GIVE_UP_SECONDS)
             gc.disable()  # it would touch all memory, and so copy it
-            os.nice(10)  # requests come first
             close_files({0, 1, 2, self._lock})
             self._write(saved_at, end)
             status = 0

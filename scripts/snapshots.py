@@ -89,7 +89,11 @@ def read(directory: Path, port: int) -> dict[str, str]:
             raise damaged(directory, str(error)) from error
     else:  # MiniStack's own layout, which it writes at its end only
         texts = {path.stem: path.read_text() for path in directory.glob("*.json")}
-    address = re.compile(r"\b(https?://(?:localhost|127\.0\.0\.1)):\d+(?=/\d{12}/)")
+    # An address is a whole JSON string, or the end of a key. One in the body of a message is the
+    # caller's.
+    address = re.compile(
+        r"""(?:(?<=")|(?<=\\u0000'))(http://(?:localhost|127\.0\.0\.1)):\d+(?=/\d{12}/[^"'/\\]+["'])"""
+    )
     return {
         service: text if service in WRITTEN_BY_CALLERS else address.sub(rf"\1:{port}", text)
         for service, text in texts.items()

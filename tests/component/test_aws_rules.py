@@ -119,8 +119,7 @@ def test_a_policy_of_a_queue_names_that_queue_and_no_other(
 
 
 def test_the_queues_that_eventbridge_sends_to_have_a_policy() -> None:
-    (rule,) = sam_transform.resources("AWS::Events::Rule").values()
-    (target,) = rule["Properties"]["Targets"]
+    (target,) = RESOURCES["CountRule"]["Properties"]["Targets"]
     queues = [arn["Fn::GetAtt"][0] for arn in (target["Arn"], target["DeadLetterConfig"]["Arn"])]
 
     assert {f"{queue}Policy" for queue in queues} == sam_transform.resources(

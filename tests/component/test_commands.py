@@ -220,6 +220,10 @@ def test_make_token_makes_no_environment_and_prints_no_progress(make: Make, clon
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho a-token\n")
     python.chmod(0o755)
+    unfinished = make.run(["make", "-s", "token"])
+    assert (unfinished.returncode != 0, unfinished.stdout) == (True, "")
+
+    (clone / ".venv" / "tally.json").touch()
     assert make.run(["make", "-s", "token"], PYTHON="another").stdout == "a-token\n"
     assert make.installed == []
 

@@ -48,10 +48,7 @@ ASKED = {
         interval=[None, "minute", "hour", "day"], **{"from": TIMES, "to": TIMES}
     ),
     "/counters/orders/history": queries(
-        limit=[None, "1"],
-        order=[None, "asc", "desc"],
-        after=[None, "0", "2", str(MAX_INTEGER)],
-        **{"from": TIMES, "to": TIMES},
+        order=[None, "desc"], after=[None, "2"], **{"from": TIMES[::2], "to": TIMES[::2]}
     ),
     "/counters": queries(
         prefix=[None, "", "o", "z"], limit=[None, "1", "1000"], after=[None, "", "a", "z"]
@@ -115,7 +112,8 @@ def test_without_any_parameter_there_is_no_error(orders: Stack, path: str) -> No
     [
         (
             {"from": "1970-01-01T00:00:00Z"},
-            "from: must be at most 1000 hours before to, or before now if to is later or not given",
+            "from: must be at most 1000 hours before to;"
+            " if to is missing or in the future, now counts",
         ),
         (
             {"interval": "minute", "to": TIMES[4] or ""},

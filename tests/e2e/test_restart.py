@@ -107,7 +107,7 @@ def test_after_a_kill_the_next_start_has_what_was_saved_and_says_what_may_be_los
 ) -> None:
     port = free_port()
     with running(directory, port) as (runner, stack):
-        emulator_pid = child_of(runner.pid)
+        emulator_pid = int((directory / "emulator.pid").read_text())
         with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
             known = kill_while_counting(stack, caller, directory, [runner.pid, emulator_pid])
     capfd.readouterr()
@@ -140,15 +140,6 @@ def running(directory: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes
             yield process, read_stack(file)
         finally:
             process.terminate()
-
-
-def child_of(pid: int) -> int:
-    """Return the process id of the one child of a process."""
-    listed = subprocess.run(
-        ["/usr/bin/env", "pgrep", "-P", str(pid)], stdout=subprocess.PIPE, check=True
-    )
-    (child,) = listed.stdout.split()
-    return int(child)
 
 
 def saved_at(directory: Path) -> float:
