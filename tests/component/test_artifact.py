@@ -308,7 +308,7 @@ def test_a_stage_is_not_deployed_without_bytecode_for_its_runtime(
 ) -> None:
     project, path = tmp_path / "project", tmp_path / "path"
     (project / "scripts").mkdir(parents=True)
-    for name in ("scripts/artifact.py", "template.yaml"):
+    for name in ("scripts/artifact.py", "scripts/environment.py", "template.yaml"):
         shutil.copy(ROOT / name, project / name)
     config = (ROOT / "samconfig.toml").read_text()
     stage = '"Stage=prod"'

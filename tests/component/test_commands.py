@@ -76,7 +76,8 @@ class Make:
         return self.run([sys.executable, str(self.clone / "scripts" / script), *arguments], **more)
 
     def run(self, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-        variables = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+        of_make = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # the tests may run under make
+        variables = {name: value for name, value in os.environ.items() if name not in of_make}
         return subprocess.run(
             command,
             cwd=self.clone,

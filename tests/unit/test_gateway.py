@@ -38,7 +38,7 @@ def conditional(request: Request) -> Response:
     if "if-none-match" in request.headers:
         return Response(request.has(7))
     condition = request.condition()
-    return Response(condition and condition.versions)
+    return Response([] if condition is None else condition.versions or "*")
 
 
 @endpoint()
