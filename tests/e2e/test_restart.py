@@ -21,7 +21,7 @@ import pytest
 import urllib3
 from tests.aws_template import ROOT
 from tests.e2e.producer import Producer
-from tests.e2e.service import Answer, Caller, token_for, wait_for
+from tests.e2e.service import Caller, token_for, wait_for
 
 from local_stack import HOST, Emulator, Stack, deploy, free_port, read_stack, run_emulator
 
@@ -150,25 +150,30 @@ def saved_at(directory: Path) -> float:
 
 def kill_while_counting(
     stack: Stack, caller: Caller, directory: Path, pids: list[int]
-) -> list[Answer]:
-    """Count until something of it is saved, then kill while others count; return the answers."""
+) -> list[tuple[float, int]]:
+    """Count until something of it is saved, then kill while the counting goes on.
+
+    Returns:
+        When each answer had come, in seconds since the epoch, and the version that it told.
+    """
     Producer(stack, caller).send("queue", *[{"counter_id": "queued"}] * 5)
-    answers: list[Answer] = []
+    answers: list[tuple[float, int]] = []
     stop = threading.Event()
 
     def count() -> None:
         with Caller(stack.url, token_for(stack, stack.scopes)) as other:
             while not stop.is_set():
                 try:
-                    answers.append(other.post("/counters/killed"))
+                    version = other.post("/counters/killed").body["version"]
+                    answers.append((time.time(), version))
                 except (urllib3.exceptions.HTTPError, OSError):
                     return
 
     counting = threading.Thread(target=count)
     counting.start()
     # A save is behind the first answer, and more answers are under way.
-    wait_for(lambda: answers and saved_at(directory) > began(answers[0]), seconds=SAVED_SECONDS)
-    assert saved_at(directory) > began(answers[0])
+    wait_for(lambda: answers and saved_at(directory) > answers[0][0], seconds=SAVED_SECONDS)
+    assert saved_at(directory) > answers[0][0]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     stop.set()
@@ -176,21 +181,16 @@ def kill_while_counting(
     return answers
 
 
-def began(answer: Answer) -> float:
-    """Return when the request began whose answer this is, in seconds since the epoch."""
-    return datetime.fromisoformat(answer.body["updated_at"]).timestamp()
-
-
-def version_that_must_be_there(told: str, known: list[Answer]) -> int:
+def version_that_must_be_there(told: str, known: list[tuple[float, int]]) -> int:
     """Return the last version acknowledged before the time that the next start names."""
     pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
     told = told.removeprefix("Waiting for what is left of a run that was killed.\n")
     match = re.fullmatch(pattern, told)
     assert match, told
-    named = datetime.fromisoformat(match[1])
-    saved = [answer for answer in known if began(answer) < named.timestamp()]
+    named = datetime.fromisoformat(match[1]).timestamp()
+    saved = [version for came, version in known if came < named]
     assert saved, "nothing was saved before the kill"
-    return max(int(answer.body["version"]) for answer in saved)
+    return max(saved)
 
 
 def assert_whole(caller: Caller, version: int) -> None:
