@@ -129,13 +129,7 @@ def make(directory: Path, pythons: list[str]) -> None:
     pip = [pythons[-1], "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     requirements = str(FUNCTIONS / "requirements.txt")
     target = ["--no-deps", "--no-compile", "--target", str(directory)]
-    done = subprocess.run(
-        [*pip, *target, "-r", requirements],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = environment.captured(*pip, *target, "-r", requirements)
     if done.returncode:
         if environment.is_offline(done.stdout):
             raise BuildError(environment.NOT_DOWNLOADED)

@@ -281,9 +281,9 @@ def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def accept_alarms_of_several_metrics() -> None:
-    """Let MiniStack take an alarm on an expression for one on the expression's first metric.
+    """Make MiniStack accept alarms on expressions. It would refuse them, and so the whole stack.
 
-    MiniStack refuses it, and with it the whole stack. No alarm ever fires here.
+    Each becomes an alarm on the first metric of its expression. No alarm ever fires here.
     """
     record = provisioners._cw_metric_alarm_record
 

@@ -137,13 +137,7 @@ def install(requirements: str) -> None:
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     # Bytecode is made when a module is first imported: most of them never are.
     options = ["--quiet", "--no-input", "--no-compile", "--retries", "2"]
-    done = subprocess.run(
-        [*pip, "install", *options, "--requirement", str(ROOT / requirements)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = captured(*pip, "install", *options, "--requirement", str(ROOT / requirements))
     if not done.returncode:
         return
     if is_offline(done.stdout):
@@ -163,12 +157,17 @@ def run(*command: str) -> None:
     Raises:
         SystemExit: it failed.
     """
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = captured(*command)
     if done.returncode:
         say(done.stdout.rstrip())
         sys.exit(f"{' '.join(command)} failed: what it says is above.")
+
+
+def captured(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, and return its status and all that it wrote, as `stdout`."""
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
 
 
 def say(text: str) -> None:

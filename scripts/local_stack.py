@@ -135,8 +135,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "scripts" / "emulator.py")],
                 cwd=directory,
-                env=_emulator_environment(directory, temporary, port, persist=persist)
-                | {"STATE_LOCK": str(lock)},
+                env=_emulator_environment(directory, temporary, port, lock, persist=persist),
                 stdin=subprocess.PIPE,  # its end tells the emulator that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -342,13 +341,14 @@ def _environment() -> dict[str, str]:
 
 
 def _emulator_environment(
-    directory: Path, temporary: Path, port: int, *, persist: bool
+    directory: Path, temporary: Path, port: int, lock: int, *, persist: bool
 ) -> dict[str, str]:
     return _environment() | {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
         "PERSIST_STATE": str(int(persist)),
         "STATE_DIR": str(directory / "state"),
+        "STATE_LOCK": str(lock),
         "TMPDIR": str(temporary),  # its pid file, and the functions' code
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",

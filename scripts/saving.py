@@ -10,6 +10,7 @@ on is delivered again.
 import asyncio
 import contextlib
 import copy
+import dataclasses
 import gc
 import json
 import logging
@@ -139,12 +140,8 @@ class Saver:
         if deploying():
             # Half a deployment would be in the way of the next. The last snapshot is whole.
             if snapshot := snapshots.read_index(self._directory):
-                snapshots.write(
-                    self._directory,
-                    {},
-                    saved_at=snapshot.saved_at,
-                    port=snapshot.port,
-                    end=snapshots.DEPLOYING,
+                snapshots.write_index(
+                    self._directory, dataclasses.replace(snapshot, end=snapshots.DEPLOYING)
                 )
             return
         _pid, status = os.waitpid(self._fork(snapshots.STOPPED), 0)

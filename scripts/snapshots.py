@@ -32,7 +32,9 @@ class Snapshot:
 
     saved_at: float  # in seconds since the epoch: it holds every change made before
     port: int
-    end: str  # RUNNING, STOPPED or DEPLOYING: how the run that saved it ended, if it did
+    # RUNNING: the run goes on, or was killed. STOPPED: it saved everything.
+    # DEPLOYING: it was stopped during a deployment.
+    end: str
     files: dict[str, str]  # of each service
 
 

@@ -399,10 +399,7 @@ def test_two_redrives_at_once_are_one(
                 asked["VisibilityTimeout"] = 0
         return asked
 
-    twin = Past("twin")
-    for number in range(6):
-        time = BEGINNING + number + (HOUR if number > 3 else 0)
-        twin.change(time, 10**number, "multiply" if number % 2 else "increment")
+    twin = parked_past("twin")
     known = Literal["increment", "set", "multiply"]
     with monkeypatch.context() as understood:
         understood.setattr(recording, "Operation", known)

@@ -1,6 +1,7 @@
 """The local stack's saved state, without the stack."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_the_next_start_says_from_when_changes_may_be_lost(
         assert lost
         assert lost.startswith(said)
         assert "2026-11-22T10:00:00.000Z" in lost
+
+
+def test_a_deployment_that_was_stopped_leaves_the_snapshot_and_is_named(tmp_path: Path) -> None:
+    write(tmp_path, sqs={"queues": 1})
+    snapshot = snapshots.read_index(tmp_path)
+    assert snapshot
+    before = snapshots.read(tmp_path, 4566)
+
+    snapshots.write_index(tmp_path, replace(snapshot, end=snapshots.DEPLOYING))
+
+    assert snapshots.read(tmp_path, 4566) == before
+    assert "while it was deploying" in (snapshots.lost(tmp_path) or "")
 
 
 def test_a_first_start_has_lost_nothing(tmp_path: Path) -> None:
