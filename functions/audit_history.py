@@ -6,7 +6,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import audit, clients, clock, init_phase, metrics, model
+from counters import audit, clients, clock, errors, init_phase, metrics, rules
 
 logger = Logger(service="tally")
 
@@ -37,7 +37,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
             report = audit.audit_changed(until)
         else:
             report = audit.audit_counter(counter_id, after, until)
-    except model.CounterError as error:
+    except errors.CounterError as error:
         # Whoever invoked it by hand reads the text, and needs no stack trace.
         raise error.with_traceback(None) from None
     findings = len(report.findings)
@@ -68,18 +68,18 @@ def _asked(event: object) -> tuple[str | None, int | None]:
     Raises:
         InvalidRequestError: it is malformed.
     """
-    fields = model.fields("event", event)
-    model.only(["counter_id", "after"], fields)
+    fields = rules.fields("event", event)
+    rules.only(["counter_id", "after"], fields)
     if "counter_id" not in fields:
         if "after" in fields:
-            model.invalid("after", "needs counter_id")
+            rules.invalid("after", "needs counter_id")
         return None, None
-    counter_id = model.counter_id(fields["counter_id"])
+    counter_id = rules.counter_id(fields["counter_id"])
     if "after" not in fields:
         return counter_id, None
-    after = model.integer("after", fields["after"])
+    after = rules.integer("after", fields["after"])
     if after < 0:
-        model.invalid("after", "must be 0 or greater")
+        rules.invalid("after", "must be 0 or greater")
     return counter_id, after
 
 

@@ -2,7 +2,8 @@
 
 import math
 
-from counters import clients, clock, init_phase, model, store, timeline
+from counters import clients, clock, init_phase, model, rules, store, timeline
+from counters.errors import ThrottledError
 from counters.gateway import (
     Request,
     Response,
@@ -10,7 +11,7 @@ from counters.gateway import (
     endpoint,
     not_modified_response,
 )
-from counters.model import Counter, ThrottledError
+from counters.model import Counter
 
 
 @endpoint(query=["version", "at"], headers=["if-none-match"])
@@ -25,9 +26,9 @@ def handler(request: Request) -> Response:
 def _counter(request: Request) -> Counter:
     version, time = request.integer("version", 0, model.MAX_INTEGER), request.time("at")
     if version is not None and time is not None:
-        model.invalid("at", "not together with version")
+        rules.invalid("at", "not together with version")
     if time is not None:
-        _require_final(model.past("at", time, clock.now()))
+        _require_final(rules.past("at", time, clock.now()))
     standing = store.get(request.counter_id, request.until)
     if version is not None:
         return timeline.at_version(standing, version, request.until)

@@ -2,7 +2,7 @@
 
 import json
 
-from counters import attempt, clients, init_phase, model
+from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counter_response, endpoint
 from counters.idempotency import Intent, once
 
@@ -10,7 +10,7 @@ from counters.idempotency import Intent, once
 @endpoint(body=["by", "min", "max"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
     """Answer the counter as this increment, and no other, left it."""
-    asked = model.increment(request.counter_id, request.body)
+    asked = rules.increment(request.counter_id, request.body)
     key = request.idempotency_key()
     if key is None:
         return counter_response(attempt.increment(asked, request.change()))

@@ -2,7 +2,7 @@
 
 import json
 
-from counters import attempt, clients, init_phase, model
+from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counters_response, endpoint
 from counters.idempotency import Intent, once
 
@@ -12,7 +12,7 @@ _TARGET = "/increments"  # of a key: no counter's name
 @endpoint(body=["increments"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
     """Answer the counters, in the order of the increments, as this request left them."""
-    asked = model.increments(request.body.get("increments"))
+    asked = rules.increments(request.body.get("increments"))
     key = request.idempotency_key()
     if key is None:
         return counters_response(attempt.increment_all(asked, request.change()))

@@ -1,6 +1,6 @@
 """GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
 
-from counters import clients, init_phase, model, timeline
+from counters import clients, init_phase, model, rules, timeline
 from counters.gateway import Request, Response, endpoint, page_response
 from counters.model import Entry
 from counters.timeline import Listing
@@ -10,7 +10,7 @@ from counters.timeline import Listing
 def handler(request: Request) -> Response:
     """Answer the changes by version, from behind the version `after`, those of a period."""
     limit = request.limit()
-    order = model.order(request.query.get("order", "asc"))
+    order = rules.order(request.query.get("order", "asc"))
     after = request.integer("after", 0, model.MAX_INTEGER)
     period = request.period()
     asked = Listing(request.counter_id, order, after, limit, period)

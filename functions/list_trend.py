@@ -1,14 +1,14 @@
 """GET /counter/trend, GET /counters/{counter_id}/trend: a counter's changes added up."""
 
-from counters import clients, clock, init_phase, model, trend
+from counters import clients, clock, init_phase, rules, trend
 from counters.gateway import Request, Response, endpoint
 
 
 @endpoint(query=["interval", "from", "to"])
 def handler(request: Request) -> Response:
     """Answer the changes of a period by minute, hour or day, the oldest first."""
-    interval = model.interval(request.query.get("interval", "hour"))
-    period = model.window(interval, request.period(), clock.now())
+    interval = rules.interval(request.query.get("interval", "hour"))
+    period = rules.window(interval, request.period(), clock.now())
     buckets = trend.buckets(request.counter_id, interval, period, request.until)
     return Response([bucket._asdict() for bucket in buckets])
 

@@ -3,7 +3,7 @@
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import clients, clock, init_phase, model, recording
+from counters import clients, clock, errors, init_phase, recording, rules
 
 logger = Logger(service="tally")
 
@@ -25,9 +25,9 @@ def handler(event: object, context: LambdaContext) -> dict[str, int]:
         ThrottledError: the queue did not answer.
     """
     try:
-        model.only([], model.fields("event", event))
+        rules.only([], rules.fields("event", event))
         redriven, parked = recording.redrive(clock.deadline(context, _MARGIN))
-    except model.CounterError as error:
+    except errors.CounterError as error:
         # Whoever invoked it by hand reads the text, and needs no stack trace.
         raise error.with_traceback(None) from None
     answer = {"redriven": redriven, "parked": parked}

@@ -1,13 +1,13 @@
 """PUT /counter, PUT /counters/{counter_id}: set a counter to the body's `value`."""
 
-from counters import attempt, clients, init_phase, model
+from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counter_response, endpoint
 
 
 @endpoint(body=["value"], headers=["if-match", "if-none-match"])
 def handler(request: Request) -> Response:
     """Answer the counter as this request left it."""
-    value = model.integer("value", request.body.get("value"))
+    value = rules.integer("value", request.body.get("value"))
     condition = request.condition()
     return counter_response(
         attempt.set_value(request.counter_id, value, condition, request.change())

@@ -13,17 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock, store, timeline
 from counters.clients import UndecidedError, may_be_applied, not_applied
-from counters.model import (
+from counters.errors import (
     BoundExceededError,
-    Change,
-    ChangedCounter,
-    Condition,
-    Counter,
-    Increment,
     OutcomeUnknownError,
     ThrottledError,
     VersionMismatchError,
 )
+from counters.model import Change, ChangedCounter, Condition, Counter, Increment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

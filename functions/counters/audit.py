@@ -18,8 +18,9 @@ from typing import Any
 
 from counters import clock, history, store, trend
 from counters.clients import answered, dynamodb, reading
+from counters.errors import NotFoundError, ThrottledError
 from counters.history import STREAM_SECONDS
-from counters.model import Entry, NotFoundError, Period, Sums, ThrottledError
+from counters.model import Entry, Period, Sums
 
 # What an audit may take after its time to stop, in seconds: for what it has begun, and to save.
 _FINISH_SECONDS = 45

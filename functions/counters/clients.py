@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 
 from counters import clock, connection, init_phase
-from counters.model import ThrottledError
+from counters.errors import ThrottledError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

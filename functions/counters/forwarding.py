@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from counters import model
+from counters import rules
 from counters.clients import UndecidedError, answered, sqs
-from counters.model import InvalidRequestError
+from counters.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +94,7 @@ def _send_batch(records: "Sequence[Record]", until: float) -> list[str]:
 def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDef":
     message_id = record["messageId"]
     try:
-        event = model.json_object("body", record["body"])
+        event = rules.json_object("body", record["body"])
     except InvalidRequestError:
         event = {}
     return {
@@ -111,8 +111,8 @@ def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDe
 
 def _counter_id(event: dict[str, object]) -> str | None:
     try:
-        detail = model.fields("detail", event.get("detail"))
-        return model.counter_id(detail.get("counter_id"))
+        detail = rules.fields("detail", event.get("detail"))
+        return rules.counter_id(detail.get("counter_id"))
     except InvalidRequestError:
         return None
 

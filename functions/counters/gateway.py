@@ -16,9 +16,10 @@ from urllib.parse import unquote, urlencode
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import clock, model
+from counters import clock, errors, model, rules
 from counters.clients import ATTEMPT
-from counters.model import Change, ChangedCounter, Condition, Counter, invalid
+from counters.model import Change, ChangedCounter, Condition, Counter
+from counters.rules import invalid
 
 logger = Logger(service="tally")
 
@@ -55,28 +56,28 @@ _IDEMPOTENCY_KEY = re.compile(
     r'([\x21\x23-\x7e][\x21-\x7e]*)|"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 )
 
-_PROBLEMS: dict[type[model.CounterError], tuple[HTTPStatus, str, str]] = {
-    model.InvalidRequestError: (
+_PROBLEMS: dict[type[errors.CounterError], tuple[HTTPStatus, str, str]] = {
+    errors.InvalidRequestError: (
         HTTPStatus.BAD_REQUEST,
         "invalid-request",
         "Invalid request",
     ),
-    model.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized", "Unauthorized"),
-    model.NotFoundError: (HTTPStatus.NOT_FOUND, "not-found", "Not found"),
-    model.BoundExceededError: (HTTPStatus.CONFLICT, "bound-exceeded", "Bound exceeded"),
-    model.VersionMismatchError: (
+    errors.UnauthorizedError: (HTTPStatus.UNAUTHORIZED, "unauthorized", "Unauthorized"),
+    errors.NotFoundError: (HTTPStatus.NOT_FOUND, "not-found", "Not found"),
+    errors.BoundExceededError: (HTTPStatus.CONFLICT, "bound-exceeded", "Bound exceeded"),
+    errors.VersionMismatchError: (
         HTTPStatus.PRECONDITION_FAILED,
         "version-mismatch",
         "Version mismatch",
     ),
-    model.InProgressError: (HTTPStatus.CONFLICT, "in-progress", "In progress"),
-    model.KeyReusedError: (
+    errors.InProgressError: (HTTPStatus.CONFLICT, "in-progress", "In progress"),
+    errors.KeyReusedError: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "idempotency-key-reused",
         "Idempotency key reused",
     ),
-    model.ThrottledError: (HTTPStatus.SERVICE_UNAVAILABLE, "throttled", "Throttled"),
-    model.OutcomeUnknownError: (
+    errors.ThrottledError: (HTTPStatus.SERVICE_UNAVAILABLE, "throttled", "Throttled"),
+    errors.OutcomeUnknownError: (
         HTTPStatus.SERVICE_UNAVAILABLE,
         "outcome-unknown",
         "Outcome unknown",
@@ -197,7 +198,7 @@ class Request(NamedTuple):
             InvalidRequestError: it is no RFC 3339 time.
         """
         text = self.query.get(name)
-        return None if text is None else model.time(name, text)
+        return None if text is None else rules.time(name, text)
 
     def period(self) -> model.Period:
         """Return the period from the parameter `from` to `to`: all time if not given.
@@ -205,7 +206,7 @@ class Request(NamedTuple):
         Raises:
             InvalidRequestError: one is no RFC 3339 time, or nothing is between them.
         """
-        return model.period(self.time("from"), self.time("to"))
+        return rules.period(self.time("from"), self.time("to"))
 
 
 class Response(NamedTuple):
@@ -244,7 +245,7 @@ def endpoint(
             unforeseen = None
             try:
                 response = function(_request(event, context, query, body, headers))
-            except model.CounterError as error:
+            except errors.CounterError as error:
                 response = _problem(error, request_id)
             except Exception as error:  # noqa: BLE001  whatever it is, it is logged
                 unforeseen = error
@@ -324,7 +325,7 @@ def _request(
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
     return Request(
         # A REST API hands the path on as it came, percent-encoded.
-        model.counter_id(unquote(path["counter_id"])),
+        rules.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
         _headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"]),
@@ -349,7 +350,7 @@ def _actor(event: dict[str, Any]) -> str:
             "requestContext.authorizer.claims: must have sub or client_id. The Cognito authorizer"
             " adds them; a test of the method in the console and sam local start-api do not."
         )
-        raise model.UnauthorizedError(detail)
+        raise errors.UnauthorizedError(detail)
     return actor
 
 
@@ -422,8 +423,8 @@ def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:
         return {}
     if event["httpMethod"] not in _BODY_METHODS:
         invalid("body", "this request takes none")
-    fields = model.json_object("body", text)
-    model.only(known, fields)
+    fields = rules.json_object("body", text)
+    rules.only(known, fields)
     return fields
 
 
@@ -435,18 +436,18 @@ def _entity_tag(version: int) -> str:
     return f'"{version}"'
 
 
-def _problem(error: model.CounterError, request_id: str) -> Response:
+def _problem(error: errors.CounterError, request_id: str) -> Response:
     status, kind, title = _PROBLEMS[type(error)]
     headers = {"Content-Type": "application/problem+json"}
     members = {}
     match error:
-        case model.BoundExceededError():
+        case errors.BoundExceededError():
             members["value"] = error.value
-        case model.VersionMismatchError():
+        case errors.VersionMismatchError():
             headers["ETag"] = _entity_tag(error.version)
-        case model.InProgressError():
+        case errors.InProgressError():
             headers["Retry-After"] = str(error.retry_after)
-        case model.ThrottledError():
+        case errors.ThrottledError():
             headers["Retry-After"] = str(error.retry_after)
     return Response(
         {

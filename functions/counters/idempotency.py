@@ -17,16 +17,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from counters import clock
 from counters.attempt import Search
 from counters.clients import UndecidedError, answered, dynamodb, unanswered
-from counters.model import (
+from counters.errors import (
     BoundExceededError,
-    Change,
-    ChangedCounter,
-    Counter,
     InProgressError,
     KeyReusedError,
     OutcomeUnknownError,
     ThrottledError,
 )
+from counters.model import Change, ChangedCounter, Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, folding, model
+from counters import clock, folding, rules
 from counters.clients import UndecidedError, answered, sqs
-from counters.model import CounterError, Event, InvalidRequestError
+from counters.errors import CounterError, InvalidRequestError
+from counters.model import Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,20 +151,20 @@ def _event(record: Record) -> Event:
     """
     sender, forwarded = _sender(record)
     actor, claimed_by = f"sqs:{_name(sender)}", None
-    fields = model.json_object("body", record["body"])
+    fields = rules.json_object("body", record["body"])
     if forwarded and "detail-type" not in fields:
-        model.invalid("detail-type", "EventQueue takes events only")
+        rules.invalid("detail-type", "EventQueue takes events only")
     if "detail-type" in fields:
         # Anyone who may send to the queue can write an event, so its source is only a claim.
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
         if fields["detail-type"] != "Count":
-            model.invalid("detail-type", "must be Count")
+            rules.invalid("detail-type", "must be Count")
         if "replay-name" in fields:
-            model.invalid("replay-name", "a replayed event may have been counted before")
+            rules.invalid("replay-name", "a replayed event may have been counted before")
         actor, claimed_by = f"event:{_name(_source(fields.get('source')))}", _name(sender)
-        fields = model.fields("detail", fields.get("detail"))
-    model.only(["counter_id", "by"], fields)
-    asked = model.increment(model.counter_id(fields.get("counter_id")), fields)
+        fields = rules.fields("detail", fields.get("detail"))
+    rules.only(["counter_id", "by"], fields)
+    asked = rules.increment(rules.counter_id(fields.get("counter_id")), fields)
     return Event(
         record["messageId"],
         _sequence_number(record),
@@ -187,9 +188,9 @@ def _sender(record: Record) -> tuple[str, bool]:
 
 def _source(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SOURCE:
-        model.invalid("source", f"must be a text of 1 to {_LONGEST_SOURCE} characters")
+        rules.invalid("source", f"must be a text of 1 to {_LONGEST_SOURCE} characters")
     if not value.isprintable():
-        model.invalid("source", "must be printable")
+        rules.invalid("source", "must be printable")
     return value
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, history, model, trend
+from counters import clock, history, rules, trend
 from counters.clients import UndecidedError, answered, reading, sqs
-from counters.model import CounterError, Entry, Fold, Operation
+from counters.errors import CounterError
+from counters.model import Entry, Fold, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,8 +200,8 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
     if version != int(old["version"]["N"]) + 1:
         detail = "the version did not go up by one"
         raise ValueError(detail)
-    value = model.integer("value", int(new["value"]["N"]))
-    previous_value = model.integer("value", int(old["value"]["N"]))
+    value = rules.integer("value", int(new["value"]["N"]))
+    previous_value = rules.integer("value", int(old["value"]["N"]))
     change = new["change"]["M"]
     if change["operation"]["S"] not in get_args(Operation):
         detail = "there is no such operation"
@@ -237,7 +238,7 @@ def _fold(change: dict[str, Any], by: int) -> Fold | None:
     # A change that an older version of Tally wrote has the difference only.
     increase = int(change["increase"]["N"]) if "increase" in change else max(by, 0)
     decrease = int(change["decrease"]["N"]) if "decrease" in change else max(-by, 0)
-    fold = Fold(model.integer("events", int(change["events"]["N"])), increase, decrease, sender)
+    fold = Fold(rules.integer("events", int(change["events"]["N"])), increase, decrease, sender)
     if fold.events < 1 or min(increase, decrease) < 0 or increase - decrease != by:
         detail = "the events do not add up to the change"
         raise ValueError(detail)
@@ -254,7 +255,7 @@ def _text(attribute: dict[str, Any]) -> str:
 
 def _timestamp(attribute: dict[str, Any]) -> str:
     text: str = attribute["S"]
-    model.time("at", text)
+    rules.time("at", text)
     clock.seconds(text)
     return text
 

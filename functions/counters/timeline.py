@@ -21,16 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from counters import clock, history
 from counters.clients import answered, dynamodb, reading
-from counters.model import (
-    MAX_INTEGER,
-    SECONDS,
-    Counter,
-    CounterError,
-    Entry,
-    NotFoundError,
-    Period,
-    ThrottledError,
-)
+from counters.errors import CounterError, NotFoundError, ThrottledError
+from counters.model import MAX_INTEGER, SECONDS, Counter, Entry, Period
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

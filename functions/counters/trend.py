@@ -13,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock, history, timeline
 from counters.clients import UndecidedError, answered, dynamodb, reading
-from counters.model import SECONDS, Bucket, Entry, NotFoundError, Period, Sums, ThrottledError
+from counters.errors import NotFoundError, ThrottledError
+from counters.model import SECONDS, Bucket, Entry, Period, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

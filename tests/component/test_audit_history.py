@@ -15,7 +15,8 @@ from tests.stack import Stack
 from tests.wire import Wire, delivered, throttled
 
 from counters import clock, history, store
-from counters.model import CounterError, Entry
+from counters.errors import CounterError
+from counters.model import Entry
 
 HOUR, DAY = 3600, 24 * 3600  # seconds
 BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z

@@ -23,7 +23,7 @@ from tests.wire import (
 )
 
 from counters import clock, recording
-from counters.model import CounterError
+from counters.errors import CounterError
 
 HOUR = 3600  # seconds
 DAY = 24 * HOUR

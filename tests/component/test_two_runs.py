@@ -23,7 +23,7 @@ from tests.stack import Item, Stack
 from tests.wire import Wire, delivered, reply_lost
 
 from counters import clock, recording, store
-from counters.model import ThrottledError
+from counters.errors import ThrottledError
 
 HOUR, DAY = 3600, 24 * 3600  # seconds
 BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.aws_template import Route
 from tests.proxy import Context, Reply, proxy_event, reply
 
-from counters import model
+from counters import errors, model
 from counters.gateway import MAX_BODY, Handler, Request, Response, endpoint, page_response
 from counters.model import MAX_INTEGER, MIN_INTEGER
 
@@ -292,24 +292,24 @@ def test_what_nobody_foresaw_is_a_problem_that_does_not_say_what_it_was() -> Non
 
 
 ERRORS = {
-    model.InvalidRequestError("why"): 400,
-    model.UnauthorizedError("why"): 401,
-    model.NotFoundError("why"): 404,
-    model.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
-    model.VersionMismatchError(model.Condition((7,)), model.Counter("orders", version=8)): 412,
-    model.KeyReusedError("why"): 422,
-    model.InProgressError(20): 409,
-    model.ThrottledError("why"): 503,
-    model.OutcomeUnknownError("why"): 503,
+    errors.InvalidRequestError("why"): 400,
+    errors.UnauthorizedError("why"): 401,
+    errors.NotFoundError("why"): 404,
+    errors.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
+    errors.VersionMismatchError(model.Condition((7,)), model.Counter("orders", version=8)): 412,
+    errors.KeyReusedError("why"): 422,
+    errors.InProgressError(20): 409,
+    errors.ThrottledError("why"): 503,
+    errors.OutcomeUnknownError("why"): 503,
 }
 
 
 def test_no_error_of_the_model_is_left_out() -> None:
-    assert {type(error) for error in ERRORS} == set(model.CounterError.__subclasses__())
+    assert {type(error) for error in ERRORS} == set(errors.CounterError.__subclasses__())
 
 
 @pytest.mark.parametrize(("error", "status"), ERRORS.items())
-def test_every_error_of_the_model_has_an_answer(error: model.CounterError, status: int) -> None:
+def test_every_error_of_the_model_has_an_answer(error: errors.CounterError, status: int) -> None:
     @endpoint()
     def failing(_request: Request) -> Response:
         raise error

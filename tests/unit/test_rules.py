@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counters import model
-from counters.model import MAX_INTEGER, MIN_INTEGER, Bounds, Increment, InvalidRequestError
+from counters import model, rules
+from counters.errors import InvalidRequestError
+from counters.model import MAX_INTEGER, MIN_INTEGER, Bounds, Increment
 
 FIRST = string.ascii_letters + string.digits
 REST = FIRST + "._:-"
@@ -20,14 +21,14 @@ no_integers = st.none() | st.booleans() | st.floats() | st.text() | st.lists(in_
 
 @given(counter_ids)
 def test_a_name_of_the_right_characters_is_a_counters(counter_id: str) -> None:
-    assert model.counter_id(counter_id) == counter_id
-    assert model.prefix(counter_id) == counter_id
+    assert rules.counter_id(counter_id) == counter_id
+    assert rules.prefix(counter_id) == counter_id
 
 
 @given(st.text())
 def test_whatever_is_taken_as_a_name_is_safe_everywhere(text: str) -> None:
     try:
-        model.counter_id(text)
+        rules.counter_id(text)
     except InvalidRequestError:
         return
     assert 1 <= len(text) <= 128
@@ -47,56 +48,56 @@ def test_one_wrong_character_spoils_a_name(
     spoilt = counter_id[:position] + wrong + counter_id[position:]
 
     with pytest.raises(InvalidRequestError, match=r"^counter_id: "):
-        model.counter_id(spoilt)
+        rules.counter_id(spoilt)
     with pytest.raises(InvalidRequestError, match=r"^prefix: "):
-        model.prefix(spoilt)
+        rules.prefix(spoilt)
 
 
 def test_a_name_has_from_1_to_128_characters() -> None:
-    assert model.counter_id("a" * 128)
+    assert rules.counter_id("a" * 128)
     for counter_id in ("", "a" * 129):
         with pytest.raises(InvalidRequestError, match=r"^counter_id: "):
-            model.counter_id(counter_id)
+            rules.counter_id(counter_id)
 
 
 @pytest.mark.parametrize("first", "._:-")
 def test_punctuation_begins_no_name(first: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^counter_id: "):
-        model.counter_id(f"{first}a")
+        rules.counter_id(f"{first}a")
 
 
 @given(counter_ids, st.integers(0, 128))
 def test_every_beginning_of_a_name_is_a_prefix(counter_id: str, length: int) -> None:
-    assert model.prefix(counter_id[:length]) == counter_id[:length]
+    assert rules.prefix(counter_id[:length]) == counter_id[:length]
 
 
 @given(in_range)
 def test_an_integer_in_range_is_taken_as_it_is(value: int) -> None:
-    assert model.integer("value", value) == value
+    assert rules.integer("value", value) == value
 
 
 @pytest.mark.parametrize("limit", [MAX_INTEGER, MIN_INTEGER])
 def test_the_limits_are_in_range(limit: int) -> None:
     assert abs(limit) == 2**53 - 1
-    assert model.integer("value", limit) == limit
+    assert rules.integer("value", limit) == limit
 
 
 @pytest.mark.parametrize("value", [MAX_INTEGER + 1, MIN_INTEGER - 1])
 def test_one_past_a_limit_is_out_of_range(value: int) -> None:
     with pytest.raises(InvalidRequestError, match=r"^value: must be from "):
-        model.integer("value", value)
+        rules.integer("value", value)
 
 
 @given(out_of_range)
 def test_an_integer_out_of_range_is_refused(value: int) -> None:
     with pytest.raises(InvalidRequestError, match=r"^value: must be from "):
-        model.integer("value", value)
+        rules.integer("value", value)
 
 
 @given(no_integers)
 def test_what_is_no_integer_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^value: must be an integer$"):
-        model.integer("value", value)
+        rules.integer("value", value)
 
 
 @given(in_range)
@@ -106,26 +107,26 @@ def test_a_reader_that_knows_only_doubles_reads_every_integer_exactly(value: int
 
 @given(in_range.filter(bool))
 def test_a_counter_can_be_incremented_by_any_integer_in_range(by: int) -> None:
-    assert model.increment("orders", {"by": by}) == Increment("orders", by, Bounds())
+    assert rules.increment("orders", {"by": by}) == Increment("orders", by, Bounds())
 
 
 def test_a_counter_cannot_be_incremented_by_0() -> None:
     with pytest.raises(InvalidRequestError, match=r"^by: must not be 0$"):
-        model.increment("orders", {"by": 0})
+        rules.increment("orders", {"by": 0})
 
 
 @given(out_of_range | no_integers)
 def test_what_is_no_integer_of_ours_is_no_increment(by: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^by: "):
-        model.increment("orders", {"by": by})
+        rules.increment("orders", {"by": by})
 
 
 @given(st.text())
 def test_there_are_two_orders(text: str) -> None:
-    assert (model.order("asc"), model.order("desc")) == ("asc", "desc")
+    assert (rules.order("asc"), rules.order("desc")) == ("asc", "desc")
     if text not in {"asc", "desc"}:
         with pytest.raises(InvalidRequestError, match=r"^order: "):
-            model.order(text)
+            rules.order(text)
 
 
 # --- Times (RFC 3339, section 5.6) ---------------------------------------------------------------
@@ -155,7 +156,7 @@ def test_every_time_of_the_grammar_is_the_moment_that_it_says(
     local = (time + dt.timedelta(minutes=minutes)).strftime("%Y-%m-%d %H:%M:%S")
     text = f"{local.zfill(19).replace(' ', separator)}{fraction}{written}"
 
-    seconds = model.time("at", text)
+    seconds = rules.time("at", text)
 
     microseconds = int(fraction[1:7].ljust(6, "0") or 0)
     exact = (time - EPOCH) + dt.timedelta(microseconds=microseconds)
@@ -188,10 +189,10 @@ def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time
             seconds = (local - EPOCH + {"Z": 0, "+": -1, "-": 1}[sign] * shift).total_seconds()
 
     if 0 <= seconds < 253_402_300_800:
-        assert model.time("at", text) == seconds
+        assert rules.time("at", text) == seconds
     elif second != 60:
         with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
-            model.time("at", text)
+            rules.time("at", text)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time
 )
 def test_what_is_not_exactly_a_time_of_rfc_3339_without_leap_seconds_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
-        model.time("at", text)
+        rules.time("at", text)
 
 
 @pytest.mark.parametrize(
@@ -224,22 +225,22 @@ def test_what_is_not_exactly_a_time_of_rfc_3339_without_leap_seconds_is_refused(
     ],
 )
 def test_the_first_and_the_last_time(text: str, seconds: float) -> None:
-    assert model.time("at", text) == seconds
+    assert rules.time("at", text) == seconds
 
 
 @given(st.text() | st.text("0123456789-+:.TZtz ", min_size=18, max_size=30))
 def test_any_text_is_a_time_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequestError):
-        assert 0 <= model.time("at", text) < 253_402_300_800
+        assert 0 <= rules.time("at", text) < 253_402_300_800
 
 
 @given(st.floats(0, 2**33), st.floats(0, 2**33))
 def test_a_time_is_past_if_it_is_not_above_now(time: float, now: float) -> None:
     if time <= now:
-        assert model.past("at", time, now) == time
+        assert rules.past("at", time, now) == time
     else:
         with pytest.raises(InvalidRequestError, match=r"^at: must not be in the future$"):
-            model.past("at", time, now)
+            rules.past("at", time, now)
 
 
 @given(
@@ -251,12 +252,12 @@ def test_a_time_is_past_if_it_is_not_above_now(time: float, now: float) -> None:
 def test_a_window_is_of_whole_intervals_and_never_of_the_future(
     text: str, start: int | None, end: int | None, now: int
 ) -> None:
-    interval = model.interval(text)
+    interval = rules.interval(text)
     step = model.SECONDS[interval]
     if start is not None and end is not None and start >= end:
         return
     try:
-        window = model.window(interval, model.period(start, end), now)
+        window = rules.window(interval, rules.period(start, end), now)
     except InvalidRequestError as error:
         field = str(error).partition(":")[0]
         assert field == ("to" if start is None and end == 0 else "from")
