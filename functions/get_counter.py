@@ -11,6 +11,7 @@ from counters.gateway import (
     endpoint,
     not_modified_response,
 )
+from counters.headers import none_match
 from counters.model import Counter
 
 
@@ -18,9 +19,9 @@ from counters.model import Counter
 def handler(request: Request) -> Response:
     """Answer the counter as it is, or was; one that was never written stands at 0."""
     counter = _counter(request)
-    if request.has(counter.version):
-        return not_modified_response(counter)
-    return counter_response(counter)
+    if none_match(request.headers, counter.version):
+        return counter_response(counter)
+    return not_modified_response(counter)
 
 
 def _counter(request: Request) -> Counter:

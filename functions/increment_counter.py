@@ -4,6 +4,7 @@ import json
 
 from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counter_response, endpoint
+from counters.headers import idempotency_key
 from counters.idempotency import Intent, once
 
 
@@ -11,7 +12,7 @@ from counters.idempotency import Intent, once
 def handler(request: Request) -> Response:
     """Answer the counter as this increment, and no other, left it."""
     asked = rules.increment(request.counter_id, request.body)
-    key = request.idempotency_key()
+    key = idempotency_key(request.headers)
     if key is None:
         return counter_response(attempt.increment(asked, request.change()))
     body = json.dumps([asked.by, asked.bounds.low, asked.bounds.high])

@@ -4,6 +4,7 @@ import json
 
 from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counters_response, endpoint
+from counters.headers import idempotency_key
 from counters.idempotency import Intent, once
 
 _TARGET = "/increments"  # of a key: no counter's name
@@ -13,7 +14,7 @@ _TARGET = "/increments"  # of a key: no counter's name
 def handler(request: Request) -> Response:
     """Answer the counters, in the order of the increments, as this request left them."""
     asked = rules.increments(request.body.get("increments"))
-    key = request.idempotency_key()
+    key = idempotency_key(request.headers)
     if key is None:
         return counters_response(attempt.increment_all(asked, request.change()))
     body = json.dumps(asked)

@@ -29,6 +29,10 @@ class Counter(NamedTuple):
     created_at: str | None = None
     updated_at: str | None = None
 
+    def entity_tag(self) -> str:
+        """Return the version in quotes: the counter's entity tag (RFC 9110, section 8.8.3)."""
+        return f'"{self.version}"'
+
 
 class ChangedCounter(NamedTuple):
     """A counter that a request has certainly changed, but whose state after it is not known yet."""

@@ -15,6 +15,7 @@ from tests.proxy import Context, Reply, proxy_event, reply
 
 from counters import errors, model
 from counters.gateway import MAX_BODY, Handler, Request, Response, endpoint, page_response
+from counters.headers import condition, none_match
 from counters.model import MAX_INTEGER, MIN_INTEGER
 
 POST = Route("POST", "/counters/{counter_id}", {})
@@ -36,9 +37,9 @@ def echo(request: Request) -> Response:
 def conditional(request: Request) -> Response:
     """Answer whether the caller has version 7, and on which versions the change depends."""
     if "if-none-match" in request.headers:
-        return Response(request.has(7))
-    condition = request.condition()
-    return Response([] if condition is None else condition.versions or "*")
+        return Response(not none_match(request.headers, 7))
+    wanted = condition(request.headers)
+    return Response([] if wanted is None else wanted.versions or "*")
 
 
 @endpoint()
@@ -301,6 +302,7 @@ ERRORS = {
     errors.InProgressError(20): 409,
     errors.ThrottledError("why"): 503,
     errors.OutcomeUnknownError("why"): 503,
+    errors.InternalError(): 500,
 }
 
 
