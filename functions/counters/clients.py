@@ -168,17 +168,13 @@ def answered(until: float, request: "Callable[[], T]") -> T:
         UndecidedError: there was no answer in time, or to so many attempts.
     """
     cause: Exception | None = None
-    for attempt in range(_MOST_ATTEMPTS):
-        if clock.now() >= until:
-            break
+    for _ in clock.attempts(until, _MOST_ATTEMPTS):
         try:
             return request()
         except (BotoCoreError, ClientError) as error:
             if not unanswered(error):
                 raise
             cause = error
-        if attempt + 1 == _MOST_ATTEMPTS or not clock.pause(attempt, until):
-            break
     raise UndecidedError from cause
 
 
@@ -217,8 +213,7 @@ def get_items(
         UndecidedError: there was no answer in time.
     """
     items: list[Mapping[str, AttributeValueTypeDef]] = []
-    attempt = 0
-    while True:
+    for _ in clock.attempts(until):
         asked: Any = {table: {"Keys": keys, "ConsistentRead": True, **more}}
         reply = answered(until, lambda: dynamodb().batch_get_item(RequestItems=asked))  # noqa: B023
         items += reply.get("Responses", {}).get(table, [])
@@ -226,6 +221,4 @@ def get_items(
         if not left:
             return items
         keys = left["Keys"]
-        if not clock.pause(attempt, until):
-            raise UndecidedError
-        attempt += 1
+    raise UndecidedError

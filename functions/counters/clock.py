@@ -2,10 +2,13 @@
 
 import datetime as dt
 import random
+import sys
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 # A change is applied at most this many seconds after its `at`, or never, by any function's clock:
@@ -32,6 +35,19 @@ def deadline(context: "LambdaContext", margin: float) -> float:
 def sleep(seconds: float) -> None:
     """Let `seconds` pass."""
     time.sleep(seconds)
+
+
+def attempts(until: float, most: int = sys.maxsize) -> "Iterator[int]":
+    """Yield the number of each attempt, starting at 0, with a pause before all but the first.
+
+    Args:
+        until: latest time to start an attempt, in seconds since the epoch.
+        most: the greatest number of attempts.
+    """
+    for number in range(most):
+        if (number and not pause(number - 1, until)) or now() >= until:
+            return
+        yield number
 
 
 def pause(attempt: int, until: float) -> bool:

@@ -312,8 +312,7 @@ def _write(
     """Put items, and return the keys of those that are not written."""
     table = os.environ["HISTORY_TABLE"]
     left: Sequence[Any] = [{"PutRequest": {"Item": item}} for item in items]
-    attempt = 0
-    while left:
+    for _ in clock.attempts(until):
         request = {table: left}
         try:
             reply = answered(
@@ -324,9 +323,8 @@ def _write(
             logger.exception("Could not write entries to HistoryTable")
             break
         left = reply.get("UnprocessedItems", {}).get(table, [])
-        if left and not clock.pause(attempt, until):
+        if not left:
             break
-        attempt += 1
     return [_key(request["PutRequest"]["Item"]) for request in left]
 
 
