@@ -1,9 +1,9 @@
 """GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
 
-from counters import clients, init_phase, model, rules, timeline
+from counters import clients, init_phase, listing, model, rules
 from counters.gateway import Request, Response, endpoint, page_response
+from counters.listing import Listing
 from counters.model import Entry
-from counters.timeline import Listing
 
 
 @endpoint(query=["limit", "order", "after", "from", "to"])
@@ -14,7 +14,7 @@ def handler(request: Request) -> Response:
     after = request.integer("after", 0, model.MAX_INTEGER)
     period = request.period()
     asked = Listing(request.counter_id, order, after, limit, period)
-    entries, more = timeline.page(asked, request.until)
+    entries, more = listing.page(asked, request.until)
     following: dict[str, object] = {}
     if more:
         following = {"limit": limit, "order": order, "after": entries[-1].version}

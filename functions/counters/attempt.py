@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, store, timeline
+from counters import clock, history, store, timeline
 from counters.clients import UndecidedError, may_be_applied, not_applied
 from counters.errors import (
     BoundExceededError,
@@ -19,7 +19,7 @@ from counters.errors import (
     ThrottledError,
     VersionMismatchError,
 )
-from counters.model import Change, ChangedCounter, Condition, Counter, Increment
+from counters.model import MAX_INTEGER, Change, ChangedCounter, Condition, Counter, Increment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,7 +149,7 @@ class Search:
             else:
                 changed_since.append(standing.counter)
         for counter in changed_since:
-            found, complete = timeline.find(counter, self.request_id, self._began, until)
+            found, complete = _find(counter, self.request_id, self._began, until)
             if found:
                 self._find(found)
             elif not self.made:
@@ -193,10 +193,8 @@ def _send(send: "Callable[[], T]", change: Change) -> T:
         ThrottledError: no attempt was accepted in time, so nothing was written.
         _OpenError: the change may have been made, or may still be made.
     """
-    if clock.now() >= change.until:
-        raise ThrottledError(_THROTTLED)
-    attempt = 0
-    while True:
+    cause: Exception | None = None
+    for _ in clock.attempts(change.until):
         try:
             return send()
         except (BotoCoreError, ClientError) as error:
@@ -204,9 +202,8 @@ def _send(send: "Callable[[], T]", change: Change) -> T:
                 raise _OpenError from error
             if not not_applied(error):
                 raise
-            if not clock.pause(attempt, change.until):
-                raise ThrottledError(_THROTTLED) from error
-            attempt += 1
+            cause = error
+    raise ThrottledError(_THROTTLED) from cause
 
 
 def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ...]":
@@ -231,3 +228,63 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
         if counters is None:  # the window is over, which is longer than a function runs
             raise ThrottledError(_THROTTLED)
         return counters
+
+
+def _find(
+    standing: Counter, request_id: str, began: float, until: float
+) -> tuple[Counter | None, bool]:
+    """Look for the change that an attempt made of a counter.
+
+    Args:
+        standing: the counter as it is, or was a moment ago.
+        request_id: the id of the attempt.
+        began: when the attempt began, in seconds since the epoch.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Returns:
+        The counter as the change left it, or None. And whether the history is complete: it has an
+        entry for every version up to that of `standing` that the change could have made.
+
+    Raises:
+        UndecidedError: the time is up.
+    """
+    recent = _find_recent(standing, request_id, began, until)
+    if recent:
+        return recent
+    counter_id, last = standing.counter_id, standing.version
+    start = began - clock.APPLY_WINDOW
+    boundary = timeline.recent_boundary(counter_id, start, last, until)
+    expected = max(1, boundary.below)  # which must be of this counter, too
+    complete = True
+    while expected <= last:
+        entries = history.read(counter_id, expected, last, until)
+        if not entries:
+            return None, False
+        for entry in entries:
+            if entry.request_id == request_id:
+                return history.counter(entry), True
+            complete = complete and entry.is_of(standing, expected)
+            # Made when the attempt could not change anything any more, as is all that follows.
+            if complete and clock.seconds(entry.created_at) > began + clock.APPLY_WINDOW:
+                return None, True
+            expected = entry.version + 1
+    return None, complete
+
+
+def _find_recent(
+    standing: Counter, request_id: str, began: float, until: float
+) -> tuple[Counter | None, bool] | None:
+    """Return what `_find` does, if the last few changes decide it; otherwise None."""
+    # A counter that does not exist has no history, unless somebody deleted its item.
+    expected = standing.version
+    last = expected or MAX_INTEGER
+    for entry in history.read(standing.counter_id, 1, last, until, timeline.FEW, newest_first=True):
+        if entry.request_id == request_id:
+            return history.counter(entry), True
+        if not standing.version:
+            return None, False
+        if entry.is_of(standing, expected):
+            if clock.seconds(entry.created_at) < began - clock.APPLY_WINDOW:
+                return None, True  # everything below was made before the attempt began
+            expected -= 1
+    return None if expected else (None, True)

@@ -153,6 +153,14 @@ class Entry(NamedTuple):
     events: int | None = None
     sender: str | None = None
 
+    def is_of(self, counter: Counter, version: int) -> bool:
+        """Return whether this is the entry of a version of the counter as it is now.
+
+        If somebody deleted the counter's item, the history may have entries of an earlier counter
+        of that name, which was created at another time.
+        """
+        return self.version == version and self.counter_created_at == counter.created_at
+
 
 @dataclass(slots=True)
 class Sums:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, history, rules, trend
+from counters import clock, history, listing, rules, trend
 from counters.clients import UndecidedError, answered, reading, sqs
-from counters.errors import CounterError
-from counters.model import Entry, Fold, Operation
+from counters.errors import CounterError, NotFoundError, ThrottledError
+from counters.model import Entry, Fold, Operation, Period, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ _LONGEST_TEXT = 16_384  # characters
 
 _REDRIVE_SECONDS = 900  # the longest that a function runs
 _FINISH_SECONDS = 20  # for the requests about what has been begun
+_REBUILD_ATTEMPTS = 5
 
 logger = Logger(service="tally")
 
@@ -134,7 +135,7 @@ def _redrive(body: str, until: float) -> bool:
     extra = {"counter_id": entry.counter_id, "version": entry.version}
     try:
         if history.add(entry, until):
-            trend.rebuild(entry, until)
+            _rebuild_hour(entry, until)
             logger.info("Redrove a record", extra=extra)
             return True
     except (BotoCoreError, ClientError, CounterError, UndecidedError):
@@ -142,6 +143,37 @@ def _redrive(body: str, until: float) -> bool:
     else:
         logger.error("The history holds another change of that version", extra=extra)
     return False
+
+
+def _rebuild_hour(entry: Entry, until: float) -> None:
+    """Add up an hour again from the history, because an entry came late, after younger ones.
+
+    Args:
+        entry: the entry, which is in the history.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Raises:
+        NotFoundError: the history of that hour has expired.
+        ThrottledError: the hour is being added to all the time, or the database did not answer.
+    """
+    hour = trend.hour_of(entry.created_at)
+    if history.expired(clock.timestamp(hour - clock.APPLY_WINDOW)):
+        detail = "the history of that hour has expired"
+        raise NotFoundError(detail)
+    for attempt in range(_REBUILD_ATTEMPTS):
+        stored = trend.read(entry.counter_id, hour, until)
+        # What is above the last folded version will be folded, or is being so.
+        last = max(stored.last_version or 0, entry.version)
+        sums = Sums()
+        period = Period(hour, hour + trend.HOUR)
+        for each in listing.whole_span(entry.counter_id, period, until):
+            if each.version <= last and trend.hour_of(each.created_at) == hour:
+                sums.add(each)
+        if sums == stored or trend.replace(entry.counter_id, hour, stored, sums, until):
+            return
+        clock.pause(attempt, until)
+    detail = "the hour is being added to all the time"
+    raise ThrottledError(detail)
 
 
 def _receive() -> "Sequence[Any]":

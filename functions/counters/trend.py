@@ -1,37 +1,36 @@
-"""A counter's changes added up by the hour in DynamoDB: one item of TrendTable a counter and hour.
+"""TrendTable: a counter's changes added up by the hour, one item for each counter and hour.
 
 An item remembers the last version that is folded into it, and folding is conditional on it: so no
 delivery of the stream counts twice. A change belongs to the hour in which its request began.
 """
 
 import os
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, history, timeline
+from counters import clock
 from counters.clients import UndecidedError, answered, dynamodb, reading
-from counters.errors import NotFoundError, ThrottledError
-from counters.model import SECONDS, Bucket, Entry, Period, Sums
+from counters.model import SECONDS, Entry, Period, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
-
-    from counters.model import Interval
 
     Item = Mapping[str, AttributeValueTypeDef]
 
 HOUR = SECONDS["hour"]
 
-_REBUILD_ATTEMPTS = 5
 _NAMES = {
     f"#{name}": name
     for name in ("changes", "increase", "decrease", "first_version", "last_version", "close")
 }
+
+_KEY_NAMES = {"#counter_id": "counter_id", "#hour": "hour"}
 
 logger = Logger(service="tally")
 
@@ -55,48 +54,22 @@ def fold(entries: "Sequence[Entry]", until: float) -> int:
     return len(entries)
 
 
-def buckets(counter_id: str, interval: "Interval", period: Period, until: float) -> list[Bucket]:
-    """Return the changes of a period, added up by interval, oldest first.
-
-    Args:
-        counter_id: the counter.
-        interval: what a bucket spans; minutes come from the history, the others from TrendTable.
-        period: from the beginning of a bucket to the end of one.
-        until: when no read may begin any more, in seconds since the epoch.
+def read(counter_id: str, hour: float, until: float) -> Sums:
+    """Return the sums of an hour (a strongly consistent read); empty ones if it has none.
 
     Raises:
-        NotFoundError: the history of the minutes has expired.
-        ThrottledError: the database did not answer, or not in time.
+        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
     """
-    step = SECONDS[interval]
-    found: dict[float, Sums] = {}
-    parts: Iterable[tuple[float, Sums]]
-    if interval == "minute":
-        closed, parts = _minutes(counter_id, period, until)
-    else:
-        closed = _before(counter_id, period.start, until)
-        parts = hours(counter_id, period, until)
-    for start, sums in parts:
-        found.setdefault(start // step * step, Sums()).merge(sums)
-    given = []
-    start = period.start
-    while start < period.end:
-        sums = found.get(start, Sums())
-        # Of two changes at the turn of a bucket the later version may be in the earlier one.
-        closed = max(closed, (sums.last_version or 0, sums.close))
-        given.append(
-            Bucket(
-                clock.timestamp(start),
-                sums.changes,
-                sums.increase,
-                sums.decrease,
-                sums.first_version,
-                sums.last_version,
-                closed[1],
-            )
+    with reading():
+        reply = answered(
+            until,
+            lambda: dynamodb().get_item(
+                TableName=os.environ["TREND_TABLE"],
+                Key=_key(counter_id, hour),
+                ConsistentRead=True,
+            ),
         )
-        start += step
-    return given
+    return _sums(reply["Item"]) if "Item" in reply else Sums()
 
 
 def hours(
@@ -109,18 +82,20 @@ def hours(
     Raises:
         ThrottledError: the database did not answer by `until`, in seconds since the epoch.
     """
-    last = period.end - HOUR
     query: dict[str, Any] = {
+        "TableName": os.environ["TREND_TABLE"],
         "KeyConditionExpression": "#counter_id = :counter_id AND #hour BETWEEN :first AND :last",
+        "ExpressionAttributeNames": _KEY_NAMES,
         "ExpressionAttributeValues": {
             ":counter_id": {"S": counter_id},
             ":first": {"S": clock.timestamp(period.start)},
-            ":last": {"S": clock.timestamp(last)},
+            ":last": {"S": clock.timestamp(period.end - HOUR)},
         },
         "ConsistentRead": consistent,
     }
     while True:
-        reply = _query(query, until)
+        with reading():
+            reply = answered(until, partial(dynamodb().query, **query))
         for item in reply["Items"]:
             yield clock.seconds(item["hour"]["S"]), _sums(item)
         if "LastEvaluatedKey" not in reply:
@@ -128,46 +103,79 @@ def hours(
         query["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
 
 
-def rebuild(entry: Entry, until: float) -> None:
-    """Add up an hour again from the history, because an entry came late, after younger ones.
-
-    Args:
-        entry: the entry, which is in the history.
-        until: when no read may begin any more, in seconds since the epoch.
+def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
+    """Return the last version of the hours before `hour`, and its value; 0 and 0 if there is none.
 
     Raises:
-        NotFoundError: the history of that hour has expired.
-        ThrottledError: the hour is being added to all the time, or the database did not answer.
+        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
     """
-    hour = hour_of(entry.created_at)
-    if history.expired(clock.timestamp(hour - clock.APPLY_WINDOW)):
-        detail = "the history of that hour has expired"
-        raise NotFoundError(detail)
-    key: Item = {
-        "counter_id": {"S": entry.counter_id},
-        "hour": {"S": clock.timestamp(hour)},
+    with reading():
+        # Times can go back, so the last version may be in the hour before the last.
+        items = _nearest(counter_id, "<", hour, until, limit=2)
+    sums = [_sums(item) for item in items]
+    return max(((each.last_version or 0, each.close) for each in sums), default=(0, 0))
+
+
+def last_version(counter_id: str, until: float) -> int:
+    """Return the highest version that the trend includes; 0 if none.
+
+    A change is added to the trend when everything before it is recorded or parked. So whatever is
+    missing below it will not come.
+
+    Raises:
+        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+    """
+    last = 0
+    # Times can go back, so the last version may be in the hour before the last.
+    for item in _nearest(counter_id, "<", clock.now() + HOUR, until, limit=2):
+        with suppress(KeyError, ValueError):  # an item that Tally did not write
+            last = max(last, int(item["last_version"]["N"]))
+    return last
+
+
+def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
+    """Yield the last version before the hour of a time, and the first after it.
+
+    The trend keeps what has expired in the history, may be behind it, and is read eventually
+    consistently.
+
+    Raises:
+        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+    """
+    # No change is older than 1970, and there is no timestamp for the year 0.
+    hour = max(0, time // HOUR * HOUR)
+    for comparison, version in (("<", "last_version"), (">", "first_version")):
+        for item in _nearest(counter_id, comparison, hour, until):
+            with suppress(KeyError, ValueError):  # an item that Tally did not write
+                yield int(item[version]["N"])
+
+
+def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float) -> bool:
+    """Replace the stored sums of an hour; return False if they have changed in the meantime.
+
+    Raises:
+        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+    """
+    values = {name.removeprefix(":"): value for name, value in _values(sums).items()}
+    put: dict[str, Any] = {
+        "TableName": os.environ["TREND_TABLE"],
+        "Item": {**_key(counter_id, hour), **values},
+        "ConditionExpression": "attribute_not_exists(#changes)",
+        "ExpressionAttributeNames": {"#changes": "changes"},
     }
-    for attempt in range(_REBUILD_ATTEMPTS):
+    if stored.changes:
+        put["ConditionExpression"] = "#changes = :changes AND #last_version = :last_version"
+        put["ExpressionAttributeNames"]["#last_version"] = "last_version"
+        put["ExpressionAttributeValues"] = {
+            ":changes": {"N": str(stored.changes)},
+            ":last_version": {"N": str(stored.last_version)},
+        }
+    try:
         with reading():
-            item = answered(
-                until,
-                lambda: dynamodb().get_item(
-                    TableName=os.environ["TREND_TABLE"], Key=key, ConsistentRead=True
-                ),
-            ).get("Item")
-        stored = _sums(item) if item else Sums()
-        # What is above the last folded version will be folded, or is being so.
-        last = max(stored.last_version or 0, entry.version)
-        sums = Sums()
-        period = Period(hour, hour + HOUR)
-        for each in timeline.whole_span(entry.counter_id, period, until):
-            if each.version <= last and hour_of(each.created_at) == hour:
-                sums.add(each)
-        if sums == stored or _replace(key, stored, sums, until):
-            return
-        clock.pause(attempt, until)
-    detail = "the hour is being added to all the time"
-    raise ThrottledError(detail)
+            answered(until, partial(dynamodb().put_item, **put))
+    except dynamodb().exceptions.ConditionalCheckFailedException:
+        return False
+    return True
 
 
 def hour_of(created_at: str) -> float:
@@ -189,7 +197,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
         update = partial(
             dynamodb().update_item,
             TableName=os.environ["TREND_TABLE"],
-            Key={"counter_id": {"S": counter_id}, "hour": {"S": clock.timestamp(hour)}},
+            Key=_key(counter_id, hour),
             UpdateExpression=(
                 "SET #first_version = if_not_exists(#first_version, :first_version),"
                 " #last_version = :last_version, #close = :close"
@@ -215,86 +223,30 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
             return True
 
 
-def _replace(key: "Item", stored: Sums, sums: Sums, until: float) -> bool:
-    """Replace the stored sums; return False if they have changed in the meantime.
+def _nearest(
+    counter_id: str, comparison: str, hour: float, until: float, limit: int = 1
+) -> "Sequence[Any]":
+    """Return the items of the hours nearest to `hour`, of those that compare so with it.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
     """
-    put: dict[str, Any] = {
+    query: dict[str, Any] = {
         "TableName": os.environ["TREND_TABLE"],
-        "Item": {**key, **{name.removeprefix(":"): n for name, n in _values(sums).items()}},
-        "ConditionExpression": "attribute_not_exists(#changes)",
-        "ExpressionAttributeNames": {"#changes": "changes"},
-    }
-    if stored.changes:
-        put["ConditionExpression"] = "#changes = :changes AND #last_version = :last_version"
-        put["ExpressionAttributeNames"]["#last_version"] = "last_version"
-        put["ExpressionAttributeValues"] = {
-            ":changes": {"N": str(stored.changes)},
-            ":last_version": {"N": str(stored.last_version)},
-        }
-    try:
-        with reading():
-            answered(until, partial(dynamodb().put_item, **put))
-    except dynamodb().exceptions.ConditionalCheckFailedException:
-        return False
-    return True
-
-
-def _minutes(
-    counter_id: str, period: Period, until: float
-) -> "tuple[tuple[int, int], list[tuple[float, Sums]]]":
-    """Return what was before the period, as `_before`, and the sums of its minutes."""
-    if history.expired(clock.timestamp(period.start)):
-        # `interval` is named because it is given: only minutes lead here.
-        detail = "interval: the minutes of that time have expired; hours and days are still there"
-        raise NotFoundError(detail)
-    minutes: dict[float, Sums] = {}
-    before: tuple[int, int] | None = None
-    for entry in timeline.span(counter_id, period, until):
-        before = before or (entry.version - 1, entry.previous_value)
-        time = clock.seconds(entry.created_at)
-        if time < period.start:
-            before = max(before, (entry.version, entry.value))
-        elif time < period.end:
-            minutes.setdefault(time // 60 * 60, Sums()).add(entry)
-    # Without any entry, take the value before this hour from the trend. The hour itself may include
-    # later changes.
-    hour = period.start // HOUR * HOUR
-    return before or _before(counter_id, hour, until), list(minutes.items())
-
-
-def _before(counter_id: str, time: float, until: float) -> tuple[int, int]:
-    """Return the last version of the hours before `time`, and its value; 0 and 0 if none is."""
-    reply = _query(
-        {
-            "KeyConditionExpression": "#counter_id = :counter_id AND #hour < :hour",
-            "ExpressionAttributeValues": {
-                ":counter_id": {"S": counter_id},
-                ":hour": {"S": clock.timestamp(time)},
-            },
-            "ScanIndexForward": False,
-            "Limit": 2,  # the last version may be in the hour before the last
+        "KeyConditionExpression": f"#counter_id = :counter_id AND #hour {comparison} :hour",
+        "ExpressionAttributeNames": _KEY_NAMES,
+        "ExpressionAttributeValues": {
+            ":counter_id": {"S": counter_id},
+            ":hour": {"S": clock.timestamp(hour)},
         },
-        until,
-    )
-    sums = [_sums(item) for item in reply["Items"]]
-    return max(((each.last_version or 0, each.close) for each in sums), default=(0, 0))
+        "ScanIndexForward": comparison == ">",
+        "Limit": limit,
+    }
+    return answered(until, partial(dynamodb().query, **query))["Items"]
 
 
-def _query(query: dict[str, Any], until: float) -> Any:  # noqa: ANN401
-    """Return the reply to a Query of TrendTable."""
-    with reading():
-        return answered(
-            until,
-            partial(
-                dynamodb().query,
-                TableName=os.environ["TREND_TABLE"],
-                ExpressionAttributeNames={"#counter_id": "counter_id", "#hour": "hour"},
-                **query,
-            ),
-        )
+def _key(counter_id: str, hour: float) -> "Item":
+    return {"counter_id": {"S": counter_id}, "hour": {"S": clock.timestamp(hour)}}
 
 
 def _values(sums: Sums) -> "dict[str, AttributeValueTypeDef]":
