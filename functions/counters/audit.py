@@ -11,13 +11,11 @@ it began. Otherwise it begins again from the progress that the other has saved.
 
 import copy
 import json
-import os
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
 
-from counters import clock, history, store, trend
-from counters.clients import answered, dynamodb, reading
+from counters import audits, clock, history, store, trend
+from counters.audits import Progress
+from counters.clients import reading
 from counters.errors import NotFoundError, ThrottledError
 from counters.history import STREAM_SECONDS
 from counters.model import Entry, Period, Sums
@@ -31,7 +29,6 @@ MOST_FINDINGS = 100  # of one counter; the rest is not looked for
 _MOST_ATTEMPTS = 5
 
 _HOUR = trend.HOUR
-_SWEEP = "*"  # no counter's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +51,6 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far a counter is known to be good.
-
-    That is up to the entry of `version`, which left `value` (None: it could not be read) and was
-    made at `created_at` by `request_id`. The trend is compared up to `compared`, in seconds since
-    the epoch. `hours` are the sums of what is after that. An audit at `seen_at` (RFC 3339) saw the
-    counter at `seen_version`, which the history did not have yet.
-    """
-
-    version: int = 0
-    value: int | None = 0
-    created_at: str | None = None
-    request_id: str | None = None  # None: not known
-    compared: float = 0
-    hours: dict[float, Sums] = field(default_factory=dict)
-    seen_version: int = 0
-    seen_at: str = ""
-
-    def add(self, entry: Entry) -> None:
-        self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
-        self.request_id = entry.request_id
-        hour = trend.hour_of(entry.created_at)
-        if hour >= self.compared:
-            self.hours.setdefault(hour, Sums()).add(entry)
-
-    def skip(self, hour: float) -> None:
-        """Leave the trend up to an hour, and of it, uncompared."""
-        self.compared = max(self.compared, hour + _HOUR)
-        self.hours = {each: sums for each, sums in self.hours.items() if each >= self.compared}
-
-
 def audit_changed(until: float) -> Report:
     """Audit the counters that have changed since the last time, and those that were too new then.
 
@@ -97,8 +62,8 @@ def audit_changed(until: float) -> Report:
     """
     report = Report()
     finish = until + _FINISH_SECONDS
-    saved = _load(_SWEEP, finish)
-    sweep = _parsed(saved)
+    saved = audits.load(audits.SWEEP, finish)
+    sweep = audits.parsed(saved)
     if "position" not in sweep:
         # Of those that had changed just before the last time, the history could be incomplete.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
@@ -114,16 +79,16 @@ def audit_changed(until: float) -> Report:
                 return report
         sweep["position"] = position
         here = json.dumps(sweep)
-        if _save(_SWEEP, here, saved, finish):
+        if audits.save(audits.SWEEP, here, saved, finish):
             saved = here
         else:
             # Another audit goes through the counters as well. Go on from where it is.
-            saved = _load(_SWEEP, finish)
-            sweep = _parsed(saved)
+            saved = audits.load(audits.SWEEP, finish)
+            sweep = audits.parsed(saved)
             if "position" not in sweep:
                 return report  # it has come to the end
     # If this is refused, another audit has done it.
-    _save(_SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
+    audits.save(audits.SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
     return report
 
 
@@ -155,9 +120,11 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
     for attempt in range(1, _MOST_ATTEMPTS + 1):
         found = Report()
         try:
-            saved = _load(counter_id, finish)
+            saved = audits.load(counter_id, finish)
             begin = (
-                _progress(saved) if after is None else _progress_after(counter_id, after, finish)
+                audits.from_json(saved)
+                if after is None
+                else _progress_after(counter_id, after, finish)
             )
             good = _audit_from(counter_id, begin, until, found)
         except (KeyError, TypeError, ValueError) as error:  # the others are audited all the same
@@ -165,7 +132,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
             detail = f"an item of the counter is not as Tally writes it: {why}"
             found.findings.append(Finding(counter_id, detail))
             break
-        if not good.seen_version or _save(counter_id, json.dumps(asdict(good)), saved, finish):
+        if not good.seen_version or audits.save(counter_id, good.to_json(), saved, finish):
             break
         if attempt == _MOST_ATTEMPTS or clock.now() > until:
             if after is not None:
@@ -177,7 +144,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
     report.findings += found.findings
 
 
-def _progress_after(counter_id: str, after: int, until: float) -> _Progress:
+def _progress_after(counter_id: str, after: int, until: float) -> Progress:
     """Return the progress of a counter that is taken as good up to the version `after`.
 
     Raises:
@@ -185,7 +152,7 @@ def _progress_after(counter_id: str, after: int, until: float) -> _Progress:
         ThrottledError: the database did not answer.
     """
     if not after:
-        return _Progress()
+        return Progress()
     standing = store.get(counter_id, until)
     if after > standing.version:
         detail = f"after: must be at most {standing.version}, the counter's version"
@@ -198,13 +165,13 @@ def _progress_after(counter_id: str, after: int, until: float) -> _Progress:
             detail = f"after: version {after} is not in the history. Use a version that is."
             raise NotFoundError(detail)
         value, created_at = entries[0].value, entries[0].created_at
-    progress = _Progress(after, value, created_at)
+    progress = Progress(after, value, created_at)
     if created_at:
         progress.skip(trend.hour_of(created_at))
     return progress
 
 
-def _audit_from(counter_id: str, progress: _Progress, until: float, report: Report) -> _Progress:
+def _audit_from(counter_id: str, progress: Progress, until: float, report: Report) -> Progress:
     """Audit a counter from where it was found good; return how far it is good by now."""
     finish = until + _FINISH_SECONDS
     audit = _Audit(counter_id, progress, finish)
@@ -243,7 +210,7 @@ class _Audit:
     It `waits` if the stream may still bring the next version. The next audit continues there.
     """
 
-    def __init__(self, counter_id: str, progress: _Progress, until: float) -> None:
+    def __init__(self, counter_id: str, progress: Progress, until: float) -> None:
         self.counter_id = counter_id
         self.progress = progress
         self.findings: list[Finding] = []
@@ -328,7 +295,7 @@ class _Audit:
         self.compare_trend(self.read_at - clock.APPLY_WINDOW)
         self._compare_last_hours()
 
-    def note_version(self, good: _Progress) -> None:
+    def note_version(self, good: Progress) -> None:
         """Note which version the counter has, if the last noted one is in the history."""
         if good.version >= good.seen_version:
             good.seen_version, good.seen_at = self.standing.version, clock.timestamp(self.read_at)
@@ -404,60 +371,3 @@ class _Audit:
 def _words(sums: Sums) -> str:
     """Return sums as text, by the names that the trend's JSON has for them."""
     return ", ".join(f"{name} {value}" for name, value in asdict(sums).items())
-
-
-def _progress(saved: str | None) -> _Progress:
-    state = _parsed(saved)
-    if not state:
-        return _Progress()
-    hours = {float(hour): Sums(**sums) for hour, sums in state.pop("hours").items()}
-    return _Progress(**state, hours=hours)
-
-
-def _parsed(saved: str | None) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(saved) if saved else {}
-    return state
-
-
-def _load(key: str, until: float) -> str | None:
-    """Return the JSON saved under a key, which is a counter or _SWEEP; None if there is none."""
-    with reading():
-        reply = answered(
-            until,
-            lambda: dynamodb().get_item(
-                TableName=os.environ["AUDIT_TABLE"],
-                Key={"counter_id": {"S": key}},
-                ConsistentRead=True,
-            ),
-        )
-    return reply.get("Item", {}).get("state", {}).get("S")
-
-
-def _save(key: str, state: str, before: str | None, until: float) -> bool:
-    """Save JSON under a key, unless another audit has saved something there.
-
-    Args:
-        key: a counter or _SWEEP.
-        state: the JSON.
-        before: what `_load` returned.
-        until: latest time to start a request, in seconds since the epoch.
-
-    Returns:
-        Whether it is saved.
-    """
-    put: dict[str, Any] = {
-        "TableName": os.environ["AUDIT_TABLE"],
-        "Item": {"counter_id": {"S": key}, "state": {"S": state}},
-        "ConditionExpression": "attribute_not_exists(#state)",
-        "ExpressionAttributeNames": {"#state": "state"},
-    }
-    if before is not None:
-        put["ConditionExpression"] = "#state = :before"
-        put["ExpressionAttributeValues"] = {":before": {"S": before}}
-    try:
-        with reading():
-            answered(until, partial(dynamodb().put_item, **put))
-    except dynamodb().exceptions.ConditionalCheckFailedException:
-        # It is there if only the reply to an earlier attempt was lost.
-        return _load(key, until) == state
-    return True
