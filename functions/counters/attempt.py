@@ -265,7 +265,7 @@ def _find(
                 return history.counter(entry), True
             complete = complete and entry.is_of(standing, expected)
             # Made when the attempt could not change anything any more, as is all that follows.
-            if complete and clock.seconds(entry.created_at) > began + clock.APPLY_WINDOW:
+            if complete and entry.time > began + clock.APPLY_WINDOW:
                 return None, True
             expected = entry.version + 1
     return None, complete
@@ -284,7 +284,7 @@ def _find_recent(
         if not standing.version:
             return None, False
         if entry.is_of(standing, expected):
-            if clock.seconds(entry.created_at) < began - clock.APPLY_WINDOW:
+            if entry.time < began - clock.APPLY_WINDOW:
                 return None, True  # everything below was made before the attempt began
             expected -= 1
     return None if expected else (None, True)

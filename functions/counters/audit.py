@@ -167,7 +167,7 @@ def _progress_after(counter_id: str, after: int, until: float) -> Progress:
         value, created_at = entries[0].value, entries[0].created_at
     progress = Progress(after, value, created_at)
     if created_at:
-        progress.skip(trend.hour_of(created_at))
+        progress.skip(trend.hour_of(clock.seconds(created_at)))
     return progress
 
 
@@ -339,7 +339,7 @@ class _Audit:
         if progress.created_at:
             self.compare_trend(clock.seconds(progress.created_at) - clock.APPLY_WINDOW)
         # What is missing may be in the trend.
-        progress.skip(trend.hour_of(entry.created_at))
+        progress.skip(trend.hour_of(entry.time))
 
     def _read_counter(self) -> None:
         self.read_at = clock.now()

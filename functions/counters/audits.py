@@ -39,7 +39,7 @@ class Progress:
         """Go on to the next entry, which is good."""
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
         self.request_id = entry.request_id
-        hour = trend.hour_of(entry.created_at)
+        hour = trend.hour_of(entry.time)
         if hour >= self.compared:
             self.hours.setdefault(hour, Sums()).add(entry)
 

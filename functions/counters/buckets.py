@@ -73,12 +73,11 @@ def _minutes(
     before: tuple[int, int] | None = None
     for entry in listing.span(counter_id, period, until):
         before = before or (entry.version - 1, entry.previous_value)
-        time = clock.seconds(entry.created_at)
-        if time < period.start:
+        if entry.time < period.start:
             before = max(before, (entry.version, entry.value))
-        elif time < period.end:
-            minutes.setdefault(time // 60 * 60, Sums()).add(entry)
+        elif entry.time < period.end:
+            minutes.setdefault(entry.time // 60 * 60, Sums()).add(entry)
     # Without any entry, take the value before this hour from the trend. The hour itself may include
     # later changes.
-    hour = period.start // trend.HOUR * trend.HOUR
+    hour = trend.hour_of(period.start)
     return before or trend.before(counter_id, hour, until), list(minutes.items())

@@ -138,7 +138,6 @@ def _readable(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
     """Return the entry that an item holds; None if Tally did not write it."""
     try:
         entry = _entry(item)
-        clock.seconds(entry.created_at)
         clock.seconds(entry.counter_created_at)
     except (KeyError, TypeError, ValueError):
         return None
@@ -276,6 +275,7 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
         # Only a fold stores both. Of any other change they follow from `by`.
         increase=int(item["increase"]["N"]) if "increase" in item else max(by, 0),
         decrease=int(item["decrease"]["N"]) if "decrease" in item else max(-by, 0),
+        time=clock.seconds(item["created_at"]["S"]),
         events=int(item["events"]["N"]) if "events" in item else None,
         sender=item["sender"]["S"] if "sender" in item else None,
     )
@@ -301,7 +301,7 @@ def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
     if entry.sender is not None:
         item["sender"] = {"S": entry.sender}
     if days := int(os.environ["HISTORY_DAYS"]):
-        expires_at = math.ceil(clock.seconds(entry.created_at)) + days * SECONDS["day"]
+        expires_at = math.ceil(entry.time) + days * SECONDS["day"]
         item["expires_at"] = {"N": str(expires_at)}
     return item
 

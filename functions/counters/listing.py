@@ -61,12 +61,11 @@ def page(asked: Listing, until: float) -> tuple[list[Entry], bool]:
         first, last = _versions(asked, until)
         try:
             for entry in _up_to_gap(asked.counter_id, asked.order, first, last, limit + 1, until):
-                time = clock.seconds(entry.created_at)
-                if ascending and time >= period.end + clock.APPLY_WINDOW:
+                if ascending and entry.time >= period.end + clock.APPLY_WINDOW:
                     break
-                if not ascending and time < period.start - clock.APPLY_WINDOW:
+                if not ascending and entry.time < period.start - clock.APPLY_WINDOW:
                     break
-                if period.holds(time):
+                if period.holds(entry.time):
                     found.append(entry)
                 if len(found) > limit:
                     return found[:limit], True
@@ -94,7 +93,7 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
         first = _first_of(counter_id, period, until)
         for entry in _up_to_gap(counter_id, "asc", first, MAX_INTEGER, _PAGE, until):
             yield entry
-            if clock.seconds(entry.created_at) >= period.end + clock.APPLY_WINDOW:
+            if entry.time >= period.end + clock.APPLY_WINDOW:
                 return
 
 
@@ -112,7 +111,7 @@ def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry
             counter_id, "asc", first, MAX_INTEGER, _PAGE, until, consistent=True
         ):
             yield entry
-            if clock.seconds(entry.created_at) >= period.end + clock.APPLY_WINDOW:
+            if entry.time >= period.end + clock.APPLY_WINDOW:
                 return
 
 

@@ -131,11 +131,17 @@ class Period(NamedTuple):
 class Entry(NamedTuple):
     """One recorded change of a counter.
 
-    `by` is what it added, for a `set` too: the difference of `increase` and `decrease`. Only a
-    change that folds several events of a queue can have both. `created_at` is when the request
-    began (RFC 3339), `request_id` the id of the attempt, and `counter_created_at` when the
-    counter's first change began. `events` is the number of folded events, None for a request over
-    HTTP. `sender` is as in `Fold`.
+    Attributes:
+        by: what the change added, `increase` minus `decrease`. A `set` has it too.
+        increase: the sum of the additions.
+        decrease: the sum of the subtractions, as a positive number. Only a change that folds
+            several events of a queue can have both sums.
+        request_id: the id of the attempt that made the change.
+        created_at: when the request began (RFC 3339).
+        time: `created_at` in seconds since the epoch.
+        counter_created_at: when the request of the counter's first change began (RFC 3339).
+        events: the number of folded events; None for a request over HTTP.
+        sender: as in `Fold`.
     """
 
     counter_id: str
@@ -150,6 +156,7 @@ class Entry(NamedTuple):
     counter_created_at: str
     increase: int
     decrease: int
+    time: float
     events: int | None = None
     sender: str | None = None
 

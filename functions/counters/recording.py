@@ -156,7 +156,7 @@ def _rebuild_hour(entry: Entry, until: float) -> None:
         NotFoundError: the history of that hour has expired.
         ThrottledError: the hour is being added to all the time, or the database did not answer.
     """
-    hour = trend.hour_of(entry.created_at)
+    hour = trend.hour_of(entry.time)
     if history.expired(clock.timestamp(hour - clock.APPLY_WINDOW)):
         detail = "the history of that hour has expired"
         raise NotFoundError(detail)
@@ -167,7 +167,7 @@ def _rebuild_hour(entry: Entry, until: float) -> None:
         sums = Sums()
         period = Period(hour, hour + trend.HOUR)
         for each in listing.whole_span(entry.counter_id, period, until):
-            if each.version <= last and trend.hour_of(each.created_at) == hour:
+            if each.version <= last and trend.hour_of(each.time) == hour:
                 sums.add(each)
         if sums == stored or trend.replace(entry.counter_id, hour, stored, sums, until):
             return
@@ -235,6 +235,7 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
     value = rules.integer("value", int(new["value"]["N"]))
     previous_value = rules.integer("value", int(old["value"]["N"]))
     change = new["change"]["M"]
+    created_at = _timestamp(change["at"])
     if change["operation"]["S"] not in get_args(Operation):
         detail = "there is no such operation"
         raise ValueError(detail)
@@ -249,10 +250,11 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
         operation=change["operation"]["S"],
         actor=_text(change["actor"]),
         request_id=_text(change["request_id"]),
-        created_at=_timestamp(change["at"]),
+        created_at=created_at,
         counter_created_at=_timestamp(new["created_at"]),
         increase=fold.increase if fold else max(by, 0),
         decrease=fold.decrease if fold else max(-by, 0),
+        time=clock.seconds(created_at),
         events=fold.events if fold else None,
         sender=fold.sender if fold else None,
     )

@@ -95,7 +95,7 @@ def at_time(standing: Counter, time: float, until: float) -> Counter:
             for position, entry in enumerate(entries):
                 if not entry.is_of(standing, expected):
                     raise _missing(standing, entries[position:], "at")
-                if clock.seconds(entry.created_at) <= time:
+                if entry.time <= time:
                     return history.counter(entry)
                 expected -= 1
             if not entries:
@@ -137,7 +137,7 @@ def _search(  # noqa: PLR0913, PLR0917  what to find, and until when
     older = first - 1
     if first > 1:  # a page that continues another, mostly within its period
         for entry in history.read(counter_id, first, last, until, limit=1):
-            if clock.seconds(entry.created_at) >= time:
+            if entry.time >= time:
                 return Boundary(first - 1, entry.version)
             older = entry.version
     below, above = _older_of_newest(counter_id, time, older + 1, last, until)
@@ -150,7 +150,7 @@ def _search(  # noqa: PLR0913, PLR0917  what to find, and until when
         within = (version for version in probes if older < version < rest)
         middle = next(within, (older + rest) // 2)
         entries = history.read(counter_id, middle, rest - 1, until, limit=1)
-        if entries and clock.seconds(entries[0].created_at) < time:
+        if entries and entries[0].time < time:
             older = entries[0].version
         else:
             rest = middle
@@ -169,7 +169,7 @@ def _older_of_newest(
     """
     above = None
     for entry in history.read(counter_id, first, last, until, FEW, newest_first=True):
-        if clock.seconds(entry.created_at) < time:
+        if entry.time < time:
             return entry.version, above
         above = entry.version
     return None, above

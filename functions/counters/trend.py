@@ -47,7 +47,7 @@ def fold(entries: "Sequence[Entry]", until: float) -> int:
     """
     runs: dict[tuple[str, float], list[tuple[int, Entry]]] = {}
     for position, entry in enumerate(entries):
-        runs.setdefault((entry.counter_id, hour_of(entry.created_at)), []).append((position, entry))
+        runs.setdefault((entry.counter_id, hour_of(entry.time)), []).append((position, entry))
     for (counter_id, hour), run in runs.items():
         if not _fold(counter_id, hour, [entry for _, entry in run], until):
             return run[0][0]
@@ -143,7 +143,7 @@ def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
         UndecidedError: the database did not answer by `until`, in seconds since the epoch.
     """
     # No change is older than 1970, and there is no timestamp for the year 0.
-    hour = max(0, time // HOUR * HOUR)
+    hour = max(0, hour_of(time))
     for comparison, version in (("<", "last_version"), (">", "first_version")):
         for item in _nearest(counter_id, comparison, hour, until):
             with suppress(KeyError, ValueError):  # an item that Tally did not write
@@ -178,9 +178,9 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
     return True
 
 
-def hour_of(created_at: str) -> float:
-    """Return the beginning of the hour of a time (RFC 3339), in seconds since the epoch."""
-    return clock.seconds(created_at) // HOUR * HOUR
+def hour_of(time: float) -> float:
+    """Return the beginning of the hour of a time, both in seconds since the epoch."""
+    return time // HOUR * HOUR
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
