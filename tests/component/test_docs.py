@@ -57,6 +57,7 @@ def test_the_price_of_the_alarms_is_the_price_of_their_metrics() -> None:
         sum("MetricStat" in each for each in alarm["Properties"].get("Metrics", [])) or 1
         for alarm in ALARMS.values()
     )
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "cost.md").read_text()
+    price = metrics * CENTS_A_METRIC / 100
 
-    assert f"{metrics * CENTS_A_METRIC / 100:.2f} for the {metrics} metrics" in text
+    assert f"| {metrics} metrics that the alarms watch | {price:.2f} |" in text
