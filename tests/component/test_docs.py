@@ -151,6 +151,14 @@ def test_every_member_of_stack_json_is_documented() -> None:
     assert rows(read("local-stack.md"), "member").keys() == {field.name for field in fields(Stack)}
 
 
+def test_every_module_is_documented() -> None:
+    shared = {path.name for path in (ROOT / "functions" / "counters").glob("[!_]*.py")}
+    handlers = {function.module for function in aws_template.functions().values()}
+
+    assert rows(read("architecture.md"), "module").keys() == shared
+    assert rows(read("architecture.md"), "function").keys() == handlers
+
+
 def test_the_price_of_the_alarms_is_the_price_of_their_metrics() -> None:
     # An alarm on an expression costs as much as one alarm for each metric in it.
     metrics = sum(
