@@ -279,8 +279,8 @@ def window(each: Interval, given: Period, now: float) -> Period:
         now: the current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: if the period begins in the future, ends when 1970 begins, or has too many
-            intervals.
+        InvalidRequestError: if the period begins in the future, ends when 1970 begins, or has too
+            many intervals.
     """
     if given.start > -math.inf:
         past("from", given.start, now)
