@@ -28,7 +28,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     Raises:
         InvalidRequestError: the event is malformed.
         NotFoundError: the history does not have that version.
-        ThrottledError: the database did not answer.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     try:
         counter_id, after = _asked(event)

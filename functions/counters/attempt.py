@@ -246,7 +246,7 @@ def _find(
         entry for every version up to that of `standing` that the change could have made.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     recent = _find_recent(standing, request_id, began, until)
     if recent:

@@ -58,7 +58,7 @@ def audit_changed(until: float) -> Report:
         until: when the audit is to stop, in seconds since the epoch; the next goes on from there.
 
     Raises:
-        ThrottledError: the database did not answer.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     report = Report()
     finish = until + _FINISH_SECONDS
@@ -149,7 +149,7 @@ def _progress_after(counter_id: str, after: int, until: float) -> Progress:
 
     Raises:
         NotFoundError: neither the counter nor its history has that version.
-        ThrottledError: the database did not answer.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     if not after:
         return Progress()

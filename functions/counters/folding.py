@@ -59,7 +59,7 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
         How many of the events, from the first on, are dealt with. If not all, `refuse` the next.
 
     Raises:
-        ThrottledError: the database did not answer in time. The call can be repeated.
+        ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
     """
     start, end = 0, len(events)
     place: _Place = "inside"  # a guess, which only a failed condition can correct
@@ -106,7 +106,7 @@ def refuse(
         Whether the event is dealt with. If not, the message is to be delivered again.
 
     Raises:
-        ThrottledError: the database did not answer in time. The call can be repeated.
+        ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
     """
     number = event.sequence_number
     refused_number = number + REFUSED

@@ -48,7 +48,7 @@ def read(  # noqa: PLR0913  what to read, and until when
     The read is strongly consistent.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     if first > last:
         return []
@@ -77,7 +77,7 @@ def walk(  # noqa: PLR0913, PLR0917  what to read, and until when
     """Yield the entries from the version `first` to `last`, reading `limit` at a time.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     while first <= last:
         query = _range(counter_id, first, last)
@@ -106,7 +106,7 @@ def pages(counter_id: str, after: int, until: float) -> "Iterator[list[tuple[str
         The version of each item, as it is stored, and its entry; None if Tally did not write it.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     query: dict[str, Any] = {
         "KeyConditionExpression": "#counter_id = :counter_id",
@@ -216,7 +216,7 @@ def add(entry: Entry, until: float) -> bool:
     """Write an entry, unless another change has its place; return whether it is there.
 
     Raises:
-        UndecidedError: the database did not answer in time.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     try:
         answered(

@@ -87,7 +87,7 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
     ends before a gap that the stream may still fill, as a page does.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading(), suppress(_GapError):
         first = _first_of(counter_id, period, until)
@@ -103,7 +103,7 @@ def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry
     The reads are strongly consistent.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
         first = _first_of(counter_id, period, until)
@@ -146,7 +146,7 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  what to read, and until when
 
     Raises:
         _GapError: the next version is missing, and the stream may still bring it.
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     step = 1 if order == "asc" else -1
     expected = first if order == "asc" else last
@@ -190,7 +190,7 @@ def _above(counter_id: str, version: int, until: float) -> Entry | None:
     """Return the first entry above a version; None if there is none.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     entries = history.read(counter_id, version + 1, MAX_INTEGER, until, limit=1)
     return entries[0] if entries else None

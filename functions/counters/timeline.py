@@ -109,7 +109,7 @@ def boundary(counter_id: str, time: float, first: int, last: int, until: float) 
     It takes about as many reads however long the history is.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     return _search(counter_id, time, first, last, until, trend.around(counter_id, time, until))
 
@@ -118,7 +118,7 @@ def recent_boundary(counter_id: str, time: float, last: int, until: float) -> Bo
     """Return what `boundary` does, for a time that is not long ago, without the trend.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     return _search(counter_id, time, 1, last, until, _backwards(last))
 
@@ -132,7 +132,7 @@ def _search(  # noqa: PLR0913, PLR0917  what to find, and until when
     it bisects. Only entries that exist decide, so a wrong guess costs a read and nothing else.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     older = first - 1
     if first > 1:  # a page that continues another, mostly within its period

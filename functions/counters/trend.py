@@ -58,7 +58,7 @@ def read(counter_id: str, hour: float, until: float) -> Sums:
     """Return the sums of an hour (a strongly consistent read); empty ones if it has none.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     with reading():
         reply = answered(
@@ -80,7 +80,7 @@ def hours(
     Hours without a change are left out.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     query: dict[str, Any] = {
         "TableName": os.environ["TREND_TABLE"],
@@ -107,7 +107,7 @@ def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
     """Return the last version of the hours before `hour`, and its value; 0 and 0 if there is none.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     with reading():
         # Times can go back, so the last version may be in the hour before the last.
@@ -123,7 +123,7 @@ def last_version(counter_id: str, until: float) -> int:
     missing below it will not come.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     last = 0
     # Times can go back, so the last version may be in the hour before the last.
@@ -140,7 +140,7 @@ def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
     consistently.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     # No change is older than 1970, and there is no timestamp for the year 0.
     hour = max(0, hour_of(time))
@@ -154,7 +154,7 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
     """Replace the stored sums of an hour; return False if they have changed in the meantime.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     values = {name.removeprefix(":"): value for name, value in _values(sums).items()}
     put: dict[str, Any] = {
@@ -229,7 +229,7 @@ def _nearest(
     """Return the items of the hours nearest to `hour`, of those that compare so with it.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     query: dict[str, Any] = {
         "TableName": os.environ["TREND_TABLE"],
