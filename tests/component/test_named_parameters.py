@@ -119,7 +119,7 @@ NOW_COUNTS = "(or before now, if to is missing or in the future)"
         ),
         (
             {"interval": "minute", "to": TIMES[4] or ""},
-            "interval: the minutes of that time have expired; hours and days are still there",
+            "interval: the minutes of that time have expired. Use hour or day.",
         ),
         (
             {"interval": "day", "to": "1970-01-01T00:00:00Z"},
