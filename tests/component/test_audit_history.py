@@ -494,7 +494,7 @@ NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
             "after: version 30 is not in the history. Use a version that is.",
         ),
         ({"counter_id": "nobody", "after": 1}, "after: must be at most 0, the counter's version"),
-        ({"after": 1}, "after: needs counter_id"),
+        ({"after": 1}, "after: must be given together with counter_id"),
         ({"counter": "orders"}, "counter: unknown field"),
         ({"counter_id": "orders", "version": 1}, "version: unknown field"),
     ],
