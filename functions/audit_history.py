@@ -22,9 +22,9 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     """Audit one counter, or all counters that changed since the last run.
 
     Args:
-        event: a JSON object. `counter_id`: the counter to audit; all changed counters if missing.
-            `after`: trust that counter up to this version; if missing, up to the version that the
-            last audit reached.
+        event: a JSON object with two optional fields. `counter_id`: audit only this counter.
+            `after`: trust the counter up to this version, instead of the version that the last
+            audit verified.
         context: the Lambda context, which knows the time that remains.
 
     Returns:

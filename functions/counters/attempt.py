@@ -28,8 +28,8 @@ from counters.model import MAX_INTEGER, Change, ChangedCounter, Condition, Count
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# The result of a transaction can become visible only in the history, which is written later. This
-# is how long a request waits for that, in seconds.
+# A transaction returns no values. This is how long a request waits for the counters, or their
+# history, to show the result of its transaction, in seconds.
 _PATIENCE = 3.0
 
 _THROTTLED = "DynamoDB did not accept the change in time. Nothing was applied."
@@ -295,7 +295,7 @@ def _find(
     counter_id, last = current.counter_id, current.version
     start = began - clock.APPLY_WINDOW
     boundary = timeline.recent_boundary(counter_id, start, last, until)
-    # Begin with the entry before the window, to check that it is of this counter, too.
+    # The search relied on the entry `below`, so check first that it is of this counter.
     expected = max(1, boundary.below)
     complete = True
     while expected <= last:
@@ -316,7 +316,7 @@ def _find(
 def _find_recent(
     current: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool] | None:
-    """Return what `_find` returns, if the last 25 changes decide it; otherwise None."""
+    """Try to answer `_find` from the last 25 changes. Return None if they are not enough."""
     # A counter that does not exist can still have a history, if someone deleted its item.
     expected = current.version
     last = expected or MAX_INTEGER

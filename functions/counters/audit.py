@@ -70,7 +70,7 @@ class Report:
 
 
 def audit_changed(until: float) -> Report:
-    """Audit all counters that changed since the last sweep.
+    """Audit all counters that changed since the last sweep. One sweep may take several calls.
 
     Args:
         until: when to stop, in seconds since the epoch. The next call continues from there.
@@ -327,7 +327,10 @@ class _Audit:
             verified.seen_at = clock.timestamp(self.read_at)
 
     def compare_trend(self, time: float) -> None:
-        """Compare the next hours of the trend, up to a time that the checked entries cover."""
+        """Compare the hours of the trend that end before a time. All entries before it are checked.
+
+        Hours that an earlier call has compared are left out.
+        """
         progress = self.progress
         end = time // _HOUR * _HOUR
         if end <= progress.compared:
@@ -379,14 +382,13 @@ class _Audit:
 
     def _find_wrong_hour(self, hour: float, in_trend: Sums, in_history: Sums) -> None:
         start = clock.timestamp(hour)
+        stored = f"the trend of the hour {start} has {_text(in_trend)}"
         if not in_trend.changes:
             detail = f"the trend lacks the hour {start}: the history adds up to {_text(in_history)}"
         elif not in_history.changes:
-            detail = f"the trend of the hour {start} has {_text(in_trend)}"
-            detail += ", but the history has nothing"
+            detail = f"{stored}, but the history has nothing"
         else:
-            detail = f"the trend of the hour {start} has {_text(in_trend)}"
-            detail += f", but the history adds up to {_text(in_history)}"
+            detail = f"{stored}, but the history adds up to {_text(in_history)}"
         version = in_history.first_version or in_trend.first_version
         self.findings.append(Finding(self.counter_id, detail, version, start))
 

@@ -279,7 +279,7 @@ def _last_number(item: "Item", group: str) -> str:
 
 
 def _place(item: "Item", group: str) -> _Place:
-    """Return the place for the number of a group, given the counter's item."""
+    """Return where the number of a group is stored, or will be, given the counter's item."""
     if "sequence_numbers" not in item:
         return "new_map"
     numbers = item["sequence_numbers"]["M"]

@@ -312,7 +312,7 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
         request_id=item["request_id"]["S"],
         created_at=item["created_at"]["S"],
         counter_created_at=item["counter_created_at"]["S"],
-        # Only a change that counts several events stores these. For others, `by` gives both.
+        # Only a change that counts several events stores these. Otherwise they follow from `by`.
         increase=int(item["increase"]["N"]) if "increase" in item else max(by, 0),
         decrease=int(item["decrease"]["N"]) if "decrease" in item else max(-by, 0),
         time=clock.seconds(item["created_at"]["S"]),

@@ -92,7 +92,8 @@ def take_over(receipt_id: str, fingerprint: str, change: "Change", abandoned: Re
     Raises:
         OutcomeUnknownError: as for `put`.
     """
-    # If another attempt has replaced the receipt, it may have made the change.
+    # Another attempt may have replaced the receipt and made the change. So the receipt must be the
+    # one that was read.
     attempt = {":attempt": {"S": abandoned.attempt}}
     done, _ = _put(receipt_id, fingerprint, change, "#attempt = :attempt", attempt)
     return done

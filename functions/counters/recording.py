@@ -199,7 +199,7 @@ def _receive() -> "Sequence[Any]":
     reply = sqs().receive_message(
         QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
         MaxNumberOfMessages=10,
-        VisibilityTimeout=_REDRIVE_SECONDS,  # do not receive a message twice
+        VisibilityTimeout=_REDRIVE_SECONDS,  # receive each message once
         WaitTimeSeconds=1,  # without a wait time, SQS queries only some of its servers
     )
     return reply.get("Messages", [])

@@ -266,37 +266,36 @@ def interval(value: str) -> Interval:
     invalid("interval", "must be minute, hour or day")
 
 
-def window(each: Interval, given: Period, now: float) -> Period:
-    """Return the period of whole intervals that covers the requested period.
+def window(interval: Interval, requested: Period, now: float) -> Period:
+    """Extend a requested period to whole minutes, hours or days in UTC.
 
-    It ends with the current interval at the latest. Intervals begin at whole minutes, hours or days
-    in UTC.
+    The result ends with the current minute, hour or day at the latest.
 
     Args:
-        each: the interval.
-        given: the requested period. Without an end it ends now. Without a start it has 60 minutes,
-            24 hours or 30 days.
+        interval: the unit.
+        requested: the requested period. Without an end, it ends now. Without a start, it has 60
+            minutes, 24 hours or 30 days.
         now: the current time, in seconds since the epoch.
 
     Raises:
         InvalidRequestError: if the period begins in the future, ends when 1970 begins, or has too
             many intervals.
     """
-    if given.start > -math.inf:
-        past("from", given.start, now)
-    step = SECONDS[each]
+    if requested.start > -math.inf:
+        past("from", requested.start, now)
+    step = SECONDS[interval]
     end = now // step * step + step
-    if given.end < end:
-        end = math.ceil(given.end / step) * step
+    if requested.end < end:
+        end = math.ceil(requested.end / step) * step
     start = (
-        given.start // step * step
-        if given.start > -math.inf
-        else max(0, end - _DEFAULT_BUCKETS[each] * step)
+        requested.start // step * step
+        if requested.start > -math.inf
+        else max(0, end - _DEFAULT_BUCKETS[interval] * step)
     )
     if start >= end:
         invalid("to", "must be after 1970-01-01T00:00:00Z")
-    most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
+    most = _MOST_MINUTES if interval == "minute" else _MOST_BUCKETS
     if end - start > most * step:
-        why = f"must be at most {most} {each}s before to"
+        why = f"must be at most {most} {interval}s before to"
         invalid("from", f"{why} (or before now, if to is missing or in the future)")
     return Period(start, end)

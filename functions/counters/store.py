@@ -112,7 +112,7 @@ def increment(requested: Increment, change: Change, extra_set: str = "") -> dict
     update = _update(counter_id, "increment", change, f"{extra_set} ADD #value :by, #version :one")
     update["ExpressionAttributeValues"] |= {
         ":by": _n(by),
-        # The result is within the bounds if, and only if, the present value is within these.
+        # The result is within the bounds if, and only if, the current value is within these.
         ":low": _n(bounds.low - by),
         ":high": _n(bounds.high - by),
     }
