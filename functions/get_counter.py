@@ -17,7 +17,7 @@ from counters.model import Counter
 
 @endpoint(query=["version", "at"], headers=["if-none-match"])
 def handler(request: Request) -> Response:
-    """Return the counter now, at a `version`, or `at` a time; or 304 if it is unchanged."""
+    """Return the counter as it is, or as it was at a `version` or `at` a time; 304 if unchanged."""
     counter = _counter(request)
     if none_match(request.headers, counter.version):
         return counter_response(counter)

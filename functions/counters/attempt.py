@@ -1,8 +1,7 @@
 """Makes a change exactly once, and finds out whether it was made if the reply was lost.
 
-An attempt is what one invocation does to make a change. It has an id, which is stored with the
-change. Within an attempt, the change is sent again only if it certainly was not applied and never
-will be.
+An attempt is the work of one invocation to make one change. Its id is stored with the change.
+Within an attempt, the change is sent again only if it certainly was not applied and never will be.
 
 After a lost reply, a 5xx or "transaction in progress", the change may have been made, or may still
 be made. Then it is not sent again. Instead, `Search` looks for the id of the attempt:
@@ -163,8 +162,8 @@ class Search:
             The counters as the change left them. None if the change was not made and never will be.
 
         Raises:
-            UndecidedError: if it is unknown whether the change was made; or if it was made, which
-                `made` then says, but the state of some counters after it is unknown.
+            UndecidedError: if it is unknown whether the change was made, or which state it left
+                some counters in. In the second case `made` is True.
         """
         # Read the clock before the counters. If the apply window is over now, a change that the
         # reads do not show was never made.
@@ -282,9 +281,9 @@ def _find(
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The counter as the change left it, or None if it was not found. And whether the history is
-        complete, which means that it has every version of `current` that the attempt could have
-        made.
+        Two values: the counter as the change left it, or None if the change was not found; and
+        whether the history is complete. It is complete if it has every version of `current` that
+        the attempt could have made.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.

@@ -327,10 +327,7 @@ class _Audit:
             verified.seen_at = clock.timestamp(self.read_at)
 
     def compare_trend(self, time: float) -> None:
-        """Compare the hours of the trend that end before a time. All entries before it are checked.
-
-        Hours that an earlier call has compared are left out.
-        """
+        """Compare the trend's hours that end before a time, up to which all entries are checked."""
         progress = self.progress
         end = time // _HOUR * _HOUR
         if end <= progress.compared:

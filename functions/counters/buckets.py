@@ -68,8 +68,8 @@ def _minutes(
     """Add up the minutes of a period from the history.
 
     Returns:
-        The highest version before the period and the value after it, as in `trend.before`. And the
-        sums of each minute that has changes.
+        Two values: the highest version before the period with the value after it, as in
+        `trend.before`; and the sums of each minute that has changes.
     """
     if history.expired(clock.timestamp(period.start)):
         detail = "interval: the minutes of that time have expired. Use hour or day."

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from botocore.client import BaseClient
 
-# An idle connection is closed by Lambda at some time, which AWS does not document. The outcome of a
-# change that is sent over a closed connection would be unknown. So after this time, reconnect.
+# Lambda closes idle connections, after a time that AWS does not document. If a change is sent over
+# a closed connection, its outcome is unknown. So the client reconnects if it was idle this long.
 # https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html
 _MOST_IDLE = 10.0  # seconds
 

@@ -116,7 +116,10 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
 
 
 def none_match(headers: Mapping[str, str], version: int) -> bool:
-    """Return False if If-None-Match lists the version, so that the answer is 304.
+    """Return whether If-None-Match allows a read to return the counter. Otherwise it returns 304.
+
+    If-None-Match does not allow it if it lists the counter's version, or is `*` and the counter was
+    written.
 
     Raises:
         InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.

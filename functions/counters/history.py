@@ -1,7 +1,7 @@
 """HistoryTable: reads and writes history entries, one item for each counter and version.
 
-Entries come from the stream of CounterTable, some time after the change. Until then they are
-missing here, and of two neighboring versions the later one may be written first.
+An entry is written some time after its change, from the stream of CounterTable. The entries of one
+batch are written in any order. So for a while, versions may be missing between others.
 """
 
 import math

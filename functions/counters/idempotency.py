@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # How long a repeat searches for the outcome of an earlier request, in seconds.
 _PATIENCE = 3.0
 
-# A throttled change stops its retries this long before the end, in seconds. The time is for
-# deleting the receipt.
+# Retries of a throttled change stop this many seconds early, to leave time for deleting the
+# receipt.
 _TO_DISCARD = 0.5
 
 Outcome = tuple[Counter | ChangedCounter, ...]
@@ -103,7 +103,7 @@ def once(
         if counters:
             receipts.settle(receipt_id, receipt, counters, change.until)
             return counters, True
-        # That attempt's apply window is over. This attempt begins now, so its own window does too.
+        # The earlier attempt can no longer take effect. Begin this one now, with its own window.
         change = change._replace(at=clock.timestamp(clock.now()))
         if receipts.take_over(receipt_id, fingerprint, change, receipt):
             return _make(receipt_id, change, apply), False

@@ -141,7 +141,7 @@ def _versions(query: Listing, until: float) -> tuple[int, int]:
 
 
 def _first_of(counter_id: str, period: Period, until: float) -> int:
-    """Return a version so that no lower version belongs to the period."""
+    """Return a version that is at or below the lowest version of the period."""
     start = period.start - clock.APPLY_WINDOW
     return max(1, boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 

@@ -182,7 +182,7 @@ class Entry(NamedTuple):
     def is_of(self, counter: Counter, version: int) -> bool:
         """Return whether this is the entry of the given version of this very counter.
 
-        If somebody deletes a counter's item, its history stays. A new counter with the same name
+        If someone deletes a counter's item, its history stays. A new counter with the same name
         then has another creation time than those old entries.
         """
         return self.version == version and self.counter_created_at == counter.created_at

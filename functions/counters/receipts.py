@@ -42,7 +42,7 @@ class Receipt(NamedTuple):
     outcome: tuple[Counter, ...]
 
     def seconds_left(self) -> int:
-        """Return the time until the attempt's apply window is over, in seconds, at least 1."""
+        """Return how many seconds the attempt's apply window still lasts; at least 1."""
         end = clock.seconds(self.started_at) + clock.APPLY_WINDOW
         return max(1, math.ceil(end - clock.now()))
 
@@ -200,13 +200,9 @@ def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]
 
 
 def _ignore(error: BotoCoreError | ClientError) -> None:
-    """Ignore an error of a request that need not succeed.
+    """Raise the error of a request that may fail, unless it is one of the expected errors.
 
-    These errors are ignored: there was no answer, or the receipt is another attempt's by now.
-
-    Raises:
-        BotoCoreError: if it is another error.
-        ClientError: if it is another error.
+    Two errors are expected: there was no answer, or the receipt belongs to another attempt now.
     """
     refused = isinstance(error, dynamodb().exceptions.ConditionalCheckFailedException)
     if not (refused or unanswered(error)):

@@ -127,7 +127,7 @@ def json_object(name: str, text: str) -> dict[str, object]:
     """Parse `text` and return the fields of the JSON object in it.
 
     Args:
-        name: what the text is, for the error's text, such as `body`.
+        name: what the error calls the text, such as `body`.
         text: the JSON.
 
     Raises:

@@ -28,7 +28,7 @@ _SCAN_SIZE = 1000  # counters
 
 
 class StoredCounter(NamedTuple):
-    """A counter, and the `request_id` of its last change. It is None if there was no change yet."""
+    """A counter and the `request_id` of its last change (None if it was never written)."""
 
     counter: Counter
     request_id: str | None
@@ -106,7 +106,7 @@ def increment(requested: Increment, change: Change, extra_set: str = "") -> dict
     Args:
         requested: the counter, the number to add, and the bounds.
         change: this attempt.
-        extra_set: more assignments for the SET clause. Not empty, it begins with a comma.
+        extra_set: more assignments for the SET clause, beginning with a comma; empty for none.
     """
     counter_id, by, bounds = requested.counter_id, requested.by, requested.bounds
     update = _update(counter_id, "increment", change, f"{extra_set} ADD #value :by, #version :one")

@@ -30,7 +30,7 @@ FEW = 25
 
 
 class Boundary(NamedTuple):
-    """The place in a range of versions where the entries reach a time.
+    """The point in a range of versions at which the history reaches a given time.
 
     Attributes:
         below: the version of an entry that is older than the time; the version before the range if
@@ -72,7 +72,7 @@ def at_version(current: Counter, version: int, until: float) -> Counter:
 
 
 def at_time(current: Counter, time: float, until: float) -> Counter:
-    """Return a counter as it was at a time: after the highest version created at or before it.
+    """Return a counter as it was after the highest version created at or before a time.
 
     Args:
         current: the counter as it is now.
@@ -111,7 +111,7 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
 
 
 def boundary(counter_id: str, time: float, first: int, last: int, until: float) -> Boundary:
-    """Find the place where the entries reach a time. The number of reads is nearly constant.
+    """Find the point at which the history reaches a time. The number of reads is nearly constant.
 
     Args:
         counter_id: the counter.
@@ -127,7 +127,7 @@ def boundary(counter_id: str, time: float, first: int, last: int, until: float) 
 
 
 def recent_boundary(counter_id: str, time: float, last: int, until: float) -> Boundary:
-    """Find the place where the entries reach a recent time, without reading the trend.
+    """Find the point at which the history reaches a recent time, without reading the trend.
 
     Args:
         counter_id: the counter.
@@ -144,10 +144,10 @@ def recent_boundary(counter_id: str, time: float, last: int, until: float) -> Bo
 def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
     counter_id: str, time: float, first: int, last: int, until: float, guesses: "Iterable[int]"
 ) -> Boundary:
-    """Find the place where the entries reach a time.
+    """Find the point at which the history reaches a time.
 
     1. Read the newest entries.
-    2. If the place is not among them, read the entries at the versions in `guesses`. A wrong guess
+    2. If the point is not among them, read the entries at the versions in `guesses`. A wrong guess
        costs one read and does no harm.
     3. Bisect what remains.
 
