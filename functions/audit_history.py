@@ -1,4 +1,7 @@
-"""Nightly, or by hand for one counter: does the history prove the counter?"""
+"""Audits counters: checks that the history adds up to each counter's value.
+
+It runs every night for all counters that changed. Invoke it by hand to audit a single counter.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,35 +13,38 @@ from counters import audit, clients, clock, errors, init_phase, metrics, rules
 
 logger = Logger(service="tally")
 
-_MARGIN = 60  # seconds before the timeout: for a page of the history, and to save how far it came
+# Stop this long before the timeout, in seconds. The time is for the page of the history that is
+# being audited, and for saving the progress.
+_MARGIN = 60
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, Any]:
-    """Audit the counter of the event, or those that have changed since the last run.
+    """Audit one counter, or all counters that changed since the last run.
 
     Args:
-        event: `counter_id`, and `after`, a version up to which that counter is taken as good; both
-            may be missing.
-        context: tells how much time there is.
+        event: a JSON object with two optional fields. `counter_id`: audit only this counter.
+            `after`: trust the counter up to this version, instead of the version that the last
+            audit verified.
+        context: the Lambda context, which knows the time that remains.
 
     Returns:
-        How many counters and entries were audited, whether it was through when its time was up, and
-        what does not fit (the first hundred findings).
+        The number of counters and entries that were audited, whether the audit finished in time,
+        and the first hundred findings.
 
     Raises:
-        InvalidRequestError: the event is malformed.
-        NotFoundError: the history does not have that version.
-        ThrottledError: the database did not answer.
+        InvalidRequestError: if the event is malformed.
+        NotFoundError: if the history does not have the version `after`.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     try:
-        counter_id, after = _asked(event)
+        counter_id, after = _parameters(event)
         until = clock.deadline(context, _MARGIN)
         if counter_id is None:
             report = audit.audit_changed(until)
         else:
             report = audit.audit_counter(counter_id, after, until)
     except errors.CounterError as error:
-        # Whoever invoked it by hand reads the text, and needs no stack trace.
+        # The person who invoked the function needs the text, not the stack trace.
         raise error.with_traceback(None) from None
     findings = len(report.findings)
     report.findings = report.findings[: audit.MOST_FINDINGS]
@@ -62,17 +68,17 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     return answer
 
 
-def _asked(event: object) -> tuple[str | None, int | None]:
-    """Return the event's counter_id and after; None for what it does not have.
+def _parameters(event: object) -> tuple[str | None, int | None]:
+    """Return the event's `counter_id` and `after`, each None if missing.
 
     Raises:
-        InvalidRequestError: it is malformed.
+        InvalidRequestError: if the event is malformed.
     """
     fields = rules.fields("event", event)
     rules.only(["counter_id", "after"], fields)
     if "counter_id" not in fields:
         if "after" in fields:
-            rules.invalid("after", "needs counter_id")
+            rules.invalid("after", "must be given together with counter_id")
         return None, None
     counter_id = rules.counter_id(fields["counter_id"])
     if "after" not in fields:

@@ -1,4 +1,4 @@
-"""GET /counter, GET /counters/{counter_id}: where a counter stands, or stood."""
+"""GET /counter, GET /counters/{counter_id}: return a counter as it is, or as it was."""
 
 import math
 
@@ -17,7 +17,7 @@ from counters.model import Counter
 
 @endpoint(query=["version", "at"], headers=["if-none-match"])
 def handler(request: Request) -> Response:
-    """Answer the counter as it is, or was; one that was never written stands at 0."""
+    """Return the counter as it is, or as it was at a `version` or `at` a time; 304 if unchanged."""
     counter = _counter(request)
     if none_match(request.headers, counter.version):
         return counter_response(counter)
@@ -27,26 +27,26 @@ def handler(request: Request) -> Response:
 def _counter(request: Request) -> Counter:
     version, time = request.integer("version", 0, model.MAX_INTEGER), request.time("at")
     if version is not None and time is not None:
-        rules.invalid("at", "not together with version")
+        rules.invalid("at", "must not be combined with version")
     if time is not None:
         _require_final(rules.past("at", time, clock.now()))
-    standing = store.get(request.counter_id, request.until)
+    current = store.get(request.counter_id, request.until)
     if version is not None:
-        return timeline.at_version(standing, version, request.until)
+        return timeline.at_version(current, version, request.until)
     if time is not None:
-        return timeline.at_time(standing, time, request.until)
-    return standing
+        return timeline.at_time(current, time, request.until)
+    return current
 
 
 def _require_final(time: float) -> None:
-    """Refuse a time of which a change may still come: what is answered must never change.
+    """Check that no change at a time can still be in progress, because the answer must not change.
 
     Raises:
-        ThrottledError: the time is not longer ago than the apply window.
+        ThrottledError: if the time is not more than one apply window ago.
     """
     wait = time + clock.APPLY_WINDOW - clock.now()
     if wait >= 0:
-        detail = "at: a change of that time may still come. Repeat the request later."
+        detail = "at: a change at that time may still be in progress. Retry later."
         raise ThrottledError(detail, retry_after=math.floor(wait) + 1)
 
 

@@ -10,15 +10,15 @@ from counters.idempotency import Intent, once
 
 @endpoint(body=["by", "min", "max"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
-    """Answer the counter as this increment, and no other, left it."""
-    asked = rules.increment(request.counter_id, request.body)
+    """Return the counter as this increment left it, whatever changed it afterwards."""
+    increment = rules.increment(request.counter_id, request.body)
     key = idempotency_key(request.headers)
     if key is None:
-        return counter_response(attempt.increment(asked, request.change()))
-    body = json.dumps([asked.by, asked.bounds.low, asked.bounds.high])
-    intent = Intent(key, request.actor, asked.counter_id, (asked.counter_id,), body)
+        return counter_response(attempt.increment(increment, request.change()))
+    body = json.dumps([increment.by, increment.bounds.low, increment.bounds.high])
+    intent = Intent(key, request.actor, increment.counter_id, (increment.counter_id,), body)
     (counter,), replayed = once(
-        intent, request.change(), lambda change: (attempt.increment(asked, change),)
+        intent, request.change(), lambda change: (attempt.increment(increment, change),)
     )
     return counter_response(counter, replayed=replayed)
 

@@ -7,22 +7,22 @@ from counters.gateway import Request, Response, counters_response, endpoint
 from counters.headers import idempotency_key
 from counters.idempotency import Intent, once
 
-_TARGET = "/increments"  # of a key: no counter's name
+_TARGET = "/increments"  # a counter's name cannot contain a slash, so the two never collide
 
 
 @endpoint(body=["increments"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
-    """Answer the counters, in the order of the increments, as this request left them."""
-    asked = rules.increments(request.body.get("increments"))
+    """Return the counters as this request left them, in the order of the increments."""
+    increments = rules.increments(request.body.get("increments"))
     key = idempotency_key(request.headers)
     if key is None:
-        return counters_response(attempt.increment_all(asked, request.change()))
-    body = json.dumps(asked)
-    counter_ids = tuple(each.counter_id for each in asked)
+        return counters_response(attempt.increment_all(increments, request.change()))
+    body = json.dumps(increments)
+    counter_ids = tuple(each.counter_id for each in increments)
     counters, replayed = once(
         Intent(key, request.actor, _TARGET, counter_ids, body),
         request.change(),
-        lambda change: attempt.increment_all(asked, change),
+        lambda change: attempt.increment_all(increments, change),
     )
     return counters_response(counters, replayed=replayed)
 

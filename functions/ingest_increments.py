@@ -1,4 +1,4 @@
-"""IncrementQueue: what other AWS resources count goes into the counters."""
+"""Consumes IncrementQueue: adds messages and events from other AWS resources to the counters."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ logger = Logger(service="tally")
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Count a batch of messages; return those that are to be delivered again.
+    """Count a batch of messages and tell Lambda which ones SQS must deliver again.
 
-    Of a group these are the first that failed and all behind it:
+    In each message group, these are the first message that failed and all later ones.
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
     records = event["Records"]

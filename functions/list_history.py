@@ -1,4 +1,4 @@
-"""GET /counter/history, GET /counters/{counter_id}/history: a counter's changes."""
+"""GET /counter/history, GET /counters/{counter_id}/history: list a counter's changes."""
 
 from counters import clients, init_phase, listing, model, rules
 from counters.gateway import Request, Response, endpoint, page_response
@@ -8,22 +8,22 @@ from counters.model import Entry
 
 @endpoint(query=["limit", "order", "after", "from", "to"])
 def handler(request: Request) -> Response:
-    """Answer the changes by version, from behind the version `after`, those of a period."""
+    """Return a page of changes in the order of versions, starting after the version `after`."""
     limit = request.limit()
     order = rules.order(request.query.get("order", "asc"))
     after = request.integer("after", 0, model.MAX_INTEGER)
     period = request.period()
-    asked = Listing(request.counter_id, order, after, limit, period)
-    entries, more = listing.page(asked, request.until)
-    following: dict[str, object] = {}
-    if more:
-        following = {"limit": limit, "order": order, "after": entries[-1].version}
-        following |= {name: request.query[name] for name in ("from", "to") if name in request.query}
-    return page_response([_shown(entry) for entry in entries], following)
+    query = Listing(request.counter_id, order, after, limit, period)
+    entries, has_more = listing.page(query, request.until)
+    next_page: dict[str, object] = {}
+    if has_more:
+        next_page = {"limit": limit, "order": order, "after": entries[-1].version}
+        next_page |= {name: request.query[name] for name in ("from", "to") if name in request.query}
+    return page_response([_to_json(entry) for entry in entries], next_page)
 
 
-def _shown(entry: Entry) -> dict[str, object]:
-    shown: dict[str, object] = {
+def _to_json(entry: Entry) -> dict[str, object]:
+    members: dict[str, object] = {
         "version": entry.version,
         "value": entry.value,
         "previous_value": entry.previous_value,
@@ -35,10 +35,10 @@ def _shown(entry: Entry) -> dict[str, object]:
         "created_at": entry.created_at,
     }
     if entry.events is not None:
-        shown["events"] = entry.events
+        members["events"] = entry.events
     if entry.sender is not None:
-        shown["sender"] = entry.sender
-    return shown
+        members["sender"] = entry.sender
+    return members
 
 
 init_phase.end(clients.dynamodb)

@@ -1,4 +1,4 @@
-"""GET /counter/trend, GET /counters/{counter_id}/trend: a counter's changes added up."""
+"""GET /counter/trend, GET /counters/{counter_id}/trend: sum a counter's changes by interval."""
 
 from counters import buckets, clients, clock, init_phase, rules
 from counters.gateway import Request, Response, endpoint
@@ -6,11 +6,11 @@ from counters.gateway import Request, Response, endpoint
 
 @endpoint(query=["interval", "from", "to"])
 def handler(request: Request) -> Response:
-    """Answer the changes of a period by minute, hour or day, the oldest first."""
+    """Return the sums of each minute, hour or day of a period, oldest first."""
     interval = rules.interval(request.query.get("interval", "hour"))
     period = rules.window(interval, request.period(), clock.now())
-    added_up = buckets.by_interval(request.counter_id, interval, period, request.until)
-    return Response([bucket._asdict() for bucket in added_up])
+    sums = buckets.by_interval(request.counter_id, interval, period, request.until)
+    return Response([bucket._asdict() for bucket in sums])
 
 
 init_phase.end(clients.dynamodb)

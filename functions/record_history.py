@@ -1,4 +1,4 @@
-"""The stream of CounterTable: every change becomes an entry of the history, and of the trend."""
+"""Consumes CounterTable's stream: writes each change to the history and adds it to the trend."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ logger = Logger(service="tally")
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Record a batch of stream records; return the first that is to be delivered again, if any.
+    """Record a batch of stream records and tell Lambda the first one that failed, if any.
 
-    Lambda goes on from that one, so all behind it come again as well:
+    Lambda delivers that record and all later ones again.
     https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
     """
     records = event["Records"]

@@ -1,4 +1,8 @@
-"""By hand: the parked stream records go into history and trend, those that make sense by now."""
+"""Run by hand: records the changes that wait in the dead-letter queue of the history.
+
+The records are there because record_history could not process them. Run this after the cause is
+fixed, or to find out which records still fail.
+"""
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -7,31 +11,32 @@ from counters import clients, clock, errors, init_phase, recording, rules
 
 logger = Logger(service="tally")
 
-_MARGIN = 30  # seconds before the timeout; no record is begun later
+_MARGIN = 30  # start no record later than this before the timeout, in seconds
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, int]:
-    """Go once through the dead-letter queue.
+    """Try each record in the dead-letter queue once.
 
     Args:
-        event: must be empty. Every parked record is tried.
-        context: tells how much time there is.
+        event: an empty JSON object.
+        context: the Lambda context, which knows the time that remains.
 
     Returns:
-        How many records are in, and how many stay parked.
+        `redriven`: the number of records that are now in the history and deleted from the queue.
+        `parked`: the number of records that stay in the queue.
 
     Raises:
-        InvalidRequestError: the event is not empty.
-        ThrottledError: the queue did not answer.
+        InvalidRequestError: if the event is not empty.
+        ThrottledError: if SQS did not answer in time.
     """
     try:
         rules.only([], rules.fields("event", event))
         redriven, parked = recording.redrive(clock.deadline(context, _MARGIN))
     except errors.CounterError as error:
-        # Whoever invoked it by hand reads the text, and needs no stack trace.
+        # The person who invoked the function needs the text, not the stack trace.
         raise error.with_traceback(None) from None
     answer = {"redriven": redriven, "parked": parked}
-    logger.info("redrove %d, %d stay parked", redriven, parked, extra={"answer": answer})
+    logger.info("redrove %d records, %d stay parked", redriven, parked, extra={"answer": answer})
     return answer
 
 

@@ -7,10 +7,11 @@ from counters.headers import condition
 
 @endpoint(body=["value"], headers=["if-match", "if-none-match"])
 def handler(request: Request) -> Response:
-    """Answer the counter as this request left it."""
+    """Return the counter as this request left it, whatever changed it afterwards."""
     value = rules.integer("value", request.body.get("value"))
-    wanted = condition(request.headers)
-    return counter_response(attempt.set_value(request.counter_id, value, wanted, request.change()))
+    required = condition(request.headers)
+    change = request.change()
+    return counter_response(attempt.set_value(request.counter_id, value, required, change))
 
 
 init_phase.end(clients.dynamodb)

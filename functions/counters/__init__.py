@@ -1,4 +1,4 @@
-"""What the functions share: the rules of a counter, its data, and its HTTP."""
+"""The code that the Lambda functions share."""
 
 from counters import init_phase
 

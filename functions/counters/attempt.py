@@ -1,9 +1,12 @@
-"""Makes a change exactly once, and finds out what became of a lost reply.
+"""Makes a change exactly once, and finds out whether it was made if the reply was lost.
 
-A change is sent again only if the attempt before it certainly was not applied and never will be.
-After a lost reply, a 5xx or "in progress", the change may have been made or may still be made. Then
-it is only looked for: in the counters, whose last change has the id of its attempt, and in the
-history, which has the id of every attempt.
+An attempt is the work of one invocation to make one change. Its id is stored with the change.
+Within an attempt, the change is sent again only if it certainly was not applied and never will be.
+
+After a lost reply, a 5xx or "transaction in progress", the change may have been made, or may still
+be made. Then it is not sent again. Instead, `Search` looks for the id of the attempt:
+- in the counter, which has the id of its last change;
+- in the history, which has the id of every change.
 """
 
 from functools import partial
@@ -24,137 +27,162 @@ from counters.model import MAX_INTEGER, Change, ChangedCounter, Condition, Count
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# How long a request waits for the history to show what its transaction made of the counters, in
-# seconds.
+# A transaction returns no values. This is how long a request waits for the counters, or their
+# history, to show the result of its transaction, in seconds.
 _PATIENCE = 3.0
 
 _THROTTLED = "DynamoDB did not accept the change in time. Nothing was applied."
 _UNKNOWN = (
-    "A reply of the database was lost, and whether the change was applied is not known. Send an"
-    " Idempotency-Key with changes that you repeat."
+    "DynamoDB's reply was lost, and it is unknown whether the change was applied. To make a change"
+    " safe to retry, send it with an Idempotency-Key the first time."
 )
 
 T = TypeVar("T")
 
 
-class _OpenError(Exception):
+class _UnknownError(Exception):
     """The change may have been made, or may still be made."""
 
 
-def increment(asked: Increment, change: Change) -> Counter | ChangedCounter:
-    """Add to a counter, in one write, and return it as that write left it.
+def increment(requested: Increment, change: Change) -> Counter | ChangedCounter:
+    """Add to a counter, in one write.
+
+    Returns:
+        The counter as that write left it. A ChangedCounter if the write was made, but the state it
+        left is not known in time.
 
     Raises:
-        BoundExceededError: the value would leave the bounds; nothing was written.
-        ThrottledError: nothing was written.
-        OutcomeUnknownError: the reply was lost, and whether the change was made is not known.
+        BoundExceededError: if the result would be outside the bounds. Nothing was written.
+        ThrottledError: if DynamoDB did not accept the write in time. Nothing was written.
+        OutcomeUnknownError: if the reply was lost, and it is unknown whether the write was made.
     """
-    update = store.increment(asked, change)
+    update = store.increment(requested, change)
     try:
-        return _change_one(asked.counter_id, update, change)
+        return _change_one(requested.counter_id, update, change)
     except store.RefusedError as refused:
-        standing = store.counter(asked.counter_id, refused.item)
-        raise BoundExceededError(asked.bounds, standing) from refused
+        current = store.counter(requested.counter_id, refused.item)
+        raise BoundExceededError(requested.bounds, current) from refused
 
 
 def set_value(
     counter_id: str, value: int, condition: Condition | None, change: Change
 ) -> Counter | ChangedCounter:
-    """Set a counter to `value`, in one write, and return it as that write left it.
+    """Set a counter, in one write.
 
     Args:
         counter_id: the counter.
         value: its new value.
-        condition: what the counter must be like; None to set it in any case.
-        change: who sets it.
+        condition: which versions of the counter allow the change; None for all.
+        change: this attempt.
+
+    Returns:
+        As for `increment`.
 
     Raises:
-        VersionMismatchError: the condition does not hold; nothing was written.
-        ThrottledError: nothing was written.
-        OutcomeUnknownError: the reply was lost, and whether the change was made is not known.
+        VersionMismatchError: if the condition does not hold. Nothing was written.
+        ThrottledError: if DynamoDB did not accept the write in time. Nothing was written.
+        OutcomeUnknownError: if the reply was lost, and it is unknown whether the write was made.
     """
     update = store.set_value(counter_id, value, condition, change)
     try:
         return _change_one(counter_id, update, change)
     except store.RefusedError as refused:
-        assert condition is not None  # noqa: S101  what has no condition is not refused
-        standing = store.counter(counter_id, refused.item)
-        raise VersionMismatchError(condition, standing) from refused
+        assert condition is not None  # noqa: S101  only a condition can make DynamoDB refuse it
+        current = store.counter(counter_id, refused.item)
+        raise VersionMismatchError(condition, current) from refused
 
 
 def increment_all(
-    asked: "Sequence[Increment]", change: Change
+    requested: "Sequence[Increment]", change: Change
 ) -> "tuple[Counter | ChangedCounter, ...]":
-    """Add to each of some different counters, at most 100, or to none, in one transaction.
+    """Add to several counters, all or none, in one transaction.
+
+    Args:
+        requested: at most 100 increments, each of a different counter.
+        change: this attempt.
 
     Returns:
-        The counters in that order, each as the transaction left it, or a ChangedCounter where that
-        is not known in time.
+        The counters in the order of the increments, each as the transaction left it. Where that is
+        not known in time, a ChangedCounter.
 
     Raises:
-        BoundExceededError: a value would leave its bounds; nothing was written.
-        ThrottledError: nothing was written.
-        OutcomeUnknownError: the reply was lost, and whether the change was made is not known.
+        BoundExceededError: if one result would be outside its bounds. Nothing was written.
+        ThrottledError: if DynamoDB did not accept the transaction in time. Nothing was written.
+        OutcomeUnknownError: if the reply was lost, and it is unknown whether the transaction was
+            made.
     """
-    updates = [store.increment(each, change) for each in asked]
-    search = Search([each.counter_id for each in asked], change.request_id, change.at)
+    updates = [store.increment(each, change) for each in requested]
+    search = Search([each.counter_id for each in requested], change.request_id, change.at)
     try:
         _send(partial(store.transact, updates, change.request_id), change)
         search.made = True
-    except _OpenError:
+    except _UnknownError:
         pass
     except store.RefusedError as refused:
-        each = asked[refused.position]
+        each = requested[refused.position]
         field = f"increments[{refused.position}].by"
-        standing = store.counter(each.counter_id, refused.item)
-        raise BoundExceededError(each.bounds, standing, field) from refused
+        current = store.counter(each.counter_id, refused.item)
+        raise BoundExceededError(each.bounds, current, field) from refused
     return _wait(search, change)
 
 
 class Search:
-    """Looks for what an attempt made of its counters. Each look continues the one before it."""
+    """Finds out whether an attempt changed its counters, and the state in which it left them.
+
+    A search can check several times. It remembers the counters that an earlier check found.
+
+    Attributes:
+        request_id: the id of the attempt.
+        made: whether the change is known to be made.
+    """
 
     def __init__(self, counter_ids: "Sequence[str]", request_id: str, at: str) -> None:
-        """Take the attempt: its counters, which change together, its id, and when it began."""
+        """Create the search for an attempt.
+
+        Args:
+            counter_ids: the counters of the attempt. It changes all or none of them.
+            request_id: the id of the attempt.
+            at: when the attempt began (RFC 3339).
+        """
         self.request_id = request_id
-        self.made = False  # whether the change is known to be made
+        self.made = False
         self._counter_ids = counter_ids
         self._at = at
         self._began = clock.seconds(at)
         self._found: dict[str, Counter] = {}
         self._created_at: dict[str, str | None] = {}
 
-    def look(self, until: float) -> "tuple[Counter, ...] | None":
-        """Look once.
+    def check(self, until: float) -> "tuple[Counter, ...] | None":
+        """Check once.
 
         Args:
             until: latest time to start a read, in seconds since the epoch.
 
         Returns:
-            The counters as the change left them; None if it was not made and never will be.
+            The counters as the change left them. None if the change was not made and never will be.
 
         Raises:
-            UndecidedError: whether it was made is not known yet, or, if `made` is true, what it
-                made of some counters.
+            UndecidedError: if it is unknown whether the change was made, or which state it left
+                some counters in. In the second case `made` is True.
         """
-        # Look at the time before reading: if the window is over now, what the reads do not show was
-        # never made.
-        over = clock.now() > self._began + clock.APPLY_WINDOW
-        changed_since: list[Counter] = []
+        # Read the clock before the counters. If the apply window is over now, a change that the
+        # reads do not show was never made.
+        window_is_over = clock.now() > self._began + clock.APPLY_WINDOW
+        not_found: list[Counter] = []
         missing = [each for each in self._counter_ids if each not in self._found]
-        for counter_id, standing in store.read_all(missing, until).items():
-            self._created_at[counter_id] = standing.counter.created_at
-            if standing.request_id == self.request_id:
-                self._find(standing.counter)
+        for counter_id, stored in store.read_all(missing, until).items():
+            self._created_at[counter_id] = stored.counter.created_at
+            if stored.request_id == self.request_id:
+                self._remember(stored.counter)
             else:
-                changed_since.append(standing.counter)
-        for counter in changed_since:
+                not_found.append(stored.counter)
+        for counter in not_found:
             found, complete = _find(counter, self.request_id, self._began, until)
             if found:
-                self._find(found)
+                self._remember(found)
             elif not self.made:
-                # They change together, so one of them shows whether they did.
-                if complete and over:
+                # The attempt changes all counters or none, so one of them is enough to decide.
+                if complete and window_is_over:
                     return None
                 raise UndecidedError
         if len(self._found) < len(self._counter_ids):
@@ -162,14 +190,18 @@ class Search:
         return tuple(self._found[each] for each in self._counter_ids)
 
     def counters(self) -> "tuple[Counter | ChangedCounter, ...]":
-        """Return the counters of a change that is made: as it left them, where that is known."""
+        """Return the counters of a change that was made.
+
+        Returns:
+            Each counter as the change left it; a ChangedCounter where that is not known.
+        """
         return tuple(
             self._found.get(each)
             or ChangedCounter(each, created_at=self._created_at.get(each), updated_at=self._at)
             for each in self._counter_ids
         )
 
-    def _find(self, counter: Counter) -> None:
+    def _remember(self, counter: Counter) -> None:
         self._found[counter.counter_id] = counter
         self.made = True
 
@@ -177,21 +209,28 @@ class Search:
 def _change_one(
     counter_id: str, update: dict[str, Any], change: Change
 ) -> Counter | ChangedCounter:
-    """Make a change of one counter, and return it as the change left it."""
+    """Send a change of one counter and return the changed counter."""
     try:
         return _send(partial(store.send, update), change)
-    except _OpenError:
+    except _UnknownError:
         (counter,) = _wait(Search([counter_id], change.request_id, change.at), change)
         return counter
 
 
 def _send(send: "Callable[[], T]", change: Change) -> T:
-    """Send a change, again if it certainly was not applied, and return what `send` does.
+    """Send a change. Send it again, with pauses, as long as it certainly was not applied.
+
+    Args:
+        send: sends the change once.
+        change: this attempt.
+
+    Returns:
+        What `send` returns.
 
     Raises:
-        store.RefusedError: its condition does not hold.
-        ThrottledError: no attempt was accepted in time, so nothing was written.
-        _OpenError: the change may have been made, or may still be made.
+        store.RefusedError: if the condition does not hold. Nothing was written.
+        ThrottledError: if DynamoDB did not accept the change in time. Nothing was written.
+        _UnknownError: if the change may have been made, or may still be made.
     """
     cause: Exception | None = None
     for _ in clock.attempts(change.until):
@@ -199,7 +238,7 @@ def _send(send: "Callable[[], T]", change: Change) -> T:
             return send()
         except (BotoCoreError, ClientError) as error:
             if may_be_applied(error):
-                raise _OpenError from error
+                raise _UnknownError from error
             if not not_applied(error):
                 raise
             cause = error
@@ -207,54 +246,56 @@ def _send(send: "Callable[[], T]", change: Change) -> T:
 
 
 def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ...]":
-    """Look until the outcome of the change is known, or the time is up.
+    """Repeat a search, with pauses, until it has the outcome of the change or the time is up.
 
     Raises:
-        ThrottledError: it was not made and never will be.
-        OutcomeUnknownError: whether it was made is not known in time.
+        ThrottledError: if the change was not made and never will be.
+        OutcomeUnknownError: if it is unknown whether the change was made.
     """
     patience = min(change.until, clock.now() + _PATIENCE)
-    attempt = 0
+    checks = 0
     while True:
         try:
-            counters = search.look(change.until)
+            counters = search.check(change.until)
         except UndecidedError as error:
-            if clock.pause(attempt, patience if search.made else change.until):
-                attempt += 1
+            if clock.pause(checks, patience if search.made else change.until):
+                checks += 1
                 continue
             if search.made:
                 return search.counters()
             raise OutcomeUnknownError(_UNKNOWN) from error
-        if counters is None:  # the window is over, which is longer than a function runs
+        if counters is None:  # unlikely: the apply window is longer than a function runs
             raise ThrottledError(_THROTTLED)
         return counters
 
 
 def _find(
-    standing: Counter, request_id: str, began: float, until: float
+    current: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool]:
-    """Look for the change that an attempt made of a counter.
+    """Look in the history for the change that an attempt made to a counter.
 
     Args:
-        standing: the counter as it is, or was a moment ago.
+        current: the counter as it is now, or was a moment ago.
         request_id: the id of the attempt.
         began: when the attempt began, in seconds since the epoch.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The counter as the change left it, or None. And whether the history is complete: it has an
-        entry for every version up to that of `standing` that the change could have made.
+        Two values: the counter as the change left it, or None if the change was not found; and
+        whether the history is complete. It is complete if it has every version of `current` that
+        the attempt could have made.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
-    recent = _find_recent(standing, request_id, began, until)
+    recent = _find_recent(current, request_id, began, until)
     if recent:
         return recent
-    counter_id, last = standing.counter_id, standing.version
+    counter_id, last = current.counter_id, current.version
     start = began - clock.APPLY_WINDOW
     boundary = timeline.recent_boundary(counter_id, start, last, until)
-    expected = max(1, boundary.below)  # which must be of this counter, too
+    # The search relied on the entry `below`, so check first that it is of this counter.
+    expected = max(1, boundary.below)
     complete = True
     while expected <= last:
         entries = history.read(counter_id, expected, last, until)
@@ -263,8 +304,8 @@ def _find(
         for entry in entries:
             if entry.request_id == request_id:
                 return history.counter(entry), True
-            complete = complete and entry.is_of(standing, expected)
-            # Made when the attempt could not change anything any more, as is all that follows.
+            complete = complete and entry.is_of(current, expected)
+            # This change, and so every later one, was made after the attempt's apply window.
             if complete and entry.time > began + clock.APPLY_WINDOW:
                 return None, True
             expected = entry.version + 1
@@ -272,19 +313,19 @@ def _find(
 
 
 def _find_recent(
-    standing: Counter, request_id: str, began: float, until: float
+    current: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool] | None:
-    """Return what `_find` does, if the last few changes decide it; otherwise None."""
-    # A counter that does not exist has no history, unless somebody deleted its item.
-    expected = standing.version
+    """Try to answer `_find` from the last 25 changes. Return None if they are not enough."""
+    # A counter that does not exist can still have a history, if someone deleted its item.
+    expected = current.version
     last = expected or MAX_INTEGER
-    for entry in history.read(standing.counter_id, 1, last, until, timeline.FEW, newest_first=True):
+    for entry in history.read(current.counter_id, 1, last, until, timeline.FEW, newest_first=True):
         if entry.request_id == request_id:
             return history.counter(entry), True
-        if not standing.version:
+        if not current.version:
             return None, False
-        if entry.is_of(standing, expected):
+        if entry.is_of(current, expected):
             if entry.time < began - clock.APPLY_WINDOW:
-                return None, True  # everything below was made before the attempt began
+                return None, True  # all lower versions were made before the attempt began
             expected -= 1
     return None if expected else (None, True)

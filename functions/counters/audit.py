@@ -1,12 +1,16 @@
 """Audits: check that a counter's history adds up to its value, and report every mismatch.
 
-The versions must have no gap, each change must add up and continue the one before it, the last one
-must be the counter's last change, and the trend must be the sum of all. What is missing is no
-finding as long as the stream may still bring it. AuditTable keeps how far each counter was found
-good, and the next audit continues there.
+An audit checks that:
+- the history has every version;
+- each entry adds up, and starts from the value that the previous entry ended with;
+- the last entry is the counter's last change;
+- the trend has the sums of the entries.
 
-Audits may run at the same time. An audit saves its progress only if no other audit has saved since
-it began. Otherwise it begins again from the progress that the other has saved.
+Each mismatch is a finding. A missing entry or sum is a finding only if the stream can no longer add
+it. AuditTable stores how far each counter is verified, and the next audit continues there.
+
+Audits may run at the same time. An audit saves its progress only if no other audit has saved
+progress in between. Otherwise it starts again, from the progress that the other one saved.
 """
 
 import copy
@@ -20,12 +24,12 @@ from counters.errors import NotFoundError, ThrottledError
 from counters.history import STREAM_SECONDS
 from counters.model import Entry, Period, Sums
 
-# What an audit may take after its time to stop, in seconds: for what it has begun, and to save.
+# After its time to stop, an audit may take this long to finish its page and save, in seconds.
 _FINISH_SECONDS = 45
 
-MOST_FINDINGS = 100  # of one counter; the rest is not looked for
+MOST_FINDINGS = 100  # after this many findings in one counter, the audit of it stops
 
-# How often an audit of a counter begins again because another has saved something meanwhile.
+# How often an audit of a counter starts if other audits save progress in between.
 _MOST_ATTEMPTS = 5
 
 _HOUR = trend.HOUR
@@ -33,7 +37,14 @@ _HOUR = trend.HOUR
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What does not fit: at a version, or in the trend's hour that begins then (RFC 3339)."""
+    """A mismatch.
+
+    Attributes:
+        counter_id: the counter.
+        detail: what is wrong, for a person to read.
+        version: the version at which the mismatch is, if it is at one.
+        hour: when the hour of the trend begins that is wrong (RFC 3339), if it is in the trend.
+    """
 
     counter_id: str
     detail: str
@@ -43,7 +54,14 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What an audit did: `finished` unless its time was up before it was through."""
+    """The result of an audit.
+
+    Attributes:
+        counters: the number of audited counters.
+        entries: the number of history entries that were read.
+        finished: False if the time was up before everything was audited.
+        findings: the mismatches.
+    """
 
     counters: int = 0
     entries: int = 0
@@ -52,20 +70,20 @@ class Report:
 
 
 def audit_changed(until: float) -> Report:
-    """Audit the counters that have changed since the last time, and those that were too new then.
+    """Audit all counters that changed since the last sweep. One sweep may take several calls.
 
     Args:
-        until: when the audit is to stop, in seconds since the epoch; the next goes on from there.
+        until: when to stop, in seconds since the epoch. The next call continues from there.
 
     Raises:
-        ThrottledError: the database did not answer.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     report = Report()
     finish = until + _FINISH_SECONDS
     saved = audits.load(audits.SWEEP, finish)
     sweep = audits.parsed(saved)
     if "position" not in sweep:
-        # Of those that had changed just before the last time, the history could be incomplete.
+        # During the last sweep, the history of recent changes could still be incomplete.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
         sweep = {"since": since, "started_at": clock.now(), "position": ""}
     while sweep["position"] is not None:
@@ -78,16 +96,16 @@ def audit_changed(until: float) -> Report:
                 report.finished = False
                 return report
         sweep["position"] = position
-        here = json.dumps(sweep)
-        if audits.save(audits.SWEEP, here, saved, finish):
-            saved = here
+        state = json.dumps(sweep)
+        if audits.save(audits.SWEEP, state, saved, finish):
+            saved = state
         else:
-            # Another audit goes through the counters as well. Go on from where it is.
+            # Another sweep runs at the same time. Continue from its position.
             saved = audits.load(audits.SWEEP, finish)
             sweep = audits.parsed(saved)
             if "position" not in sweep:
-                return report  # it has come to the end
-    # If this is refused, another audit has done it.
+                return report  # the other sweep has finished
+    # If this does not save, another sweep has saved it.
     audits.save(audits.SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
     return report
 
@@ -97,12 +115,13 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
     Args:
         counter_id: the counter.
-        after: take it as good up to this version; None to go on from where it was found good.
-        until: when the audit is to stop, in seconds since the epoch; the next goes on from there.
+        after: trust the counter up to this version; None to continue from the saved progress.
+        until: when to stop, in seconds since the epoch. The next call continues from there.
 
     Raises:
-        NotFoundError: the history has no such version to begin after.
-        ThrottledError: the database did not answer, or `after` was not saved, due to other audits.
+        NotFoundError: if the history does not have the version `after`.
+        ThrottledError: if DynamoDB did not answer in time, or `after` could not be saved because of
+            other audits.
     """
     report = Report(counters=1)
     _audit(counter_id, after, until, report)
@@ -110,11 +129,9 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
 
 def _audit(counter_id: str, after: int | None, until: float, report: Report) -> None:
-    """Audit a counter from where it was found good, or `after`; save how far it is good by now.
+    """Audit a counter, save its new progress, and add the result to `report`.
 
-    Raises:
-        NotFoundError: there is no such version to begin after.
-        ThrottledError: `after` was not saved, because other audits of the counter saved meanwhile.
+    The other arguments and the errors are those of `audit_counter`.
     """
     finish = until + _FINISH_SECONDS
     for attempt in range(1, _MOST_ATTEMPTS + 1):
@@ -126,42 +143,42 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
                 if after is None
                 else _progress_after(counter_id, after, finish)
             )
-            good = _audit_from(counter_id, begin, until, found)
-        except (KeyError, TypeError, ValueError) as error:  # the others are audited all the same
+            verified = _audit_from(counter_id, begin, until, found)
+        except (KeyError, TypeError, ValueError) as error:  # do not stop the sweep
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-            detail = f"an item of the counter is not as Tally writes it: {why}"
+            detail = f"an item of this counter is malformed: {why}"
             found.findings.append(Finding(counter_id, detail))
             break
-        if not good.seen_version or audits.save(counter_id, good.to_json(), saved, finish):
+        if not verified.seen_version or audits.save(counter_id, verified.to_json(), saved, finish):
             break
         if attempt == _MOST_ATTEMPTS or clock.now() > until:
             if after is not None:
-                detail = "after: other audits of this counter saved meanwhile. Retry."
+                detail = "after: other audits of this counter saved their progress first. Retry."
                 raise ThrottledError(detail)
-            break  # the next audit goes on from what the others have saved
+            break  # the next audit continues from the progress that others have saved
     report.entries += found.entries
     report.finished = report.finished and found.finished
     report.findings += found.findings
 
 
 def _progress_after(counter_id: str, after: int, until: float) -> Progress:
-    """Return the progress of a counter that is taken as good up to the version `after`.
+    """Return the progress of a counter that is trusted up to the version `after`.
 
     Raises:
-        NotFoundError: neither the counter nor its history has that version.
-        ThrottledError: the database did not answer.
+        NotFoundError: if neither the counter nor its history has that version.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     if not after:
         return Progress()
-    standing = store.get(counter_id, until)
-    if after > standing.version:
-        detail = f"after: must be at most {standing.version}, the counter's version"
+    current = store.get(counter_id, until)
+    if after > current.version:
+        detail = f"after: must be at most {current.version}, the counter's version"
         raise NotFoundError(detail)
-    value, created_at = standing.value, standing.updated_at
-    if after < standing.version:
+    value, created_at = current.value, current.updated_at
+    if after < current.version:
         with reading():
             entries = history.read(counter_id, after, after, until)
-        if not entries or entries[0].counter_created_at != standing.created_at:
+        if not entries or entries[0].counter_created_at != current.created_at:
             detail = f"after: version {after} is not in the history. Use a version that is."
             raise NotFoundError(detail)
         value, created_at = entries[0].value, entries[0].created_at
@@ -172,136 +189,145 @@ def _progress_after(counter_id: str, after: int, until: float) -> Progress:
 
 
 def _audit_from(counter_id: str, progress: Progress, until: float, report: Report) -> Progress:
-    """Audit a counter from where it was found good; return how far it is good by now."""
+    """Audit a counter from the given progress, fill in the report, and return the new progress."""
     finish = until + _FINISH_SECONDS
     audit = _Audit(counter_id, progress, finish)
-    good = copy.deepcopy(progress)
+    verified = copy.deepcopy(progress)
     finished = False
     for page in history.pages(counter_id, progress.version, finish):
         for version, entry in page:
-            if not audit.waits:
-                audit.look_at(version, entry)
+            if not audit.waiting:
+                audit.check_entry(version, entry)
         report.entries += len(page)
         if audit.progress.created_at:
-            # No change behind it can have begun before.
-            begun = clock.seconds(audit.progress.created_at) - clock.APPLY_WINDOW
-            audit.compare_trend(begun)
+            # Later versions cannot have begun before this time, so earlier hours are complete.
+            complete_to = clock.seconds(audit.progress.created_at) - clock.APPLY_WINDOW
+            audit.compare_trend(complete_to)
         if not audit.findings:
-            good = copy.deepcopy(audit.progress)
-        if audit.waits:
+            verified = copy.deepcopy(audit.progress)
+        if audit.waiting:
             finished = True
             break
         if len(audit.findings) >= MOST_FINDINGS or clock.now() > until:
             break
     else:
         finished = True
-        audit.look_at_the_end()
+        audit.check_end()
         if not audit.findings:
-            good = audit.progress
+            verified = audit.progress
     report.finished = finished or bool(audit.findings)
     report.findings = audit.findings[:MOST_FINDINGS]
-    audit.note_version(good)
-    return good
+    audit.note_version(verified)
+    return verified
 
 
 class _Audit:
-    """One audit of one counter: how far it is, and what it has found.
+    """One audit of one counter.
 
-    It `waits` if the stream may still bring the next version. The next audit continues there.
+    Attributes:
+        progress: how far the audit is.
+        findings: the mismatches so far.
+        waiting: the next version is missing, but the stream may still add it. The next audit
+            continues there.
+        current: the counter, when it was last read.
+        read_at: when that was, in seconds since the epoch.
     """
 
     def __init__(self, counter_id: str, progress: Progress, until: float) -> None:
         self.counter_id = counter_id
         self.progress = progress
         self.findings: list[Finding] = []
-        self.waits = False
+        self.waiting = False
         self._until = until
         self._read_counter()
 
-    def look_at(self, version: str, entry: Entry | None) -> None:
-        """Look at the next entry; None if it cannot be read, `version` being its key."""
+    def check_entry(self, version: str, entry: Entry | None) -> None:
+        """Check the next item of the history.
+
+        Args:
+            version: the version in the item's key.
+            entry: the entry in the item; None if it is malformed.
+        """
         progress = self.progress
         if entry is None:
-            self._find(f"the entry of version {version} is none of the service's")
+            self._find(f"the entry of version {version} is malformed")
             if version == str(progress.version + 1):
                 progress.version += 1
                 progress.value = progress.request_id = None
             return
-        if entry.version > self.standing.version:
+        if entry.version > self.current.version:
             self._read_counter()
-        if progress.version + 1 < entry.version <= self.standing.version:
-            self.waits = not history.is_settled(entry.created_at, self.read_at)
-            if self.waits:
+        if progress.version + 1 < entry.version <= self.current.version:
+            self.waiting = not history.is_settled(entry.created_at, self.read_at)
+            if self.waiting:
                 return
-        if entry.version < 1 or entry.version > self.standing.version:
-            self._find(
-                f"version {version} is in the history, but not of the counter", entry.version
-            )
+        if entry.version < 1 or entry.version > self.current.version:
+            detail = f"version {version} is in the history, but is not a version of the counter"
+            self._find(detail, entry.version)
             return
         if entry.version != progress.version + 1:
-            self._look_at_gap(entry)
+            self._check_gap(entry)
         elif progress.value is not None and entry.previous_value != progress.value:
             detail = (
-                f"version {version} goes on from {entry.previous_value}, but the version before it"
-                f" left {progress.value}"
+                f"version {version} starts from the value {entry.previous_value}, but the version"
+                f" before it ended with {progress.value}"
             )
             self._find(detail, entry.version)
-        if entry.counter_created_at != self.standing.created_at:
-            detail = f"version {version} is of a counter that was created at"
-            detail += f" {entry.counter_created_at}, and not at {self.standing.created_at}"
+        if entry.counter_created_at != self.current.created_at:
+            detail = f"version {version} belongs to a counter that was created at"
+            detail += f" {entry.counter_created_at}, not at {self.current.created_at}"
             self._find(detail, entry.version)
         self._check_sums(entry)
         progress.add(entry)
 
     def _check_sums(self, entry: Entry) -> None:
-        """Check that an entry adds up in itself."""
+        """Check that the numbers in an entry add up."""
         detail = f"version {entry.version} does not add up: "
         if entry.previous_value + entry.by != entry.value:
-            detail += f"{entry.previous_value} and {entry.by} are not {entry.value}"
+            detail += f"{entry.previous_value} plus {entry.by} is not {entry.value}"
             self._find(detail, entry.version)
         elif min(entry.increase, entry.decrease) < 0 or (
             entry.increase - entry.decrease != entry.by
         ):
             detail += f"an increase of {entry.increase} and a decrease of {entry.decrease}"
-            self._find(f"{detail} are not {entry.by}", entry.version)
+            self._find(f"{detail} do not make {entry.by}", entry.version)
 
-    def look_at_the_end(self) -> None:
-        """Look whether what was audited is all that the counter went through."""
-        progress, standing = self.progress, self.standing
-        if progress.version < standing.version:
-            if history.is_settled(standing.updated_at or "", self.read_at):
-                self._find_missing(progress.version + 1, standing.version)
+    def check_end(self) -> None:
+        """Compare the end of the history with the counter, and the rest of the trend."""
+        progress, current = self.progress, self.current
+        if progress.version < current.version:
+            if history.is_settled(current.updated_at or "", self.read_at):
+                self._find_missing(progress.version + 1, current.version)
             elif progress.version < progress.seen_version and (
                 history.is_settled(progress.seen_at, self.read_at)
             ):
                 self._find_missing(progress.version + 1, progress.seen_version)
             return
-        if progress.version > standing.version:
-            detail = f"the counter has version {standing.version}, but {progress.version} was there"
-            self._find(detail, progress.version)
+        if progress.version > current.version:
+            detail = f"the counter has version {current.version}, but the history once had"
+            self._find(f"{detail} version {progress.version}", progress.version)
             return
-        if progress.value is not None and progress.value != standing.value:
-            detail = f"version {progress.version} left {progress.value}, but the counter stands at"
-            self._find(f"{detail} {standing.value}", progress.version)
+        if progress.value is not None and progress.value != current.value:
+            detail = f"version {progress.version} ended with the value {progress.value}, but the"
+            self._find(f"{detail} counter's value is {current.value}", progress.version)
         elif progress.request_id is not None and (progress.request_id, progress.created_at) != (
             self.last_change,
-            standing.updated_at,
+            current.updated_at,
         ):
-            detail = (
-                f"version {progress.version} of the history is another change than the counter's"
-            )
-            self._find(detail, progress.version)
-        # All that is missing was not made, or not begun, when the counter was read.
+            detail = f"version {progress.version} in the history is a different change from the"
+            self._find(f"{detail} counter's last change", progress.version)
+        # A change that the history lacks began after this time, so earlier hours are complete.
         self.compare_trend(self.read_at - clock.APPLY_WINDOW)
         self._compare_last_hours()
 
-    def note_version(self, good: Progress) -> None:
-        """Note which version the counter has, if the last noted one is in the history."""
-        if good.version >= good.seen_version:
-            good.seen_version, good.seen_at = self.standing.version, clock.timestamp(self.read_at)
+    def note_version(self, verified: Progress) -> None:
+        """Set `seen_version` to the counter's version, unless the last one is not verified yet."""
+        if verified.version >= verified.seen_version:
+            verified.seen_version = self.current.version
+            verified.seen_at = clock.timestamp(self.read_at)
 
     def compare_trend(self, time: float) -> None:
-        """Compare the trend's hours that end before a time, to which the history is complete."""
+        """Compare the trend's hours that end before a time, up to which all entries are checked."""
         progress = self.progress
         end = time // _HOUR * _HOUR
         if end <= progress.compared:
@@ -309,41 +335,41 @@ class _Audit:
         period = Period(progress.compared, end)
         hours = dict(trend.hours(self.counter_id, period, self._until, consistent=True))
         for hour in sorted(hours.keys() | {each for each in progress.hours if each < end}):
-            folded, recorded = hours.get(hour, Sums()), progress.hours.get(hour, Sums())
-            if folded != recorded:
-                if self._may_come(folded, recorded, hour):
+            in_trend, in_history = hours.get(hour, Sums()), progress.hours.get(hour, Sums())
+            if in_trend != in_history:
+                if self._may_be_late(in_trend, in_history, hour):
                     progress.compared = hour
                     return
-                self._find_wrong_hour(hour, folded, recorded)
+                self._find_wrong_hour(hour, in_trend, in_history)
             progress.hours.pop(hour, None)
         progress.compared = end
 
     def _compare_last_hours(self) -> None:
-        """Compare those of the trend's last hours into which the same is folded."""
-        for hour, recorded in self.progress.hours.items():
+        """Compare the hours that may still change, if trend and history have the same version."""
+        for hour, in_history in self.progress.hours.items():
             period = Period(hour, hour + _HOUR)
-            for _, folded in trend.hours(self.counter_id, period, self._until, consistent=True):
-                if folded.last_version == recorded.last_version and folded != recorded:
-                    self._find_wrong_hour(hour, folded, recorded)
+            for _, in_trend in trend.hours(self.counter_id, period, self._until, consistent=True):
+                if in_trend.last_version == in_history.last_version and in_trend != in_history:
+                    self._find_wrong_hour(hour, in_trend, in_history)
 
-    def _may_come(self, folded: Sums, recorded: Sums, hour: float) -> bool:
-        """Return whether the stream may still bring what an hour of the trend lacks."""
-        behind = (folded.last_version or 0) < (recorded.last_version or 0)
+    def _may_be_late(self, in_trend: Sums, in_history: Sums, hour: float) -> bool:
+        """Return whether the stream may still add to an hour of the trend what it lacks."""
+        behind = (in_trend.last_version or 0) < (in_history.last_version or 0)
         return behind and self.read_at < hour + _HOUR + STREAM_SECONDS
 
-    def _look_at_gap(self, entry: Entry) -> None:
-        """Find what is missing before an entry, unless it can have expired."""
+    def _check_gap(self, entry: Entry) -> None:
+        """Report the versions that are missing before an entry, unless they may have expired."""
         progress = self.progress
         if not history.expired(progress.created_at or entry.counter_created_at):
             self._find_missing(progress.version + 1, entry.version - 1)
         if progress.created_at:
             self.compare_trend(clock.seconds(progress.created_at) - clock.APPLY_WINDOW)
-        # What is missing may be in the trend.
+        # The trend may include the missing versions, so these hours cannot be compared.
         progress.skip(trend.hour_of(entry.time))
 
     def _read_counter(self) -> None:
         self.read_at = clock.now()
-        self.standing, self.last_change = store.read(self.counter_id, self._until)
+        self.current, self.last_change = store.read(self.counter_id, self._until)
 
     def _find_missing(self, first: int, last: int) -> None:
         if first == last:
@@ -351,23 +377,22 @@ class _Audit:
         else:
             self._find(f"the versions from {first} to {last} are missing", first)
 
-    def _find_wrong_hour(self, hour: float, folded: Sums, recorded: Sums) -> None:
+    def _find_wrong_hour(self, hour: float, in_trend: Sums, in_history: Sums) -> None:
         start = clock.timestamp(hour)
-        if not folded.changes:
-            detail = f"the trend lacks the hour {start}: the history adds up to {_words(recorded)}"
-        elif not recorded.changes:
-            detail = f"the trend of the hour {start} has {_words(folded)}"
-            detail += ", but the history has nothing"
+        stored = f"the trend of the hour {start} has {_text(in_trend)}"
+        if not in_trend.changes:
+            detail = f"the trend lacks the hour {start}: the history adds up to {_text(in_history)}"
+        elif not in_history.changes:
+            detail = f"{stored}, but the history has nothing"
         else:
-            detail = f"the trend of the hour {start} has {_words(folded)}"
-            detail += f", but the history adds up to {_words(recorded)}"
-        version = recorded.first_version or folded.first_version
+            detail = f"{stored}, but the history adds up to {_text(in_history)}"
+        version = in_history.first_version or in_trend.first_version
         self.findings.append(Finding(self.counter_id, detail, version, start))
 
     def _find(self, detail: str, version: int | None = None) -> None:
         self.findings.append(Finding(self.counter_id, detail, version))
 
 
-def _words(sums: Sums) -> str:
-    """Return sums as text, by the names that the trend's JSON has for them."""
+def _text(sums: Sums) -> str:
+    """Return sums as text, with the names that the API uses for them."""
     return ", ".join(f"{name} {value}" for name, value in asdict(sums).items())

@@ -1,6 +1,8 @@
-"""AuditTable: how far each counter was found good, and how far the nightly audit has come.
+"""AuditTable: reads and writes the progress of audits.
 
-An item is JSON under a key: a counter's name, or SWEEP for the nightly audit.
+Each item holds JSON under a key:
+- A counter's name: up to which version the counter is verified (`Progress`).
+- SWEEP: the position of the nightly sweep, which audits all counters that changed.
 """
 
 import json
@@ -13,30 +15,36 @@ from counters import trend
 from counters.clients import answered, dynamodb, reading
 from counters.model import Entry, Sums
 
-SWEEP = "*"  # no counter's name
+SWEEP = "*"  # not a valid counter name
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a counter is known to be good.
+    """How far a counter is verified.
 
-    That is up to the entry of `version`, which left `value` (None: it could not be read) and was
-    made at `created_at` by `request_id`. The trend is compared up to `compared`, in seconds since
-    the epoch. `hours` are the sums of what is after that. An audit at `seen_at` (RFC 3339) saw the
-    counter at `seen_version`, which the history did not have yet.
+    Attributes:
+        version: the last verified version.
+        value: the value after that version; None if its entry is malformed.
+        created_at: when the attempt that made that version began (RFC 3339); None if unknown.
+        request_id: the id of that attempt; None if unknown.
+        compared: the trend is verified up to this time, in seconds since the epoch.
+        hours: the sums of the entries after that time, by the start of their hour.
+        seen_version: the counter's version at `seen_at`. If the history still lacks it when the
+            stream can no longer add it, the version is missing.
+        seen_at: when an audit read the counter (RFC 3339).
     """
 
     version: int = 0
     value: int | None = 0
     created_at: str | None = None
-    request_id: str | None = None  # None: not known
+    request_id: str | None = None
     compared: float = 0
     hours: dict[float, Sums] = field(default_factory=dict)
     seen_version: int = 0
     seen_at: str = ""
 
     def add(self, entry: Entry) -> None:
-        """Go on to the next entry, which is good."""
+        """Advance to the next entry, which has been checked."""
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
         self.request_id = entry.request_id
         hour = trend.hour_of(entry.time)
@@ -44,7 +52,11 @@ class Progress:
             self.hours.setdefault(hour, Sums()).add(entry)
 
     def skip(self, hour: float) -> None:
-        """Leave the trend up to an hour, and of it, uncompared."""
+        """Do not compare the trend of an hour and of all hours before it.
+
+        Args:
+            hour: when the hour begins, in seconds since the epoch.
+        """
         self.compared = max(self.compared, hour + trend.HOUR)
         self.hours = {each: sums for each, sums in self.hours.items() if each >= self.compared}
 
@@ -54,10 +66,12 @@ class Progress:
 
 
 def from_json(saved: str | None) -> Progress:
-    """Return the progress that was saved; that of an audit from the beginning if none was.
+    """Return the saved progress of a counter; a new one, at version 0, if none was saved.
 
     Raises:
-        KeyError, TypeError, ValueError: Tally did not write it.
+        KeyError: if the JSON is malformed.
+        TypeError: if the JSON is malformed.
+        ValueError: if the JSON is malformed.
     """
     state = parsed(saved)
     if not state:
@@ -67,13 +81,21 @@ def from_json(saved: str | None) -> Progress:
 
 
 def parsed(saved: str | None) -> dict[str, Any]:
-    """Return what was saved; an empty dictionary if nothing was."""
+    """Return the content of the saved JSON; an empty dictionary if nothing was saved."""
     state: dict[str, Any] = json.loads(saved) if saved else {}
     return state
 
 
 def load(key: str, until: float) -> str | None:
-    """Return the JSON saved under a key, which is a counter or SWEEP; None if there is none."""
+    """Return the JSON under a key; None if there is none.
+
+    Args:
+        key: a counter's name or SWEEP.
+        until: latest time to start a request, in seconds since the epoch.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time.
+    """
     with reading():
         reply = answered(
             until,
@@ -87,16 +109,19 @@ def load(key: str, until: float) -> str | None:
 
 
 def save(key: str, state: str, before: str | None, until: float) -> bool:
-    """Save JSON under a key, unless another audit has saved something there.
+    """Save JSON under a key, unless another audit has saved something since it was loaded.
 
     Args:
-        key: a counter or SWEEP.
-        state: the JSON.
-        before: what `load` returned.
+        key: a counter's name or SWEEP.
+        state: the new JSON.
+        before: the JSON that `load` returned.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        Whether it is saved.
+        Whether the new JSON is saved.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time.
     """
     put: dict[str, Any] = {
         "TableName": os.environ["AUDIT_TABLE"],
@@ -111,6 +136,6 @@ def save(key: str, state: str, before: str | None, until: float) -> bool:
         with reading():
             answered(until, partial(dynamodb().put_item, **put))
     except dynamodb().exceptions.ConditionalCheckFailedException:
-        # It is there if only the reply to an earlier attempt was lost.
+        # If the reply to an earlier attempt was lost, the new JSON is there already.
         return load(key, until) == state
     return True

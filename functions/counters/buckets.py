@@ -1,6 +1,7 @@
 """Adds up a counter's changes by minute, hour or day.
 
-Hours and days come from TrendTable, which keeps them forever. Minutes come from the history.
+Hours and days are read from TrendTable, which keeps them forever. Minutes are added up from the
+history, so they are available until the history expires.
 """
 
 from typing import TYPE_CHECKING
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 def by_interval(
     counter_id: str, interval: "Interval", period: Period, until: float
 ) -> list[Bucket]:
-    """Return the changes of a period, added up by interval, oldest first.
+    """Return one bucket for each interval of a period, oldest first.
 
     Args:
         counter_id: the counter.
-        interval: what a bucket spans; minutes come from the history, the others from TrendTable.
-        period: from the beginning of a bucket to the end of one.
+        interval: the length of a bucket.
+        period: the period. It begins and ends on the boundary of an interval.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        NotFoundError: the history of the minutes has expired.
-        ThrottledError: the database did not answer, or not in time.
+        NotFoundError: if the interval is a minute, and the history of the period has expired.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     step = SECONDS[interval]
     found: dict[float, Sums] = {}
@@ -40,13 +41,13 @@ def by_interval(
         parts = trend.hours(counter_id, period, until)
     for start, sums in parts:
         found.setdefault(start // step * step, Sums()).merge(sums)
-    given = []
+    buckets = []
     start = period.start
     while start < period.end:
         sums = found.get(start, Sums())
-        # Of two changes at the turn of a bucket the later version may be in the earlier one.
+        # A later version can have an earlier time, so an earlier bucket may have the last version.
         closed = max(closed, (sums.last_version or 0, sums.close))
-        given.append(
+        buckets.append(
             Bucket(
                 clock.timestamp(start),
                 sums.changes,
@@ -58,16 +59,20 @@ def by_interval(
             )
         )
         start += step
-    return given
+    return buckets
 
 
 def _minutes(
     counter_id: str, period: Period, until: float
 ) -> "tuple[tuple[int, int], list[tuple[float, Sums]]]":
-    """Return what was before the period, as `trend.before`, and the sums of its minutes."""
+    """Add up the minutes of a period from the history.
+
+    Returns:
+        Two values: the highest version before the period with the value after it, as in
+        `trend.before`; and the sums of each minute that has changes.
+    """
     if history.expired(clock.timestamp(period.start)):
-        # `interval` is named because it is given: only minutes lead here.
-        detail = "interval: the minutes of that time have expired; hours and days are still there"
+        detail = "interval: the minutes of that time have expired. Use hour or day."
         raise NotFoundError(detail)
     minutes: dict[float, Sums] = {}
     before: tuple[int, int] | None = None
@@ -77,7 +82,7 @@ def _minutes(
             before = max(before, (entry.version, entry.value))
         elif entry.time < period.end:
             minutes.setdefault(entry.time // 60 * 60, Sums()).add(entry)
-    # Without any entry, take the value before this hour from the trend. The hour itself may include
-    # later changes.
+    # If there are no entries, take the value before this hour from the trend. The sums of the hour
+    # itself may include changes that are later than the period's start.
     hour = trend.hour_of(period.start)
     return before or trend.before(counter_id, hour, until), list(minutes.items())

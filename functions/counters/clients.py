@@ -1,8 +1,8 @@
 """AWS clients, created once per process on first use, and helpers that classify their errors.
 
-A client makes one attempt. Whether a request may be repeated depends on what it does, and how often
-on the time that is left. So the SDK retries nothing: `answered` repeats idempotent requests, and
-`attempt` sends changes again.
+The SDK never retries: each client sends a request once. `answered` retries idempotent requests
+until the time is up. The module `attempt` retries changes, and only those that certainly were not
+applied.
 """
 
 import logging
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 1  # seconds
 _READ_TIMEOUT = 2  # seconds
 
-# The longest that one attempt takes, and a little for all around it, in seconds. No attempt begins
-# later than this before a function's timeout.
+# The longest time that one attempt takes, plus half a second for the work around it, in seconds.
+# A function starts no attempt when less than this is left before its timeout.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
-# botocore's own is longer and is built twice per request: a fifth of an increment's CPU.
+# botocore builds its default user agent twice per request. That is a fifth of an increment's CPU.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
 
-# Lambda's level INFO holds for every logger: botocore would log where it found its credentials.
+# Lambda sets the level of all loggers to INFO, at which botocore logs where it found credentials.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 
-# What a service answers before it has touched the item or the message.
+# Error codes that say that the service did not start to process the request.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _THROTTLED = {
@@ -56,19 +56,20 @@ _THROTTLED = {
     "TransactionConflictException",
 }
 
-# Why DynamoDB cancels a transaction that may be repeated: each of its writes has a reason.
+# DynamoDB gives a reason for each write of a canceled transaction. If all reasons are among these,
+# the transaction may be retried.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
 
-_SERVER_ERRORS = 500  # and above: HTTP statuses
+_SERVER_ERRORS = 500  # the lowest HTTP status that is a server error
 
-# With the pauses, some ten seconds. A function that has more time does not spend all of it on an
-# outage.
+# Twenty attempts and their pauses take about ten seconds if each attempt fails at once. So a
+# function with minutes left does not spend all of them on an outage.
 _MOST_ATTEMPTS = 20
 
 
 class UndecidedError(Exception):
-    """What was asked is not known: there was no answer, or it shows nothing yet."""
+    """There is no result: the service did not answer, or its answers do not decide it yet."""
 
 
 @cache
@@ -79,14 +80,14 @@ def dynamodb() -> "DynamoDBClient":
 
 @cache
 def sqs() -> "SQSClient":
-    """Return the client for the queues."""
+    """Return the client for SQS."""
     return cast("SQSClient", _client("sqs"))
 
 
 @cache
 def _session() -> botocore.session.Session:
-    # boto3 creates the same clients, but importing its S3 and resource code takes a fifth of a cold
-    # start.
+    # boto3 would create the same clients, but importing its unused S3 and resource code takes a
+    # fifth of a cold start.
     return botocore.session.get_session()
 
 
@@ -96,10 +97,9 @@ def _client(service: str) -> object:
         read_timeout=_READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=_USER_AGENT,
-        # The functions' own types make the requests, and the tests validate them: 7 % of an
-        # increment's CPU.
+        # Validation takes 7 % of an increment's CPU. The tests run with validation instead.
         parameter_validation=False,
-        # All requests go to the address that the connection is open to.
+        # An endpoint with the account's id would be a second address, with a connection of its own.
         account_id_endpoint_mode="disabled",
     )
     client = _session().create_client(service, config=config)
@@ -109,9 +109,9 @@ def _client(service: str) -> object:
 
 
 def not_applied(error: BotoCoreError | ClientError) -> bool:
-    """Return whether the request that raised this certainly changed nothing and never will.
+    """Return whether the request that raised `error` certainly was not applied and never will be.
 
-    Such a request may be repeated.
+    Such a request may always be retried.
     """
     if isinstance(error, ClientError):
         codes = {reason["Code"] for reason in cancellation_reasons(error)}
@@ -122,10 +122,12 @@ def not_applied(error: BotoCoreError | ClientError) -> bool:
 
 
 def may_be_applied(error: BotoCoreError | ClientError) -> bool:
-    """Return whether the request that raised this may have made its change, or may still make it.
+    """Return whether the request that raised `error` may have been applied, or may still be.
 
-    A lost reply leaves that open, and so does a 5xx: DynamoDB may complete a write after it. A
-    transaction that is in progress is the same one, under the same token.
+    There are three such cases:
+    - The reply was lost.
+    - The reply is a 5xx: DynamoDB can complete a write after it returned an error.
+    - The reply is "transaction in progress": an earlier attempt, with the same token, still runs.
     """
     if isinstance(error, ClientError):
         in_progress = error.response["Error"]["Code"] == "TransactionInProgressException"
@@ -138,10 +140,10 @@ def _server_error(error: ClientError) -> bool:
 
 
 def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
-    """Return why a transaction was canceled: a reason for each of its writes, with its `Code`.
+    """Return why a transaction was canceled: one reason, with a `Code`, for each of its writes.
 
-    A failed condition comes with the `Item` that it was about, if the request asked for it. Other
-    errors have no reasons.
+    The reason of a failed condition also has the `Item`, if the request asked for it. For any other
+    error the list is empty.
     """
     reasons: list[dict[str, Any]] = cast("dict[str, Any]", error.response).get(
         "CancellationReasons", []
@@ -150,22 +152,23 @@ def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
 
 
 def unanswered(error: BotoCoreError | ClientError) -> bool:
-    """Return whether an idempotent request that raised this may be repeated.
+    """Return whether an idempotent request that raised `error` may be retried.
 
-    Anything else is an answer: a refusal, or a fault of ours.
+    Any other error is an answer, such as a failed condition or a malformed request.
     """
     return not_applied(error) or may_be_applied(error)
 
 
 def answered(until: float, request: "Callable[[], T]") -> T:
-    """Return the answer to an idempotent request. It is repeated, with pauses, until there is one.
+    """Send an idempotent request until it is answered, with pauses, and return the answer.
 
     Args:
         until: latest time to start an attempt, in seconds since the epoch.
-        request: makes one attempt.
+        request: sends the request once.
 
     Raises:
-        UndecidedError: there was no answer in time, or to so many attempts.
+        UndecidedError: if there was no answer by `until`, or after 20 attempts.
+        ClientError: if the answer is an error, such as a failed condition.
     """
     cause: Exception | None = None
     for _ in clock.attempts(until, _MOST_ATTEMPTS):
@@ -180,10 +183,12 @@ def answered(until: float, request: "Callable[[], T]") -> T:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Wrap idempotent requests that the caller may ask for again.
+    """Turn UndecidedError into ThrottledError, which asks the caller to retry.
+
+    Use it only around requests that the caller may repeat.
 
     Raises:
-        ThrottledError: there was no answer in time.
+        ThrottledError: if there was no answer in time.
     """
     try:
         yield
@@ -196,26 +201,32 @@ def get_items(
     table: str,
     keys: "Sequence[Any]",
     until: float,
-    **more: Any,  # noqa: ANN401
+    **options: Any,  # noqa: ANN401
 ) -> "list[Mapping[str, AttributeValueTypeDef]]":
-    """Return those of at most 100 items that exist, in any order (strongly consistent reads).
+    """Return the items with the given keys, with strongly consistent reads.
 
-    DynamoDB may process a part of the keys only. The rest is asked for again.
+    DynamoDB may leave some keys unprocessed. Those are requested again.
     https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 
     Args:
         table: the table's name.
-        keys: the keys, without duplicates.
+        keys: at most 100 keys, without duplicates.
         until: latest time to start a read, in seconds since the epoch.
-        more: what else the request asks for, such as a projection.
+        options: additional members of the request for this table, such as a projection.
+
+    Returns:
+        The items that exist, in any order.
 
     Raises:
-        UndecidedError: there was no answer in time.
+        UndecidedError: if there was no answer in time.
     """
     items: list[Mapping[str, AttributeValueTypeDef]] = []
     for _ in clock.attempts(until):
-        asked: Any = {table: {"Keys": keys, "ConsistentRead": True, **more}}
-        reply = answered(until, lambda: dynamodb().batch_get_item(RequestItems=asked))  # noqa: B023
+        request: Any = {table: {"Keys": keys, "ConsistentRead": True, **options}}
+        reply = answered(
+            until,
+            lambda: dynamodb().batch_get_item(RequestItems=request),  # noqa: B023
+        )
         items += reply.get("Responses", {}).get(table, [])
         left = reply.get("UnprocessedKeys", {}).get(table)
         if not left:

@@ -11,29 +11,37 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# A change is applied at most this many seconds after its `at`, or never, by any function's clock:
-# - the function that sends it is killed at its timeout, 10 s (test_template.py checks that);
-# - a request that is then still under way has 5 s to arrive and to be applied;
-# - two clocks may differ by 5 s. AWS keeps those of its hosts within milliseconds of UTC.
+# The apply window: an attempt to change a counter takes effect within this many seconds after it
+# began, or never. Once the window is over, the outcome of the attempt is final.
+# The window is the sum of:
+# - 10 s: the timeout of the functions that send changes (test_template.py checks it);
+# - 5 s: for a request that was sent just before the timeout to arrive and be applied;
+# - 5 s: the most by which the clocks of two functions may differ. AWS keeps the clocks of its hosts
+#   within milliseconds of UTC.
 #   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/set-time.html
-APPLY_WINDOW = 20.0
+APPLY_WINDOW = 20.0  # seconds
 CLOCK_DIFFERENCE = 5.0  # seconds
 
 _LONGEST_PAUSE = 1.0  # seconds
 
 
 def now() -> float:
-    """Return the time in seconds since the epoch."""
+    """Return the current time, in seconds since the epoch."""
     return time.time()
 
 
 def deadline(context: "LambdaContext", margin: float) -> float:
-    """Return the time `margin` seconds before an invocation's timeout, since the epoch."""
+    """Return the latest time to start new work in this invocation, in seconds since the epoch.
+
+    Args:
+        context: the Lambda context, which knows the time that remains.
+        margin: how long before the timeout that is, in seconds.
+    """
     return now() + context.get_remaining_time_in_millis() / 1000 - margin
 
 
 def sleep(seconds: float) -> None:
-    """Let `seconds` pass."""
+    """Sleep for `seconds`. Tests replace this function."""
     time.sleep(seconds)
 
 
@@ -42,7 +50,7 @@ def attempts(until: float, most: int = sys.maxsize) -> "Iterator[int]":
 
     Args:
         until: latest time to start an attempt, in seconds since the epoch.
-        most: the greatest number of attempts.
+        most: the maximum number of attempts.
     """
     for number in range(most):
         if (number and not pause(number - 1, until)) or now() >= until:
@@ -60,9 +68,10 @@ def pause(attempt: int, until: float) -> bool:
     Returns:
         False, without sleeping, if the pause would end after `until`.
     """
-    # In 15 minutes there are so many attempts that a power of two would be no float any more.
+    # Without the limit on the exponent, the power of two would overflow a float after 1,000 or so
+    # attempts.
     longest = min(_LONGEST_PAUSE, 0.05 * 2 ** min(attempt, 10))
-    seconds = random.uniform(0, longest)  # noqa: S311  no secret
+    seconds = random.uniform(0, longest)  # noqa: S311  not used for security
     if now() + seconds >= until:
         return False
     sleep(seconds)
@@ -70,19 +79,19 @@ def pause(attempt: int, until: float) -> bool:
 
 
 def timestamp(seconds: float) -> str:
-    """Return a time in UTC to the millisecond (RFC 3339): of two, the later sorts behind."""
+    """Return a time as RFC 3339 text, in UTC and with milliseconds. Later times sort later."""
     utc = dt.datetime.fromtimestamp(seconds, dt.UTC)
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds(timestamp: str) -> float:
-    """Return the time of a `timestamp` in seconds since the epoch.
+    """Return the time in RFC 3339 text, in seconds since the epoch.
 
     Raises:
-        ValueError: it is none.
+        ValueError: if the text is not a time, or has no offset from UTC.
     """
     time = dt.datetime.fromisoformat(timestamp)
     if time.tzinfo is None:
-        detail = "a time without an offset from UTC"
+        detail = "The time has no offset from UTC."
         raise ValueError(detail)
     return time.timestamp()

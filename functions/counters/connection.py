@@ -1,12 +1,14 @@
-"""One kept-open connection to an AWS service, under a botocore client.
+"""The HTTP connection under a botocore client: one connection that stays open between requests.
 
-botocore signs a request, and a handler of its event `before-send` may answer it. Signing and
-parsing stay botocore's own. Its usual HTTP library, urllib3, supports many hosts, proxies and
-threads. With the standard library's HTTP client an increment takes a quarter less CPU.
+botocore still builds and signs each request and parses each reply. In between it emits the event
+`before-send`, and a handler of that event may send the request itself. This module does that with
+the standard library's HTTP client. botocore's own one, urllib3, supports many hosts, proxies and
+threads, which Tally does not need. Without it an increment takes a quarter less CPU.
 https://docs.aws.amazon.com/botocore/latest/topics/events.html
 
-A reply is accepted only if it is provably whole. `http.client` takes the end of the stream for the
-end of the headers, so a reply that is cut there would pass as a good, empty one.
+A reply is accepted only if it is provably complete. `http.client` cannot tell the end of the
+headers from a lost connection, so it would accept a reply that is cut off there as a valid, empty
+one.
 """
 
 import http.client
@@ -39,29 +41,29 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from botocore.client import BaseClient
 
-# Lambda closes connections that are idle for long. A change sent over a closed connection would be
-# answered with an unknown outcome. AWS does not document how long a connection may be idle.
+# Lambda closes idle connections, after a time that AWS does not document. If a change is sent over
+# a closed connection, its outcome is unknown. So the client reconnects if it was idle this long.
 # https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html
 _MOST_IDLE = 10.0  # seconds
 
 
 @cache
 def of(client: "BaseClient") -> "Connection":
-    """Return the connection of a client; the first call creates it."""
+    """Return the connection of a client. The first call creates it."""
     return Connection(client)
 
 
 class Connection:
-    """A connection to a client's endpoint, for one request at a time, as Lambda has them."""
+    """A connection to a client's endpoint. It is not thread-safe: one request at a time."""
 
     def __init__(self, client: "BaseClient", certificates: str | None = None) -> None:
-        """Send the client's requests from now on.
+        """Create the connection, which from now on sends the client's requests.
 
         Args:
-            client: all its requests go to one address, as those of DynamoDB and SQS do.
-            certificates: a file with the authorities to trust; botocore's if not given.
+            client: a client that sends all requests to one address, such as DynamoDB's or SQS's.
+            certificates: a file with the certificate authorities to trust; None for botocore's.
         """
-        config: Any = client.meta.config  # which has the timeouts
+        config: Any = client.meta.config
         self._connect_timeout: float = config.connect_timeout
         self._read_timeout: float = config.read_timeout
         self._certificates = certificates
@@ -73,45 +75,46 @@ class Connection:
         self._http = http.client.HTTPConnection(host)
         if self._secure:
             self._http = http.client.HTTPSConnection(host, context=_tls(certificates))
-        self._used_at = 0.0  # seconds since the epoch: a monotonic clock stops between invocations
+        # In seconds since the epoch: the monotonic clock may stop between invocations.
+        self._used_at = 0.0
         events: Any = client.meta.events
         events.register("before-send", self.send)
 
     def open(self) -> None:
-        """Connect, and ask for the service's health, so that TLS is complete before an event comes.
+        """Connect and send a health check, so that the TLS handshake is complete afterwards.
 
-        The reply is not looked at, and no reply is no error.
+        The reply is ignored, and so is a failure.
         """
         with suppress(ConnectTimeoutError, EndpointConnectionError, HTTPClientError):
             self._exchange("GET", None, {})
 
     def close(self) -> None:
-        """Close it. The next request opens it again."""
+        """Close the connection. The next request opens it again."""
         self._http.close()
 
     def send(
         self, request: "AWSPreparedRequest", event_name: str, **_: object
     ) -> AWSResponse | None:
-        """Send a request, once.
+        """Send a request once. botocore calls this for its event `before-send`.
 
         Args:
             request: the request.
-            event_name: the event that botocore emits, which ends in the name of the operation.
+            event_name: the name of botocore's event, which ends with the name of the operation.
 
         Returns:
-            The reply; None, which leaves the request to botocore, if it is for another address.
+            The reply. None if the request is for another address: botocore then sends it itself.
 
         Raises:
-            ConnectTimeoutError: there is no connection; nothing was sent.
-            EndpointConnectionError: there is no connection; nothing was sent.
-            ReadTimeoutError: the whole reply did not come in time.
-            ConnectionClosedError: the reply is not provably whole.
+            ConnectTimeoutError: if connecting took too long. Nothing was sent.
+            EndpointConnectionError: if connecting failed. Nothing was sent.
+            ReadTimeoutError: if the reply was not complete in time.
+            ConnectionClosedError: if the connection broke, or the reply is not provably complete.
         """
         if request.url != self._url:
             return None
         status, headers, content = self._exchange(request.method, request.body, request.headers)
         operation = self._service.operation_model(event_name.rpartition(".")[2])
-        if not _is_whole(headers, content, has_output=operation.output_shape is not None):
+        if not _is_complete(headers, content, has_output=operation.output_shape is not None):
             self.close()
             raise ConnectionClosedError(endpoint_url=self._url)
         return AWSResponse(self._url, status, headers, _Content(content))
@@ -119,10 +122,10 @@ class Connection:
     def _exchange(
         self,
         method: str,
-        body: Any,  # noqa: ANN401  as botocore has it
+        body: Any,  # noqa: ANN401  botocore does not say
         headers: Any,  # noqa: ANN401
     ) -> tuple[HTTPStatus | int, Any, bytes]:
-        """Send a request and return the reply: its status, headers and body."""
+        """Send a request and return the status, headers and body of the reply."""
         self._connect()
         complete = False
         try:
@@ -139,16 +142,17 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
         finally:
-            # The rest of this reply would be taken for the reply to the next request.
+            # Otherwise the rest of this reply would be read as the reply to the next request.
             if not complete:
                 self.close()
         return reply.status, dict(reply.getheaders()), content
 
     def _connect(self) -> None:
-        """Connect, unless the connection was used lately, is open, and has nothing to read."""
+        """Connect, unless the open connection is still usable."""
         if self._http.sock:
-            used_lately = clock.now() < self._used_at + _MOST_IDLE
-            if used_lately and not select.select([self._http.sock], [], [], 0)[0]:
+            # A socket that is readable before a request was closed by the server, or holds garbage.
+            used_recently = clock.now() < self._used_at + _MOST_IDLE
+            if used_recently and not select.select([self._http.sock], [], [], 0)[0]:
                 return
             self.close()
         until = time.monotonic() + self._connect_timeout
@@ -157,14 +161,14 @@ class Connection:
             self._http.sock = socket.create_connection(address, self._connect_timeout)
             self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secure:
-                # TLS has what is left of the time; at 0 it would not wait at all.
+                # The handshake gets the time that is left. A timeout of 0 would not wait at all.
                 self._http.sock.settimeout(max(0.001, until - time.monotonic()))
                 context = _tls(self._certificates)
                 self._http.sock = context.wrap_socket(
                     self._http.sock, server_hostname=self._http.host
                 )
         except OSError as error:
-            self.close()  # TCP may be open although TLS failed
+            self.close()  # if the handshake failed, the TCP connection is still open
             timed_out = isinstance(error, TimeoutError)
             raised = ConnectTimeoutError if timed_out else EndpointConnectionError
             raise raised(endpoint_url=self._url, error=error) from error
@@ -176,27 +180,27 @@ def _tls(certificates: str | None) -> ssl.SSLContext:
 
 
 def _response(until: float, sock: Any, **options: Any) -> http.client.HTTPResponse:  # noqa: ANN401
-    """Return a response of `http.client` that must be read by `until`, of the monotonic clock."""
+    """Return an `http.client` response that times out at `until`, in monotonic seconds."""
     timed: Any = _TimedSocket(sock, until)
     return http.client.HTTPResponse(timed, **options)
 
 
 class _TimedSocket(io.RawIOBase):
-    """Reads from a socket until a deadline: its timeout alone would begin anew at each read."""
+    """Reads from a socket until a deadline. A socket's own timeout starts again with each read."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         self._sock = sock
         self._until = until
-        self._raw = sock.makefile("rb", buffering=0)  # the socket stays open as long as this is
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until it is closed
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return a file, as a socket does."""
+        """Return a buffered file, which is all that `http.client` uses of a socket."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  as RawIOBase has it
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  the base class does the same
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -208,17 +212,19 @@ class _TimedSocket(io.RawIOBase):
         super().close()
 
 
-def _is_whole(headers: dict[str, str], content: bytes, *, has_output: bool) -> bool:
-    """Return whether a reply is provably whole.
+def _is_complete(headers: dict[str, str], content: bytes, *, has_output: bool) -> bool:
+    """Return whether a reply is provably complete.
 
-    It has the announced length, the checksum that DynamoDB sends with it, and a JSON object. An
-    operation without output, as SQS's DeleteMessage, may have an empty body.
+    A complete reply meets all of these conditions:
+    - Its length is the announced one.
+    - Its checksum is correct. DynamoDB sends one, SQS does not.
+    - Its body is a JSON object, or empty if the operation has no output (SQS's DeleteMessage).
     """
     fields = {name.lower(): value for name, value in headers.items()}
     if fields.get("content-length") != str(len(content)):
         return False
     checksum = str(zlib.crc32(content))
-    if fields.get("x-amz-crc32", checksum) != checksum:  # SQS sends none
+    if fields.get("x-amz-crc32", checksum) != checksum:
         return False
     if not content:
         return not has_output
@@ -229,7 +235,7 @@ def _is_whole(headers: dict[str, str], content: bytes, *, has_output: bool) -> b
 
 
 class _Content:
-    """The body of a reply, in the form in which botocore asks for it."""
+    """The body of a reply, with the one method that botocore calls."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

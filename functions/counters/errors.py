@@ -1,4 +1,4 @@
-"""What can go wrong, and what the caller is told: each error is a problem (RFC 9457)."""
+"""Errors that are reported to the caller. Each one becomes a problem document (RFC 9457)."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,10 +9,13 @@ from counters.model import Bounds, Condition, Counter
 
 
 class CounterError(Exception):
-    """What Tally refuses or cannot do.
+    """The base class of these errors. The text becomes the `detail` of the problem document.
 
-    `status` is the HTTP status and `kind` the end of the problem's `type`. The text is its
-    `detail`, for the caller to read. `members` and `headers` are what else this answer has.
+    Attributes:
+        status: the HTTP status.
+        kind: the last part of the problem's `type`.
+        members: additional members of the problem document.
+        headers: additional headers of the response.
     """
 
     status: ClassVar[HTTPStatus]
@@ -22,36 +25,42 @@ class CounterError(Exception):
 
 
 class InvalidRequestError(CounterError):
-    """The request is malformed: the text names the field and says why."""
+    """The request is malformed. The text names the field and says why."""
 
     status = HTTPStatus.BAD_REQUEST
     kind = "invalid-request"
 
 
 class UnauthorizedError(CounterError):
-    """The request does not say who sends it."""
+    """The request carries no verified identity of its sender."""
 
     status = HTTPStatus.UNAUTHORIZED
     kind = "unauthorized"
 
 
 class NotFoundError(CounterError):
-    """There is no such version, or its history has expired."""
+    """There is no such version, or that part of the history has expired."""
 
     status = HTTPStatus.NOT_FOUND
     kind = "not-found"
 
 
 class BoundExceededError(CounterError):
-    """The change would leave its bounds or the range of integers; nothing was written."""
+    """The result would be outside the bounds or the integer range. Nothing was written."""
 
     status = HTTPStatus.CONFLICT
     kind = "bound-exceeded"
 
-    def __init__(self, bounds: Bounds, standing: Counter, field: str = "by") -> None:
-        """Take the bounds, where the counter stands, and the field that asks for the change."""
-        super().__init__(f"{field}: the result would not be from {bounds.low} to {bounds.high}")
-        self.members = {"value": standing.value}
+    def __init__(self, bounds: Bounds, current: Counter, field: str = "by") -> None:
+        """Describe a refused increment.
+
+        Args:
+            bounds: the bounds that the result would be outside of.
+            current: the counter, which is unchanged.
+            field: the field of the request that holds the increment.
+        """
+        super().__init__(f"{field}: the result would be outside {bounds.low} to {bounds.high}")
+        self.members = {"value": current.value}
 
 
 class InProgressError(CounterError):
@@ -61,33 +70,37 @@ class InProgressError(CounterError):
     kind = "in-progress"
 
     def __init__(self, retry_after: int) -> None:
-        """Take the number of seconds after which it can be resolved."""
-        super().__init__("An earlier request with this key is unresolved. Repeat it later.")
+        """Describe the conflict; `retry_after` is the time until it can be resolved, in seconds."""
+        super().__init__(
+            "An earlier request with this key is unresolved. Retry after the number of seconds in"
+            " Retry-After."
+        )
         self.headers = {"Retry-After": str(retry_after)}
 
 
 class VersionMismatchError(CounterError):
-    """The condition of the request does not hold; nothing was written."""
+    """If-Match or If-None-Match does not hold. Nothing was written."""
 
     status = HTTPStatus.PRECONDITION_FAILED
     kind = "version-mismatch"
 
-    def __init__(self, condition: Condition, standing: Counter) -> None:
-        """Take the condition, and where the counter stands."""
-        detail = f"the counter has version {standing.version}"
+    def __init__(self, condition: Condition, current: Counter) -> None:
+        """Describe a condition that does not hold for `current`, the counter as it is now."""
         match condition.versions:
             case None:
-                detail += ": it was never written"
+                detail = "The counter was never written: its version is 0."
+            case (0,):
+                detail = f"The counter already exists: its version is {current.version}."
             case (version,):
-                detail += f", not {version}"
+                detail = f"The counter has version {current.version}, not {version}."
             case _:
-                detail += ", which is not one of those asked for"
+                detail = f"The counter has version {current.version}, which If-Match does not list."
         super().__init__(detail)
-        self.headers = {"ETag": standing.entity_tag()}
+        self.headers = {"ETag": current.entity_tag()}
 
 
 class KeyReusedError(CounterError):
-    """The idempotency key was used with another body; nothing was written."""
+    """The idempotency key was used with a different body. Nothing was written."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     kind = "idempotency-key-reused"
@@ -100,24 +113,24 @@ class ThrottledError(CounterError):
     kind = "throttled"
 
     def __init__(self, detail: str, retry_after: int = 1) -> None:
-        """Take the text, and the number of seconds after which a repeat may succeed."""
+        """Set the text, and the time after which a retry may succeed, in seconds."""
         super().__init__(detail)
         self.headers = {"Retry-After": str(retry_after)}
 
 
 class OutcomeUnknownError(CounterError):
-    """A reply of the database was lost, and whether the change was applied is not known."""
+    """DynamoDB's reply was lost, and it is unknown whether the change was applied."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     kind = "outcome-unknown"
 
 
 class InternalError(CounterError):
-    """A fault of the service: an exception that it did not expect."""
+    """Tally has a bug: it raised an exception that is not a CounterError."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     kind = "internal-error"
 
     def __init__(self) -> None:
-        """Say where the exception is; its own text is not for the caller."""
-        super().__init__("This is a fault of the service; its log has it under the request id.")
+        """Point to the log. The text of the exception stays there, because it may be private."""
+        super().__init__("Tally failed. The function's log has the error under this request id.")

@@ -1,16 +1,20 @@
-"""Folds queue messages: adds many events to a counter in one write, each of them once.
+"""Folding: adds several queue messages, called events here, to a counter in one write.
 
-For each message group, a counter remembers the highest sequence number that it has dealt with. SQS
-delivers a group in order, so every event up to that number is dealt with, and none after it. Each
-write raises the number and is conditional on it. So a write can be repeated, and an event may be
-delivered again, alone or with others.
+Counting once: for each message group, a counter stores the highest sequence number that is done.
+An event is done if it was counted, or refused and parked (sent to the dead-letter queue). SQS
+delivers a group in order, so all events up to that number are done, and none after it. Each write
+raises the number, on the condition that it was lower before. So a redelivered event is never added
+twice, and a write can be repeated.
 
-An event that the counter has no room for is refused: the counter remembers its number with REFUSED
-behind it until the message is in the dead-letter queue. From then on the event cannot be counted,
-even if there is room again when the message is redelivered.
+Refusing: a counter has no room for an event if the result would be outside the integer range.
+Before the event is parked, its number is stored with the suffix REFUSED. From then on the event is
+never counted, even if the counter has room when SQS delivers it again. After it is parked, the
+suffix is removed.
 
-A counter's item holds the numbers of its first groups in the map `sequence_numbers`. The number of
-any other group is in an item of ReceiptTable.
+Where the number of a group is stored (`_Place`):
+- "in_map": in the map `sequence_numbers` of the counter's item, which has up to eight groups;
+- "new_map": there, too, but the counter's item does not have the map yet;
+- "own_item": in an item of ReceiptTable, for groups that the map has no room for.
 """
 
 import os
@@ -31,19 +35,18 @@ if TYPE_CHECKING:
     from counters.model import Event
     from counters.store import Item
 
-# A refused number sorts after that number, and before the next one.
+# A number with this suffix sorts after the number itself, and before the next number.
 REFUSED = "?"
 
 # Eight groups keep a counter's item under 1 KB, which is one write unit.
 _MOST_GROUPS = 8
 
-# A queue keeps a message for at most 14 days, so none is delivered again after that.
+# How long the number of a group is kept in ReceiptTable, in seconds. SQS keeps a message for at
+# most 14 days, so it delivers none again after that.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
 _GROUP_SECONDS = 15 * 24 * 60 * 60
 
-# Where the number of a message group is: in the map of the counter's item, there but without a map
-# yet, or in an item of its own.
-_Place = Literal["inside", "first", "apart"]
+_Place = Literal["in_map", "new_map", "own_item"]
 
 
 def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -> int:
@@ -51,18 +54,19 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
 
     Args:
         counter_id: the counter.
-        group: the key of the events' message group, which identifies the queue too.
-        events: events of that counter and group, in order. All earlier ones are dealt with.
+        group: the key of the events' message group. It identifies the queue, too.
+        events: events of that counter and group, in order. All earlier ones must be done.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        How many of the events, from the first on, are dealt with. If not all, `refuse` the next.
+        How many of the events, from the first on, are done. If that is not all of them, call
+        `refuse` for the next one.
 
     Raises:
-        ThrottledError: the database did not answer in time. The call can be repeated.
+        ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
     """
     start, end = 0, len(events)
-    place: _Place = "inside"  # a guess, which only a failed condition can correct
+    place: _Place = "in_map"  # the usual place; if it is wrong, the refused write shows the item
     while start < end:
         rest = events[start:end]
         try:
@@ -73,12 +77,12 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
             for position, event in enumerate(rest):
                 if event.sequence_number + REFUSED == last:
                     return start + position
-            dealt_with = sum(event.sequence_number <= last for event in rest)
-            belongs = _place(refused.item, group)
-            if dealt_with:
-                start += dealt_with
-            elif belongs != place:
-                place = belongs
+            done = sum(event.sequence_number <= last for event in rest)
+            right_place = _place(refused.item, group)
+            if done:
+                start += done
+            elif right_place != place:
+                place = right_place
             else:
                 value = store.counter(counter_id, refused.item).value
                 end = start + _fitting(value, rest)
@@ -90,58 +94,56 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
 def refuse(
     counter_id: str, group: str, event: "Event", park: "Callable[[], bool]", until: float
 ) -> bool:
-    """Park an event that the counter has no room for, so that it is never counted.
+    """Refuse an event that the counter has no room for, and park it.
 
-    The counter remembers first that the event is refused, and last that it is parked. Wherever that
-    is interrupted, the next delivery of the message continues it.
+    The three steps are: store that the event is refused, park it, store that it is done. If a step
+    fails, the next delivery of the message continues with it.
 
     Args:
         counter_id: the counter.
         group: the key of the event's message group.
-        event: the event. All earlier ones of its group are dealt with.
-        park: sends the message to the dead-letter queue; returns whether it is there.
+        event: the event. All earlier ones of its group must be done.
+        park: sends the message to the dead-letter queue and returns whether SQS accepted it.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        Whether the event is dealt with. If not, the message is to be delivered again.
+        Whether the event is done. If not, SQS must deliver the message again.
 
     Raises:
-        ThrottledError: the database did not answer in time. The call can be repeated.
+        ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
     """
     number = event.sequence_number
     refused_number = number + REFUSED
-    place: _Place = "inside"
+    place: _Place = "in_map"
     while True:
         try:
             with reading():
-                answered(
-                    until, partial(_remember, counter_id, group, place, number, refused_number)
-                )
+                answered(until, partial(_store, counter_id, group, place, number, refused_number))
         except store.RefusedError as refused:
             last = _last_number(refused.item, group)
             if last == refused_number:
                 break
             if last >= number:
                 return True
-            belongs = _place(refused.item, group)
-            if belongs == place:
-                return False  # somebody has deleted the counter, so now there is room
-            place = belongs
+            right_place = _place(refused.item, group)
+            if right_place == place:
+                return False  # someone has deleted the counter, so there is room now
+            place = right_place
         else:
             break
     if not park():
         return False
-    with suppress(store.RefusedError), reading():  # another delivery of the message has done it
-        answered(until, partial(_forget_refusal, counter_id, group, place, number))
+    with suppress(store.RefusedError), reading():  # if refused, another delivery has done this
+        answered(until, partial(_remove_suffix, counter_id, group, place, number))
     return True
 
 
 def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) -> None:
-    """Add the events and remember the last, on condition that the counter includes none of them.
+    """Add the events and store the number of the last one, in one write.
 
     Raises:
-        store.RefusedError: it does, or the number is elsewhere, or the counter would leave the
-            range of integers.
+        store.RefusedError: if the counter includes one of the events already, the number is stored
+            in another place, or the result would be outside the integer range.
     """
     additions = [event.by for event in events if event.by > 0]
     subtractions = [-event.by for event in events if event.by < 0]
@@ -154,35 +156,36 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
         clock.now(),
         folded,
     )
-    asked = Increment(counter_id, folded.increase - folded.decrease, Bounds())
+    increment = Increment(counter_id, folded.increase - folded.decrease, Bounds())
     first, last = events[0].sequence_number, events[-1].sequence_number
-    if place == "apart":
-        updates = [_number_apart(counter_id, group, first, last), store.increment(asked, change)]
-        store.transact(updates, str(uuid.uuid4()))
+    if place == "own_item":
+        update = store.increment(increment, change)
+        store.transact([_own_item(counter_id, group, first, last), update], str(uuid.uuid4()))
         return
-    setting, condition, names, values = _number_inside(group, place, first, last)
-    update = store.increment(asked, change, f", {setting}")
+    assignment, condition, names, values = _in_counter(group, place, first, last)
+    update = store.increment(increment, change, f", {assignment}")
     update["ConditionExpression"] = f"({update['ConditionExpression']}) AND {condition}"
     update["ExpressionAttributeNames"] |= names
     update["ExpressionAttributeValues"] |= values
     store.write(update)
 
 
-def _remember(counter_id: str, group: str, place: _Place, newer_than: str, number: str) -> None:
-    """Remember a number of a group, if the one there is below `newer_than`.
+def _store(counter_id: str, group: str, place: _Place, limit: str, number: str) -> None:
+    """Store the number of a group, if the stored one is below `limit`.
 
     Raises:
-        store.RefusedError: it is not, or it is elsewhere, or the counter does not exist.
+        store.RefusedError: if the stored number is not below `limit`, it is stored in another
+            place, or the counter does not exist.
     """
-    if place == "apart":
-        store.write(_number_apart(counter_id, group, newer_than, number))
+    if place == "own_item":
+        store.write(_own_item(counter_id, group, limit, number))
         return
-    setting, condition, names, values = _number_inside(group, place, newer_than, number)
+    assignment, condition, names, values = _in_counter(group, place, limit, number)
     store.write(
         {
             "TableName": os.environ["COUNTER_TABLE"],
             "Key": {"counter_id": {"S": counter_id}},
-            "UpdateExpression": f"SET {setting}",
+            "UpdateExpression": f"SET {assignment}",
             "ConditionExpression": f"attribute_exists(#version) AND {condition}",
             "ExpressionAttributeNames": {**names, "#version": "version"},
             "ExpressionAttributeValues": values,
@@ -191,16 +194,16 @@ def _remember(counter_id: str, group: str, place: _Place, newer_than: str, numbe
     )
 
 
-def _forget_refusal(counter_id: str, group: str, place: _Place, number: str) -> None:
-    """Remember a refused number as one that is dealt with.
+def _remove_suffix(counter_id: str, group: str, place: _Place, number: str) -> None:
+    """Store that a refused event is done, by removing the suffix from its number.
 
     Raises:
-        store.RefusedError: it is not there as a refused one.
+        store.RefusedError: if the stored number is not this one with the suffix.
     """
     values: dict[str, AttributeValueTypeDef]
     values = {":number": {"S": number}, ":refused": {"S": number + REFUSED}}
-    if place == "apart":
-        table, key, path = os.environ["RECEIPT_TABLE"], _key_apart(counter_id, group), "#number"
+    if place == "own_item":
+        table, key, path = os.environ["RECEIPT_TABLE"], _own_key(counter_id, group), "#number"
         names = {"#number": "sequence_number"}
     else:
         table, key = os.environ["COUNTER_TABLE"], {"counter_id": {"S": counter_id}}
@@ -218,41 +221,41 @@ def _forget_refusal(counter_id: str, group: str, place: _Place, number: str) -> 
     )
 
 
-def _number_inside(
-    group: str, place: _Place, newer_than: str, number: str
+def _in_counter(
+    group: str, place: _Place, limit: str, number: str
 ) -> "tuple[str, str, dict[str, str], dict[str, AttributeValueTypeDef]]":
-    """Return the parts of an UpdateItem that remembers a number in the counter's item.
+    """Return the parts of an UpdateItem request that stores a number in the counter's item.
 
     Returns:
-        What is set, on which condition, and the names and values of both.
+        The assignment for the SET clause, the condition, and the names and values of both.
     """
     names = {"#numbers": "sequence_numbers"}
     values: dict[str, AttributeValueTypeDef]
-    if place == "first":
+    if place == "new_map":
         values = {":numbers": {"M": {group: {"S": number}}}}
         return "#numbers = :numbers", "attribute_not_exists(#numbers)", names, values
     condition = (
-        "attribute_exists(#numbers) AND (#numbers.#group < :newer_than OR"
+        "attribute_exists(#numbers) AND (#numbers.#group < :limit OR"
         " attribute_not_exists(#numbers.#group) AND size(#numbers) < :most)"
     )
     values = {
-        ":newer_than": {"S": newer_than},
+        ":limit": {"S": limit},
         ":number": {"S": number},
         ":most": {"N": str(_MOST_GROUPS)},
     }
     return "#numbers.#group = :number", condition, {**names, "#group": group}, values
 
 
-def _number_apart(counter_id: str, group: str, newer_than: str, number: str) -> dict[str, Any]:
-    """Return the UpdateItem that remembers a number in an item of ReceiptTable."""
+def _own_item(counter_id: str, group: str, limit: str, number: str) -> dict[str, Any]:
+    """Return an UpdateItem request that stores a number in an item of ReceiptTable."""
     return {
         "TableName": os.environ["RECEIPT_TABLE"],
-        "Key": _key_apart(counter_id, group),
+        "Key": _own_key(counter_id, group),
         "UpdateExpression": "SET #number = :number, #expires_at = :expires_at",
-        "ConditionExpression": "attribute_not_exists(#number) OR #number < :newer_than",
+        "ConditionExpression": "attribute_not_exists(#number) OR #number < :limit",
         "ExpressionAttributeNames": {"#number": "sequence_number", "#expires_at": "expires_at"},
         "ExpressionAttributeValues": {
-            ":newer_than": {"S": newer_than},
+            ":limit": {"S": limit},
             ":number": {"S": number},
             ":expires_at": {"N": str(int(clock.now()) + _GROUP_SECONDS)},
         },
@@ -260,12 +263,15 @@ def _number_apart(counter_id: str, group: str, newer_than: str, number: str) -> 
     }
 
 
-def _key_apart(counter_id: str, group: str) -> dict[str, Any]:
+def _own_key(counter_id: str, group: str) -> dict[str, Any]:
     return {"receipt_id": {"S": f"{group}:{counter_id}"}}
 
 
 def _last_number(item: "Item", group: str) -> str:
-    """Return the number that an item holds for a group; an empty one, below all others, if none."""
+    """Return the number that an item holds for a group; an empty string if it holds none.
+
+    The empty string sorts before every number.
+    """
     if "sequence_number" in item:  # an item of ReceiptTable
         return item["sequence_number"]["S"]
     numbers = item.get("sequence_numbers", {}).get("M", {})
@@ -273,15 +279,20 @@ def _last_number(item: "Item", group: str) -> str:
 
 
 def _place(item: "Item", group: str) -> _Place:
-    """Return where the number of a group belongs, by the item of the counter."""
+    """Return where the number of a group is stored, or will be, given the counter's item."""
     if "sequence_numbers" not in item:
-        return "first"
+        return "new_map"
     numbers = item["sequence_numbers"]["M"]
-    return "inside" if group in numbers or len(numbers) < _MOST_GROUPS else "apart"
+    return "in_map" if group in numbers or len(numbers) < _MOST_GROUPS else "own_item"
 
 
 def _fitting(value: int, events: "Sequence[Event]") -> int:
-    """Return how many of the events, from the first on, the counter has room for."""
+    """Return the largest number of events, from the first on, whose sum the counter has room for.
+
+    Args:
+        value: the counter's value.
+        events: the events, in order.
+    """
     fitting = 0
     for count, event in enumerate(events, 1):
         value += event.by
@@ -291,5 +302,5 @@ def _fitting(value: int, events: "Sequence[Event]") -> int:
 
 
 def _listed(names: "Sequence[str]") -> str:
-    """Return each name once, separated by commas."""
+    """Return the names without repetitions, separated by commas."""
     return ", ".join(dict.fromkeys(names))

@@ -1,7 +1,7 @@
 """Forwards events from EventQueue to IncrementQueue, each in the message group of its counter.
 
-A rule of EventBridge can only set a fixed message group, and in one group for all events every
-counter waits for every other.
+EventBridge could send events to IncrementQueue itself, but only with the same message group for all
+events. Then every counter would wait for every other one.
 """
 
 import os
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-# Limits of one SendMessageBatch. SQS takes up to 1 MiB. An event that is larger than the limit here
-# has a request of its own.
+# Limits of one SendMessageBatch. SQS accepts up to 1 MiB, so an event that is larger than the limit
+# here is sent alone.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 _MOST_ENTRIES = 10
 _MOST_BYTES = 256 * 1024
@@ -35,10 +35,10 @@ logger = Logger(service="tally")
 
 
 def forward(records: "Sequence[Record]", until: float) -> list[str]:
-    """Send events to IncrementQueue, each whole, unchanged, and in the group of its counter.
+    """Send events to IncrementQueue, unchanged, each in the message group of its counter.
 
-    An event that names no counter gets a group of its own, so that nothing waits for it.
-    ingest_increments decides what becomes of it.
+    An event without a valid counter gets a group of its own, so that nothing waits for it. The
+    consumer of the queue rejects it.
 
     Args:
         records: messages of EventQueue, as Lambda delivers them.
@@ -55,7 +55,7 @@ def forward(records: "Sequence[Record]", until: float) -> list[str]:
 
 
 def _requests(records: "Sequence[Record]") -> "Iterator[list[Record]]":
-    """Split the records into requests that are small enough for SQS."""
+    """Split the records into lists that are small enough for one request."""
     request: list[Record] = []
     size = 0  # bytes
     for record in records:
@@ -70,10 +70,10 @@ def _requests(records: "Sequence[Record]") -> "Iterator[list[Record]]":
 
 
 def _send_batch(records: "Sequence[Record]", until: float) -> list[str]:
-    """Send one request; return the ids of the messages that IncrementQueue did not accept.
+    """Send records in one request; return the ids of those that IncrementQueue did not accept.
 
-    A request without an answer is safe to repeat: within five minutes SQS drops messages with a
-    deduplication id that it has seen in their group.
+    The request is idempotent: for five minutes, SQS drops a message whose deduplication id it has
+    already seen in the message's group.
     """
     entries = [_entry(number, record) for number, record in enumerate(records)]
     try:
@@ -87,7 +87,7 @@ def _send_batch(records: "Sequence[Record]", until: float) -> list[str]:
         logger.exception("Could not send events to IncrementQueue")
         return [record["messageId"] for record in records]
     if failed := reply.get("Failed", []):
-        logger.error("IncrementQueue refused events", extra={"failed": failed})
+        logger.error("IncrementQueue did not accept some events", extra={"failed": failed})
     return [records[int(entry["Id"])]["messageId"] for entry in failed]
 
 
@@ -102,7 +102,7 @@ def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDe
         "MessageBody": record["body"],
         "MessageGroupId": _counter_id(event) or message_id,
         "MessageDeduplicationId": _event_id(event) or message_id,
-        # SQS reports this function as the sender, so it says who the sender was.
+        # SQS will report this function as the sender, so pass on the original sender.
         "MessageAttributes": {
             "sender": {"StringValue": record["attributes"]["SenderId"], "DataType": "String"}
         },

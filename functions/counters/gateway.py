@@ -1,6 +1,6 @@
-"""API Gateway's event to arguments; a result or an error to a response.
+"""The HTTP edge: turns API Gateway's event into a Request, and results and errors into responses.
 
-The event is a REST API's proxy event, the response what such an API expects back:
+The formats are those of a REST API with Lambda proxy integration:
 https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
 """
 
@@ -24,13 +24,23 @@ from counters.rules import invalid
 
 logger = Logger(service="tally")
 
-MAX_BODY = 64 * 1024  # characters; the largest good request is far below
+MAX_BODY = 64 * 1024  # characters; the largest valid request is much smaller
 
 _BODY_METHODS = {"POST", "PUT"}
 
 
 class Request(NamedTuple):
-    """What a caller asks for: the parameters and fields are those that the route knows."""
+    """A validated request: it has only parameters, fields and headers that the route supports.
+
+    Attributes:
+        counter_id: the counter in the path; `default` if the path has none.
+        query: the query parameters.
+        body: the fields of the body.
+        headers: the supported headers, by name in lower case.
+        actor: the caller: the `sub` or `client_id` of the access token.
+        invocation_id: the id of the Lambda invocation.
+        until: latest time to start a request to AWS, in seconds since the epoch.
+    """
 
     counter_id: str
     query: Mapping[str, str]
@@ -41,24 +51,24 @@ class Request(NamedTuple):
     until: float
 
     def change(self) -> Change:
-        """Return the change that this request makes, beginning now."""
+        """Return a new attempt to make this request's change. It begins now."""
         # Callers can choose API Gateway's request id, so use Lambda's.
         at = clock.timestamp(clock.now())
         return Change(self.actor, self.invocation_id, at, self.until)
 
     def limit(self) -> int:
-        """Return the parameter `limit`: 1 to 1000, 100 if not given.
+        """Return the parameter `limit`; 100 if it is missing.
 
         Raises:
-            InvalidRequestError: it is something else.
+            InvalidRequestError: if it is not an integer from 1 to 1000.
         """
         return self.integer("limit", 1, 1000) or 100
 
     def integer(self, name: str, least: int, most: int) -> int | None:
-        """Return the parameter `name` as an integer from `least` to `most`; None if not given.
+        """Return the parameter `name` as an integer; None if it is missing.
 
         Raises:
-            InvalidRequestError: it is something else.
+            InvalidRequestError: if it is not an integer from `least` to `most`.
         """
         text = self.query.get(name)
         if text is None:
@@ -71,25 +81,25 @@ class Request(NamedTuple):
         return value
 
     def time(self, name: str) -> float | None:
-        """Return the parameter `name`, a time, in seconds since the epoch; None if not given.
+        """Return the parameter `name` as a time in seconds since the epoch; None if it is missing.
 
         Raises:
-            InvalidRequestError: it is no RFC 3339 time.
+            InvalidRequestError: if it is not an RFC 3339 time.
         """
         text = self.query.get(name)
         return None if text is None else rules.time(name, text)
 
     def period(self) -> model.Period:
-        """Return the period from the parameter `from` to `to`: all time if not given.
+        """Return the period from parameter `from` to parameter `to`. A missing one sets no limit.
 
         Raises:
-            InvalidRequestError: one is no RFC 3339 time, or nothing is between them.
+            InvalidRequestError: if one is not an RFC 3339 time, or `from` is not before `to`.
         """
         return rules.period(self.time("from"), self.time("to"))
 
 
 class Response(NamedTuple):
-    """What goes back: `body` becomes JSON, None nothing."""
+    """A response. `body` is sent as JSON; None is sent as an empty body."""
 
     body: object = None
     status: HTTPStatus = HTTPStatus.OK
@@ -105,17 +115,16 @@ def endpoint(
     body: Collection[str] = (),
     headers: Collection[str] = (),
 ) -> Callable[[Callable[[Request], Response]], Handler]:
-    """Make a Lambda handler of a function from a request to a response.
+    """Return a decorator that turns a function from Request to Response into a Lambda handler.
+
+    The handler validates the request. It answers every exception with a problem document (RFC
+    9457), and writes one log line per request.
 
     Args:
-        query: the parameters that the route knows; any other is refused.
-        body: the fields that the body may have; any other is refused.
-        headers: the meaningful headers that the route supports, in lower case; any other of them
-            is refused.
-
-    Returns:
-        The decorator. Its handler answers every `CounterError`, and what nobody foresaw, as a
-        problem (RFC 9457), and writes one log line.
+        query: the query parameters that the route supports. Others are rejected.
+        body: the fields that the body may have. Others are rejected.
+        headers: the headers that the route supports, in lower case. Other headers that change the
+            meaning of a request are rejected (see `headers`). The rest are ignored.
     """
 
     def decorate(function: Callable[[Request], Response]) -> Handler:
@@ -126,7 +135,7 @@ def endpoint(
                 response = function(_request(event, context, query, body, headers))
             except CounterError as error:
                 problem = error
-            except Exception as error:  # noqa: BLE001  whatever it is, it is logged
+            except Exception as error:  # noqa: BLE001  every exception is logged and answered
                 problem, fault = InternalError(), error
             if problem is not None:
                 response = _problem_response(problem, event)
@@ -139,7 +148,12 @@ def endpoint(
 
 
 def counter_response(counter: Counter | ChangedCounter, *, replayed: bool = False) -> Response:
-    """Return the answer that shows a counter; `replayed` if an earlier request was answered so."""
+    """Return a response with a counter.
+
+    Args:
+        counter: the counter. A ChangedCounter has no ETag, because its version is not known.
+        replayed: whether an earlier request with the same idempotency key made the change.
+    """
     headers = _replayed(replayed=replayed)
     if isinstance(counter, Counter):
         headers["ETag"] = counter.entity_tag()
@@ -149,28 +163,28 @@ def counter_response(counter: Counter | ChangedCounter, *, replayed: bool = Fals
 def counters_response(
     counters: Iterable[Counter | ChangedCounter], *, replayed: bool = False
 ) -> Response:
-    """Return the answer that lists counters; `replayed` if an earlier request was answered so."""
+    """Return a response with a list of counters; `replayed` is as in `counter_response`."""
     members = [counter._asdict() for counter in counters]
     return Response(members, headers=_replayed(replayed=replayed))
 
 
 def not_modified_response(counter: Counter) -> Response:
-    """Return the answer to a caller who has the counter as it is."""
+    """Return 304: the caller already has this version of the counter."""
     return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": counter.entity_tag()})
 
 
-def page_response(items: list[Any], following: Mapping[str, object]) -> Response:
+def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response:
     """Return a page of a list.
 
     Args:
-        items: what is on it.
-        following: the parameters that ask for the next page; none if there is none. Its link is
-            relative to the address of this page (RFC 3986, section 5.2): API Gateway does not tell
-            under which host and base path the caller knows it.
+        items: the items on the page.
+        next_page: the query parameters of the next page; empty if this is the last page.
     """
-    if not following:
+    if not next_page:
         return Response(items)
-    return Response(items, headers={"Link": f'<?{urlencode(following)}>; rel="next"'})
+    # The link is relative (RFC 3986, section 5.2), because API Gateway does not tell which host and
+    # base path the caller used.
+    return Response(items, headers={"Link": f'<?{urlencode(next_page)}>; rel="next"'})
 
 
 def _request(
@@ -182,7 +196,7 @@ def _request(
 ) -> Request:
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
     return Request(
-        # A REST API hands the path on as it came, percent-encoded.
+        # A REST API passes the path on as it was sent, percent-encoded.
         rules.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
@@ -194,11 +208,11 @@ def _request(
 
 
 def _actor(event: dict[str, Any]) -> str:
-    """Return who sends a request: the `sub` or `client_id` of its access token.
+    """Return the caller: the `sub` or `client_id` of the access token.
 
     Raises:
-        UnauthorizedError: the event has neither. API Gateway's console test and `sam local
-            start-api` send such events, because they leave the authorizer out.
+        UnauthorizedError: if the event has neither. API Gateway's console test and `sam local
+            start-api` send such events, because they skip the authorizer.
     """
     authorizer = event["requestContext"].get("authorizer") or {}
     claims = authorizer.get("claims") or {}
@@ -206,34 +220,34 @@ def _actor(event: dict[str, Any]) -> str:
     if not actor:
         detail = (
             "requestContext.authorizer.claims: must have sub or client_id. The Cognito authorizer"
-            " adds them; a test of the method in the console and sam local start-api do not."
+            " adds them. The console's method test and sam local start-api skip the authorizer."
         )
         raise UnauthorizedError(detail)
     return actor
 
 
-def _query(given: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
-    for name, values in given.items():
+def _query(parameters: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
+    for name, values in parameters.items():
         if name not in known:
             invalid(name, "unknown parameter")
         if len(values) > 1:
-            invalid(name, "given more than once")
-    return {name: values[0] for name, values in given.items()}
+            invalid(name, "must be given only once")
+    return {name: values[0] for name, values in parameters.items()}
 
 
 def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:
     text = event["body"] or ""
     if len(text) > MAX_BODY:
-        invalid("body", f"longer than {MAX_BODY} characters")
+        invalid("body", f"must be at most {MAX_BODY} characters")
     if event["isBase64Encoded"]:
         try:
             text = base64.b64decode(text, validate=True).decode()
-        except ValueError:  # no base64, or no UTF-8
+        except ValueError:  # not base64, or not UTF-8
             invalid("body", "must be UTF-8")
     if not text:
         return {}
     if event["httpMethod"] not in _BODY_METHODS:
-        invalid("body", "this request takes none")
+        invalid("body", "must be empty in this request")
     fields = rules.json_object("body", text)
     rules.only(known, fields)
     return fields
@@ -263,7 +277,15 @@ def _log(
     problem: CounterError | None,
     fault: Exception | None,
 ) -> None:
-    """Write the log line of a request: an error with its traceback if the fault is Tally's."""
+    """Write the log line of a request.
+
+    Args:
+        event: API Gateway's event.
+        context: the Lambda context.
+        status: the status of the response.
+        problem: the error that is reported to the caller, if any.
+        fault: the unexpected exception, if any. It is logged as an error, with its traceback.
+    """
     extra = {
         "request_id": event["requestContext"]["requestId"],
         "invocation_id": context.aws_request_id,
@@ -275,7 +297,7 @@ def _log(
 
 
 def _proxy_response(response: Response) -> dict[str, Any]:
-    """Return a response in the form that API Gateway expects."""
+    """Return the response in the format that API Gateway expects."""
     body = ""
     if response.body is not None:
         body = json.dumps(response.body, separators=(",", ":"))

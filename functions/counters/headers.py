@@ -1,8 +1,8 @@
-"""HTTP headers that change what a request means: idempotency keys and conditional requests.
+"""Headers that change what a request means: idempotency keys, conditions and ranges.
 
-Ignoring such a header would do something that the caller did not want: without If-Unmodified-Since,
-a conditional change would be unconditional. So a route refuses those that it does not support,
-unless RFC 9110 makes them void in that request.
+A server must not ignore such a header. For example, a change with If-Unmodified-Since would become
+unconditional. So a route rejects each of these headers that it does not support, unless RFC 9110
+says that the header has no effect in that request.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from counters.model import Condition
 from counters.rules import invalid
 
-_MOST_VERSIONS = 100  # in If-Match: DynamoDB's IN takes this many operands
+_MOST_VERSIONS = 100  # the most operands that IN can have in DynamoDB
 _LONGEST_KEY = 255  # characters
 
 _MEANINGFUL = {
@@ -23,60 +23,61 @@ _MEANINGFUL = {
     "range",
 }
 
-# Several lines of a header whose value is a list are one list (RFC 9110, section 5.3).
+# These headers hold lists. If one is sent several times, the lists are joined (RFC 9110, section
+# 5.3).
 _LISTS = {"if-match", "if-none-match"}
 
-# A member of a list of entity tags, which may be empty, and what ends it (RFC 9110, sections
-# 5.6.1.2 and 8.8.3). A comma inside a tag ends nothing.
+# One member of a list of entity tags, with the comma or the end of text after it. A member may be
+# empty, and a tag may contain a comma (RFC 9110, sections 5.6.1.2 and 8.8.3).
 _MEMBER = re.compile(
     r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\U0010ffff]*)"[ \t]*)?(?P<end>,|\Z)'
 )
 _VERSION = re.compile(r"0|[1-9][0-9]{0,15}")
 
-# Bare, or as a string of RFC 9651, section 3.3.3, of visible characters.
+# Visible ASCII characters, bare or as a quoted string (RFC 9651, section 3.3.3).
 _IDEMPOTENCY_KEY = re.compile(
     r'([\x21\x23-\x7e][\x21-\x7e]*)|"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 )
 
 
 def supported_headers(
-    given: dict[str, list[str]], known: Collection[str], method: str
+    all_headers: dict[str, list[str]], known: Collection[str], method: str
 ) -> dict[str, str]:
-    """Return the headers that the route supports.
+    """Return those headers of a request that change its meaning.
 
     Args:
-        given: the lines of each header, by its name.
+        all_headers: all headers: the values of each, by name.
         known: the names of the headers that the route supports, in lower case.
-        method: the request's HTTP method.
+        method: the HTTP method of the request.
 
     Returns:
-        Their values, by name in lower case.
+        The value of each of these headers, by name in lower case.
 
     Raises:
-        InvalidRequestError: the request has a meaningful header that the route does not support,
-            or has one more than once.
+        InvalidRequestError: if the route does not support one of these headers, or one that is not
+            a list is given more than once.
     """
     headers: dict[str, str] = {}
-    present = {name.lower() for name in given}
-    for name, lines in given.items():
+    present = {name.lower() for name in all_headers}
+    for name, lines in all_headers.items():
         key = name.lower()
-        if key not in _MEANINGFUL or _is_void(key, method, present):
+        if key not in _MEANINGFUL or _has_no_effect(key, method, present):
             continue
         if key not in known:
-            invalid(name, "this request does not support it")
+            invalid(name, "is not supported by this request")
         # API Gateway lists `If-Match` and `if-match` as two headers.
         values = [headers[key], *lines] if key in headers else lines
         if len(values) > 1 and key not in _LISTS:
-            invalid(name, "given more than once")
+            invalid(name, "must be given only once")
         headers[key] = ",".join(values).strip(" \t")
     return headers
 
 
 def idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """Return the key in Idempotency-Key; None without that header.
+    """Return the value of Idempotency-Key, without quotes; None if the header is missing.
 
     Raises:
-        InvalidRequestError: it is not a key.
+        InvalidRequestError: if the value is not a valid key.
     """
     text = headers.get("idempotency-key")
     if text is None:
@@ -89,15 +90,15 @@ def idempotency_key(headers: Mapping[str, str]) -> str | None:
 
 
 def condition(headers: Mapping[str, str]) -> Condition | None:
-    """Return the condition of a change, in If-Match or If-None-Match; None without either.
+    """Return the condition that If-Match or If-None-Match sets for a change; None without either.
 
     Raises:
-        InvalidRequestError: If-Match is not `*` and not a list of versions in quotes,
+        InvalidRequestError: if If-Match is neither `*` nor a list of quoted versions,
             If-None-Match is not `*`, or both are given.
     """
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if match is not None and none_match is not None:
-        invalid("If-Match", "not together with If-None-Match")
+        invalid("If-Match", "must not be combined with If-None-Match")
     if none_match is not None:
         if none_match != "*":
             invalid("If-None-Match", "must be * in this request")
@@ -107,18 +108,21 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
     if match == "*":
         return Condition(None)
     tags = _entity_tags(match)
-    # Tally issues no other tags: one in the list is a mistake of the caller.
-    strange = any(weak or not _VERSION.fullmatch(tag) for weak, tag in tags)
-    if not 1 <= len(tags) <= _MOST_VERSIONS or strange:
-        invalid("If-Match", f'must be *, or 1 to {_MOST_VERSIONS} versions in quotes, such as "7"')
+    # Tally never issues a weak tag or one that is not a version.
+    has_other_tags = any(weak or not _VERSION.fullmatch(tag) for weak, tag in tags)
+    if not 1 <= len(tags) <= _MOST_VERSIONS or has_other_tags:
+        invalid("If-Match", f'must be *, or 1 to {_MOST_VERSIONS} quoted versions, such as "7"')
     return Condition(tuple(sorted({int(tag) for _, tag in tags})))
 
 
 def none_match(headers: Mapping[str, str], version: int) -> bool:
-    """Return whether a read is to be answered: False if If-None-Match has the version.
+    """Return whether If-None-Match allows a read to return the counter. Otherwise it returns 304.
+
+    If-None-Match does not allow it if it lists the counter's version, or is `*` and the counter was
+    written.
 
     Raises:
-        InvalidRequestError: If-None-Match is not `*` and not a list of entity tags.
+        InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.
     """
     text = headers.get("if-none-match")
     if text is None:
@@ -127,13 +131,19 @@ def none_match(headers: Mapping[str, str], version: int) -> bool:
         return version == 0
     tags = _entity_tags(text)
     if not tags:
-        invalid("If-None-Match", 'must be versions in quotes, such as "7", or *')
-    # RFC 9110, section 13.1.2, compares weakly: W/"7" matches "7".
+        invalid("If-None-Match", 'must be *, or quoted versions, such as "7"')
+    # Weak tags match, too: W/"7" equals "7" here (RFC 9110, section 13.1.2).
     return all(tag != str(version) for _, tag in tags)
 
 
-def _is_void(name: str, method: str, present: Collection[str]) -> bool:
-    """Return whether the method, or another header of `present`, makes a header void (RFC 9110)."""
+def _has_no_effect(name: str, method: str, present: Collection[str]) -> bool:
+    """Return whether RFC 9110 makes a server ignore a header.
+
+    Args:
+        name: the name of the header, in lower case.
+        method: the HTTP method of the request.
+        present: the names of all headers of the request, in lower case.
+    """
     match name:
         case "if-modified-since":  # section 13.1.3
             return method != "GET" or "if-none-match" in present
@@ -145,9 +155,11 @@ def _is_void(name: str, method: str, present: Collection[str]) -> bool:
 
 
 def _entity_tags(text: str) -> list[tuple[bool, str]]:
-    """Return the entity tags of a list, in order: whether each is weak, and what is in its quotes.
+    """Parse a list of entity tags.
 
-    Returns an empty list if `text` is not a list of entity tags.
+    Returns:
+        For each tag, whether it is weak, and the text between its quotes. An empty list if `text`
+        is not a list of entity tags.
     """
     tags: list[tuple[bool, str]] = []
     position = 0

@@ -1,4 +1,8 @@
-"""The recorded changes in DynamoDB: one item of HistoryTable for each counter and version."""
+"""HistoryTable: reads and writes history entries, one item for each counter and version.
+
+An entry is written some time after its change, from the stream of CounterTable. The entries of one
+batch are written in any order. So for a while, versions may be missing between others.
+"""
 
 import math
 import os
@@ -19,22 +23,22 @@ if TYPE_CHECKING:
 
     from counters.model import Order
 
-# How long a stream keeps a record: until then a change may still come into the history.
+# How long the stream keeps a record. A change that is older can no longer reach the history.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html
 STREAM_SECONDS = 24 * 60 * 60
 
-# The most that one BatchWriteItem takes.
+# The maximum number of items in one BatchWriteItem.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
 _BATCH_SIZE = 25
 
-# The most that one BatchGetItem takes.
+# The maximum number of items in one BatchGetItem.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 _GET_SIZE = 100
 
 logger = Logger(service="tally")
 
 
-def read(  # noqa: PLR0913  what to read, and until when
+def read(  # noqa: PLR0913  each argument is a part of the query
     counter_id: str,
     first: int,
     last: int,
@@ -43,12 +47,18 @@ def read(  # noqa: PLR0913  what to read, and until when
     *,
     newest_first: bool = False,
 ) -> list[Entry]:
-    """Return entries from the version `first` to `last`, at most `limit`, in one read.
+    """Return entries of a range of versions, with one strongly consistent read.
 
-    The read is strongly consistent.
+    Args:
+        counter_id: the counter.
+        first: the lowest version.
+        last: the highest version. If it is below `first`, nothing is read.
+        until: latest time to start the read, in seconds since the epoch.
+        limit: the maximum number of entries.
+        newest_first: begin at `last` instead of `first`.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     if first > last:
         return []
@@ -64,7 +74,7 @@ def read(  # noqa: PLR0913  what to read, and until when
     return [_entry(item) for item in reply["Items"]]
 
 
-def walk(  # noqa: PLR0913, PLR0917  what to read, and until when
+def walk(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     counter_id: str,
     order: "Order",
     first: int,
@@ -74,10 +84,19 @@ def walk(  # noqa: PLR0913, PLR0917  what to read, and until when
     *,
     consistent: bool = False,
 ) -> "Iterator[Entry]":
-    """Yield the entries from the version `first` to `last`, reading `limit` at a time.
+    """Yield all entries of a range of versions.
+
+    Args:
+        counter_id: the counter.
+        order: `asc` to begin at `first`, `desc` to begin at `last`.
+        first: the lowest version.
+        last: the highest version.
+        limit: the maximum number of entries that one read returns.
+        until: latest time to start a read, in seconds since the epoch.
+        consistent: whether the reads are strongly consistent.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     while first <= last:
         query = _range(counter_id, first, last)
@@ -95,18 +114,19 @@ def walk(  # noqa: PLR0913, PLR0917  what to read, and until when
 
 
 def pages(counter_id: str, after: int, until: float) -> "Iterator[list[tuple[str, Entry | None]]]":
-    """Yield every entry behind a version, as many at a time as the database gives.
+    """Yield all items after a version, in pages, with strongly consistent reads.
 
     Args:
         counter_id: the counter.
-        after: a version; 0 for all items, even those that Tally did not write.
+        after: the version. 0 includes all items, even those whose version is 0 or negative.
         until: latest time to start a read, in seconds since the epoch.
 
     Yields:
-        The version of each item, as it is stored, and its entry; None if Tally did not write it.
+        A page: for each item its version, as it is stored, and its entry. The entry is None if the
+        item is malformed.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     query: dict[str, Any] = {
         "KeyConditionExpression": "#counter_id = :counter_id",
@@ -128,14 +148,14 @@ def pages(counter_id: str, after: int, until: float) -> "Iterator[list[tuple[str
                     **query,
                 ),
             )
-        yield [(item["version"]["N"], _readable(item)) for item in reply["Items"]]
+        yield [(item["version"]["N"], _entry_or_none(item)) for item in reply["Items"]]
         if "LastEvaluatedKey" not in reply:
             return
         query["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
 
 
-def _readable(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
-    """Return the entry that an item holds; None if Tally did not write it."""
+def _entry_or_none(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
+    """Return the entry that an item holds; None if the item is malformed."""
     try:
         entry = _entry(item)
         clock.seconds(entry.counter_created_at)
@@ -145,17 +165,24 @@ def _readable(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
 
 
 def expired(created_at: str) -> bool:
-    """Return whether what was made then (RFC 3339), and so what is older, need not be there."""
+    """Return whether a change from that time may have been deleted from the history.
+
+    Args:
+        created_at: the time (RFC 3339). If it has expired, so have all earlier times.
+    """
     days = int(os.environ["HISTORY_DAYS"])
     return days > 0 and clock.seconds(created_at) + days * SECONDS["day"] <= clock.now()
 
 
 def is_settled(created_at: str, now: float) -> bool:
-    """Return whether the stream cannot bring any change below one that was made then (RFC 3339).
+    """Return whether the history below an entry is final: the stream will add nothing to it.
+
+    All versions below the entry were applied before it, so at most one apply window after
+    `created_at`. The stream keeps their records for 24 hours.
 
     Args:
-        created_at: when the change began.
-        now: in seconds since the epoch.
+        created_at: when the attempt that made the entry's change began (RFC 3339).
+        now: the current time, in seconds since the epoch.
     """
     return clock.seconds(created_at) + clock.APPLY_WINDOW + STREAM_SECONDS < now
 
@@ -163,10 +190,15 @@ def is_settled(created_at: str, now: float) -> bool:
 def write(entries: "Sequence[Entry]", until: float) -> int:
     """Write entries. Writing the same entry again changes nothing.
 
+    Args:
+        entries: the entries. The same entry may be among them twice.
+        until: latest time to start a request, in seconds since the epoch.
+
     Returns:
-        How many of them, from the first on, are written: all, unless something failed.
+        The number of entries before the first one that was not written. If nothing failed, that is
+        the number of all entries.
     """
-    # By key, because one BatchWriteItem takes a key only once, and an entry may be there twice.
+    # One BatchWriteItem must not contain a key twice.
     items: dict[tuple[str, str], tuple[int, dict[str, AttributeValueTypeDef]]] = {}
     for position, entry in enumerate(entries):
         item = _item(entry)
@@ -180,16 +212,17 @@ def write(entries: "Sequence[Entry]", until: float) -> int:
 
 
 def free(entries: "Sequence[Entry]", until: float) -> int | None:
-    """Return how many of the entries, from the first on, have a place that no other change has.
+    """Check which entries can be written without replacing the entry of a different change.
 
     Returns:
-        All, if they are new or there already; None if the database does not answer in time.
+        The number of entries before the first one whose version the history already holds for a
+        different change. None if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
-    there: dict[tuple[str, str], str] = {}
-    places = [(entry.counter_id, str(entry.version)) for entry in entries]
+    request_ids: dict[tuple[str, str], str] = {}  # of the entries in the history
+    versions = [(entry.counter_id, str(entry.version)) for entry in entries]
     keys = [
         {"counter_id": {"S": counter_id}, "version": {"N": version}}
-        for counter_id, version in set(places)
+        for counter_id, version in set(versions)
     ]
     names = {"#counter_id": "counter_id", "#version": "version", "#request_id": "request_id"}
     try:
@@ -201,22 +234,29 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
                 ProjectionExpression=", ".join(names),
                 ExpressionAttributeNames=names,
             ):
-                # An item that Tally did not write takes a place too.
-                there[_key(item)] = item.get("request_id", {}).get("S", "")
+                # A malformed item has no request id. It is not replaced either.
+                request_ids[_key(item)] = item.get("request_id", {}).get("S", "")
     except (BotoCoreError, ClientError, UndecidedError):
         logger.exception("Could not read HistoryTable")
         return None
-    for position, (place, entry) in enumerate(zip(places, entries, strict=True)):
-        if there.get(place, entry.request_id) != entry.request_id:
+    for position, (version, entry) in enumerate(zip(versions, entries, strict=True)):
+        if request_ids.get(version, entry.request_id) != entry.request_id:
             return position
     return len(entries)
 
 
 def add(entry: Entry, until: float) -> bool:
-    """Write an entry, unless another change has its place; return whether it is there.
+    """Write an entry, unless the history already holds its version for a different change.
+
+    Args:
+        entry: the entry.
+        until: latest time to start a request, in seconds since the epoch.
+
+    Returns:
+        Whether the history holds the entry.
 
     Raises:
-        UndecidedError: the database did not answer in time.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     try:
         answered(
@@ -235,7 +275,7 @@ def add(entry: Entry, until: float) -> bool:
 
 
 def _range(counter_id: str, first: int, last: int) -> dict[str, Any]:
-    """Return what a Query for the versions from `first` to `last` asks."""
+    """Return the parameters of a Query for the versions from `first` to `last`."""
     return {
         "TableName": os.environ["HISTORY_TABLE"],
         "KeyConditionExpression": "#counter_id = :counter_id AND #version BETWEEN :first AND :last",
@@ -272,7 +312,7 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
         request_id=item["request_id"]["S"],
         created_at=item["created_at"]["S"],
         counter_created_at=item["counter_created_at"]["S"],
-        # Only a fold stores both. Of any other change they follow from `by`.
+        # Only a change that counts several events stores these. Otherwise they follow from `by`.
         increase=int(item["increase"]["N"]) if "increase" in item else max(by, 0),
         decrease=int(item["decrease"]["N"]) if "decrease" in item else max(-by, 0),
         time=clock.seconds(item["created_at"]["S"]),
@@ -309,7 +349,7 @@ def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
 def _write(
     items: "Sequence[Mapping[str, AttributeValueTypeDef]]", until: float
 ) -> list[tuple[str, str]]:
-    """Put items, and return the keys of those that are not written."""
+    """Put at most 25 items, and return the keys of those that were not written."""
     table = os.environ["HISTORY_TABLE"]
     left: Sequence[Any] = [{"PutRequest": {"Item": item}} for item in items]
     for _ in clock.attempts(until):

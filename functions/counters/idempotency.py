@@ -1,9 +1,12 @@
-"""Idempotency keys: a request under a key leaves a receipt, so that a repeat is not applied again.
+"""Idempotency keys: each request under a key leaves a receipt, so that a repeat is not applied.
 
-The receipt is put into ReceiptTable before the change and has the id of the attempt, which is the
-change's `request_id` too. A repeat finds it. The counters and their history then show what became
-of the attempt: the change was made, or it was not made and never will be, or neither is known yet.
-Nothing is guessed. The first request costs two writes and no read.
+The first request puts a receipt with the id of its attempt into ReceiptTable, then makes the change
+under the same id. That is two writes and no read.
+
+A repeat finds the receipt and searches the counters and their history for that id:
+- The change was made: the repeat returns its result.
+- The change was not made and never will be: the repeat replaces the receipt and makes the change.
+- Neither is certain yet: the repeat checks again for some seconds, then gives up.
 """
 
 import hashlib
@@ -19,20 +22,26 @@ from counters.model import Change, ChangedCounter, Counter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long a repeat looks for the outcome of the first request, in seconds.
+# How long a repeat searches for the outcome of an earlier request, in seconds.
 _PATIENCE = 3.0
 
-# The time that a throttled change leaves for deleting its receipt, in seconds.
+# Retries of a throttled change stop this many seconds early, to leave time for deleting the
+# receipt.
 _TO_DISCARD = 0.5
 
 Outcome = tuple[Counter | ChangedCounter, ...]
 
 
 class Intent(NamedTuple):
-    """What a caller wants done once.
+    """A request under an idempotency key.
 
-    `target` is what the key is for: a counter's name, or a text that cannot be one. `counter_ids`
-    are the counters to change. Requests are the same if their `body` is.
+    Attributes:
+        key: the idempotency key.
+        actor: the caller.
+        target: what the request changes: a counter's name, or a route's path. A caller can use the
+            same key once for each target.
+        counter_ids: the counters to change.
+        body: the content of the request. A repeat has the same body.
     """
 
     key: str
@@ -53,27 +62,26 @@ class Intent(NamedTuple):
 def once(
     intent: Intent, change: Change, apply: "Callable[[Change], Outcome]"
 ) -> tuple[Outcome, bool]:
-    """Apply a change once for all requests with the same intent.
+    """Apply a change, unless an earlier request with the same key has applied it.
 
     Args:
-        intent: what is to be done once.
-        change: this request's attempt at it.
-        apply: makes the change; raises BoundExceededError or ThrottledError only if nothing was
-            written and never will be.
+        intent: the request.
+        change: the attempt of this request.
+        apply: makes the change. It raises BoundExceededError or ThrottledError only if nothing was
+            written and nothing will be.
 
     Returns:
-        The counters as the change left them, and whether an earlier request had made it.
+        The counters as the change left them, and whether an earlier request made it.
 
     Raises:
-        KeyReusedError: the key was used with another body.
-        InProgressError: an earlier request with this key is unresolved.
-        OutcomeUnknownError: the receipt was not accepted, so this request did nothing. Or, as by
-            `apply`, a reply was lost.
-        CounterError: as by `apply`; a BoundExceededError or ThrottledError frees the key again.
+        KeyReusedError: if the key was used with a different body.
+        InProgressError: if an earlier request with this key is unresolved.
+        OutcomeUnknownError: if DynamoDB did not accept the receipt, or `apply` raises it.
+        CounterError: if `apply` raises it. BoundExceededError and ThrottledError free the key.
     """
     receipt_id, fingerprint = intent.receipt_id(), intent.fingerprint()
     patience = min(change.until, clock.now() + _PATIENCE)
-    looks = 0
+    checks = 0
     search: Search | None = None
     while True:
         receipt = receipts.put(receipt_id, fingerprint, change)
@@ -84,10 +92,10 @@ def once(
         if search is None or search.request_id != receipt.attempt:
             search = Search(intent.counter_ids, receipt.attempt, receipt.started_at)
         try:
-            counters = search.look(change.until)
+            counters = search.check(change.until)
         except UndecidedError as error:
-            if clock.pause(looks, patience):
-                looks += 1
+            if clock.pause(checks, patience):
+                checks += 1
                 continue
             if search.made:
                 return search.counters(), True
@@ -95,14 +103,14 @@ def once(
         if counters:
             receipts.settle(receipt_id, receipt, counters, change.until)
             return counters, True
-        # The window of that attempt is over. This attempt begins now, with a window of its own.
+        # The earlier attempt can no longer take effect. Begin this one now, with its own window.
         change = change._replace(at=clock.timestamp(clock.now()))
         if receipts.take_over(receipt_id, fingerprint, change, receipt):
             return _make(receipt_id, change, apply), False
 
 
 def _make(receipt_id: str, change: Change, apply: "Callable[[Change], Outcome]") -> Outcome:
-    """Make the change. Delete the receipt if it was refused or not accepted."""
+    """Make the change. If it certainly was not made, delete the receipt."""
     try:
         return apply(change._replace(until=change.until - _TO_DISCARD))
     except (BoundExceededError, ThrottledError):

@@ -1,13 +1,19 @@
-"""From IncrementQueue to the counters.
+"""Consumes IncrementQueue: adds its messages to the counters, each message once.
 
 A message is `{"counter_id": "…", "by": 1}`, or an EventBridge event with that as its detail.
 
-SQS delivers at least once. It delivers the messages of a group in order: none before those in front
-of it are deleted. `folding` relies on that to count each message once. A message that cannot be
-counted goes to the dead-letter queue at once, with the reason, and those behind it go on. What
-cannot be written now is reported as failed, with all that is behind it in its group, and is
-delivered again.
+SQS may deliver a message several times. But it delivers a message only after all earlier messages
+of its group are deleted. `folding` relies on that order to count each message once.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+
+A batch ends with three kinds of message:
+- counted;
+- parked: the message can never be counted, so it is sent to the dead-letter queue with the reason,
+  and the later messages of its group are processed;
+- failed: a request to AWS failed, or the time is up. SQS delivers the message again, with all later
+  ones of its group.
+
+A message is done if it is counted or parked.
 """
 
 import hashlib
@@ -28,16 +34,16 @@ from counters.model import Event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Sequence numbers have 128 bits. With as many digits each, the greater sorts after the other.
+# Sequence numbers have 128 bits. Padded to this length, they sort as text.
 _SEQUENCE_DIGITS = 39
 
-_LONGEST_SOURCE = 256  # characters; the most that EventBridge takes
+_LONGEST_SOURCE = 256  # characters; EventBridge's limit
 
-# A group may spend its share of the time, but at least this, in seconds: so a group whose requests
-# fail leaves time for the others of the batch.
+# The remaining time is divided among the remaining groups of the batch, so that a group whose
+# requests fail leaves time for the others. Each group gets at least this share, in seconds.
 _LEAST_SHARE = 2.0
 
-_NO_ROOM = "The counter has no room: it would leave the range of integers."
+_NO_ROOM = "The counter has no room: the result would be outside the integer range."
 
 logger = Logger(service="tally")
 
@@ -46,9 +52,12 @@ Record = dict[str, Any]
 
 @dataclass(slots=True)
 class Progress:
-    """What became of a batch: how many messages were counted, and how many parked.
+    """The result of a batch.
 
-    `failed` has the ids of the others, which are to be delivered again.
+    Attributes:
+        counted: the number of counted messages.
+        parked: the number of parked messages.
+        failed: the ids of the messages that SQS must deliver again.
     """
 
     counted: int = 0
@@ -57,7 +66,7 @@ class Progress:
 
 
 def ingest(records: "Sequence[Record]", until: float) -> Progress:
-    """Count the messages of a batch, each once, however often it is delivered.
+    """Count the messages of a batch. Counting a message again has no effect.
 
     Args:
         records: messages of a FIFO queue, as Lambda delivers them.
@@ -76,16 +85,16 @@ def ingest(records: "Sequence[Record]", until: float) -> Progress:
 
 
 def _ingest(group: str, batch: "Sequence[Record]", until: float, progress: Progress) -> int:
-    """Count the messages of one group; return how many, from the first on, are dealt with."""
+    """Count the messages of one group in a batch; return how many, from the first on, are done."""
     done = 0
     while done < len(batch):
-        events, why = _events(batch[done:])
+        events, reason = _events(batch[done:])
         count = _count(group, events, batch[done:], until, progress)
         done += count
         if count < len(events):
             break
         if done < len(batch):
-            if not _park(batch[done], why, until):
+            if not _park(batch[done], reason, until):
                 break
             done += 1
             progress.parked += 1
@@ -99,41 +108,49 @@ def _count(
     until: float,
     progress: Progress,
 ) -> int:
-    """Count the events of as many records.
+    """Count events of one group, one counter after the other.
+
+    Args:
+        group: the key of the group.
+        events: the events.
+        batch: the messages of these events, in the same order.
+        until: latest time to start a request, in seconds since the epoch.
+        progress: the result of the batch, to which the result of these events is added.
 
     Returns:
-        How many of them, from the first on, are dealt with. Later ones may be counted too. Counting
-        them again has no effect.
+        How many events, from the first on, are done. Later ones may be counted too. They are
+        delivered again, which has no effect.
     """
     positions: dict[str, list[int]] = {}
     for position, event in enumerate(events):
         positions.setdefault(event.counter_id, []).append(position)
     end = len(events)
     parked: list[int] = []
-    for counter_id, those in positions.items():
-        wanted = [position for position in those if position < end]
+    for counter_id, own_positions in positions.items():
+        pending = [position for position in own_positions if position < end]
         try:
-            while wanted:
-                dealt_with = folding.fold(
-                    counter_id, group, [events[each] for each in wanted], until
-                )
-                del wanted[:dealt_with]
-                if wanted:
-                    park = partial(_park, batch[wanted[0]], _NO_ROOM, until)
-                    if not folding.refuse(counter_id, group, events[wanted[0]], park, until):
+            while pending:
+                done = folding.fold(counter_id, group, [events[each] for each in pending], until)
+                del pending[:done]
+                if pending:
+                    park = partial(_park, batch[pending[0]], _NO_ROOM, until)
+                    if not folding.refuse(counter_id, group, events[pending[0]], park, until):
                         break
-                    parked.append(wanted.pop(0))
+                    parked.append(pending.pop(0))
         except (BotoCoreError, ClientError, CounterError):
             logger.exception("Could not write events", extra={"counter_id": counter_id})
-        if wanted:
-            end = wanted[0]
+        if pending:
+            end = pending[0]
     progress.parked += len(parked)
     progress.counted += end - sum(position < end for position in parked)
     return end
 
 
 def _events(batch: "Sequence[Record]") -> tuple[list[Event], str]:
-    """Return the events of the messages before the first malformed one, and why it is that."""
+    """Return the events of the messages before the first malformed one, and what is wrong with it.
+
+    If no message is malformed, the second result is empty.
+    """
     events: list[Event] = []
     for record in batch:
         try:
@@ -147,38 +164,40 @@ def _event(record: Record) -> Event:
     """Return the event of a message.
 
     Raises:
-        InvalidRequestError: the message is malformed.
+        InvalidRequestError: if the message is malformed.
     """
-    sender, forwarded = _sender(record)
-    actor, claimed_by = f"sqs:{_name(sender)}", None
+    sender, was_forwarded = _sender(record)
+    actor, event_sender = f"sqs:{_name(sender)}", None
     fields = rules.json_object("body", record["body"])
-    if forwarded and "detail-type" not in fields:
-        rules.invalid("detail-type", "EventQueue takes events only")
+    if was_forwarded and "detail-type" not in fields:
+        rules.invalid("detail-type", "is missing. EventQueue accepts only EventBridge events.")
     if "detail-type" in fields:
         # Anyone who may send to the queue can write an event, so its source is only a claim.
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
         if fields["detail-type"] != "Count":
             rules.invalid("detail-type", "must be Count")
         if "replay-name" in fields:
-            rules.invalid("replay-name", "a replayed event may have been counted before")
-        actor, claimed_by = f"event:{_name(_source(fields.get('source')))}", _name(sender)
+            rules.invalid("replay-name", "a replayed event may have been counted already")
+        actor, event_sender = f"event:{_name(_source(fields.get('source')))}", _name(sender)
         fields = rules.fields("detail", fields.get("detail"))
     rules.only(["counter_id", "by"], fields)
-    asked = rules.increment(rules.counter_id(fields.get("counter_id")), fields)
+    increment = rules.increment(rules.counter_id(fields.get("counter_id")), fields)
     return Event(
         record["messageId"],
         _sequence_number(record),
-        asked.counter_id,
-        asked.by,
+        increment.counter_id,
+        increment.by,
         actor,
-        claimed_by,
+        event_sender,
     )
 
 
 def _sender(record: Record) -> tuple[str, bool]:
-    """Return who sent a message, as SQS reports it, and whether forward_events passed it on.
+    """Return the original sender of a message, and whether forward_events forwarded it.
 
-    Only of a message from that function is the attribute `sender` true: anyone may write one.
+    SQS reports forward_events as the sender of a forwarded message. That function puts the original
+    sender into the attribute `sender`. The attribute is ignored in other messages, because any
+    sender can write it.
     """
     sender: str = record["attributes"]["SenderId"]
     if sender.partition(":")[0] != os.environ["FORWARDER_ROLE_ID"]:
@@ -188,14 +207,14 @@ def _sender(record: Record) -> tuple[str, bool]:
 
 def _source(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SOURCE:
-        rules.invalid("source", f"must be a text of 1 to {_LONGEST_SOURCE} characters")
+        rules.invalid("source", f"must be a string of 1 to {_LONGEST_SOURCE} characters")
     if not value.isprintable():
-        rules.invalid("source", "must be printable")
+        rules.invalid("source", "must have printable characters only")
     return value
 
 
 def _name(text: str) -> str:
-    """Return a name as it is written in a list of names, which commas separate."""
+    """Escape the commas in a name, because commas separate the names in a list."""
     return text.replace("%", "%25").replace(",", "%2C")
 
 
@@ -205,32 +224,32 @@ def _sequence_number(record: Record) -> str:
 
 
 def _group(record: Record) -> str:
-    """Return the key of a message's group and queue: each queue has numbers of its own."""
+    """Return a key for a message's group. It includes the queue, which numbers its own messages."""
     group = f"{record['eventSourceARN']} {record['attributes']['MessageGroupId']}"
     return hashlib.sha256(group.encode()).hexdigest()[:24]
 
 
-def _park(record: Record, why: str, until: float) -> bool:
-    """Send a message to the dead-letter queue, with the reason; return whether it is there."""
-    # Neither SQS nor a log takes every character, so write the others as JSON does.
-    told = {"reason": json.dumps(why)[1:-1][:1024], "sender": _sender(record)[0]}
-    logger.error("Parked a message", extra={"message_id": record["messageId"], **told})
+def _park(record: Record, reason: str, until: float) -> bool:
+    """Send a message to the dead-letter queue, with the reason; return whether SQS accepted it."""
+    # SQS does not allow every character in an attribute, so escape them as JSON does.
+    details = {"reason": json.dumps(reason)[1:-1][:1024], "sender": _sender(record)[0]}
+    logger.error("Parked a message", extra={"message_id": record["messageId"], **details})
     message: dict[str, Any] = {
         "QueueUrl": os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
         "MessageBody": record["body"],
         "MessageGroupId": record["attributes"]["MessageGroupId"],
-        "MessageDeduplicationId": record[
-            "messageId"
-        ],  # parked twice in 5 minutes, it is there once
+        # If the message is parked again within five minutes, SQS drops the duplicate.
+        "MessageDeduplicationId": record["messageId"],
     }
     try:
         try:
             attributes = {
-                name: {"StringValue": value, "DataType": "String"} for name, value in told.items()
+                name: {"StringValue": value, "DataType": "String"}
+                for name, value in details.items()
             }
             _send({**message, "MessageAttributes": attributes}, until)
         except ClientError as error:
-            # A message that is as long as SQS allows has no room for attributes.
+            # A message of the maximum size leaves no room for attributes.
             if error.response["Error"]["Code"] != "InvalidParameterValue":
                 raise
             _send(message, until)

@@ -1,7 +1,8 @@
-"""Lambda's init phase: what a function makes ready before its first event, on all of a CPU.
+"""Lambda's init phase: the work that a function does before its first event.
 
-With the first event comes the smaller share that its memory stands for. What each step brings is
-in docs/benchmarks.md.
+In the init phase a function has a full CPU. Afterwards it has only the share that its memory size
+pays for. So it opens its connections in the init phase. docs/benchmarks.md shows what each step
+saves.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
@@ -16,22 +17,27 @@ if TYPE_CHECKING:
 
 
 def begin() -> None:
-    """Begin, before anything else is imported: in Lambda only.
+    """Turn garbage collection off. Call this before the other modules are imported.
 
-    Nothing that a function imports becomes garbage, so looking for it is 4 % of a cold start.
+    Imports create almost no garbage, and looking for it takes 4 % of a cold start. Outside Lambda
+    this does nothing.
     """
     if in_lambda():
         gc.disable()
 
 
 def end(*clients: "Callable[[], BaseClient]") -> None:
-    """Make the clients of the usual path and open their connections: in Lambda only.
+    """Create the clients, open their connections, and turn garbage collection on again.
 
-    From then on garbage is collected again, without another look at all that was made so far.
+    The collector ignores everything that exists by then. Outside Lambda this does nothing.
+
+    Args:
+        clients: the functions that create the clients. A function passes the clients that it uses
+            for almost every event.
     """
     if not in_lambda():
         return
-    from counters import connection  # noqa: PLC0415  after begin()
+    from counters import connection  # noqa: PLC0415  begin() must run before this import
 
     for client in clients:
         connection.of(client()).open()

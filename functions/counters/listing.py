@@ -1,8 +1,11 @@
-"""Lists the entries of a page or a period, up to the first gap that the stream may still fill.
+"""Lists history entries: a page of them, or those of a period.
 
-While a batch of entries is being written, some are missing between others. A reader who continues
-behind a missing version would never see it. So a list ends before it, unless it can not come any
-more: then it was parked, or somebody deleted it.
+A gap is one or more versions that are missing below an entry. While a batch of entries is being
+written, the stream may still fill a gap. A list ends before such a gap. Otherwise a reader who
+continues after the list would miss the entries that fill it.
+
+A gap is final if the stream can no longer fill it: the missing changes are in the dead-letter
+queue, have expired, or someone deleted the entries. A list continues after a final gap.
 """
 
 import math
@@ -20,47 +23,51 @@ if TYPE_CHECKING:
 
     from counters.model import Order
 
-_PAGE = 1000  # entries that a period reads at a time
+_PAGE = 1000  # entries per read, when the entries of a period are listed
 
 
 class _GapError(Exception):
-    """The next version is missing, and the stream may still bring it."""
+    """The next version is missing, and the stream may still add it."""
 
 
 class Listing(NamedTuple):
-    """Which entries of a counter a page shows: at most `limit` by version, those of a period."""
+    """Which entries of a counter a page shows.
+
+    Attributes:
+        order: the order of versions.
+        after: the version to continue after, in that order; None for the first page.
+        limit: the maximum number of entries.
+        period: only entries created in this period are shown.
+    """
 
     counter_id: str
     order: "Order"
-    after: int | None  # the version to continue after in that order; None for the first page
+    after: int | None
     limit: int
     period: Period
 
 
-def page(asked: Listing, until: float) -> tuple[list[Entry], bool]:
-    """Return a page of a counter's history.
-
-    A page ends before the first version that is missing and that the stream may still bring. So a
-    reader who continues after the page misses nothing.
+def page(query: Listing, until: float) -> tuple[list[Entry], bool]:
+    """Return a page of a counter's history. It ends before a gap that may still be filled.
 
     Args:
-        asked: what the page shows. A period takes some more reads, however long the history is.
+        query: which entries the page shows.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
         The entries, and whether there are more.
 
     Raises:
-        ThrottledError: the database did not answer in time. Or the order is descending, and the
-            very next version is not in the history yet.
+        ThrottledError: if DynamoDB did not answer in time; or if the order is descending and the
+            page would be empty, because it begins with a gap that may still be filled.
     """
-    limit, period = asked.limit, asked.period
-    ascending = asked.order == "asc"
+    limit, period = query.limit, query.period
+    ascending = query.order == "asc"
     found: list[Entry] = []
     with reading():
-        first, last = _versions(asked, until)
+        first, last = _versions(query, until)
         try:
-            for entry in _up_to_gap(asked.counter_id, asked.order, first, last, limit + 1, until):
+            for entry in _up_to_gap(query.counter_id, query.order, first, last, limit + 1, until):
                 if ascending and entry.time >= period.end + clock.APPLY_WINDOW:
                     break
                 if not ascending and entry.time < period.start - clock.APPLY_WINDOW:
@@ -80,14 +87,19 @@ def page(asked: Listing, until: float) -> tuple[list[Entry], bool]:
 
 
 def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
-    """Yield the entries of a period by version, and some outside of it at both ends.
+    """Yield the entries of a period in the order of versions, with some entries around it.
 
-    If the history has an entry before the period, the first is one. If it has one after the period,
-    the last is one. So the value before the period is known, unless there is no history at all. It
-    ends before a gap that the stream may still fill, as a page does.
+    The first entry yielded is older than the period, if the history has such an entry. So the first
+    entry shows the counter's value before the period. The list ends before a gap that may still be
+    filled.
+
+    Args:
+        counter_id: the counter.
+        period: the period.
+        until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading(), suppress(_GapError):
         first = _first_of(counter_id, period, until)
@@ -98,12 +110,10 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
 
 
 def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
-    """Yield what `span` does, but all that is there, whatever is missing in between.
-
-    The reads are strongly consistent.
+    """Yield what `span` yields, but continue after every gap, with strongly consistent reads.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
         first = _first_of(counter_id, period, until)
@@ -115,9 +125,9 @@ def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry
                 return
 
 
-def _versions(asked: Listing, until: float) -> tuple[int, int]:
-    """Return the first and the last version that can be on a page."""
-    counter_id, order, after, _, period = asked
+def _versions(query: Listing, until: float) -> tuple[int, int]:
+    """Return the lowest and the highest version that can be on a page."""
+    counter_id, order, after, _, period = query
     first, last = 1, MAX_INTEGER
     if after is not None:
         first, last = (after + 1, last) if order == "asc" else (first, after - 1)
@@ -131,27 +141,36 @@ def _versions(asked: Listing, until: float) -> tuple[int, int]:
 
 
 def _first_of(counter_id: str, period: Period, until: float) -> int:
-    """Return a version below which nothing belongs to a period."""
+    """Return a version that is at or below the lowest version of the period."""
     start = period.start - clock.APPLY_WINDOW
     return max(1, boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 
 
-def _up_to_gap(  # noqa: PLR0913, PLR0917  what to read, and until when
+def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     counter_id: str, order: "Order", first: int, last: int, limit: int, until: float
 ) -> "Iterator[Entry]":
-    """Yield the entries from the version `first` to `last`, reading `limit` at a time.
+    """Yield the entries of a range of versions, up to a gap that may still be filled.
 
-    At the first gap it reads again, strongly consistently. Everything up to the trend's last
-    version was recorded or parked before, so a gap below it is final, and is passed over.
+    The first reads are eventually consistent, so they can show a gap that is already filled. At the
+    first gap, the function asks the trend up to which version all gaps are final, and reads the
+    rest again with strongly consistent reads.
+
+    Args:
+        counter_id: the counter.
+        order: `asc` to begin at `first`, `desc` to begin at `last`.
+        first: the lowest version.
+        last: the highest version.
+        limit: the maximum number of entries that one read returns.
+        until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        _GapError: the next version is missing, and the stream may still bring it.
-        UndecidedError: the time is up.
+        _GapError: if the next version is missing, and the stream may still add it.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     step = 1 if order == "asc" else -1
     expected = first if order == "asc" else last
-    final: int | None = None  # the trend's last version, if there was a gap
-    newer: Entry | None = None  # the entry before, in descending order
+    final: int | None = None  # gaps up to this version are final; None before the first gap
+    newer: Entry | None = None  # in descending order: the last entry, which is above `expected`
     while True:
         gap = False
         for entry in history.walk(
@@ -164,7 +183,7 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  what to read, and until when
                     break
             yield entry
             newer, expected = entry, entry.version + step
-        if not gap and order == "desc" and expected >= first:  # the lowest versions are missing
+        if not gap and order == "desc" and expected >= first:  # the range begins with a gap
             gap = _may_be_filled(newer or _above(counter_id, expected, until), final)
         if not gap:
             return
@@ -175,11 +194,11 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  what to read, and until when
 
 
 def _may_be_filled(top: Entry | None, final: int | None) -> bool:
-    """Return whether the stream may still bring versions that are missing below an entry.
+    """Return whether the stream may still fill the gap below an entry.
 
     Args:
-        top: the entry; None if there is none.
-        final: the trend's last version, if it is known. What is missing below it will not come.
+        top: the entry; None if there is none above the missing versions.
+        final: the version up to which all gaps are final; None if it is not known.
     """
     if top is None or (final is not None and top.version <= final):
         return False
@@ -187,10 +206,10 @@ def _may_be_filled(top: Entry | None, final: int | None) -> bool:
 
 
 def _above(counter_id: str, version: int, until: float) -> Entry | None:
-    """Return the first entry above a version; None if there is none.
+    """Return the lowest entry above a version; None if there is none.
 
     Raises:
-        UndecidedError: the time is up.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     entries = history.read(counter_id, version + 1, MAX_INTEGER, until, limit=1)
     return entries[0] if entries else None

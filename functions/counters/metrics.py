@@ -1,4 +1,4 @@
-"""What CloudWatch is told: one line of its embedded metric format an invocation.
+"""Metrics: each invocation writes one line in CloudWatch's embedded metric format.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -10,7 +10,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 
 def publish(counts: dict[str, int], milliseconds: dict[str, float] | None = None) -> None:
-    """Publish values of metrics by their names, in the namespace Tally, for this stack."""
+    """Publish metrics in the namespace Tally, with the dimension `stack`.
+
+    Args:
+        counts: the value of each count, by the metric's name.
+        milliseconds: the value of each duration in milliseconds, by the metric's name.
+    """
     metrics = Metrics(namespace="Tally", service="tally")
     metrics.add_dimension("stack", os.environ["STACK_NAME"])
     for name, count in counts.items():

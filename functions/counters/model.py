@@ -1,6 +1,6 @@
-"""Values and records: what a counter is, and what its changes are. No AWS and no HTTP in here.
+"""Values and records: counters, their changes, and sums of changes. Nothing here uses AWS or HTTP.
 
-Immutable records are NamedTuples: making a dataclass takes four times as long, at each start.
+Immutable records are NamedTuples: defining a dataclass takes four times as long at each cold start.
 """
 
 import math
@@ -21,7 +21,13 @@ SECONDS: dict[Interval, int] = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 
 
 
 class Counter(NamedTuple):
-    """Where a counter stands. One that was never written has version 0 and no times."""
+    """The state of a counter. A counter that was never written has version 0 and no times.
+
+    Attributes:
+        version: the number of changes so far.
+        created_at: when the request that made the first change began (RFC 3339).
+        updated_at: when the request that made the last change began (RFC 3339).
+    """
 
     counter_id: str
     value: int = 0
@@ -30,12 +36,12 @@ class Counter(NamedTuple):
     updated_at: str | None = None
 
     def entity_tag(self) -> str:
-        """Return the version in quotes: the counter's entity tag (RFC 9110, section 8.8.3)."""
+        """Return the version in quotes, as ETag and If-Match use it (RFC 9110, section 8.8.3)."""
         return f'"{self.version}"'
 
 
 class ChangedCounter(NamedTuple):
-    """A counter that a request has certainly changed, but whose state after it is not known yet."""
+    """A counter that a request has changed, if the state that it left is not known yet."""
 
     counter_id: str
     value: None = None
@@ -45,10 +51,13 @@ class ChangedCounter(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """Events of a queue that are added to a counter together.
+    """What one change adds up, if it counts several events from a queue in one write.
 
-    `increase` is the sum of the additions, `decrease` that of the subtractions, as a positive
-    number. `sender` is who sent the events as SQS reports it, where `actor` is only a claim.
+    Attributes:
+        events: the number of events.
+        increase: the sum of the additions.
+        decrease: the sum of the subtractions, as a positive number.
+        sender: who sent the events, as SQS reports it. None if the actor already names the sender.
     """
 
     events: int
@@ -58,11 +67,15 @@ class Fold(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Who changes a counter, and in which attempt.
+    """One attempt to change a counter. All of it except `until` is stored with the change.
 
-    `request_id` identifies this attempt: it shows whether the counter has the change. `at` is when
-    the attempt began (RFC 3339), `until` the latest time to send it, in seconds since the epoch.
-    `fold` is what it adds up, if it comes from a queue.
+    Attributes:
+        actor: who makes the change.
+        request_id: the id of this attempt. If it is in the counter or in the history, the change
+            was made.
+        at: when the attempt began (RFC 3339).
+        until: latest time to send the change, in seconds since the epoch.
+        fold: the sums of the events that it counts; None if the change comes over HTTP.
     """
 
     actor: str
@@ -73,28 +86,27 @@ class Change(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Between what the value must stay: `low` and `high` themselves are allowed."""
+    """The lowest and the highest value that are allowed after a change."""
 
     low: int = MIN_INTEGER
     high: int = MAX_INTEGER
 
     def hold(self, value: int) -> bool:
-        """Return whether `value` is within them."""
+        """Return whether `value` is within the bounds."""
         return self.low <= value <= self.high
 
 
 class Condition(NamedTuple):
-    """What a counter must be like for a change to be made.
+    """The condition of a `set`: the versions of the counter that allow it.
 
-    `versions` are the versions that it may have. 0 stands for a counter that was never written.
-    None allows every version but 0.
+    Version 0 is a counter that was never written. None means every version except 0.
     """
 
     versions: tuple[int, ...] | None
 
 
 class Increment(NamedTuple):
-    """What is to be added to a counter, if the result is within the bounds."""
+    """A request to add `by` to a counter, if the result is within the bounds."""
 
     counter_id: str
     by: int
@@ -102,11 +114,14 @@ class Increment(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something to be counted, from a queue.
+    """A queue message that asks to add `by` to a counter.
 
-    `sequence_number` grows from one event to the next of a message group: the greater of two sorts
-    after the other. `actor` is who counts, `sender` who sent the message as SQS reports it, if the
-    actor is not that sender.
+    Attributes:
+        event_id: the id of the message.
+        sequence_number: the message's sequence number, padded with zeros. In a message group, later
+            messages have greater numbers, and greater numbers sort later as text.
+        actor: who makes the change.
+        sender: who sent the message, as SQS reports it. None if the actor already names the sender.
     """
 
     event_id: str
@@ -118,29 +133,33 @@ class Event(NamedTuple):
 
 
 class Period(NamedTuple):
-    """A span of time, in seconds since the epoch: `start` is in it, `end` is not."""
+    """A span of time, in seconds since the epoch. It includes `start`, but not `end`."""
 
     start: float = -math.inf
     end: float = math.inf
 
     def holds(self, time: float) -> bool:
-        """Return whether `time` is in it."""
+        """Return whether `time` is in the period."""
         return self.start <= time < self.end
 
 
 class Entry(NamedTuple):
-    """One recorded change of a counter.
+    """One recorded change of a counter: an entry of its history.
 
     Attributes:
-        by: what the change added, `increase` minus `decrease`. A `set` has it too.
-        increase: the sum of the additions.
-        decrease: the sum of the subtractions, as a positive number. Only a change that folds
-            several events of a queue can have both sums.
+        version: the counter's version after the change.
+        value: the counter's value after the change.
+        previous_value: the counter's value before the change.
+        by: `value` minus `previous_value`, also for a `set`.
+        actor: who made the change.
         request_id: the id of the attempt that made the change.
-        created_at: when the request began (RFC 3339).
+        created_at: when that attempt began (RFC 3339).
+        counter_created_at: the counter's `created_at`.
+        increase: the sum of the additions.
+        decrease: the sum of the subtractions, as a positive number. Only a change that counts
+            several events can have both an increase and a decrease.
         time: `created_at` in seconds since the epoch.
-        counter_created_at: when the request of the counter's first change began (RFC 3339).
-        events: the number of folded events; None for a request over HTTP.
+        events: the number of events that the change counts; None if it came over HTTP.
         sender: as in `Fold`.
     """
 
@@ -161,19 +180,25 @@ class Entry(NamedTuple):
     sender: str | None = None
 
     def is_of(self, counter: Counter, version: int) -> bool:
-        """Return whether this is the entry of a version of the counter as it is now.
+        """Return whether this is the entry of the given version of this very counter.
 
-        If somebody deleted the counter's item, the history may have entries of an earlier counter
-        of that name, which was created at another time.
+        If someone deletes a counter's item, its history stays. A new counter with the same name
+        then has another creation time than those old entries.
         """
         return self.version == version and self.counter_created_at == counter.created_at
 
 
 @dataclass(slots=True)
 class Sums:
-    """Changes added up: `decrease` is what the negative ones took away, as a positive number.
+    """The sums of some changes of one counter.
 
-    `close` is the value at `last_version`, the highest of their versions; without any it is 0.
+    Attributes:
+        changes: the number of changes.
+        increase: the sum of the additions.
+        decrease: the sum of the subtractions, as a positive number.
+        first_version: the lowest version among the changes; None if there are none.
+        last_version: the highest version among the changes; None if there are none.
+        close: the value at `last_version`; 0 if there are no changes.
     """
 
     changes: int = 0
@@ -184,12 +209,12 @@ class Sums:
     close: int = 0
 
     def add(self, entry: Entry) -> None:
-        """Add one change."""
+        """Include one change."""
         version = entry.version
         self.merge(Sums(1, entry.increase, entry.decrease, version, version, entry.value))
 
     def merge(self, other: "Sums") -> None:
-        """Add other sums."""
+        """Include other sums of the same counter."""
         if other.first_version is None or other.last_version is None:
             return
         self.changes += other.changes
@@ -203,9 +228,11 @@ class Sums:
 
 
 class Bucket(NamedTuple):
-    """The changes of one interval, which begins at `start` (RFC 3339).
+    """The sums of one minute, hour or day, as the API returns them.
 
-    `close` is the value at its end, whether or not it has changes.
+    Attributes:
+        start: when the interval begins (RFC 3339).
+        close: the value at the end of the interval, even if it has no changes.
     """
 
     start: str

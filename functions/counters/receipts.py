@@ -1,8 +1,11 @@
-"""ReceiptTable: what is being done, or was done, under an idempotency key.
+"""ReceiptTable: reads and writes receipts. A receipt says which attempt uses an idempotency key.
 
-A receipt has the id of the attempt that is to make the change (`attempt`), when that attempt began
-(`started_at`), and a hash of the request's body (`fingerprint`). When a repeat has found out what
-the attempt did, the receipt has that too (`outcome`). Items expire by TTL.
+Each item has these attributes:
+- `attempt`: the id of the attempt that makes the change (see `attempt`);
+- `started_at`: when that attempt began;
+- `fingerprint`: a hash of the request's body;
+- `outcome`: the changed counters, once a repeat of the request has found them;
+- `expires_at`: when DynamoDB deletes the item.
 """
 
 import json
@@ -24,21 +27,28 @@ if TYPE_CHECKING:
 
 
 class Receipt(NamedTuple):
-    """What is known of the request that used a key first."""
+    """A receipt, as it is stored.
+
+    Attributes:
+        attempt: the id of the attempt that makes the change.
+        started_at: when the attempt began (RFC 3339).
+        fingerprint: a hash of the request's body.
+        outcome: the changed counters; empty as long as they are not known.
+    """
 
     attempt: str
     started_at: str
     fingerprint: str
-    outcome: tuple[Counter, ...]  # empty until a repeat has found it
+    outcome: tuple[Counter, ...]
 
     def seconds_left(self) -> int:
-        """Return after how many seconds, at least 1, the attempt's apply window is over."""
+        """Return how many seconds the attempt's apply window still lasts; at least 1."""
         end = clock.seconds(self.started_at) + clock.APPLY_WINDOW
         return max(1, math.ceil(end - clock.now()))
 
 
 def put(receipt_id: str, fingerprint: str, change: "Change") -> Receipt | None:
-    """Put the receipt of an attempt, unless there is one.
+    """Put the receipt of an attempt, if there is no receipt for the key.
 
     Args:
         receipt_id: the key of the receipt.
@@ -46,44 +56,54 @@ def put(receipt_id: str, fingerprint: str, change: "Change") -> Receipt | None:
         change: the attempt.
 
     Returns:
-        None if the receipt of this attempt is there; otherwise the one that was there before.
+        None if the attempt now has the key. Otherwise the receipt of the attempt that has it.
 
     Raises:
-        KeyReusedError: the one that was there before is of a request with another body.
-        OutcomeUnknownError: the database did not accept it in time; the change was not begun.
+        KeyReusedError: if the existing receipt is for a request with a different body.
+        OutcomeUnknownError: if DynamoDB did not accept the receipt in time. This attempt changed
+            nothing, but an earlier one may have.
     """
     # TTL deletes late, so treat an expired receipt as absent.
     condition = "attribute_not_exists(#receipt_id) OR #expires_at <= :now"
     while True:
         now = {":now": _seconds(clock.now())}
-        done, there = _put(receipt_id, fingerprint, change, condition, now)
+        done, existing = _put(receipt_id, fingerprint, change, condition, now)
         if done:
             return None
-        if there and there.fingerprint != fingerprint:
-            detail = "Idempotency-Key: it was used with another body."
+        if existing and existing.fingerprint != fingerprint:
+            detail = "Idempotency-Key: was already used with a different body"
             raise KeyReusedError(detail)
-        if there:
-            return there
+        if existing:
+            return existing
 
 
 def take_over(receipt_id: str, fingerprint: str, change: "Change", abandoned: Receipt) -> bool:
-    """Replace the receipt of an attempt that never made its change by the one of this attempt.
+    """Replace the receipt of an attempt that did not make its change and never will.
+
+    Args:
+        receipt_id: the key of the receipt.
+        fingerprint: a hash of the request's body.
+        change: the new attempt.
+        abandoned: the receipt to replace.
 
     Returns:
-        False if another request has replaced or deleted it first.
+        False if another request has replaced or deleted that receipt first.
 
     Raises:
-        OutcomeUnknownError: the database did not accept it in time; the change was not begun.
+        OutcomeUnknownError: as for `put`.
     """
-    # Replace only the receipt whose attempt we looked for. Another request may have taken over and
-    # made the change.
+    # Another attempt may have replaced the receipt and made the change. So the receipt must be the
+    # one that was read.
     attempt = {":attempt": {"S": abandoned.attempt}}
     done, _ = _put(receipt_id, fingerprint, change, "#attempt = :attempt", attempt)
     return done
 
 
 def discard(receipt_id: str, change: "Change") -> None:
-    """Delete the receipt of an attempt. If that fails, repeats wait until its window is over."""
+    """Delete the receipt of an attempt that changed nothing, so that the key is free again.
+
+    If that fails, a repeat gets InProgressError until the attempt's apply window is over.
+    """
     if clock.now() >= change.until:
         return
     try:
@@ -99,7 +119,14 @@ def discard(receipt_id: str, change: "Change") -> None:
 
 
 def settle(receipt_id: str, receipt: Receipt, counters: "Sequence[Counter]", until: float) -> None:
-    """Write the outcome into a receipt. If that fails, the next repeat looks for it again."""
+    """Write the outcome into a receipt. If that fails, the next repeat searches for it again.
+
+    Args:
+        receipt_id: the key of the receipt.
+        receipt: the receipt, as it was read.
+        counters: the counters as the change left them.
+        until: latest time to start the request, in seconds since the epoch.
+    """
     if clock.now() >= until:
         return
     try:
@@ -121,34 +148,22 @@ def settle(receipt_id: str, receipt: Receipt, counters: "Sequence[Counter]", unt
 def _put(
     receipt_id: str, fingerprint: str, change: "Change", condition: str, values: dict[str, Any]
 ) -> tuple[bool, Receipt | None]:
-    """Put the receipt of an attempt if the condition holds. Putting it twice is safe.
+    """Put the receipt of an attempt, if the condition holds.
 
     Returns:
-        Whether it is there, and otherwise the receipt that is there, if there is one.
+        Whether the receipt of this attempt is stored. And the existing receipt, if the condition
+        does not hold and there is one.
 
     Raises:
-        OutcomeUnknownError: the database did not accept it in time; the change was not begun.
+        OutcomeUnknownError: as for `put`.
     """
-    names = {
-        "#receipt_id": "receipt_id",
-        "#expires_at": "expires_at",
-        "#attempt": "attempt",
-    }
-    # It must not be expired by the clock of another function before its hours are over.
-    lifetime = 3600 * int(os.environ["RECEIPT_HOURS"]) + clock.CLOCK_DIFFERENCE
-    expires_at = clock.seconds(change.at) + lifetime
+    names = {name: name[1:] for name in ("#receipt_id", "#expires_at", "#attempt")}
     try:
         answered(
             change.until,
             lambda: dynamodb().put_item(
                 TableName=os.environ["RECEIPT_TABLE"],
-                Item={
-                    "receipt_id": {"S": receipt_id},
-                    "attempt": {"S": change.request_id},
-                    "started_at": {"S": change.at},
-                    "fingerprint": {"S": fingerprint},
-                    "expires_at": _seconds(math.ceil(expires_at)),
-                },
+                Item=_item(receipt_id, fingerprint, change),
                 ConditionExpression=condition,
                 ExpressionAttributeNames={n: a for n, a in names.items() if n in condition},
                 ExpressionAttributeValues=values,
@@ -157,21 +172,38 @@ def _put(
         )
     except dynamodb().exceptions.ConditionalCheckFailedException as error:
         item = cast("dict[str, Any]", error.response).get("Item")
-        there = _receipt(item) if item else None
-        # A put whose reply was lost is refused by what it has put itself.
-        return there is not None and there.attempt == change.request_id, there
+        existing = _receipt(item) if item else None
+        # If the reply to a put is lost, the put is repeated. It then finds its own receipt.
+        return existing is not None and existing.attempt == change.request_id, existing
     except UndecidedError as error:
-        # Nothing is known of earlier requests with this key, so this is no "not applied".
+        # This is not ThrottledError, "nothing was applied": an earlier request may have made the
+        # change.
         detail = (
             "DynamoDB did not answer in time. This request changed nothing, but an earlier one with"
-            " the same key may have. Repeat it with that key."
+            " the same key may have. Retry with the same key."
         )
         raise OutcomeUnknownError(detail) from error
     return True, None
 
 
+def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]:
+    # Keep the receipt for its full lifetime even by the clock of a function that is ahead.
+    lifetime = 3600 * int(os.environ["RECEIPT_HOURS"]) + clock.CLOCK_DIFFERENCE
+    expires_at = clock.seconds(change.at) + lifetime
+    return {
+        "receipt_id": {"S": receipt_id},
+        "attempt": {"S": change.request_id},
+        "started_at": {"S": change.at},
+        "fingerprint": {"S": fingerprint},
+        "expires_at": _seconds(math.ceil(expires_at)),
+    }
+
+
 def _ignore(error: BotoCoreError | ClientError) -> None:
-    """Ignore an error that a best effort may meet: no answer, or another attempt's receipt."""
+    """Raise the error of a request that may fail, unless it is one of the expected errors.
+
+    Two errors are expected: there was no answer, or the receipt belongs to another attempt now.
+    """
     refused = isinstance(error, dynamodb().exceptions.ConditionalCheckFailedException)
     if not (refused or unanswered(error)):
         raise error

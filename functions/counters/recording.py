@@ -1,4 +1,9 @@
-"""Consumes CounterTable's stream: writes each change to the history and adds it to the trend."""
+"""Consumes CounterTable's stream: writes each change to the history and adds it to the trend.
+
+Lambda may deliver stream records several times. Recording a change again has no effect. A record
+that cannot be recorded is parked: sent to the dead-letter queue, unchanged. `redrive` records
+parked changes later.
+"""
 
 import json
 import os
@@ -17,12 +22,12 @@ from counters.model import Entry, Fold, Operation, Period, Sums
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Ten sources of 256 characters, each written as three, fit in. Tally writes no longer text, and one
-# could make an entry that is too large for a table.
+# The longest text that Tally writes is a list of ten event sources of 256 characters each. Escaping
+# can triple it. A much longer text could make an entry too large for DynamoDB.
 _LONGEST_TEXT = 16_384  # characters
 
-_REDRIVE_SECONDS = 900  # the longest that a function runs
-_FINISH_SECONDS = 20  # for the requests about what has been begun
+_REDRIVE_SECONDS = 900  # the longest time that a Lambda function can run
+_FINISH_SECONDS = 20  # for finishing the messages that are already received
 _REBUILD_ATTEMPTS = 5
 
 logger = Logger(service="tally")
@@ -30,28 +35,39 @@ logger = Logger(service="tally")
 
 @dataclass(slots=True)
 class Progress:
-    """What came of a batch: `done` of its records, from the first on, are recorded or parked."""
+    """The result of a batch.
+
+    Attributes:
+        done: how many records, from the first on, are recorded or parked.
+        recorded: the number of recorded changes.
+        parked: the number of parked records.
+        newest: when the newest recorded change began (RFC 3339); empty if nothing was recorded.
+    """
 
     done: int = 0
     recorded: int = 0
     parked: int = 0
-    newest: str = ""  # when the last change that was recorded began (RFC 3339), if one was
+    newest: str = ""
 
 
 def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
-    """Write the changes of stream records into history and trend. Repeating it changes nothing.
+    """Write the changes of stream records to the history and add them to the trend.
 
-    Two kinds of record go to the dead-letter queue, unchanged: malformed ones, and ones whose
-    version the history already holds for a different change (someone reset the counter by hand).
-    A record is moved there only after everything before it is recorded and before anything after it
-    is. So everything before a queued record is recorded or queued too.
+    Two kinds of record are parked:
+    - malformed ones;
+    - ones whose version the history already holds for a different change, because someone reset the
+      counter by hand.
+
+    A record is parked only after everything before it is recorded or parked, and before anything
+    after it is. So the history before a parked record is always complete, except for other parked
+    records.
 
     Args:
-        records: of the stream of CounterTable, with both images, in the stream's order.
+        records: records of CounterTable's stream, with the old and the new image, in order.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        How far it came: to the end, if nothing failed.
+        The result. If nothing failed, all records are done.
     """
     progress = Progress()
     positions = [number for number, each in enumerate(records) if _is_change(each)]
@@ -75,18 +91,19 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
 
 
 def redrive(until: float) -> tuple[int, int]:
-    """Write the parked records into history and trend, as far as they are understood by now.
+    """Try to record each parked record, and delete the recorded ones from the dead-letter queue.
 
-    A record that is recorded already changes nothing.
+    Recording a record that is already recorded has no effect.
 
     Args:
-        until: latest time to begin with a record, in seconds since the epoch.
+        until: latest time to start with a record, in seconds since the epoch.
 
     Returns:
-        How many records are recorded and gone from the queue, and how many were looked at and stay.
+        The number of records that were recorded and deleted, and the number of records that were
+        received and stay in the queue.
 
     Raises:
-        ThrottledError: the queue did not answer in time.
+        ThrottledError: if SQS did not answer in time.
     """
     redriven, left = 0, []
     finish = until + _FINISH_SECONDS
@@ -98,17 +115,17 @@ def redrive(until: float) -> tuple[int, int]:
         for message in messages:
             handle = message["ReceiptHandle"]
             recorded = clock.now() < until and _redrive(message["Body"], until)
-            if recorded and _let_go(partial(_delete, handle), finish):
+            if recorded and _succeeds(partial(_delete, handle), finish):
                 redriven += 1
             else:
                 left.append(handle)
     for handle in left:
-        _let_go(partial(_make_visible, handle), finish)
+        _succeeds(partial(_make_visible, handle), finish)
     return redriven, len(left)
 
 
 def _is_change(stream_record: dict[str, Any]) -> bool:
-    """Return False if only `sequence_numbers` changed, as for a refused event."""
+    """Return whether the counter changed. A refused event changes only `sequence_numbers`."""
     match stream_record.get("dynamodb"):
         case {"OldImage": dict() as old, "NewImage": dict() as new}:
             names = {*old, *new} - {"sequence_numbers"}
@@ -117,7 +134,7 @@ def _is_change(stream_record: dict[str, Any]) -> bool:
 
 
 def _record(entries: "Sequence[Entry]", progress: Progress, until: float) -> None:
-    """Write entries to the history and add them to the trend, as far as that is possible."""
+    """Write entries to the history, add them to the trend, and update `progress`."""
     written = history.write(entries, until)
     done = trend.fold(entries[:written], until)
     progress.done += done
@@ -126,7 +143,7 @@ def _record(entries: "Sequence[Entry]", progress: Progress, until: float) -> Non
 
 
 def _redrive(body: str, until: float) -> bool:
-    """Bring a parked record in; return whether it is."""
+    """Record a parked record; return whether it is recorded now."""
     try:
         entry = _entry(json.loads(body))
     except Exception:
@@ -141,28 +158,30 @@ def _redrive(body: str, until: float) -> bool:
     except (BotoCoreError, ClientError, CounterError, UndecidedError):
         logger.exception("Could not redrive a record", extra=extra)
     else:
-        logger.error("The history holds another change of that version", extra=extra)
+        logger.error("The history holds a different change of that version", extra=extra)
     return False
 
 
 def _rebuild_hour(entry: Entry, until: float) -> None:
-    """Add up an hour again from the history, because an entry came late, after younger ones.
+    """Replace the sums of an entry's hour by new ones, added up from the history.
+
+    A late entry cannot be added to the trend, because the sums already include later versions.
 
     Args:
         entry: the entry, which is in the history.
-        until: latest time to start a read, in seconds since the epoch.
+        until: latest time to start a request, in seconds since the epoch.
 
     Raises:
-        NotFoundError: the history of that hour has expired.
-        ThrottledError: the hour is being added to all the time, or the database did not answer.
+        NotFoundError: if the history of that hour has expired.
+        ThrottledError: if the sums changed during each attempt, or DynamoDB did not answer in time.
     """
     hour = trend.hour_of(entry.time)
     if history.expired(clock.timestamp(hour - clock.APPLY_WINDOW)):
-        detail = "the history of that hour has expired"
+        detail = "The history of that hour has expired."
         raise NotFoundError(detail)
     for attempt in range(_REBUILD_ATTEMPTS):
         stored = trend.read(entry.counter_id, hour, until)
-        # What is above the last folded version will be folded, or is being so.
+        # Leave out later versions: record_history adds them to the trend itself.
         last = max(stored.last_version or 0, entry.version)
         sums = Sums()
         period = Period(hour, hour + trend.HOUR)
@@ -172,7 +191,7 @@ def _rebuild_hour(entry: Entry, until: float) -> None:
         if sums == stored or trend.replace(entry.counter_id, hour, stored, sums, until):
             return
         clock.pause(attempt, until)
-    detail = "the hour is being added to all the time"
+    detail = "The sums of that hour keep changing."
     raise ThrottledError(detail)
 
 
@@ -180,8 +199,8 @@ def _receive() -> "Sequence[Any]":
     reply = sqs().receive_message(
         QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
         MaxNumberOfMessages=10,
-        VisibilityTimeout=_REDRIVE_SECONDS,  # so none is received twice
-        WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers
+        VisibilityTimeout=_REDRIVE_SECONDS,  # receive each message once
+        WaitTimeSeconds=1,  # without a wait time, SQS queries only some of its servers
     )
     return reply.get("Messages", [])
 
@@ -199,45 +218,45 @@ def _make_visible(handle: str) -> None:
     )
 
 
-def _let_go(request: "Callable[[], None]", until: float) -> bool:
-    """Send a request about a received message; return whether it was answered."""
+def _succeeds(request: "Callable[[], None]", until: float) -> bool:
+    """Send a request about a received message; return whether it succeeded."""
     try:
         answered(until, request)
     except (BotoCoreError, ClientError, UndecidedError):
-        logger.exception("Could not delete or show a parked record; it will be seen again later")
+        logger.exception("Could not update a parked record. SQS makes it visible again later.")
         return False
     return True
 
 
 def _entries(records: "Sequence[dict[str, Any]]") -> list[Entry]:
-    """Return the entries that the records make, up to the first that makes none."""
+    """Return the entries of the records before the first malformed one."""
     entries: list[Entry] = []
     for stream_record in records:
         try:
             entries.append(_entry(stream_record))
-        except Exception:  # noqa: BLE001  whatever is wrong with it, the stream goes on
+        except Exception:  # noqa: BLE001  no malformed record may stop the stream
             break
     return entries
 
 
 def _entry(stream_record: dict[str, Any]) -> Entry:
-    """Return the entry that a stream record makes.
+    """Return the history entry for a stream record.
 
     Raises:
-        Exception: of whatever kind: it is not the record of a change of ours.
+        Exception: if the record is malformed. It can be of any type.
     """
     new = stream_record["dynamodb"]["NewImage"]
     old = stream_record["dynamodb"].get("OldImage", {"value": {"N": "0"}, "version": {"N": "0"}})
     version = int(new["version"]["N"])
     if version != int(old["version"]["N"]) + 1:
-        detail = "the version did not go up by one"
+        detail = "The version did not increase by one."
         raise ValueError(detail)
     value = rules.integer("value", int(new["value"]["N"]))
     previous_value = rules.integer("value", int(old["value"]["N"]))
     change = new["change"]["M"]
     created_at = _timestamp(change["at"])
     if change["operation"]["S"] not in get_args(Operation):
-        detail = "there is no such operation"
+        detail = "The operation is unknown."
         raise ValueError(detail)
     by = value - previous_value
     fold = _fold(change, by)
@@ -261,20 +280,24 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
 
 
 def _fold(change: dict[str, Any], by: int) -> Fold | None:
-    """Return what a change folds; None if it comes from no queue.
+    """Return the sums of the events in a change; None if it does not come from a queue.
+
+    Args:
+        change: the attribute `change` of the counter.
+        by: what the change added to the counter.
 
     Raises:
-        Exception: of whatever kind: it does not add up to `by`.
+        Exception: if the sums are malformed or do not add up to `by`. It can be of any type.
     """
     if "events" not in change:
         return None
     sender = _text(change["sender"]) if "sender" in change else None
-    # A change that an older version of Tally wrote has the difference only.
+    # Older versions of Tally stored only the difference.
     increase = int(change["increase"]["N"]) if "increase" in change else max(by, 0)
     decrease = int(change["decrease"]["N"]) if "decrease" in change else max(-by, 0)
     fold = Fold(rules.integer("events", int(change["events"]["N"])), increase, decrease, sender)
     if fold.events < 1 or min(increase, decrease) < 0 or increase - decrease != by:
-        detail = "the events do not add up to the change"
+        detail = "The events do not add up to the change."
         raise ValueError(detail)
     return fold
 
@@ -282,7 +305,7 @@ def _fold(change: dict[str, Any], by: int) -> Fold | None:
 def _text(attribute: dict[str, Any]) -> str:
     text: str = attribute["S"]
     if not 0 < len(text) <= _LONGEST_TEXT:
-        detail = "a text that is none of ours"
+        detail = f"A text is empty or longer than {_LONGEST_TEXT} characters."
         raise ValueError(detail)
     return text
 
@@ -295,7 +318,7 @@ def _timestamp(attribute: dict[str, Any]) -> str:
 
 
 def _park(stream_record: dict[str, Any], until: float) -> bool:
-    """Send a record to the dead-letter queue; return whether it is there."""
+    """Send a record to the dead-letter queue; return whether SQS accepted it."""
     logger.error("Parked a stream record", extra={"event_id": stream_record.get("eventID")})
     message = json.dumps(stream_record)
     url = os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"]

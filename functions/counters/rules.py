@@ -1,4 +1,7 @@
-"""Input rules: names, integers, times and JSON. Each function returns its input, checked."""
+"""Input validation: names, integers, times, periods and JSON.
+
+Most functions return their input if it is valid, and raise InvalidRequestError if it is not.
+"""
 
 import datetime as dt
 import json
@@ -22,8 +25,7 @@ from counters.model import (
 _COUNTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|")
 
-# RFC 3339, section 5.6. Python takes more than its hours, minutes and offsets, and differs by
-# version: 3.14 takes the hour 24.
+# RFC 3339, section 5.6. Python's own parser accepts more than that, such as the hour 24 in 3.14.
 _TIME = re.compile(
     r"""
     \d{4}-\d\d-\d\d T ([01]\d|2[0-3]) : [0-5]\d :
@@ -34,17 +36,21 @@ _TIME = re.compile(
 )
 
 _MOST_BUCKETS = 1000
-_MOST_MINUTES = 3 * 60  # they are counted from the history
-_USUAL_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
-_MOST_INCREMENTS = 100  # in one transaction
-_LAST_TIME = 253_402_300_799.999  # of the year 9999, in seconds since the epoch
+_MOST_MINUTES = 3 * 60  # minutes are summed from the history, which takes longer
+_DEFAULT_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
+_MOST_INCREMENTS = 100  # the limit of one DynamoDB transaction
+_LAST_TIME = 253_402_300_799.999  # the end of the year 9999, in seconds since the epoch
 
 
 def counter_id(value: object, name: str = "counter_id") -> str:
-    """Return `value`, the field or parameter `name`, if it is a counter's name.
+    """Return `value` if it is a valid counter name.
+
+    Args:
+        value: the value.
+        name: the field or parameter that holds it.
 
     Raises:
-        InvalidRequestError: it is not.
+        InvalidRequestError: if it is not valid.
     """
     if not isinstance(value, str) or not _COUNTER_ID.fullmatch(value):
         invalid(name, f"must match {_COUNTER_ID.pattern}")
@@ -52,21 +58,21 @@ def counter_id(value: object, name: str = "counter_id") -> str:
 
 
 def prefix(value: str) -> str:
-    """Return `value` if a counter's name can begin with it; the empty string can.
+    """Return `value` if it is empty or a counter name can begin with it.
 
     Raises:
-        InvalidRequestError: no name begins so.
+        InvalidRequestError: if no counter name can begin with it.
     """
     if not _PREFIX.fullmatch(value):
-        invalid("prefix", "no counter_id can begin with it")
+        invalid("prefix", "must be empty or the beginning of a valid counter_id")
     return value
 
 
 def integer(name: str, value: object) -> int:
-    """Return `value`, the field `name`, if it is an integer that JSON carries exactly.
+    """Return `value`, the field `name`, if it is an integer from -(2^53 - 1) to 2^53 - 1.
 
     Raises:
-        InvalidRequestError: it is of another type (a boolean is no integer) or out of range.
+        InvalidRequestError: if it is out of range or of another type. A boolean is not an integer.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         invalid(name, "must be an integer")
@@ -76,10 +82,10 @@ def integer(name: str, value: object) -> int:
 
 
 def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
-    """Return the increment of a counter that the fields `by`, `min` and `max` ask for.
+    """Return the increment that the fields `by`, `min` and `max` describe. All three are optional.
 
     Raises:
-        InvalidRequestError: `by` is 0, one is no integer of ours, or `min` is above `max`.
+        InvalidRequestError: if a field is not a valid integer, `by` is 0, or `min` is above `max`.
     """
     by = integer("by", fields.get("by", 1))
     if by == 0:
@@ -92,42 +98,48 @@ def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
 
 
 def increments(value: object) -> list[Increment]:
-    """Return the increments that the field `increments` asks for, of as many different counters.
+    """Return the increments in `value`, the field `increments`. Each is of a different counter.
 
     Raises:
-        InvalidRequestError: it is no list of 1 to 100 of them, or one is malformed; the text names
-            it by its position, from 0 on: `increments[3]`.
+        InvalidRequestError: if the field is not a list of 1 to 100 increments, or one of them is
+            malformed or repeats a counter. The text names it by its position, starting at 0:
+            `increments[3]`.
     """
     if not isinstance(value, list) or not 1 <= len(value) <= _MOST_INCREMENTS:
         invalid("increments", f"must be a list of 1 to {_MOST_INCREMENTS} increments")
-    given: dict[str, Increment] = {}
-    for position, entry in enumerate(value):
+    by_counter: dict[str, Increment] = {}
+    for position, item in enumerate(value):
         name = f"increments[{position}]"
-        asked = fields(name, entry)
+        item_fields = fields(name, item)
         try:
-            only(["counter_id", "by", "min", "max"], asked)
-            each = increment(counter_id(asked.get("counter_id")), asked)
-            if each.counter_id in given:
-                invalid("counter_id", "given more than once")
+            only(["counter_id", "by", "min", "max"], item_fields)
+            each = increment(counter_id(item_fields.get("counter_id")), item_fields)
+            if each.counter_id in by_counter:
+                invalid("counter_id", "must be given only once")
         except InvalidRequestError as error:
             detail = f"{name}.{error}"
             raise InvalidRequestError(detail) from error
-        given[each.counter_id] = each
-    return list(given.values())
+        by_counter[each.counter_id] = each
+    return list(by_counter.values())
 
 
 def json_object(name: str, text: str) -> dict[str, object]:
-    """Return the fields of `text`, the JSON object `name`.
+    """Parse `text` and return the fields of the JSON object in it.
+
+    Args:
+        name: what the error calls the text, such as `body`.
+        text: the JSON.
 
     Raises:
-        InvalidRequestError: it is no JSON object, or a field in it is given more than once.
+        InvalidRequestError: if the text is not a JSON object, or any object in it has the same
+            field twice.
     """
     try:
         value = json.loads(
             text,
             object_pairs_hook=_fields,
             parse_constant=lambda constant: invalid(name, f"{constant} is not JSON"),
-            # Longer digits cannot be in range, and int() refuses them past 4,300.
+            # int() raises ValueError above 4,300 digits. Twenty are already out of range.
             parse_int=lambda digits: int(digits[:20]),
         )
     except (json.JSONDecodeError, RecursionError) as error:
@@ -140,7 +152,7 @@ def fields(name: str, value: object) -> dict[str, object]:
     """Return `value`, the field `name`, if it is a JSON object.
 
     Raises:
-        InvalidRequestError: it is something else.
+        InvalidRequestError: if it is not an object.
     """
     if not isinstance(value, dict):
         invalid(name, "must be a JSON object")
@@ -148,10 +160,10 @@ def fields(name: str, value: object) -> dict[str, object]:
 
 
 def only(known: Collection[str], given: Mapping[str, object]) -> None:
-    """Let pass the fields that are known.
+    """Check that all given fields are known.
 
     Raises:
-        InvalidRequestError: there is another.
+        InvalidRequestError: if one is not known.
     """
     for name in given:
         if name not in known:
@@ -159,7 +171,7 @@ def only(known: Collection[str], given: Mapping[str, object]) -> None:
 
 
 def invalid(name: str, why: str) -> NoReturn:
-    """Refuse a request for what it says in a field, a parameter or a header.
+    """Reject the request because of the field, parameter or header `name`.
 
     Raises:
         InvalidRequestError: always.
@@ -169,19 +181,19 @@ def invalid(name: str, why: str) -> NoReturn:
 
 
 def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    given: dict[str, object] = {}
+    unique: dict[str, object] = {}
     for name, value in pairs:
-        if name in given:
-            invalid(name, "given more than once")
-        given[name] = value
-    return given
+        if name in unique:
+            invalid(name, "must be given only once")
+        unique[name] = value
+    return unique
 
 
 def order(value: str) -> Order:
-    """Return `value` if it is an order: `asc` is the oldest first, `desc` the newest.
+    """Return `value` if it is `asc` (oldest first) or `desc` (newest first).
 
     Raises:
-        InvalidRequestError: it is neither.
+        InvalidRequestError: if it is neither.
     """
     if value == "asc":
         return "asc"
@@ -191,34 +203,35 @@ def order(value: str) -> Order:
 
 
 def time(name: str, text: str) -> float:
-    """Return the time that `text`, the parameter `name`, gives: in seconds since the epoch.
+    """Return the time in `text`, the parameter `name`, in seconds since the epoch.
 
-    Digits below a microsecond are cut off. There is no second 60: seconds since the epoch have no
-    leap seconds.
+    Digits below a microsecond are cut off. The leap second (:60) is invalid, because seconds since
+    the epoch do not count leap seconds.
 
     Raises:
-        InvalidRequestError: it is no RFC 3339 time.
+        InvalidRequestError: if it is not an RFC 3339 time from 1970 to 9999.
     """
     try:
         if _TIME.fullmatch(text):
             seconds = dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC).timestamp()
             if seconds >= 0:
-                # As a float, the last microseconds of 9999 are in the year 10000.
+                # A float rounds the last microseconds of 9999 up to the year 10000.
                 return min(seconds, _LAST_TIME)
     except (ValueError, OverflowError):
-        pass  # no such day, or in UTC a year that there is not
-    detail = (
-        f"{name}: must be a time from 1970 to 9999, such as 2026-11-22T10:00:00Z (RFC 3339),"
-        " a + in it written as %2B"
+        pass  # there is no such day, or the time in UTC is in the year 0 or 10000
+    invalid(
+        name,
+        "must be an RFC 3339 time from 1970 to 9999, such as 2026-11-22T10:00:00Z (write + as %2B)",
     )
-    raise InvalidRequestError(detail)
 
 
 def past(name: str, seconds: float, now: float) -> float:
-    """Return `seconds`, the time that the parameter `name` gives, if it is not in the future.
+    """Return `seconds`, the time in the parameter `name`, if it is not in the future.
+
+    An answer about a time must never change, so a time in the future has no answer yet.
 
     Raises:
-        InvalidRequestError: it is. What is answered about the past must never change.
+        InvalidRequestError: if it is in the future.
     """
     if seconds > now:
         invalid(name, "must not be in the future")
@@ -226,22 +239,26 @@ def past(name: str, seconds: float, now: float) -> float:
 
 
 def period(start: float | None, end: float | None) -> Period:
-    """Return the period that the parameters `from` and `to` give, in seconds since the epoch.
+    """Return the period from `start` to `end`, which the parameters `from` and `to` hold.
+
+    Args:
+        start: in seconds since the epoch; None for no limit.
+        end: in seconds since the epoch; None for no limit.
 
     Raises:
-        InvalidRequestError: it would be empty.
+        InvalidRequestError: if `start` is not before `end`.
     """
-    given = Period(-math.inf if start is None else start, math.inf if end is None else end)
-    if given.start >= given.end:
+    result = Period(-math.inf if start is None else start, math.inf if end is None else end)
+    if result.start >= result.end:
         invalid("from", "must be before to")
-    return given
+    return result
 
 
 def interval(value: str) -> Interval:
-    """Return `value` if it is an interval: `minute`, `hour` or `day`, in UTC.
+    """Return `value` if it is `minute`, `hour` or `day`.
 
     Raises:
-        InvalidRequestError: it is none.
+        InvalidRequestError: if it is something else.
     """
     for known in SECONDS:
         if value == known:
@@ -249,33 +266,36 @@ def interval(value: str) -> Interval:
     invalid("interval", "must be minute, hour or day")
 
 
-def window(each: Interval, given: Period, now: float) -> Period:
-    """Return the period of whole intervals that covers the given one, up to the current interval.
+def window(interval: Interval, requested: Period, now: float) -> Period:
+    """Extend a requested period to whole minutes, hours or days in UTC.
+
+    The result ends with the current minute, hour or day at the latest.
 
     Args:
-        each: the interval.
-        given: without an end it ends `now`; without a start it has 60 minutes, 24 hours or 30 days.
-        now: in seconds since the epoch.
+        interval: the unit.
+        requested: the requested period. Without an end, it ends now. Without a start, it has 60
+            minutes, 24 hours or 30 days.
+        now: the current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: it begins in the future, ends where 1970 begins, or has too many
-            intervals.
+        InvalidRequestError: if the period begins in the future, ends when 1970 begins, or has too
+            many intervals.
     """
-    if given.start > -math.inf:
-        past("from", given.start, now)
-    step = SECONDS[each]
+    if requested.start > -math.inf:
+        past("from", requested.start, now)
+    step = SECONDS[interval]
     end = now // step * step + step
-    if given.end < end:
-        end = math.ceil(given.end / step) * step
+    if requested.end < end:
+        end = math.ceil(requested.end / step) * step
     start = (
-        given.start // step * step
-        if given.start > -math.inf
-        else max(0, end - _USUAL_BUCKETS[each] * step)
+        requested.start // step * step
+        if requested.start > -math.inf
+        else max(0, end - _DEFAULT_BUCKETS[interval] * step)
     )
     if start >= end:
         invalid("to", "must be after 1970-01-01T00:00:00Z")
-    most = _MOST_MINUTES if each == "minute" else _MOST_BUCKETS
+    most = _MOST_MINUTES if interval == "minute" else _MOST_BUCKETS
     if end - start > most * step:
-        why = f"must be at most {most} {each}s before to"
-        invalid("from", f"{why}; if to is missing or in the future, now counts")
+        why = f"must be at most {most} {interval}s before to"
+        invalid("from", f"{why} (or before now, if to is missing or in the future)")
     return Period(start, end)

@@ -1,8 +1,12 @@
-"""The counters in DynamoDB: CounterTable, its items, and each write to it, sent once.
+"""CounterTable: reads counters, and builds and sends the writes that change them.
 
-An item is a counter: `value`, `version`, `created_at`, `updated_at`, and `change`, a description of
-its last change, which the stream carries to the history. `catalog` is the same for all counters: it
-puts them into the index of names. `sequence_numbers` is described in `folding`.
+Each item is a counter, with these attributes:
+- `value`, `version`, `created_at` and `updated_at`;
+- `change`: a description of the last change, which the stream carries to the history;
+- `catalog`: the same text in each item, which is the partition key of the index of names;
+- `sequence_numbers`: see `folding`.
+
+Writes are sent once. A write to a counter is not idempotent, so `attempt` decides about retries.
 """
 
 import os
@@ -23,8 +27,8 @@ _NAMES_INDEX = "CounterNames"
 _SCAN_SIZE = 1000  # counters
 
 
-class Standing(NamedTuple):
-    """A counter as it is, and the `request_id` of its last change; None if it was never written."""
+class StoredCounter(NamedTuple):
+    """A counter and the `request_id` of its last change (None if it was never written)."""
 
     counter: Counter
     request_id: str | None
@@ -34,30 +38,39 @@ class RefusedError(Exception):
     """The condition of a write does not hold."""
 
     def __init__(self, item: "Item", position: int = 0) -> None:
-        """Take the item, empty if there is none, and the position of the write."""
+        """Describe a refused write.
+
+        Args:
+            item: the item that is stored under the key; empty if there is none.
+            position: the position of the write in its transaction, starting at 0.
+        """
         super().__init__()
         self.item = item
         self.position = position
 
 
 def get(counter_id: str, until: float) -> Counter:
-    """Return the counter as it is now (a strongly consistent read).
+    """Return a counter, with a strongly consistent read.
 
     Args:
         counter_id: the counter.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     return read(counter_id, until).counter
 
 
-def read(counter_id: str, until: float) -> Standing:
-    """Return the counter as it is now, and its last change, as `get` does.
+def read(counter_id: str, until: float) -> StoredCounter:
+    """Return a counter and the id of its last change, with a strongly consistent read.
+
+    Args:
+        counter_id: the counter.
+        until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
         reply = answered(
@@ -68,31 +81,38 @@ def read(counter_id: str, until: float) -> Standing:
                 ConsistentRead=True,
             ),
         )
-    return _standing(counter_id, reply.get("Item", {}))
+    return _stored_counter(counter_id, reply.get("Item", {}))
 
 
-def read_all(counter_ids: "Sequence[str]", until: float) -> dict[str, Standing]:
-    """Return at most 100 counters as they are now, by name (strongly consistent reads).
+def read_all(counter_ids: "Sequence[str]", until: float) -> dict[str, StoredCounter]:
+    """Return at most 100 counters by name, with strongly consistent reads.
+
+    Args:
+        counter_ids: the counters, without duplicates.
+        until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        UndecidedError: the database did not answer in time.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     keys = [{"counter_id": {"S": counter_id}} for counter_id in counter_ids]
     items = get_items(os.environ["COUNTER_TABLE"], keys, until)
     found = {item["counter_id"]["S"]: item for item in items}
-    return {name: _standing(name, found.get(name, {})) for name in counter_ids}
+    return {name: _stored_counter(name, found.get(name, {})) for name in counter_ids}
 
 
-def increment(asked: Increment, change: Change, more: str = "") -> dict[str, Any]:
-    """Return the UpdateItem that adds to a counter if the result is within the bounds.
+def increment(requested: Increment, change: Change, extra_set: str = "") -> dict[str, Any]:
+    """Return an UpdateItem request that adds to a counter, if the result is within the bounds.
 
-    It also sets what `more` says, which begins with a comma.
+    Args:
+        requested: the counter, the number to add, and the bounds.
+        change: this attempt.
+        extra_set: more assignments for the SET clause, beginning with a comma; empty for none.
     """
-    counter_id, by, bounds = asked.counter_id, asked.by, asked.bounds
-    update = _update(counter_id, "increment", change, f"{more} ADD #value :by, #version :one")
+    counter_id, by, bounds = requested.counter_id, requested.by, requested.bounds
+    update = _update(counter_id, "increment", change, f"{extra_set} ADD #value :by, #version :one")
     update["ExpressionAttributeValues"] |= {
         ":by": _n(by),
-        # The sum is within the bounds exactly if the value is within these.
+        # The result is within the bounds if, and only if, the current value is within these.
         ":low": _n(bounds.low - by),
         ":high": _n(bounds.high - by),
     }
@@ -105,13 +125,13 @@ def increment(asked: Increment, change: Change, more: str = "") -> dict[str, Any
 def set_value(
     counter_id: str, value: int, condition: Condition | None, change: Change
 ) -> dict[str, Any]:
-    """Return the UpdateItem that sets a counter, if the condition holds.
+    """Return an UpdateItem request that sets a counter, if the condition holds.
 
     Args:
         counter_id: the counter.
         value: its new value.
-        condition: what the counter must be like; None to set it in any case.
-        change: who sets it.
+        condition: which versions of the counter allow the change; None for all.
+        change: this attempt.
     """
     update = _update(counter_id, "set", change, ", #value = :value ADD #version :one")
     update["ExpressionAttributeValues"] |= {":value": _n(value)}
@@ -131,24 +151,25 @@ def set_value(
 
 
 def send(update: dict[str, Any]) -> Counter:
-    """Send the UpdateItem of a change, once, and return the counter as it left it.
+    """Send an UpdateItem request that changes a counter, once, and return the changed counter.
 
     Raises:
-        RefusedError: its condition does not hold.
-        BotoCoreError: as botocore raises it; `clients` tells what that means for the change.
-        ClientError: likewise.
+        RefusedError: if the condition does not hold.
+        BotoCoreError: if there was no reply. `clients` can say whether the change was applied.
+        ClientError: if the reply is another error. `clients` can say whether the change was
+            applied.
     """
     reply = write({**update, "ReturnValues": "ALL_NEW"})
     return counter(update["Key"]["counter_id"]["S"], reply["Attributes"])
 
 
 def write(update: dict[str, Any]) -> dict[str, Any]:
-    """Send an UpdateItem, once, and return the reply.
+    """Send an UpdateItem request once and return the reply.
 
     Raises:
-        RefusedError: its condition does not hold.
+        RefusedError: if the condition does not hold.
         BotoCoreError: as for `send`.
-        ClientError: likewise.
+        ClientError: as for `send`.
     """
     try:
         return cast("dict[str, Any]", dynamodb().update_item(**update))
@@ -157,16 +178,19 @@ def write(update: dict[str, Any]) -> dict[str, Any]:
 
 
 def transact(updates: "Sequence[dict[str, Any]]", token: str) -> None:
-    """Send UpdateItems, once, as one transaction. The reply does not say what they made.
+    """Send UpdateItem requests once, as one transaction. The reply does not contain the items.
 
-    DynamoDB applies a transaction with the same token, of up to 36 characters, only once in ten
-    minutes, even if it completes an earlier one after an error.
-    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
+    Args:
+        updates: the requests, each for a different item.
+        token: the id of the transaction, at most 36 characters. DynamoDB applies transactions with
+            the same token once within ten minutes, even if an earlier one completes only after it
+            returned an error.
+            https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 
     Raises:
-        RefusedError: the condition of one does not hold.
+        RefusedError: if the condition of one request does not hold. Nothing was written.
         BotoCoreError: as for `send`.
-        ClientError: likewise.
+        ClientError: as for `send`.
     """
     try:
         dynamodb().transact_write_items(
@@ -181,29 +205,29 @@ def transact(updates: "Sequence[dict[str, Any]]", token: str) -> None:
 
 
 def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[str], bool]:
-    """Return the first `limit` names that begin with `prefix` and come after `after`, in order.
+    """Return a page of counter names, in the order of their UTF-8 bytes.
 
-    Names are ordered by their UTF-8 bytes. The index follows the table, so a new counter may be
-    missing for a moment.
+    The index of names is updated shortly after the table, so a new counter may be missing briefly.
 
     Args:
-        prefix: what the names begin with; empty for all.
-        after: the name to continue after; empty for the first page.
-        limit: the most names to return.
+        prefix: return only names that begin with this; empty for all names.
+        after: return only names after this one; empty for the first page.
+        limit: the maximum number of names.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
         The names, and whether there are more.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     condition = "#catalog = :catalog"
     names = {"#catalog": "catalog"}
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
-        # A key condition takes one comparison of the sort key, so both become a range. The least
-        # name behind `after` is `after` and the least character of a name, "-"; "~" is above all.
+        # A key condition allows one comparison of the sort key, so `prefix` and `after` become one
+        # range. In names, "-" is the lowest character, so the first possible name after `after` is
+        # `after` plus "-". "~" is higher than every character of a name.
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
@@ -220,7 +244,7 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
                 KeyConditionExpression=condition,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
-                Limit=limit + 1,  # one more shows whether there are more
+                Limit=limit + 1,  # the extra one shows whether there are more
             ),
         )
     found = [item["counter_id"]["S"] for item in reply["Items"]]
@@ -228,18 +252,21 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
 
 
 def changed_since(updated_at: str, after: str, until: float) -> tuple[list[str], str | None]:
-    """Return the names of counters that have changed since a time, some at once.
+    """Return the names of some counters that changed at or after a time.
+
+    Each call scans a part of the table.
 
     Args:
-        updated_at: that time (RFC 3339).
-        after: how far the last call came; empty for the first.
+        updated_at: the time (RFC 3339).
+        after: the position that the previous call returned; empty for the first call.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The names, in no order, and how far this call came; None if it came to the end.
+        The names, in no particular order, and the position to continue from. The position is None
+        if this was the last part.
 
     Raises:
-        ThrottledError: the database did not answer in time.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     scan: dict[str, Any] = {"ExclusiveStartKey": {"counter_id": {"S": after}}} if after else {}
     with reading():
@@ -261,7 +288,7 @@ def changed_since(updated_at: str, after: str, until: float) -> tuple[list[str],
 
 
 def counter(counter_id: str, item: "Item") -> Counter:
-    """Return the counter that an item of CounterTable holds; an empty item is one never written."""
+    """Return the counter that an item holds. An empty item is a counter that was never written."""
     if not item:
         return Counter(counter_id)
     return Counter(
@@ -273,27 +300,34 @@ def counter(counter_id: str, item: "Item") -> Counter:
     )
 
 
-def _standing(counter_id: str, item: "Item") -> Standing:
+def _stored_counter(counter_id: str, item: "Item") -> StoredCounter:
     request_id = item["change"]["M"]["request_id"]["S"] if item else None
-    return Standing(counter(counter_id, item), request_id)
+    return StoredCounter(counter(counter_id, item), request_id)
 
 
 def _update(
     counter_id: str, operation: Operation, change: Change, expression: str
 ) -> dict[str, Any]:
-    """Return the UpdateItem of a change: what every change writes, then `expression`."""
-    made: dict[str, AttributeValueTypeDef] = {
+    """Return an UpdateItem request with what every change writes.
+
+    Args:
+        counter_id: the counter.
+        operation: the kind of change.
+        change: this attempt.
+        expression: the rest of the UpdateExpression, which continues the SET clause.
+    """
+    description: dict[str, AttributeValueTypeDef] = {
         "operation": {"S": operation},
         "actor": {"S": change.actor},
         "request_id": {"S": change.request_id},
         "at": {"S": change.at},
     }
     if change.fold is not None:
-        made["events"] = _n(change.fold.events)
-        made["increase"] = _n(change.fold.increase)
-        made["decrease"] = _n(change.fold.decrease)
+        description["events"] = _n(change.fold.events)
+        description["increase"] = _n(change.fold.increase)
+        description["decrease"] = _n(change.fold.decrease)
         if change.fold.sender is not None:
-            made["sender"] = {"S": change.fold.sender}
+            description["sender"] = {"S": change.fold.sender}
     return {
         "TableName": os.environ["COUNTER_TABLE"],
         "Key": {"counter_id": {"S": counter_id}},
@@ -313,9 +347,9 @@ def _update(
             ":catalog": _CATALOG,
             ":one": _n(1),
             ":at": {"S": change.at},
-            ":change": {"M": made},
+            ":change": {"M": description},
         },
-        # A refusal carries the item, which saves a read.
+        # If the condition fails, the reply contains the item. That saves a read.
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 

@@ -1,7 +1,8 @@
-"""TrendTable: a counter's changes added up by the hour, one item for each counter and hour.
+"""TrendTable: the sums of a counter's changes, one item for each counter and hour.
 
-An item remembers the last version that is folded into it, and folding is conditional on it: so no
-delivery of the stream counts twice. A change belongs to the hour in which its request began.
+A change belongs to the hour of its `created_at`. Each item stores the highest version that it
+includes. Adding to an item raises that version and is conditional on it, so a change that the
+stream delivers again is not added twice.
 """
 
 import os
@@ -36,14 +37,15 @@ logger = Logger(service="tally")
 
 
 def fold(entries: "Sequence[Entry]", until: float) -> int:
-    """Add the changes to the sums of their hours, each once however often it comes.
+    """Add changes to the sums of their hours. A change that is already included changes nothing.
 
     Args:
-        entries: they are in the history; those of one counter are in the order of the stream.
+        entries: the changes, in the order of the stream. The history must already contain them.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        How many of them, from the first on, are folded: all, if nothing failed.
+        The number of changes, from the first one on, that are certainly included. If nothing
+        failed, that is the number of all changes.
     """
     runs: dict[tuple[str, float], list[tuple[int, Entry]]] = {}
     for position, entry in enumerate(entries):
@@ -55,10 +57,18 @@ def fold(entries: "Sequence[Entry]", until: float) -> int:
 
 
 def read(counter_id: str, hour: float, until: float) -> Sums:
-    """Return the sums of an hour (a strongly consistent read); empty ones if it has none.
+    """Return the sums of an hour, with a strongly consistent read.
+
+    Args:
+        counter_id: the counter.
+        hour: when the hour begins, in seconds since the epoch.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Returns:
+        The sums; all zero if there are no changes.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
         reply = answered(
@@ -75,12 +85,19 @@ def read(counter_id: str, hour: float, until: float) -> Sums:
 def hours(
     counter_id: str, period: Period, until: float, *, consistent: bool = False
 ) -> "Iterator[tuple[float, Sums]]":
-    """Yield the hours that begin in the period, in seconds since the epoch, and their sums.
+    """Yield the hours that begin in a period, oldest first, without those that have no changes.
 
-    Hours without a change are left out.
+    Args:
+        counter_id: the counter.
+        period: the period.
+        until: latest time to start a read, in seconds since the epoch.
+        consistent: whether the reads are strongly consistent.
+
+    Yields:
+        When the hour begins, in seconds since the epoch, and its sums.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     query: dict[str, Any] = {
         "TableName": os.environ["TREND_TABLE"],
@@ -104,57 +121,82 @@ def hours(
 
 
 def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
-    """Return the last version of the hours before `hour`, and its value; 0 and 0 if there is none.
+    """Return the highest version in the hours before `hour`, and the counter's value after it.
+
+    Args:
+        counter_id: the counter.
+        hour: when the hour begins, in seconds since the epoch.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Returns:
+        The version and the value; 0 and 0 if there are no changes before that hour.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
-        # Times can go back, so the last version may be in the hour before the last.
+        # A later version can have an earlier time, so the highest version may be in the second to
+        # last hour.
         items = _nearest(counter_id, "<", hour, until, limit=2)
     sums = [_sums(item) for item in items]
     return max(((each.last_version or 0, each.close) for each in sums), default=(0, 0))
 
 
 def last_version(counter_id: str, until: float) -> int:
-    """Return the highest version that the trend includes; 0 if none.
+    """Return the highest version that the trend includes; 0 if it includes none.
 
-    A change is added to the trend when everything before it is recorded or parked. So whatever is
-    missing below it will not come.
+    A change is added to the trend only after all earlier ones are in the history or in the
+    dead-letter queue. So the stream will not add any version below this one to the history.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     last = 0
-    # Times can go back, so the last version may be in the hour before the last.
+    # A later version can have an earlier time, so the highest version may be in the second to last
+    # hour.
     for item in _nearest(counter_id, "<", clock.now() + HOUR, until, limit=2):
-        with suppress(KeyError, ValueError):  # an item that Tally did not write
+        with suppress(KeyError, ValueError):  # a malformed item
             last = max(last, int(item["last_version"]["N"]))
     return last
 
 
 def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
-    """Yield the last version before the hour of a time, and the first after it.
+    """Yield the highest version before the hour of a time, then the lowest version after that hour.
 
-    The trend keeps what has expired in the history, may be behind it, and is read eventually
-    consistently.
+    The versions are hints. The history may lack them, because they expired there, and it may have
+    versions that are not in the trend yet. A version is left out if there is none.
+
+    Args:
+        counter_id: the counter.
+        time: the time, in seconds since the epoch.
+        until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer in time.
     """
-    # No change is older than 1970, and there is no timestamp for the year 0.
+    # No change is older than 1970, and much earlier times cannot be formatted.
     hour = max(0, hour_of(time))
     for comparison, version in (("<", "last_version"), (">", "first_version")):
         for item in _nearest(counter_id, comparison, hour, until):
-            with suppress(KeyError, ValueError):  # an item that Tally did not write
+            with suppress(KeyError, ValueError):  # a malformed item
                 yield int(item[version]["N"])
 
 
 def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float) -> bool:
-    """Replace the stored sums of an hour; return False if they have changed in the meantime.
+    """Replace the sums of an hour, unless they have changed since they were read.
+
+    Args:
+        counter_id: the counter.
+        hour: when the hour begins, in seconds since the epoch.
+        stored: the sums that were read.
+        sums: the new sums.
+        until: latest time to start a request, in seconds since the epoch.
+
+    Returns:
+        Whether they were replaced.
 
     Raises:
-        ThrottledError: the database did not answer by `until`, in seconds since the epoch.
+        ThrottledError: if DynamoDB did not answer in time.
     """
     values = {name.removeprefix(":"): value for name, value in _values(sums).items()}
     put: dict[str, Any] = {
@@ -179,18 +221,18 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
 
 
 def hour_of(time: float) -> float:
-    """Return the beginning of the hour of a time, both in seconds since the epoch."""
+    """Return when the hour of a time begins. Both are in seconds since the epoch."""
     return time // HOUR * HOUR
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
-    """Add entries of one hour to its sums; return whether they are in."""
-    folded = 0
+    """Add changes of one hour to its sums; return whether the sums include them."""
+    included = 0  # the highest version that the item includes, as far as it is known
     while True:
         sums = Sums()
         for entry in entries:
-            # Each once, though it may be there again behind others.
-            if entry.version > (sums.last_version or folded):
+            # The stream may deliver a change again after later ones. Add it only once.
+            if entry.version > (sums.last_version or included):
                 sums.add(entry)
         if not sums.changes:
             return True
@@ -203,7 +245,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
                 " #last_version = :last_version, #close = :close"
                 " ADD #changes :changes, #increase :increase, #decrease :decrease"
             ),
-            # Only if all of them are newer than what is included.
+            # Add them only if all are newer than the changes that the item includes.
             ConditionExpression=(
                 "attribute_not_exists(#last_version) OR #last_version < :first_version"
             ),
@@ -215,7 +257,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
             answered(until, update)
         except dynamodb().exceptions.ConditionalCheckFailedException as error:
             item = cast("dict[str, Any]", error.response)["Item"]
-            folded = int(item["last_version"]["N"])
+            included = int(item["last_version"]["N"])
         except (BotoCoreError, ClientError, UndecidedError):
             logger.exception("Could not write to TrendTable")
             return False
@@ -226,10 +268,17 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
 def _nearest(
     counter_id: str, comparison: str, hour: float, until: float, limit: int = 1
 ) -> "Sequence[Any]":
-    """Return the items of the hours nearest to `hour`, of those that compare so with it.
+    """Return the items of the hours nearest to `hour`, on one side of it.
+
+    Args:
+        counter_id: the counter.
+        comparison: `<` for the hours before, `>` for the hours after.
+        hour: when the hour begins, in seconds since the epoch.
+        until: latest time to start the read, in seconds since the epoch.
+        limit: the maximum number of items.
 
     Raises:
-        UndecidedError: the database did not answer by `until`, in seconds since the epoch.
+        UndecidedError: if DynamoDB did not answer in time.
     """
     query: dict[str, Any] = {
         "TableName": os.environ["TREND_TABLE"],

@@ -160,7 +160,10 @@ def test_any_counter_has_version_0_and_none_above_what_it_has(stack: Stack) -> N
 @pytest.mark.usefixtures("orders")
 def test_a_version_above_the_current_one_is_not_found(stack: Stack) -> None:
     assert problem(ask(stack, "version=6")) == NOT_FOUND
-    assert ask(stack, "version=6").body["detail"] == "version: the counter has version 5"
+    assert (
+        ask(stack, "version=6").body["detail"]
+        == "version: must be at most 5, the counter's version"
+    )
 
 
 @pytest.mark.usefixtures("orders")
@@ -263,7 +266,7 @@ def test_a_time_of_which_a_change_may_still_come_is_throttled_until_none_can(
     reply = at(stack, now - ago)
 
     assert problem(reply) == (503, "throttled", str(retry_after))
-    assert reply.body["detail"].startswith("at: a change of that time may still come.")
+    assert reply.body["detail"].startswith("at: a change at that time may still be in progress.")
 
     let_it_be(monkeypatch, now + retry_after * SECOND)
     assert at(stack, now - ago).body == counter(5)

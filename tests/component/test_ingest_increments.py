@@ -788,7 +788,7 @@ def test_when_the_time_is_up_none_is_parked_any_more(
 
 # --- The range of integers -----------------------------------------------------------------------
 
-NO_ROOM = "The counter has no room: it would leave the range of integers."
+NO_ROOM = "The counter has no room: the result would be outside the integer range."
 
 
 def near_the_end(stack: Stack, sign: int, room: int) -> None:
@@ -1244,7 +1244,7 @@ def test_a_forwarded_message_that_is_no_event_is_parked(stack: Stack, queue: Fif
     assert deliver(stack, message, *send(queue, 2)) == []
     (found,) = parked(stack)
     assert found == as_parked(message)
-    assert found.reason == "detail-type: EventQueue takes events only"
+    assert found.reason == "detail-type: is missing. EventQueue accepts only EventBridge events."
     assert standing(stack) == (2, 1)
 
 

@@ -191,7 +191,7 @@ def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time
     if 0 <= seconds < 253_402_300_800:
         assert rules.time("at", text) == seconds
     elif second != 60:
-        with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
+        with pytest.raises(InvalidRequestError, match=r"^at: must be an RFC 3339 time "):
             rules.time("at", text)
 
 
@@ -210,7 +210,7 @@ def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time
     ],
 )
 def test_what_is_not_exactly_a_time_of_rfc_3339_without_leap_seconds_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
+    with pytest.raises(InvalidRequestError, match=r"^at: must be an RFC 3339 time "):
         rules.time("at", text)
 
 
