@@ -70,9 +70,8 @@ def access_log(method: str, path: str) -> str:
     (api,) = aws_template.resources("AWS::Serverless::Api").values()
     line: str = api["Properties"]["AccessLogSetting"]["Format"]
     context = {**_CONTEXT, "$context.httpMethod": method, "$context.path": path}
-    for name in sorted(
-        context, key=len, reverse=True
-    ):  # a name can be the beginning of a longer one
+    # The longest name first, because one name may be the beginning of another.
+    for name in sorted(context, key=len, reverse=True):
         line = line.replace(name, context[name])
     return line
 

@@ -115,7 +115,7 @@ def _all_at_once(senders: list[Send]) -> int:
         return sum(pool.map(send_all, senders))
 
 
-def _count(  # noqa: PLR0913
+def _count(  # noqa: PLR0913  a measurement needs all of these
     stack: Stack,
     endpoint: str,
     running: Runtime,

@@ -65,7 +65,7 @@ def serving() -> Iterator[str]:
             process.wait(STOP_SECONDS)
 
 
-def _http(answer: Any) -> bytes:  # noqa: ANN401
+def _http(answer: Any) -> bytes:  # noqa: ANN401  any JSON
     """Return the bytes of an HTTP response, with the headers that DynamoDB sends."""
     body = json.dumps(answer, separators=(",", ":")).encode()
     headers = (

@@ -84,7 +84,7 @@ class History:
             Operation(f"queue, a batch of {TOGETHER}", self._ingest),
         ]
 
-    def _get(self, path: str, query: str) -> Any:  # noqa: ANN401
+    def _get(self, path: str, query: str) -> Any:  # noqa: ANN401  any JSON
         return self._stack.request("GET", path, query=query).body
 
     def _is(self, version: int, query: str) -> bool:

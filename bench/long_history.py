@@ -124,7 +124,7 @@ class _Items(Sequence[Any]):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401  as in Sequence
         return self.made(index)
 
 
@@ -175,7 +175,7 @@ class Database:
             if response is None:
                 raise RuntimeError(event_name)
             status, reply = response.status_code, json.loads(response.content)
-        if status == 200:  # noqa: PLR2004
+        if status == 200:  # noqa: PLR2004  the HTTP status
             reply["ConsumedCapacity"] = self._consumed(operation, asked, reply)
         raw: Any = MockRawResponse(json.dumps(reply))
         answer = AWSResponse(request.url, status, HTTPHeaders(), raw)
@@ -225,7 +225,7 @@ class Database:
             _Items(count, lambda index: hour(index, self._changes)),
         )
 
-    def _consumed(self, operation: str, asked: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _consumed(self, operation: str, asked: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401  depends on the operation
         """Return the units that are charged, in the form that the operation reports."""
         units: float
         match operation:

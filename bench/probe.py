@@ -36,13 +36,13 @@ class _Timer(importlib.abc.MetaPathFinder):
                 module.Session.create_client = _timed(module.Session.create_client)
 
             # No other module uses this loader object.
-            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010
+            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010  mypy forbids assignment
         return spec
 
 
 def _timed(create_client: Callable[..., Any]) -> Callable[..., Any]:
-    def create(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-        global _clients  # noqa: PLW0603
+    def create(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  botocore's own
+        global _clients  # noqa: PLW0603  a sum over the whole process
         start = _now()
         client = create_client(*arguments, **options)
         _clients += _now() - start
@@ -60,7 +60,7 @@ _imported = _now() - _start
 _clients_of_import = _clients
 
 
-def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401
+def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401  Lambda's own
     """Call the other handler with the event, and return the seconds of each part of the start."""
     start = _now()
     _handler(event, context)

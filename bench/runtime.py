@@ -108,7 +108,7 @@ def first_answer(
             outcome = api.outcomes.get(timeout=ANSWER_SECONDS)
             seconds = time.perf_counter() - start
         body = outcome.body
-        if outcome.kind != "response" or body.get("statusCode", 200) != 200:  # noqa: PLR2004
+        if outcome.kind != "response" or body.get("statusCode", 200) != 200:  # noqa: PLR2004  HTTP
             log.seek(0)
             message = f"{artifact.name}: {outcome}\n{log.read()}"
             raise RuntimeError(message)

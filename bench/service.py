@@ -61,7 +61,7 @@ class Service:
         claims = {"sub": CLIENT_ID, "client_id": CLIENT_ID}
         event = proxy_event(route, path, parameters, query, headers or {}, text, claims)
         usage, reply = self._run(function.name, event)
-        if reply["statusCode"] != 200:  # noqa: PLR2004
+        if reply["statusCode"] != 200:  # noqa: PLR2004  the HTTP status
             raise RuntimeError(reply)
         return replace(
             usage,

@@ -269,7 +269,7 @@ def run_message_groups_at_once() -> None:
         at_once: int = limit({**mapping, "ScalingConfig": scaling}, function, config)
         return at_once
 
-    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401
+    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401  MiniStack's own
         messages: list[Any] = collect(
             {**queue, "messages": by_group(queue["messages"])}, *arguments
         )
@@ -321,7 +321,7 @@ def share_code() -> None:
     copies = Path(tempfile.gettempdir()) / "code"
 
     class SharedZip(zipfile.ZipFile):
-        def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:  # noqa: ANN401
+        def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:  # noqa: ANN401  as in ZipFile
             if self.fp is None:
                 super().extractall(path, members, pwd)  # raises the error for a closed file
                 return

@@ -30,7 +30,7 @@ connection = (
 )(ENDPOINT.netloc, timeout=TIMEOUT)
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  Lambda's own
     """Handle POST /counter and POST /counters/{counter_id}: return the counter after the change."""
     parameters = event["pathParameters"] or {"counter_id": "default"}
     try:
