@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import botocore.exceptions
 import botocore.session
 
-from local_stack import CREDENTIALS
+from local_settings import CREDENTIALS
 
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn")
 
