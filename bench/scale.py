@@ -113,7 +113,7 @@ every {INTERVAL} seconds.
   `record_history` writes, and every response with that of an ordinary emulated database.
 - A lookup by time searches the hours of the trend, and then the changes of one hour. From the
   first full hour on, its requests do not grow with the history.
-- A number in an item takes half a byte more for each digit more.
+- Each additional digit of a number adds half a byte to an item.
 """.strip()
 
 _TIMES = f"""
