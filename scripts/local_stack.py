@@ -93,7 +93,8 @@ def _run(directory: Path, port: int) -> None:
     """Run the stack until Ctrl-C or SIGTERM."""
     stack_file = directory / "stack.json"
     report = partial(print, flush=True)
-    report(f"Starting the emulator on port {port}…")
+    report(f"Starting Tally on port {port}. This takes half a minute, and longer the first time.")
+    report("Starting the emulator…")
     with run_emulator(directory, port, persist=True) as emulator:
         stack_file.unlink(missing_ok=True)  # a killed run leaves it behind
         try:
