@@ -1,36 +1,140 @@
-"""The documents name what the template has, and nothing that it has not."""
+"""The documents name everything that the template and the code have, and nothing else."""
 
+import ast
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import aws_template, sam_transform
-from tests.aws_template import ROOT, TEMPLATE
+from tests.aws_template import ROOT, TEMPLATE, Function, Route
+
+from counters import errors
+from local_stack import Stack
+
+README = ROOT / "README.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+API = (ROOT / "docs" / "api.md").read_text()
 
 ALARMS = sam_transform.resources("AWS::CloudWatch::Alarm")
 CENTS_A_METRIC = 10  # of an alarm, a month: https://aws.amazon.com/cloudwatch/pricing/
 
+ROUTES = [
+    (function, route)
+    for function in aws_template.functions().values()
+    for route in function.routes
+    if "{" not in route.path
+]
 
-def rows(document: str, heading: str) -> dict[str, list[str]]:
-    """Return the rows of the table under a heading row, by the names in their first cells."""
-    text = (ROOT / document).read_text()
-    table = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0]
-    cells = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of each row of the first table that begins with this column."""
+    lines = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def rows(text: str, heading: str) -> dict[str, list[str]]:
+    """Return the rows of a table, each by the names in its first cell."""
+    return {
+        name: row[1:] for row in table(text, heading) for name in re.findall(r"`(.+?)`", row[0])
+    }
+
+
+def read(document: str) -> str:
+    return (ROOT / "docs" / document).read_text()
+
+
+def endpoint(module: str) -> dict[str | None, list[str]]:
+    """Return what a handler's `@endpoint(…)` says that the route takes."""
+    code = ast.parse((ROOT / "functions" / f"{module}.py").read_text())
+    (call,) = [
+        node
+        for node in ast.walk(code)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "endpoint"
     ]
-    return {name: row[1:] for row in cells for name in re.findall(r"`(\w+)`", row[0])}
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+
+
+def prose(document: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(document: Path) -> list[str]:
+    """Return where the links of a document point, without those to other sites."""
+    return re.findall(r"\]\((?![a-z]+:)([^)]+)\)", prose(document))
+
+
+def test_every_route_is_documented_with_its_scope() -> None:
+    documented = {
+        (*request.split(), scope.strip("`"))
+        for first, named, _, scope in table(API, "request")
+        for request in re.findall(r"`([A-Z]+ .+?)`", first + named)
+    }
+
+    assert documented == {
+        (route.method, route.path, scope)
+        for function in aws_template.functions().values()
+        for route in function.routes
+        for scope in route.auth["AuthorizationScopes"]
+    }
+
+
+@pytest.mark.parametrize("takes", ["query parameter", "header", "body field"])
+@pytest.mark.parametrize(
+    ("function", "route"), ROUTES, ids=[function.module for function, _ in ROUTES]
+)
+def test_everything_that_a_route_takes_is_documented(
+    function: Function, route: Route, takes: str
+) -> None:
+    argument = {"query parameter": "query", "header": "headers", "body field": "body"}[takes]
+    section = API.partition(f"\n### {route.method} {route.path}\n")[2].partition("\n##")[0]
+
+    documented = {name.lower() for name in rows(section, takes)}
+
+    assert documented == set(endpoint(function.module).get(argument, []))
+
+
+def test_every_problem_is_documented_with_its_status() -> None:
+    documented = {
+        (int(status), kind)
+        for statuses, kinds, *_ in table(API, "status")
+        for status in re.findall(r"\d+", statuses)
+        for kind in re.findall(r"`(.+)`", kinds)
+    }
+
+    of_functions = {(error.status, error.kind) for error in errors.CounterError.__subclasses__()}
+    responses: dict[str, Any] = TEMPLATE["Resources"]["Api"]["Properties"]["GatewayResponses"]
+    of_the_gateway = {
+        (problem["status"], problem["type"].removeprefix("urn:tally:problem:"))
+        for response in responses.values()
+        for problem in [json.loads(response["ResponseTemplates"]["application/json"])]
+    }
+    assert documented == of_functions | of_the_gateway
 
 
 def test_every_parameter_is_documented_with_its_default() -> None:
-    documented = rows("docs/deploying.md", "parameter")
+    documented = rows(read("deploying.md"), "parameter")
 
     assert {name: default.strip("`") for name, (default, _) in documented.items()} == {
         name: aws_template.parameter(name) for name in TEMPLATE["Parameters"]
     }
 
 
+def test_every_output_is_documented() -> None:
+    assert rows(read("deploying.md"), "output").keys() == TEMPLATE["Outputs"].keys()
+
+
 def test_every_alarm_is_documented() -> None:
-    assert rows("docs/operations.md", "alarm").keys() == ALARMS.keys()
+    assert rows(read("operations.md"), "alarm").keys() == ALARMS.keys()
 
 
 def test_every_metric_is_documented() -> None:
@@ -40,15 +144,19 @@ def test_every_metric_is_documented() -> None:
     )
 
     assert "AuditFindings" in published
-    assert rows("docs/operations.md", "metric").keys() == published
+    assert rows(read("operations.md"), "metric").keys() == published
 
 
-@pytest.mark.parametrize(
-    "document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name
-)
-def test_a_document_links_to_what_is_there(document: Path) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
+def test_every_member_of_stack_json_is_documented() -> None:
+    assert rows(read("local-stack.md"), "member").keys() == {field.name for field in fields(Stack)}
+
+
+def test_every_module_is_documented() -> None:
+    shared = {path.name for path in (ROOT / "functions" / "counters").glob("[!_]*.py")}
+    handlers = {function.module for function in aws_template.functions().values()}
+
+    assert rows(read("architecture.md"), "module").keys() == shared
+    assert rows(read("architecture.md"), "function").keys() == handlers
 
 
 def test_the_price_of_the_alarms_is_the_price_of_their_metrics() -> None:
@@ -57,6 +165,25 @@ def test_the_price_of_the_alarms_is_the_price_of_their_metrics() -> None:
         sum("MetricStat" in each for each in alarm["Properties"].get("Metrics", [])) or 1
         for alarm in ALARMS.values()
     )
-    text = (ROOT / "README.md").read_text()
+    price = metrics * CENTS_A_METRIC / 100
 
-    assert f"{metrics * CENTS_A_METRIC / 100:.2f} for the {metrics} metrics" in text
+    assert f"| {metrics} metrics that the alarms watch | {price:.2f} |" in read("cost.md")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= 1500
+
+
+def test_the_readme_links_to_every_page() -> None:
+    pages = {str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")}
+
+    assert pages <= set(links(README))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_goes_to_something_that_is_there(document: Path) -> None:
+    for link in links(document):
+        target, _, anchor = link.partition("#")
+        page = document.parent / target if target else document
+        assert page.exists(), link
+        assert not anchor or anchor in anchors(page), link

@@ -19,8 +19,8 @@ from tests.stack import FORWARDER_ROLE_ID
 from counters import clients
 from local_stack import CREDENTIALS, Stack
 
-README = (ROOT / "README.md").read_text()
-DOCS = (ROOT / "docs" / "counting-from-aws.md").read_text()
+COST = (ROOT / "docs" / "cost.md").read_text()
+COUNTING = (ROOT / "docs" / "counting-from-aws.md").read_text()
 SENDER = "AROAEXAMPLE12345678AB:a-session-of-30-characters-xxx"
 
 
@@ -101,7 +101,7 @@ def key(text: str) -> dict[str, str]:
     return {"Idempotency-Key": text}
 
 
-def test_the_table_of_costs_in_the_readme_is_what_the_database_reports(
+def test_the_units_of_each_operation_in_the_docs_are_what_the_database_reports(
     handlers: Handlers, counter: str
 ) -> None:
     new = handlers.request("POST", counter)
@@ -127,10 +127,10 @@ def test_the_table_of_costs_in_the_readme_is_what_the_database_reports(
         assert list(change) == [1, 0]
     assert list(costs["`POST` with a key, first try"]) == [2, 0]
     for row in rows:
-        assert row in README
+        assert row in COST
 
 
-def test_the_table_of_the_fold_in_the_docs_is_what_the_database_reports(
+def test_the_write_units_of_a_batch_in_the_docs_are_what_the_database_reports(
     handlers: Handlers,
 ) -> None:
     names = [f"{uuid.uuid4()}:{'x' * 20}" for _ in range(10)]
@@ -148,7 +148,7 @@ def test_the_table_of_the_fold_in_the_docs_is_what_the_database_reports(
 
     assert measured["1 counter"] / MOST <= 0.15
     for row in rows:
-        assert row in DOCS
+        assert row in COUNTING
 
 
 def test_a_page_of_history_reads_itself_and_one_entry_more(
