@@ -7,36 +7,49 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 unexport PYTHONPATH PYTHONHOME
 
-typed := $(wildcard functions scripts tests bench)
-tests := $(wildcard tests/unit tests/component tests/e2e)
+python_code := $(wildcard functions scripts tests bench)
+all_tests := $(wildcard tests/unit tests/component tests/e2e)
+# The component tests that need no AWS, not even an emulated one.
+template_tests := $(patsubst %,tests/component/test_%.py,aws_rules docs permissions template)
 
-.PHONY: help run token test test-full bench build deploy clean packages-run packages-all
+.PHONY: help run token check test test-full bench build deploy clean
+.PHONY: lint types quick-tests packages-run packages-all
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile
 
-run: packages-run ## run template.yaml on this machine until Ctrl-C; PORT=4566
+run: packages-run ## run Tally on this machine until Ctrl-C; PORT=4566 is the default
 	@exec .venv/bin/python scripts/local_stack.py run --port="$(PORT)"
 
-# Not `packages-run`: it must not change the .venv of a running stack.
-token: ## print an access token of the running stack, with all scopes
+# This does not need packages-run, which could rebuild .venv under the running stack.
+token: ## print an access token for the running stack, with all scopes
 	@test -f .venv/tally.json || { echo "There is no local stack yet: start it with make run" >&2; exit 1; }
 	@.venv/bin/python scripts/local_stack.py token
 
-test: packages-all ## lint, types, the template, and all tests
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy $(typed)
+check: ## run lint, types, unit tests and template tests: less than a minute
+	@$(MAKE) --no-print-directory --jobs=2 lint types quick-tests
+
+test: lint types ## run everything: lint, types, sam validate, and all tests
 	.venv/bin/sam validate --lint
-	.venv/bin/pytest --numprocesses 2 $(tests)
+	.venv/bin/pytest --numprocesses 2 $(all_tests)
 
 test-full: export TALLY_TESTS := full
-test-full: test ## the same, with as many cases as are claimed
+test-full: test ## run everything, with the large tests at full size
 
-bench: packages-all ## write docs/benchmarks.md: 6 to 12 minutes
+lint: packages-all
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+types: packages-all
+	.venv/bin/mypy $(python_code)
+
+quick-tests: packages-all
+	.venv/bin/pytest --numprocesses 2 tests/unit $(template_tests)
+
+bench: packages-all ## run the benchmarks and write docs/benchmarks.md: 6 to 16 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
 
-build: packages-run ## run sam build
+build: packages-run ## build the functions with sam build
 	.venv/bin/sam build
 
 deploy: packages-run ## deploy to an AWS account; STAGE=dev or prod, CONFIRM=no asks nothing
@@ -45,7 +58,7 @@ deploy: packages-run ## deploy to an AWS account; STAGE=dev or prod, CONFIRM=no 
 	.venv/bin/sam build
 	.venv/bin/sam deploy --config-env "$(STAGE)" $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
 
-clean: ## delete .venv, the local stack's state, and all that was built
+clean: ## delete .venv, the local stack's state, and everything that was built
 	@"$(PYTHON)" scripts/environment.py idle
 	rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find functions scripts tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,1 +1,1 @@
-"""What is claimed about speed and cost, as programs: `make bench` runs them all."""
+"""The programs behind every claim about speed and cost. `make bench` runs them all."""

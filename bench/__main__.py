@@ -16,10 +16,10 @@ BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, scale)
 
 
 def main() -> None:
-    """Run them one after the other; the page is written when all have run.
+    """Run all benchmarks one after another, then write the page.
 
     Raises:
-        SystemExit: they cannot run here.
+        SystemExit: they cannot run on this machine.
     """
     if not lambda_runtime.is_here():
         sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
@@ -27,18 +27,19 @@ def main() -> None:
     sections = []
     for benchmark in BENCHMARKS:
         minutes = (time.monotonic() - start) / 60
-        print(f"{minutes:.1f} min: {benchmark.__name__} …", flush=True)
+        print(f"{minutes:.1f} min: running {benchmark.__name__}…", flush=True)
         sections.append(benchmark.measure().markdown())
     minutes = (time.monotonic() - start) / 60
     head = (
         "# Benchmarks\n\n"
-        "`make bench` writes this page; each section has the command that makes it alone, with"
-        " `PYTHONPATH=functions:scripts`. What is compared was measured side by side in one run: on"
-        " another machine the milliseconds differ, and the ratios little.\n\n"
-        f"{machine()}; {minutes:.0f} minutes.\n\n"
+        "`make bench` writes this page. Each section names the command that runs it alone, with"
+        " `PYTHONPATH=functions:scripts` and the Python of `.venv`. Programs that are compared ran"
+        " side by side, in the same run. On another machine, the times differ, but the ratios"
+        " differ little.\n\n"
+        f"{machine()}; the run took {minutes:.0f} minutes.\n\n"
     )
     PAGE.write_text(head + "\n".join(sections), encoding="utf-8")
-    print(f"written: {PAGE.name}, in {minutes:.1f} minutes")
+    print(f"wrote docs/{PAGE.name} in {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What is measured, built: ours by `sam build`, the peers by their users' `sam build` and pip.
+"""Builds what the benchmarks measure: Tally with `sam build`, its peers with `sam build` or pip.
 
-Each build is kept in .local/bench/ under a digest of what it was made from: it is made once.
+Each build is kept in .local/bench/, named after a digest of its sources, so it is made only once.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from tests.sam import PYTHON
 PEERS = ROOT / "bench" / "peers"
 BUILDS = ROOT / ".local" / "bench"
 
-# The peers' names in their template; Flask is none of Lambda's, and so not in it.
+# The peers' logical ids in their template. Flask does not run on Lambda, so it is not there.
 LAMBDA_PEERS = {
     "powertools": "Powertools",
     "fastapi_mangum": "FastapiMangum",
@@ -32,13 +32,21 @@ LAMBDA_PEERS = {
 }
 FLASK = "flask_sqlite"
 
-# Whatever could change what is built of ours.
+# A change to any of these can change the build of Tally.
 _SOURCES = ("template.yaml", "functions", "scripts", "Makefile")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A program as it is shipped, and its size in bytes, as files and zipped."""
+    """A built program.
+
+    Attributes:
+        name: the name of its module or folder.
+        directory: the built files.
+        handler: the entry point, as in `app.handler`.
+        unzipped: the size of the files, in bytes.
+        zipped: the size of a zip file of them, in bytes.
+    """
 
     name: str
     directory: Path
@@ -48,7 +56,7 @@ class Artifact:
 
 
 def ours() -> dict[str, Artifact]:
-    """Return what `sam build` makes of our functions, each by the name of its module."""
+    """Build Tally's functions; return the artifact of each, by the name of its module."""
     sources = [ROOT / source for source in _SOURCES]
     directory = _built("ours", sources, partial(sam.build, ROOT / "template.yaml"))
     return {
@@ -58,7 +66,7 @@ def ours() -> dict[str, Artifact]:
 
 
 def peers() -> dict[str, Artifact]:
-    """Return the peers, each by the name of its folder: those for Lambda, and then Flask."""
+    """Build the peers; return the artifact of each, by the name of its folder. Flask comes last."""
     lambdas = _built(
         "peers",
         [PEERS / "template.yaml", *(PEERS / name for name in LAMBDA_PEERS)],
@@ -77,12 +85,15 @@ def peers() -> dict[str, Artifact]:
 
 
 def _built(kind: str, sources: Iterable[Path], build: Callable[[Path], object]) -> Path:
-    """Return the directory of a build, which `build` makes unless it is there already.
+    """Return the directory of a build. Make the build first, unless it is kept.
 
-    An older build of the same kind is deleted.
+    Args:
+        kind: the beginning of the directory's name. Older builds of the same kind are deleted.
+        sources: the files and directories that the build depends on.
+        build: makes the build in the directory that it is called with.
 
     Raises:
-        RuntimeError, subprocess.CalledProcessError: it cannot be built.
+        RuntimeError, subprocess.CalledProcessError: the build failed.
     """
     directory = BUILDS / f"{kind}-{PYTHON}-{_digest(sources)}"
     if not directory.exists():
@@ -118,7 +129,7 @@ def _pip(source: Path, target: Path) -> None:
 
 
 def _artifact(directory: Path, name: str, handler: str) -> Artifact:
-    """Return an artifact; its size is measured once, and kept beside it."""
+    """Return an artifact. Its size is measured once, and kept in a file next to it."""
     kept = directory.with_name(f"{directory.name}.size.json")
     if not kept.exists():
         kept.write_text(json.dumps(asdict(_size(directory))))

@@ -1,4 +1,4 @@
-"""How long a first answer takes: a process is started as Lambda starts it, and asked once."""
+"""Measures the time to a first response: starts a process as Lambda does, and invokes it once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +33,9 @@ NAMES = {
     FLASK: "Flask, SQLite (no Lambda)",
 }
 
-START_SECONDS = 60  # that Flask has
+START_SECONDS = 60  # the longest that Flask may take to start
 
-# Of a start, as bench/probe.py tells them, and in the words of the tables.
+# The parts of a start: their names in bench/probe.py, and in the tables.
 _PARTS = {
     "runtime": "the runtime",
     "import": "imports",
@@ -49,7 +49,7 @@ Parts = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def measure() -> Section:
-    """Measure, for about three minutes, and return what there is to say."""
+    """Measure for about three minutes, and return the section."""
     ours, peers = artifacts.ours(), artifacts.peers()
     lambdas = {name: artifact for name, artifact in peers.items() if name != FLASK}
     compared = {OURS: ours[OURS], **lambdas}
@@ -80,16 +80,22 @@ def measure() -> Section:
 
 
 def _answered(running: Runtime, artifact: Artifact, event: str = OURS) -> Callable[[], float]:
-    """Return what starts a function and returns the seconds to its answer to a sample event."""
+    """Return a callable that starts a function and returns the seconds to its first response.
+
+    Args:
+        running: the runtime around the function.
+        artifact: the function.
+        event: the name of the sample event that it is invoked with.
+    """
     sample = load(event)
     return lambda: runtime.first_answer(running, artifact, sample)[0]
 
 
 def _flask(artifact: Artifact) -> float:
-    """Start Flask and return the seconds to its first HTTP answer.
+    """Start Flask and return the seconds to its first HTTP response.
 
     Raises:
-        RuntimeError: there was none, in time.
+        RuntimeError: it did not respond within START_SECONDS.
     """
     body = load(OURS)["body"].encode()
     headers = {"Content-Type": "application/json"}
@@ -97,16 +103,16 @@ def _flask(artifact: Artifact) -> float:
     start = time.perf_counter()
     with flask_server.serving(artifact) as address:
         while time.perf_counter() < start + START_SECONDS:
-            with suppress(urllib3.exceptions.HTTPError):  # it does not listen yet
+            with suppress(urllib3.exceptions.HTTPError):  # it is not listening yet
                 http.request("POST", f"{address}/counters/orders%3Aeu", body=body, headers=headers)
                 return time.perf_counter() - start
             time.sleep(_POLL_SECONDS)
-    message = "Flask did not answer"
+    message = "Flask did not respond"
     raise RuntimeError(message)
 
 
 def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str, float]:
-    """Start a function with the probe around it, and return the seconds of each part."""
+    """Start a function with the probe around it, and return the seconds that each part took."""
     probed = replace(artifact, handler="bench_probe.handler")
     wanted = {"BENCH_HANDLER": artifact.handler}
     parts: dict[str, float]
@@ -115,7 +121,7 @@ def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str,
 
 
 def _ladder(running: Runtime, artifact: Artifact) -> Measured:
-    """Return the seconds to the first answer of our artifact, and with each step undone."""
+    """Return the seconds to the first response of Tally, and of copies with one step undone."""
     with ladder.undone(artifact, ladder.COLD) as copies:
         variants = {NAMES[OURS]: artifact, **copies}
         return interleaved(
@@ -126,12 +132,13 @@ def _ladder(running: Runtime, artifact: Artifact) -> Measured:
 
 def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
     told = (
-        "From the start of a fresh process to its first answer, under AWS's own runtime client and"
-        " with a database that answers at once; as on Lambda, nothing can be written to the"
-        f" artifact. The median of {ROUNDS} rounds, each with a process of every program; the"
-        " ratios are those of the rounds: median, least and greatest. The peers are built as their"
-        " users do, by a plain `sam build`. Flask is served by waitress, and answers its first"
-        " HTTP request."
+        "The time from the start of a fresh process to its first response to an increment.\n\n"
+        "- Functions run under AWS's own runtime client. Their database responds at once. As on"
+        " Lambda, they cannot write to the artifact.\n"
+        f"- Times are medians of {ROUNDS} rounds. Each round starts one process of every program.\n"
+        "- Ratios compare programs within a round: the median, and the lowest to the highest.\n"
+        "- Peers are built as their users build them, with a plain `sam build`.\n"
+        "- Flask runs in waitress. Its first response is to an HTTP request."
     )
     rows = [
         (
@@ -144,38 +151,42 @@ def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
         )
         for name, artifact in built.items()
     ]
-    columns = ("an increment", "ms", "to the usual stack", "to the floor", "MB zipped", "MB")
+    columns = (
+        *("program", "ms", "ratio to the usual stack", "ratio to the floor"),
+        *("MB zipped", "MB unzipped"),
+    )
     drawn = {NAMES[name]: 1000 * median(first[name]) for name in built}
-    chart = bars("First answer of a fresh process", "ms", drawn)
+    chart = bars("First response of a fresh process", "ms", drawn)
     return "\n\n".join([told, table(columns, rows), chart])
 
 
 def _split(parts: Parts) -> str:
     told = (
-        f"Where it goes, by a probe in {ROUNDS_OF_SPLIT} other rounds. `clients` is botocore's"
-        " `create_client`, wherever it is called; it is in no other column."
-        " A connection that is opened before the first event is in `imports`."
+        f"Where the time goes. A probe measured this in {ROUNDS_OF_SPLIT} separate rounds."
+        " `clients` is the time in botocore's `create_client`, wherever it is called. The other"
+        " columns do not include it. Opening a connection before the first event counts as"
+        " `imports`."
     )
     rows = [(NAMES[name], *_each_part(runs)) for name, runs in parts.items()]
-    return "\n\n".join([told, table(("ms of it", *_PARTS.values()), rows)])
+    return "\n\n".join([told, table(("ms", *_PARTS.values()), rows)])
 
 
 def _climbed(steps: Measured) -> str:
     told = (
-        "What each step of our build bought: one of them undone in a copy of the artifact"
-        f" ({ROUNDS_OF_LADDER} rounds)."
+        "What each step of Tally's build saves. Every row but the first undoes one step in a copy"
+        f" of the artifact ({ROUNDS_OF_LADDER} rounds)."
     )
     rows = [
         (name, _milliseconds(seconds), shown_ratio(seconds, steps[NAMES[OURS]]))
         for name, seconds in steps.items()
     ]
-    return "\n\n".join([told, table(("an increment", "ms", "to Tally"), rows)])
+    return "\n\n".join([told, table(("build", "ms", "ratio to Tally"), rows)])
 
 
 def _every(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
     told = (
-        "All our functions, each with its event of `events/`; where it goes is again told by other"
-        f" rounds ({ROUNDS_OF_ALL} of each)."
+        "All functions of Tally, each with its event from `events/`. The total and its parts were"
+        f" measured in separate rounds ({ROUNDS_OF_ALL} of each), so they do not add up exactly."
     )
     rows = [
         (

@@ -1,4 +1,4 @@
-"""What is left of many increments at once when some of the database's replies are lost."""
+"""Measures what concurrent increments add up to when some of the database's replies are lost."""
 
 import copy
 import sys
@@ -28,8 +28,8 @@ from local_stack import Stack, free_port, local_stack
 
 INCREMENTS = 3200
 CALLERS = 8
-TRIES = 20  # of a caller for one increment
-LOST = 0.02  # of the replies to writes of counters
+TRIES = 20  # the most attempts of a caller for one increment
+LOST = 0.02  # the share of replies to counter writes that are lost
 REQUEST_SECONDS = 30
 START_SECONDS = 30
 
@@ -39,24 +39,24 @@ TALLY_TABLES = {
     "RECEIPT_TABLE": "ReceiptTable",
 }
 
-# The peers' tables, by their keys, and by the names under which they look for them.
+# The peers' tables: the key of each, and the environment variable that names it.
 PEERS_KEYS = {"PeerCounters": "counter_id", "PeerReceipts": "id"}
 PEERS_TABLES = {"COUNTER_TABLE": "PeerCounters", "RECEIPT_TABLE": "PeerReceipts"}
 
-# Sends one increment, once, under a key, and tells whether it was answered 200.
+# Sends one increment once, under an idempotency key. Returns whether the response was 200.
 Send = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a counter came to, and how often a caller sent an increment again."""
+    """The final value of the counter, and how often callers repeated an increment."""
 
     value: int
     repeats: int
 
 
 def measure() -> Section:
-    """Measure, for about five minutes, and return what there is to say."""
+    """Measure for about five minutes, and return the section."""
     with ExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         stack = opened.enter_context(local_stack(directory, free_port()))
@@ -76,7 +76,7 @@ def measure() -> Section:
         losing = Losing(LOST)
         outcomes = {}
         for name, (program, tables, keyed) in programs.items():
-            print(f"  {name} …", file=sys.stderr, flush=True)
+            print(f"  {name}…", file=sys.stderr, flush=True)
             with proxy.failing(tables["COUNTER_TABLE"], losing):
                 outcomes[name] = _count(stack, endpoint, running, program, tables, keyed=keyed)
         outcomes["Flask, SQLite (nothing lost)"] = _flask(peers[FLASK])
@@ -85,7 +85,7 @@ def measure() -> Section:
 
 
 def _make_tables(stack: Stack) -> None:
-    """Make the peers' tables, and no stream: nothing follows from what they write."""
+    """Create the peers' tables. They need no stream, because nothing reads what the peers write."""
     for name, key in PEERS_KEYS.items():
         client(stack, "dynamodb").create_table(
             TableName=name,
@@ -96,7 +96,11 @@ def _make_tables(stack: Stack) -> None:
 
 
 def _all_at_once(senders: list[Send]) -> int:
-    """Let the callers send all increments, each until it is answered 200; return the repeats."""
+    """Let all callers send their increments at once. Return how often they repeated one.
+
+    Args:
+        senders: one for each caller. A caller repeats an increment until the response is 200.
+    """
     start = threading.Barrier(len(senders))
 
     def send_all(send: Send) -> int:
@@ -111,7 +115,7 @@ def _all_at_once(senders: list[Send]) -> int:
         return sum(pool.map(send_all, senders))
 
 
-def _count(  # noqa: PLR0913
+def _count(  # noqa: PLR0913  a measurement needs all of these
     stack: Stack,
     endpoint: str,
     running: Runtime,
@@ -120,7 +124,16 @@ def _count(  # noqa: PLR0913
     *,
     keyed: bool,
 ) -> Outcome:
-    """Count with a program, in a process for each caller, as Lambda runs it."""
+    """Count with a program that runs as on Lambda, with one process for each caller.
+
+    Args:
+        stack: the local stack, whose database it uses.
+        endpoint: the address of the database, behind the proxy that loses replies.
+        running: the runtime around the program.
+        program: the program.
+        tables: the names of its tables, by environment variable.
+        keyed: whether callers send an Idempotency-Key.
+    """
     counter = str(uuid.uuid4())
     sample = _event(counter)
     environment = {
@@ -162,27 +175,29 @@ def _event(counter: str) -> dict[str, Any]:
 
 
 def _flask(artifact: Artifact) -> Outcome:
-    """Count with Flask over HTTP; its database is a file, so that no reply is lost."""
+    """Count with Flask over HTTP. Its database is a file, so no replies are lost."""
     http = urllib3.PoolManager(maxsize=CALLERS, timeout=REQUEST_SECONDS, retries=False)
     patient = urllib3.Retry(START_SECONDS * 10, backoff_factor=0.1, backoff_max=0.1)
     with flask_server.serving(artifact) as address:
         url = f"{address}/counter"
-        http.request("POST", url, retries=patient)  # the first, which makes the counter
+        http.request("POST", url, retries=patient)  # creates the counter
         repeats = _all_at_once(
             [lambda _key: http.request("POST", url).status == HTTPStatus.OK] * CALLERS
         )
         last = http.request("POST", url).json()["value"]
-    return Outcome(last - 2, repeats)  # without the first and the last
+    return Outcome(last - 2, repeats)  # without the first and the last increment
 
 
 def _text(outcomes: dict[str, Outcome], lost: int) -> str:
     told = (
-        f"{INCREMENTS:,} increments of one counter by {CALLERS} callers at once, each of whom sends"
-        f" an increment again until it is answered 200. Of the database's replies to writes of the"
-        f" counter {LOST:.0%} are lost after it was applied ({lost} in all). All run in"
-        f" {CALLERS} processes under AWS's runtime client, on the local stack's database; Tally's"
-        " stream and history are those of the deployed template. boto3 by itself repeats a write"
-        " whose reply it lost; a key makes the caller's repeats harmless, but not the SDK's."
+        f"{CALLERS} callers send {INCREMENTS:,} increments of one counter at the same time.\n\n"
+        "- A caller repeats an increment until it gets a 200.\n"
+        f"- {LOST:.0%} of the database's replies to writes of the counter are lost after the write"
+        f" was applied ({lost} in all).\n"
+        f"- Each program runs in {CALLERS} processes under AWS's runtime client, with the local"
+        " stack's database. Tally also has the stream and the history of the deployed template.\n"
+        "- boto3 retries a write on its own if the reply is lost. An idempotency key makes the"
+        " caller's repeats harmless, but not these retries."
     )
     rows = [
         (name, f"{each.value:,}", f"{each.value - INCREMENTS:+,}", each.repeats)
@@ -192,8 +207,8 @@ def _text(outcomes: dict[str, Outcome], lost: int) -> str:
     return "\n\n".join(
         [
             told,
-            table(("callers have counted 3,200", "counter", "wrong by", "sent again"), rows),
-            bars("Wrong by", "increments", drawn),
+            table(("program", "counter", "error", "repeats by callers"), rows),
+            bars("Error of the counter", "increments", drawn),
         ]
     )
 

@@ -1,7 +1,8 @@
-"""AWS with the same answer every time, at once: what is measured beside it is only the caller.
+"""A stand-in for DynamoDB and SQS that responds at once with fixed data.
 
-It is a process of its own, so that what it takes is not measured either. Only what its callers read
-is in the answers; they are those of one counter, which was changed once, when the process started.
+It lets a benchmark measure only the caller. It runs in its own process, so its own CPU time is not
+measured either. Responses contain only what the callers read. They describe one counter that was
+changed once, when the process started.
 """
 
 import datetime as dt
@@ -45,7 +46,7 @@ _ENTRY: dict[str, Any] = {
 
 
 def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of a history of two that a Query asks for, newest first."""
+    """Return the history entries that a Query asks for, newest first. There are two in all."""
     values = query["ExpressionAttributeValues"]
     first, last = (int(values.get(f":{name}", {"N": "1"})["N"]) for name in ("first", "last"))
     versions = range(min(last, 2), first - 1, -1)
@@ -54,18 +55,18 @@ def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Serve it from a process of its own, and give its endpoint."""
+    """Run the stand-in in its own process, and yield its endpoint URL."""
     with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout  # noqa: S101  it was asked for
+            assert process.stdout  # noqa: S101  it is a pipe
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.kill()
             process.wait(STOP_SECONDS)
 
 
-def _http(answer: Any) -> bytes:  # noqa: ANN401
-    """Return an answer as it goes over the wire, with the headers that DynamoDB gives it."""
+def _http(answer: Any) -> bytes:  # noqa: ANN401  any JSON
+    """Return the bytes of an HTTP response, with the headers that DynamoDB sends."""
     body = json.dumps(answer, separators=(",", ":")).encode()
     headers = (
         "HTTP/1.1 200 OK",
@@ -82,7 +83,8 @@ def _http(answer: Any) -> bytes:  # noqa: ANN401
     return "\r\n".join(headers).encode() + body
 
 
-# What does not depend on the request; all else is done with, so its answer is empty.
+# Responses that do not depend on the request. Operations that are not here, and that `_answer` does
+# not know, get an empty response.
 _ANSWERS = {
     "UpdateItem": _http({"Attributes": _COUNTER}),
     "BatchWriteItem": _http({"UnprocessedItems": {}}),
@@ -92,15 +94,15 @@ _EMPTY = _http({})
 
 
 class _Connection:
-    """A connection from a caller; it knows the token of the caller's last transaction."""
+    """A connection from a caller. It remembers the token of the caller's last transaction."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._token = ""
 
     def serve(self) -> None:
-        """Answer request after request until the caller goes."""
-        # Without it, the kernel holds back what is small.
+        """Respond to requests until the caller closes the connection."""
+        # Otherwise the kernel would delay small packets.
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._connection, self._connection.makefile("rb") as requests:
             while requests.readline():
@@ -113,8 +115,8 @@ class _Connection:
                 self._connection.sendall(_ANSWERS.get(operation) or self._answer(operation, body))
 
     def _answer(self, operation: str, body: bytes) -> bytes:
-        """Return the answer to what depends on the request."""
-        # A GET, which DynamoDB answers with its health, has no body.
+        """Return a response that depends on the request."""
+        # A GET has no body. DynamoDB responds to it with its health.
         request = json.loads(body or "{}")
         match operation:
             case "TransactWriteItems":
@@ -137,7 +139,10 @@ class _Connection:
         return _EMPTY
 
     def _left(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the counters as the last transaction left them, which tells by its token."""
+        """Return the counters as the last transaction left them.
+
+        Their change has the transaction's token as its `request_id`.
+        """
         change = {"M": {**_COUNTER["change"]["M"], "request_id": {"S": self._token}}}
         return [{**_COUNTER, **key, "change": change} for key in keys]
 

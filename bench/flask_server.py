@@ -1,4 +1,4 @@
-"""Flask, which is none of Lambda's: a server of its own, and a file for its database."""
+"""Runs the Flask peer: a server of its own, whose database is a file."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ STOP_SECONDS = 10
 
 @contextmanager
 def serving(artifact: Artifact) -> Iterator[str]:
-    """Start it, and give the address at which it answers in a moment."""
+    """Start the server, and yield its address. It may need a moment until it responds there."""
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as scratch,
         subprocess.Popen(
-            # -S: what is installed for development is out of reach.
+            # -S hides the packages that are installed for development.
             [sys.executable, "-S", "app.py", str(port)],
             cwd=artifact.directory,
             env={

@@ -1,4 +1,4 @@
-"""What makes our artifact fast, undone: each function undoes one step in a copy of it."""
+"""Undoes the steps that make Tally's artifact fast, each in a copy, to measure what it saves."""
 
 import compileall
 import py_compile
@@ -14,14 +14,14 @@ from pathlib import Path
 from bench import artifacts
 from bench.artifacts import Artifact
 
-_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # on arrival, as in ours
+_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # always valid, as in Tally's artifact
 
 
 def without_bytecode(directory: Path) -> None:
-    """Delete the bytecode: Lambda then compiles all that is imported, at every start.
+    """Delete the bytecode. Every start must then compile all modules that it imports.
 
     Raises:
-        LookupError: there is none.
+        LookupError: there is no bytecode.
     """
     caches = _found(directory.rglob("__pycache__"), "bytecode")
     for cache in caches:
@@ -29,7 +29,7 @@ def without_bytecode(directory: Path) -> None:
 
 
 def with_all_of_botocore(directory: Path) -> None:
-    """Put in all the data of botocore: that of some hundred services, whole.
+    """Add all of botocore's data, which describes hundreds of services.
 
     Raises:
         LookupError: it is there already.
@@ -44,10 +44,10 @@ def with_all_of_botocore(directory: Path) -> None:
 
 
 def with_garbage_collector(directory: Path) -> None:
-    """Let the garbage collector run while the modules are imported.
+    """Let the garbage collector run while modules are imported.
 
     Raises:
-        LookupError: it does run.
+        LookupError: the artifact does not stop it.
     """
     switch = re.compile(r"\bgc\.(disable|freeze)\(\)")
     ours = [*directory.glob("*.py"), *directory.glob("counters/**/*.py")]
@@ -57,10 +57,10 @@ def with_garbage_collector(directory: Path) -> None:
 
 
 def with_boto3(directory: Path) -> None:
-    """Import boto3 before botocore, and let botocore make the clients as before.
+    """Import boto3 before botocore. botocore still creates the clients.
 
     Raises:
-        LookupError: botocore is not imported where it was.
+        LookupError: `counters.clients` does not import botocore.
     """
     for name in ("boto3", "s3transfer"):
         source = artifacts.peers()["bare_boto3"].directory / name
@@ -71,16 +71,16 @@ def with_boto3(directory: Path) -> None:
 
 
 def without(text: str, module: str, directory: Path, instead: str = "") -> None:
-    """Replace a piece of `counters`.
+    """Replace a piece of code in `counters`.
 
     Args:
-        text: the piece.
-        module: the module of `counters` that has it.
+        text: the code.
+        module: the name of the module in `counters`.
         directory: the artifact.
-        instead: what takes its place.
+        instead: the code that takes its place.
 
     Raises:
-        LookupError: it is not there.
+        LookupError: the module does not contain the code.
     """
     path = directory / "counters" / f"{module}.py"
     before = path.read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ def without(text: str, module: str, directory: Path, instead: str = "") -> None:
 
 Steps = Mapping[str, Callable[[Path], None]]
 
-# By what is undone, in the words of the tables.
+# What undoes each step, by its name in the tables.
 COLD: Steps = {
     "without bytecode": without_bytecode,
     "with all of botocore's data": with_all_of_botocore,
@@ -110,7 +110,11 @@ WARM: Steps = {
 
 @contextmanager
 def undone(artifact: Artifact, steps: Steps) -> Iterator[dict[str, Artifact]]:
-    """Give a copy of the artifact for each step, with that step undone, and delete them after."""
+    """Copy the artifact once for each step, with that step undone. Delete the copies at the end.
+
+    Yields:
+        The copies, by the name of the step.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         copies = {}
         for number, (name, undo) in enumerate(steps.items()):
@@ -122,12 +126,12 @@ def undone(artifact: Artifact, steps: Steps) -> Iterator[dict[str, Artifact]]:
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Replace the text of a module, and its bytecode if it has any."""
+    """Replace the code of a module, and its bytecode if it has any."""
     path.write_text(text, encoding="utf-8")
     if list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")):
         py_compile.compile(
             str(path),
-            # What is in the artifact names no directory of the machine that built it.
+            # The artifact must not contain directories of the machine that built it.
             dfile=path.name,
             doraise=True,
             invalidation_mode=_VALID,

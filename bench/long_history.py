@@ -1,8 +1,8 @@
-"""A counter with a history of any length, in no time: what DynamoDB would answer, from a formula.
+"""A counter with a history of any length, computed from a formula instead of stored.
 
-Its change number v, from 1 on, is made 7 seconds after the one before it. Queries for its history
-and its trend are answered by arithmetic; everything else goes to moto, which holds what the
-functions write. Every answer reports the units that DynamoDB charges for the sizes of its items:
+Each change is made 7 seconds after the one before it. Queries for the counter's history and trend
+are computed. Every other request goes to moto, which stores what the functions write. Every
+response reports the units that DynamoDB charges for the sizes of its items:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
 """
 
@@ -24,24 +24,24 @@ from tests.stack import CLIENT_ID, Item, Stack, StreamRecord
 from counters import clock
 
 NAME = "long"
-FIRST = 1_790_000_000  # when the first change is made, in seconds since the epoch
+FIRST = 1_790_000_000  # time of the first change, in seconds since the epoch
 INTERVAL = 7  # seconds from one change to the next
 HOUR = 3600  # seconds
 WRITE_UNIT = 1024  # bytes
 
 
 def value(version: int) -> int:
-    """Return the counter's value at a version: changes 1, 4, 7, … take 1, the others add 1."""
+    """Return the counter's value at a version. Changes 1, 4, 7, … subtract 1; the others add 1."""
     return version // 3 - (version % 3 == 1)
 
 
 def moment(version: float) -> str:
-    """Return when a version is made."""
+    """Return the time of a version, as a timestamp. A fraction lies between two versions."""
     return clock.timestamp(FIRST + INTERVAL * (version - 1))
 
 
 def counter(version: int) -> Item:
-    """Return the item of CounterTable at a version."""
+    """Return the counter's item in CounterTable at a version."""
     return {
         "counter_id": {"S": NAME},
         "catalog": {"S": "counters"},
@@ -61,7 +61,7 @@ def counter(version: int) -> Item:
 
 
 def change(version: int) -> StreamRecord:
-    """Return the stream record of a change, as record_history gets it."""
+    """Return the stream record of a change, as `record_history` receives it."""
     images: dict[str, Any] = {"NewImage": counter(version)}
     if version > 1:
         images["OldImage"] = counter(version - 1)
@@ -70,7 +70,7 @@ def change(version: int) -> StreamRecord:
 
 
 def entry(version: int) -> Item:
-    """Return the item of HistoryTable of a change."""
+    """Return the item in HistoryTable for a change."""
     return {
         "counter_id": {"S": NAME},
         "version": {"N": str(version)},
@@ -86,7 +86,12 @@ def entry(version: int) -> Item:
 
 
 def hour(number: int, changes: int) -> Item:
-    """Return the item of TrendTable of the hour `number`, the first change's being 0."""
+    """Return the item in TrendTable for an hour.
+
+    Args:
+        number: the number of the hour. The hour of the first change is 0.
+        changes: how many changes the counter has had.
+    """
     start = (FIRST // HOUR + number) * HOUR
     first = max(1, math.ceil((start - FIRST) / INTERVAL) + 1)
     last = min(changes, math.ceil((start + HOUR - FIRST) / INTERVAL))
@@ -105,13 +110,13 @@ def hour(number: int, changes: int) -> Item:
 
 
 def hours(changes: int) -> int:
-    """Return in how many hours so many changes are made; each has one at least."""
+    """Return how many hours so many changes span. Every hour has at least one change."""
     return (FIRST + INTERVAL * (changes - 1)) // HOUR - FIRST // HOUR + 1
 
 
 @dataclass(frozen=True)
 class _Items(Sequence[Any]):
-    """The items of the counter in a table, or their sort keys: in order, made when asked for."""
+    """The counter's items in a table, or their sort keys, in order. Each is computed on access."""
 
     size: int
     made: Callable[[int], Any]
@@ -119,24 +124,26 @@ class _Items(Sequence[Any]):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401  as in Sequence
         return self.made(index)
 
 
 class Database:
-    """DynamoDB with the long counter in it, behind the clients of the functions.
+    """DynamoDB with the long counter in it, behind the functions' clients.
 
-    What the functions do not ask, it refuses by a LookupError. `seconds` is the time of this thread
-    that has gone into its answers.
+    Requests that the functions never send raise a LookupError.
+
+    Attributes:
+        seconds: the CPU time that this thread has spent on responses.
     """
 
     def __init__(self, stack: Stack, changes: int, expired: int = 0) -> None:
-        """Put the counter where it stands after so many changes, and listen to the clients.
+        """Store the counter as it is after so many changes, and intercept the clients' requests.
 
         Args:
-            stack: where it is put.
-            changes: how many it has had.
-            expired: how many of them, from the first on, the history does not have any more.
+            stack: the stack that stores the counter.
+            changes: how many changes the counter has had.
+            expired: how many of them, from the first on, have expired from the history.
         """
         self._stack = stack
         self._changes = changes
@@ -145,12 +152,12 @@ class Database:
         self._trend = stack.refs["TrendTable"]
         self.seconds = 0.0
         stack.dynamodb.put_item(TableName=stack.refs["CounterTable"], Item=counter(changes))
-        # What a change that follows is added to.
+        # The next change is added to this hour.
         stack.dynamodb.put_item(TableName=self._trend, Item=hour(hours(changes) - 1, changes))
         for factory in FACTORIES:
             factory.cache_clear()
             events = factory().meta.events
-            # All that listen are called, not only the first that answers.
+            # botocore calls all handlers, not only the first one that responds.
             moto: Any = botocore_stubber
             events.unregister("before-send", moto)
             send: Any = self._send
@@ -168,7 +175,7 @@ class Database:
             if response is None:
                 raise RuntimeError(event_name)
             status, reply = response.status_code, json.loads(response.content)
-        if status == 200:  # noqa: PLR2004
+        if status == 200:  # noqa: PLR2004  the HTTP status
             reply["ConsumedCapacity"] = self._consumed(operation, asked, reply)
         raw: Any = MockRawResponse(json.dumps(reply))
         answer = AWSResponse(request.url, status, HTTPHeaders(), raw)
@@ -176,7 +183,7 @@ class Database:
         return answer
 
     def _query(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Answer a Query, of the forms that the functions send."""
+        """Respond to a Query, if it has one of the forms that the functions send."""
         keys, items = self._tables(asked["TableName"])
         values = asked["ExpressionAttributeValues"]
         condition = asked["KeyConditionExpression"].partition(" AND ")[2]
@@ -199,7 +206,7 @@ class Database:
         limit = asked.get("Limit", len(found) + 1)
         reply: dict[str, Any] = {"Items": [items[index] for index in found[:limit]]}
         reply["Count"] = reply["ScannedCount"] = len(reply["Items"])
-        if limit <= len(found):  # even if nothing is behind it
+        if limit <= len(found):  # as in DynamoDB, even if no more items follow
             last_item = reply["Items"][-1]
             sort_key = "version" if asked["TableName"] == self._history else "hour"
             reply["LastEvaluatedKey"] = {name: last_item[name] for name in ("counter_id", sort_key)}
@@ -218,8 +225,8 @@ class Database:
             _Items(count, lambda index: hour(index, self._changes)),
         )
 
-    def _consumed(self, operation: str, asked: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401
-        """Return what is charged, as the operation reports it."""
+    def _consumed(self, operation: str, asked: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401  depends on the operation
+        """Return the units that are charged, in the form that the operation reports."""
         units: float
         match operation:
             case "Query" | "GetItem":
@@ -230,7 +237,7 @@ class Database:
                 ((name, wanted),) = asked["RequestItems"].items()
                 items = reply["Responses"][name]
                 absent = len(wanted["Keys"]) - len(items)
-                # A projection does not make a read smaller; all these items are below a unit.
+                # A projection does not make a read cheaper. Each of these items is below one unit.
                 return [_report(absent + sum(_read_units(size_of(item)) for item in items))]
             case "PutItem":
                 units = _write_units(asked["Item"])
@@ -247,7 +254,7 @@ class Database:
         return _report(units)
 
     def _written(self, update: dict[str, Any]) -> int:
-        """Return the units of an UpdateItem that was made, by the item as it is now."""
+        """Return the write units of a finished UpdateItem, from the size of the item now."""
         reply = self._stack.dynamodb.get_item(TableName=update["TableName"], Key=update["Key"])
         return _write_units(reply["Item"])
 

@@ -1,7 +1,8 @@
-"""What a call of a handler takes when all is warm, in CPU: prints the seconds a call.
+"""Measures the CPU time of a warm handler: prints the seconds per call.
 
-It runs in a process of the artifact's own, so it imports nothing of the bench. Its arguments are
-the handler, the file of the event, and, if each call is to have its own, the name of a header.
+It runs in the artifact's process, so it imports nothing from the bench. Its arguments are the
+handler, the file of the event and, optionally, the name of a header that gets a new value in each
+call.
 """
 
 import importlib
@@ -16,13 +17,13 @@ from typing import Any
 
 WARM_UP = 100  # calls
 BATCHES = 7
-CALLS = 50  # a batch
+CALLS = 50  # in each batch
 OK = 200
 REMAINING = 9000  # milliseconds
 
 
 class Context:
-    """What Lambda tells a handler about its invocation."""
+    """The context that Lambda passes to a handler."""
 
     aws_request_id = "0b8f5b7e-9b0d-4a4b-8e61-5d2f0f3c7a22"
     function_name = "function"
@@ -33,12 +34,17 @@ class Context:
     log_stream_name = "stream"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return the time that is left, in milliseconds."""
+        """Return the time that is left for the invocation, in milliseconds."""
         return REMAINING
 
 
 def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
-    """Return what calls the handler, or the WSGI application, and returns the status."""
+    """Return a callable that calls a handler or a WSGI application, and returns its status.
+
+    Args:
+        name: the module and the attribute, as in `app.handler`.
+        event: the event of API Gateway. A WSGI application gets its method and body.
+    """
     module, _, attribute = name.rpartition(".")
     sys.path.insert(0, "")
     handler = getattr(importlib.import_module(module), attribute)
@@ -75,7 +81,16 @@ def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
 
 
 def main(name: str, file: str, header: str = "") -> None:
-    """Call the handler again and again, and print the median of the batches."""
+    """Call the handler in batches, and print the median of their seconds per call.
+
+    Args:
+        name: the handler, as for `caller`.
+        file: the path of the event.
+        header: the header that gets a new value in each call, or an empty string.
+
+    Raises:
+        RuntimeError: a response was not a 200.
+    """
     event = json.loads(Path(file).read_text(encoding="utf-8"))
     call = caller(name, event)
     count = 0

@@ -1,4 +1,4 @@
-"""What memory costs and what it brings: a function's share of a CPU goes with it."""
+"""Estimates time and cost for each memory size, which also sets a function's share of a CPU."""
 
 import os
 import re
@@ -21,17 +21,23 @@ ANSWER_SECONDS = 60
 
 SIZES = (128, 256, 512, 768, 1024, 1769)  # MB
 
-# A function has a whole CPU at this memory, and less in proportion below.
+# A function has one full CPU at this memory size, and proportionally less below it.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_CPU = 1769
 
-# What an increment waits for DynamoDB in the same region, in milliseconds: assumed.
+# How long an increment waits for DynamoDB in the same region, in milliseconds: an assumption.
 WAIT = 5.0
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a process took: CPU in milliseconds until its first answer, and a call then; MB."""
+    """What a process used.
+
+    Attributes:
+        start: the CPU time until its first response, in milliseconds.
+        call: the CPU time of a later call, in milliseconds.
+        peak: the most memory that it held, in MB.
+    """
 
     start: float
     call: float
@@ -39,7 +45,7 @@ class Used:
 
 
 def measure() -> Section:
-    """Measure, for about half a minute, and return what there is to say."""
+    """Measure for about half a minute, and return the section."""
     artifact = artifacts.ours()["increment_counter"]
     with runtime.running() as running:
         used = [_used(running, artifact) for _ in range(ROUNDS)]
@@ -67,7 +73,7 @@ def _used(running: Runtime, artifact: Artifact) -> Used:
 
 def _cpu(pid: int) -> float:
     """Return the user and system time of a process in milliseconds."""
-    time.sleep(0.02)  # its answer has come; let it get to where it waits for the next event
+    time.sleep(0.02)  # it has responded, but may still be on its way to the next event
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -78,13 +84,15 @@ def _text(used: list[Used]) -> str:
     peak = median([each.peak for each in used])
     default = int(aws_template.parameter("MemorySize"))
     told = (
-        f"An increment takes {call:.1f} ms of CPU with the runtime client, a start up to the first"
-        f" answer {start:.0f} ms, and {peak:.0f} MB at the most (the median of {ROUNDS} processes)."
-        f" The rest is arithmetic: the share of a CPU that the memory gives, {WAIT:.0f} ms that"
-        " DynamoDB is waited for (an assumption), and Lambda's price of time on arm64."
-        " The least is too small for what a process takes when it has much to read; the time falls"
-        f" and the cost rises slowly up to {default} MB, and then mostly the cost: that is what the"
-        " parameter `MemorySize` has, if it is not given."
+        f"Measured, as medians of {ROUNDS} processes under AWS's own runtime client:\n\n"
+        f"- An increment takes {call:.1f} ms of CPU time.\n"
+        f"- A start takes {start:.0f} ms of CPU time up to its first response.\n"
+        f"- A process holds at most {peak:.0f} MB.\n\n"
+        "The table is calculated from that, with the share of a CPU that each memory size has,"
+        f" {WAIT:.0f} ms of waiting for DynamoDB (an assumption), and Lambda's price for arm64."
+        f" {SIZES[0]} MB is too little for a process that has much to read. Up to {default} MB, the"
+        " time falls and the cost rises slowly. Above that, mainly the cost rises. So"
+        f" {default} is the default of the parameter `MemorySize`."
     )
     times = {size: WAIT + call * MB_OF_A_CPU / size for size in SIZES}
     rows = [
@@ -95,8 +103,8 @@ def _text(used: list[Used]) -> str:
         )
         for size in SIZES
     ]
-    chart = lines("An increment by memory, MB", "ms", SIZES, [list(times.values())])
-    return "\n\n".join([told, table(("memory", "ms", "dollars a million"), rows), chart])
+    chart = lines("Time of an increment by memory in MB", "ms", SIZES, [list(times.values())])
+    return "\n\n".join([told, table(("memory", "ms", "US dollars per million"), rows), chart])
 
 
 if __name__ == "__main__":

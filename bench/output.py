@@ -1,4 +1,4 @@
-"""What the functions write to standard output: their log."""
+"""Captures the functions' log, which they write to standard output."""
 
 import contextlib
 import io
@@ -9,13 +9,17 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def captured() -> Iterator[io.StringIO]:
-    """Keep what is printed and what Tally's logger writes; yield where it is kept.
+    """Capture what is printed and what Tally's logger writes.
 
-    The logger's stream is that of the moment at which it was made, so it is led here by itself.
+    A logger keeps the stream that standard output was when the logger was created. So this
+    redirects the logger's stream too.
+
+    Yields:
+        The captured text.
     """
     kept, outside = io.StringIO(), sys.stdout
     with contextlib.redirect_stdout(kept):
-        from counters import gateway  # noqa: F401, PLC0415  the first import makes the logger
+        from counters import gateway  # noqa: F401, PLC0415  the first import creates the logger
 
         streams = {
             handler: handler.setStream(kept)

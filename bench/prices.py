@@ -1,4 +1,4 @@
-"""List prices in US dollars, without free tiers: of AWS in us-east-1, and of what else counts."""
+"""List prices in US dollars, without free tiers: AWS in us-east-1, and alternatives to Tally."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,15 @@ GIGABYTE = 1_000_000_000  # bytes
 
 @dataclass(frozen=True)
 class Price:
-    """What one `unit` costs, as the page at `source` had it in the month `date`."""
+    """The price of one unit.
+
+    Attributes:
+        name: what is charged for.
+        dollars: the price of one unit.
+        unit: the unit, in the singular.
+        source: the page that has the price.
+        date: the month in which the page was read.
+    """
 
     name: str
     dollars: float
@@ -91,15 +99,15 @@ AWS = (
 
 @dataclass(frozen=True)
 class Alternative:
-    """Something managed that can count, and what it charges for a million increments.
+    """Another managed service that can count, and what it charges for a million increments.
 
-    Args:
-        name: what it is.
-        dollars: for a million increments, beyond what a plan includes.
-        how: from which published prices that follows.
-        lacks: what of a Tally increment is not in it.
-        source: where the prices were found, a public address.
-        date: the month that it gives for them; if it gives none, that in which it was read.
+    Attributes:
+        name: the service, and the operation that counts.
+        dollars: the price of a million increments, beyond what a plan includes.
+        how: the published prices that it follows from.
+        lacks: what a Tally increment has and this does not.
+        source: the public page that has the prices.
+        date: the month that the page gives for them, or else the month in which it was read.
     """
 
     name: str
@@ -110,14 +118,14 @@ class Alternative:
     date: str
 
 
-_FRONT = "HTTPS front, tokens"
+_FRONT = "an HTTPS endpoint, tokens"
 _REST = "a function, a database, tokens, history"
 
 ALTERNATIVES = (
     Alternative(
         "API Gateway HTTP API alone",
         1.00,
-        "1.00 a million requests",
+        "1.00 per million requests",
         _REST,
         "https://docs.aws.amazon.com/pt_br/whitepapers/latest/best-practices-api-gateway-private-apis-integration/cost-optimization.html",
         "2026-11",
@@ -125,7 +133,7 @@ ALTERNATIVES = (
     Alternative(
         "API Gateway REST API alone",
         3.50,
-        "3.50 a million requests",
+        "3.50 per million requests",
         _REST,
         "https://docs.aws.amazon.com/pt_br/whitepapers/latest/best-practices-api-gateway-private-apis-integration/cost-optimization.html",
         "2026-11",
@@ -133,33 +141,33 @@ ALTERNATIVES = (
     Alternative(
         "ElastiCache Serverless, Valkey: `INCR`",
         0.0023,
-        "0.0023 a million ECPUs, one an `INCR`; besides at least 0.1 GB at 0.084 a GB-hour, so"
-        " 6.1 a month",
-        f"{_FRONT}, a function in its VPC, a repeat without harm, history",
+        "0.0023 per million ECPUs, one per `INCR`; plus at least 0.1 GB at 0.084 per GB-hour, which"
+        " is 6.1 per month",
+        f"{_FRONT}, a function in its VPC, safe repeats, history",
         "https://www.usage.ai/blogs/aws/database-savings-plans/elasticache/serverless-pricing/",
         "2026-06",
     ),
     Alternative(
         "Firestore, a US region: one document written",
         0.90,
-        "0.09 for 100,000 writes; a transaction that reads first adds 0.03 for 100,000 reads",
-        "a repeat without harm, history (a write more: 0.90)",
+        "0.09 per 100,000 writes; a transaction that reads first adds 0.03 per 100,000 reads",
+        "safe repeats, history (one more write: 0.90)",
         "https://airbyte.com/data-engineering-resources/google-firestore-pricing",
         "2026-11",
     ),
     Alternative(
         "Cloudflare Durable Object: a request and a row written",
         1.15,
-        "0.15 a million requests, 1.00 a million rows; besides 12.50 a million GB-s awake",
-        "a Worker in front, tokens, history (a row more: 1.00)",
+        "0.15 per million requests, 1.00 per million rows; plus 12.50 per million GB-s awake",
+        "a Worker in front, tokens, history (one more row: 1.00)",
         "https://www.oflight.co.jp/en/columns/cloudflare-durable-objects-2026-07",
         "2026-07",
     ),
     Alternative(
         "Upstash Redis, pay as you go: `INCR`",
         2.00,
-        "0.20 for 100,000 commands, over HTTPS",
-        "tokens by scope, a repeat without harm, history (a command more: 2.00)",
+        "0.20 per 100,000 commands, over HTTPS",
+        "tokens with scopes, safe repeats, history (one more command: 2.00)",
         "https://docs.flexprice.io/cookbooks/pricing-teardowns/upstash-pricing.md",
         "2026-11",
     ),

@@ -1,7 +1,8 @@
-"""A handler that times another: what its import takes, its clients, and its first call.
+"""A handler that times another handler: its imports, its clients, and its first call.
 
-It runs in the artifact's process, from the runtime's directory, so it imports nothing of the bench.
-`BENCH_HANDLER` is the other handler, `BENCH_STARTED` when the process was started.
+It runs in the artifact's process, so it imports nothing from the bench. The environment variable
+`BENCH_HANDLER` names the other handler, and `BENCH_STARTED` is the time at which the process was
+started, by `time.perf_counter`.
 """
 
 import importlib
@@ -14,12 +15,12 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-_now = time.perf_counter  # one clock for all processes
-_clients = 0.0  # seconds in create_client so far
+_now = time.perf_counter  # all processes share this clock
+_clients = 0.0  # seconds spent in create_client so far
 
 
 class _Timer(importlib.abc.MetaPathFinder):
-    """Times `Session.create_client`, as soon as botocore.session is imported."""
+    """Wraps `Session.create_client` in a timer when botocore.session is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -34,14 +35,14 @@ class _Timer(importlib.abc.MetaPathFinder):
                 execute(module)
                 module.Session.create_client = _timed(module.Session.create_client)
 
-            # The loader is this module's alone.
-            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010
+            # No other module uses this loader object.
+            setattr(spec.loader, "exec_module", exec_module)  # noqa: B010  mypy forbids assignment
         return spec
 
 
 def _timed(create_client: Callable[..., Any]) -> Callable[..., Any]:
-    def create(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-        global _clients  # noqa: PLW0603
+    def create(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  botocore's own
+        global _clients  # noqa: PLW0603  a sum over the whole process
         start = _now()
         client = create_client(*arguments, **options)
         _clients += _now() - start
@@ -59,8 +60,8 @@ _imported = _now() - _start
 _clients_of_import = _clients
 
 
-def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401
-    """Return what each part of the start took, in seconds, the first call being with `event`."""
+def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401  Lambda's own
+    """Call the other handler with the event, and return the seconds of each part of the start."""
     start = _now()
     _handler(event, context)
     called = _now() - start

@@ -1,4 +1,4 @@
-"""What a benchmark has to tell: a table and a picture a question, as Markdown."""
+"""Formats the results of a benchmark as Markdown: sections, tables and charts."""
 
 import datetime as dt
 import os
@@ -12,7 +12,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Section:
-    """The answer to one question: `text` is Markdown, made by the program `command`."""
+    """A section of docs/benchmarks.md.
+
+    Attributes:
+        title: the heading.
+        command: the command that measures only this section.
+        text: the content, as Markdown.
+    """
 
     title: str
     command: str
@@ -24,13 +30,19 @@ class Section:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table: the first column is text, the others are figures."""
+    """Return a Markdown table. The first column holds text, the others hold numbers."""
     rule = ["---", *("---:" for _ in columns[1:])]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (columns, rule, *rows))
 
 
 def bars(title: str, unit: str, values: Mapping[str, float]) -> str:
-    """Return a bar chart, in Mermaid, of a value in `unit` for each name."""
+    """Return a bar chart in Mermaid.
+
+    Args:
+        title: the heading of the chart.
+        unit: the unit of the values.
+        values: the height of each bar, by the name of the bar.
+    """
     names = ", ".join(f'"{name}"' for name in values)
     heights = ", ".join(f"{value:.4g}" for value in values.values())
     return _chart(title, f"x-axis [{names}]", unit, f"bar [{heights}]")
@@ -39,19 +51,26 @@ def bars(title: str, unit: str, values: Mapping[str, float]) -> str:
 def lines(
     title: str, unit: str, across: Sequence[object], series: Sequence[Sequence[float]]
 ) -> str:
-    """Return a line chart, in Mermaid: in each series a value in `unit` for each step `across`."""
+    """Return a line chart in Mermaid.
+
+    Args:
+        title: the heading of the chart.
+        unit: the unit of the values.
+        across: the labels of the horizontal axis.
+        series: the values of each line, one for each label.
+    """
     steps = ", ".join(f'"{step}"' for step in across)
     drawn = (f"line [{', '.join(f'{value:.4g}' for value in values)}]" for values in series)
     return _chart(title, f"x-axis [{steps}]", unit, *drawn)
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the median; of an even number of values, the mean of the two in the middle."""
+    """Return the median. For an even number of values, it is the mean of the two in the middle."""
     return statistics.median(values)
 
 
 def machine() -> str:
-    """Return what the figures were measured on and with, and when, as one line of Markdown."""
+    """Return the date, the machine and the versions of a run, as one line of Markdown."""
     packages = ("botocore", "boto3", "aws-lambda-powertools", "awslambdaric", "ministack")
     parts = [
         f"{dt.datetime.now(dt.UTC).date()}",

@@ -1,4 +1,4 @@
-"""Measuring side by side: a round has one of each, so that what slows the machine slows all."""
+"""Measures variants in turn, so that a slow moment of the machine affects all of them alike."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -9,7 +9,15 @@ T = TypeVar("T")
 
 
 def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Return what each variant gives in each round; every round begins with another variant."""
+    """Measure every variant once in each round. Each round starts with a different variant.
+
+    Args:
+        variants: a callable for each variant, which returns one measurement.
+        rounds: the number of rounds.
+
+    Returns:
+        The measurements of each variant, one per round.
+    """
     names = list(variants)
     results: dict[str, list[T]] = {name: [] for name in names}
     for number in range(rounds):
@@ -20,11 +28,11 @@ def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return value to other, round by round."""
+    """Return the ratio of value to other for each round."""
     return [value / other for value, other in zip(values, others, strict=True)]
 
 
 def shown_ratio(values: Sequence[float], others: Sequence[float]) -> str:
-    """Return the median of the ratios of the rounds, with the least and the greatest of them."""
+    """Return the median of the rounds' ratios, with the lowest and the highest, as text."""
     each = ratios(values, others)
     return f"{median(each):.2f} ({min(each):.2f} to {max(each):.2f})"

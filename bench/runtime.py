@@ -1,4 +1,4 @@
-"""Lambda's runtime around an artifact: its client, its environment, and events for a function."""
+"""Runs a built function as Lambda does: with its runtime client, its environment, and events."""
 
 import tempfile
 import time
@@ -14,22 +14,27 @@ from bench import database
 from bench.artifacts import Artifact
 
 ANSWER_SECONDS = 60
-DEADLINE_SECONDS = 900  # Lambda's longest, so that no function thinks that its time is up
+DEADLINE_SECONDS = 900  # Lambda's maximum, so that no function runs out of time
 
 _PROBES = ("probe.py", "loop.py")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What Lambda has beside a function: `directory` is its runtime client, `endpoint` is AWS."""
+    """What surrounds a function on Lambda.
+
+    Attributes:
+        directory: the directory of the runtime client.
+        endpoint: the endpoint URL of every AWS service.
+    """
 
     directory: Path
     endpoint: str
 
     def environment(self, artifact: Artifact) -> dict[str, str]:
-        """Return the environment that Lambda and the template give a function.
+        """Return the environment that a function gets from Lambda and from the template.
 
-        The artifact is not written to, as on Lambda: there is no bytecode but what it brings.
+        As on Lambda, Python cannot write bytecode into the artifact.
         """
         return {
             **lambda_runtime.environment(
@@ -40,16 +45,17 @@ class Runtime:
         }
 
     def _variables(self, artifact: Artifact) -> dict[str, str]:
-        """Return the variables of the template; the peers', which have no such function, are two.
+        """Return a function's environment variables in the template.
 
-        A table is named by its logical id: so the database tells them apart.
+        The peers are not in the template and get two variables. Tables are named by their logical
+        ids, because `database.py` tells tables apart by these.
         """
         for function in aws_template.functions().values():
             if function.module == artifact.name:
                 return {name: self._value(value) for name, value in function.environment.items()}
         return {"COUNTER_TABLE": "CounterTable", "RECEIPT_TABLE": "ReceiptTable"}
 
-    def _value(self, value: Any) -> str:  # noqa: ANN401  whatever stands in the template
+    def _value(self, value: Any) -> str:  # noqa: ANN401  anything that a template may contain
         if not isinstance(value, dict):
             return str(value)
         if "Ref" not in value:
@@ -64,7 +70,7 @@ class Runtime:
 
 @contextmanager
 def running() -> Iterator[Runtime]:
-    """Lay out the runtime, with the bench's probes in it, and serve the database."""
+    """Set up the runtime with the bench's probes, and start the database of `database.py`."""
     with tempfile.TemporaryDirectory() as scratch, database.serving() as endpoint:
         directory = Path(scratch)
         lambda_runtime.lay_out(directory)
@@ -79,19 +85,19 @@ def first_answer(
     event: Mapping[str, Any],
     variables: Mapping[str, str] | None = None,
 ) -> tuple[float, Any]:
-    """Start a function as Lambda does, in a process of its own, and hand it an event.
+    """Start a function as Lambda does, in its own process, and invoke it once.
 
     Args:
-        runtime: what is there beside it.
+        runtime: the runtime around the function.
         artifact: the function.
-        event: what it is asked.
-        variables: more for its environment.
+        event: the event that it is invoked with.
+        variables: additional environment variables.
 
     Returns:
-        The seconds from the start of the process to the answer, and the answer.
+        The seconds from the start of the process to its response, and the response.
 
     Raises:
-        RuntimeError: it failed, or answered an error; with its log.
+        RuntimeError: the function failed or responded with an error. The message has its log.
     """
     with runtime_api.serving(DEADLINE_SECONDS) as api, tempfile.TemporaryFile("w+") as log:
         api.events.put(event)
@@ -102,7 +108,7 @@ def first_answer(
             outcome = api.outcomes.get(timeout=ANSWER_SECONDS)
             seconds = time.perf_counter() - start
         body = outcome.body
-        if outcome.kind != "response" or body.get("statusCode", 200) != 200:  # noqa: PLR2004
+        if outcome.kind != "response" or body.get("statusCode", 200) != 200:  # noqa: PLR2004  HTTP
             log.seek(0)
             message = f"{artifact.name}: {outcome}\n{log.read()}"
             raise RuntimeError(message)

@@ -1,8 +1,8 @@
-"""What each operation takes against histories of 1 to a million changes, and 1 to 10,000 counters.
+"""Measures operations on histories of 1 to a million changes, and among 1 to 10,000 counters.
 
-The functions run in this process, against a database that answers from a formula
-(bench/long_history.py), so that no emulator's own slowness is measured. `python -m bench.scale`
-prints the section.
+The functions run in this process. Their database computes its responses from a formula
+(bench/long_history.py), so that the slowness of an emulator is not measured.
+`python -m bench.scale` prints the section.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import botocore.session
 from tests.meter import Meter
 from tests.stack import Stack, running
 
+from bench.history_operations import PAGE, PATH, TRANSACTION, History, Operation
 from bench.long_history import (
     FIRST,
     INTERVAL,
@@ -30,7 +31,6 @@ from bench.long_history import (
     hour,
     hours,
     moment,
-    value,
 )
 from bench.output import captured
 from bench.report import Section, lines, median, table
@@ -39,24 +39,22 @@ from counters import clock
 
 CHANGES = (1, 100, 10_000, 1_000_000)
 COUNTERS = (1, 100, 10_000)
-ROUNDS = 3  # with each size once
-TIMES = 7  # how often each operation is made in a round, for the median of its time
-MOST_COPIED = 1000  # counters: for a transaction the emulator copies all of its tables
-CHECKED = 600  # changes that the formula is compared with: more than an hour of them
-PAGE = 100  # entries, or names, if no limit is given
-DAY = 24  # hours
-TOGETHER = 10  # increments of a POST /increments, messages of a batch
-
-PATH = f"/counters/{NAME}"
-TRANSACTION = f"`POST /increments` of {TOGETHER}"
+ROUNDS = 3  # each round measures every size once
+TIMES = 7  # how often a round repeats each operation, to take the median
+MOST_COPIED = 1000  # the most counters for a transaction, which makes moto copy all of its tables
+CHECKED = 600  # changes for which the formula is checked: more than an hour of them
 DRAWN = ("increment", "newest page", "page from a time", "`GET` at a time")
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What one operation takes: `requests` to the database, `entries` read by queries.
+    """What one operation takes.
 
-    `milliseconds` is the processor time of the function, without the database's.
+    Attributes:
+        requests: the number of requests to the database.
+        entries: the number of entries that its queries read.
+        units: the read and write units that DynamoDB charges.
+        milliseconds: the CPU time of the function, without that of the database.
     """
 
     requests: int
@@ -65,135 +63,11 @@ class Taken:
     milliseconds: float
 
 
-@dataclass(frozen=True)
-class Operation:
-    """An operation, and what makes it; that returns whether the answer is right."""
-
-    name: str
-    make: Callable[[], bool]
-
-
-class History:
-    """A counter with so many changes, in the stack, and every operation on it."""
-
-    def __init__(self, stack: Stack, changes: int, names: Sequence[str] = (NAME,)) -> None:
-        """Take the stack, how many changes its counter has had, and all counters' names."""
-        self._stack = stack
-        self._changes = changes
-        self._names = sorted(names)
-        self._middle = (changes + 1) // 2
-        self._version = changes  # that the counter has by now
-        self._recorded = changes
-        self._messages = 0
-
-    def reads(self) -> list[Operation]:
-        """Return the operations that change nothing; they are made first."""
-        n, middle = self._changes, self._middle
-        at_middle = quote(moment(middle))
-        page = f"{PATH}/history"
-        newest = range(n, max(0, n - PAGE), -1)
-        after = range(middle + 1, min(n, middle + PAGE) + 1)
-        since = range(middle, min(n, middle + PAGE - 1) + 1)
-        end = quote(moment(n))
-        day = quote(clock.timestamp(FIRST + INTERVAL * (n - 1) - (DAY - 1) * 3600))
-        half = (len(self._names) + 1) // 2
-        return [
-            Operation("`GET`", lambda: self._is(n, "")),
-            Operation("`GET` at a version", lambda: self._is(middle, f"version={middle}")),
-            Operation("`GET` at a time", lambda: self._is(middle, f"at={at_middle}")),
-            Operation("newest page", lambda: self._lists(page, "order=desc", newest)),
-            Operation("page from the middle", lambda: self._lists(page, f"after={middle}", after)),
-            Operation("page from a time", lambda: self._lists(page, f"from={at_middle}", since)),
-            Operation("trend, a day by hour", lambda: self._adds_up(f"from={day}&to={end}")),
-            Operation("names, the first page", lambda: self._names_from(0, "")),
-            Operation(
-                "names, from the middle",
-                lambda: self._names_from(half, f"after={self._names[half - 1]}"),
-            ),
-        ]
-
-    def writes(self) -> list[Operation]:
-        """Return the operations that change the counter; each is made once beforehand."""
-        return [
-            Operation("record_history, 1 change", self._record),
-            Operation("increment", lambda: self._increment(None)),
-            Operation("increment with a key", lambda: self._increment(str(time.monotonic_ns()))),
-            Operation("set", self._set),
-            Operation(TRANSACTION, self._increment_all),
-            Operation(f"queue, a batch of {TOGETHER}", self._ingest),
-        ]
-
-    def _get(self, path: str, query: str) -> Any:  # noqa: ANN401
-        return self._stack.request("GET", path, query=query).body
-
-    def _is(self, version: int, query: str) -> bool:
-        body = self._get(PATH, query)
-        expected = (version, value(version), moment(version))
-        return (body["version"], body["value"], body["updated_at"]) == expected
-
-    def _lists(self, path: str, query: str, versions: Sequence[int]) -> bool:
-        found = [(each["version"], each["value"]) for each in self._get(path, query)]
-        return found == [(version, value(version)) for version in versions]
-
-    def _adds_up(self, query: str) -> bool:
-        buckets = self._get(f"{PATH}/trend", f"interval=hour&{query}")
-        expected = min(self._changes, _changes_from(buckets[0]["start"], self._changes))
-        last = buckets[-1]
-        closed = (last["last_version"], last["close"]) == (self._changes, value(self._changes))
-        total = sum(bucket["changes"] for bucket in buckets)
-        return len(buckets) == DAY and closed and total == expected
-
-    def _names_from(self, first: int, query: str) -> bool:
-        return bool(self._get("/counters", query) == self._names[first : first + PAGE])
-
-    def _changed(self, body: dict[str, Any]) -> bool:
-        self._version += 1
-        return bool(body["version"] == self._version)
-
-    def _increment(self, key: str | None) -> bool:
-        headers = {"Idempotency-Key": key} if key else {}
-        return self._changed(self._stack.request("POST", PATH, headers=headers).body)
-
-    def _set(self) -> bool:
-        body = self._stack.request("PUT", PATH, body={"value": self._version}).body
-        return bool(body["value"] == self._version) and self._changed(body)
-
-    def _increment_all(self) -> bool:
-        names = [NAME, *(f"other:{number}" for number in range(1, TOGETHER))]
-        body = {"increments": [{"counter_id": name} for name in names]}
-        answer = self._stack.request("POST", "/increments", body=body).body
-        return [each["counter_id"] for each in answer] == names and self._changed(answer[0])
-
-    def _ingest(self) -> bool:
-        records = []
-        for _ in range(TOGETHER):
-            self._messages += 1
-            records.append(
-                {
-                    "messageId": f"00000000-0000-4000-8000-{self._messages:012}",
-                    "body": json.dumps({"counter_id": NAME}),
-                    "attributes": {
-                        "SequenceNumber": str(18849496460467696128 + 256 * self._messages),
-                        "MessageGroupId": NAME,
-                        "SenderId": "AROAEXAMPLE12345678AB:checkout",
-                    },
-                    "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:queue.fifo",
-                }
-            )
-        reply = self._stack.invoke("IngestIncrements", {"Records": records})
-        self._version += 1
-        return bool(reply == {"batchItemFailures": []})
-
-    def _record(self) -> bool:
-        self._recorded += 1
-        return self._stack.record([change(self._recorded)]) == 1
-
-
 def measure() -> Section:
-    """Return what each operation takes as the history, and the number of counters, grows.
+    """Measure each operation as the history and the number of counters grow; return the section.
 
     Raises:
-        RuntimeError: an answer is wrong, so that what it takes says nothing.
+        RuntimeError: a result is wrong, so its measurement is worthless.
     """
     session = botocore.session.get_session()
     with captured():
@@ -203,18 +77,24 @@ def measure() -> Section:
     drawn = [[taken[name].milliseconds for taken in by_changes] for name in DRAWN]
     parts = (
         _HISTORY,
-        table(["requests / units", *map(_power, CHANGES)], _rows(by_changes, _charged)),
+        table(
+            ["requests / units, by number of changes", *map(_number, CHANGES)],
+            _rows(by_changes, _charged),
+        ),
         _TIMES,
-        table(["milliseconds", *map(_power, CHANGES)], _rows(by_changes, _time)),
+        table(
+            ["milliseconds, by number of changes", *map(_number, CHANGES)],
+            _rows(by_changes, _time),
+        ),
         lines(
-            f"Processor time by changes of history: {', '.join(DRAWN)}".replace("`", ""),
+            f"CPU time by number of changes: {', '.join(DRAWN)}".replace("`", ""),
             "milliseconds",
-            [_power(changes) for changes in CHANGES],
+            [_number(changes) for changes in CHANGES],
             drawn,
         ),
         _COUNTERS,
         table(
-            ["requests / units / ms", *map(_power, COUNTERS)],
+            ["requests / units / ms, by number of counters", *map(_number, COUNTERS)],
             _rows(by_counters, lambda each: f"{_charged(each)} / {_time(each)}"),
         ),
     )
@@ -224,29 +104,32 @@ def measure() -> Section:
 
 
 _HISTORY = f"""
-Requests to the database, and the read or write units that DynamoDB charges for them by the size of
-the items, of each operation on one counter with 1 to a million changes, one every {INTERVAL}
-seconds. The history is computed when it is asked for: no emulator's scan is measured. The answers
-are checked, and for {CHECKED:,} changes the formula is compared with what `record_history` writes,
-and every answer with that of an ordinary emulated database. A time is looked up in the trend's
-hours and then among the changes of one hour: from the first full hour on that is flat, too. Of a
-number in an item, a digit more is half a byte more.
+Requests to the database for each operation on one counter, and the read or write units that
+DynamoDB charges for them by the size of the items. The counter has 1 to a million changes, one
+every {INTERVAL} seconds.
+
+- The history is computed when it is read, so no emulator's scans are measured.
+- Every response is checked. For {CHECKED:,} changes, the computed history is compared with what
+  `record_history` writes, and every response with that of an ordinary emulated database.
+- A lookup by time searches the hours of the trend, and then the changes of one hour. From the
+  first full hour on, its requests do not grow with the history.
+- Each additional digit of a number adds half a byte to an item.
 """.strip()
 
 _TIMES = f"""
-Processor time of the function, without the database: the median of {ROUNDS} rounds, each with every
-length in turn, of which the median of {TIMES} is taken.
+CPU time of the function, without the database: the median of {ROUNDS} rounds. Each round measures
+every length of history in turn, and takes the median of {TIMES} calls.
 """.strip()
 
 _COUNTERS = f"""
-The same among so many counters, of which one has {PAGE} changes. The names come from an index, and
-a page of them reads its own and one more. For a transaction the emulator copies all of its tables,
-so with more than {MOST_COPIED:,} counters there is none here.
+The same operations on a counter with {PAGE} changes, among 1 to {COUNTERS[-1]:,} counters. Names
+come from an index, and a page of names reads its own items and one more. For each transaction, the
+emulator copies all of its tables, so none are measured with more than {MOST_COPIED:,} counters.
 """.strip()
 
 
 def _check(session: botocore.session.Session) -> None:
-    """Compare the formula with what the functions themselves write into an emulated database.
+    """Compare the formula with what the functions write into an emulated database.
 
     Raises:
         RuntimeError: they differ.
@@ -264,7 +147,7 @@ def _check(session: botocore.session.Session) -> None:
     entries = [entry(version) for version in range(1, CHECKED + 1)]
     trend = [hour(number, CHECKED) for number in range(hours(CHECKED))]
     if (_sorted(written[0]), _sorted(written[1])) != (_sorted(entries), _sorted(trend)):
-        detail = "the formula is not what record_history writes"
+        detail = "the formula and record_history give different histories"
         raise RuntimeError(detail)
     with _stack(session, CHECKED) as stack:
         Database(stack, CHECKED)
@@ -272,12 +155,12 @@ def _check(session: botocore.session.Session) -> None:
         for operation in History(stack, CHECKED).reads():
             _made(operation)
         if (meter.requests.total(), meter.items) != requests or _answers(stack) != answers:
-            detail = "the formula does not answer as the emulated database"
+            detail = "the formula and the emulated database give different responses"
             raise RuntimeError(detail)
 
 
 def _answers(stack: Stack) -> list[object]:
-    """Return what the stack answers to a look at each place of the history that is special."""
+    """Return the stack's responses to requests at the critical points of the history."""
     places = [0.5, 1, 3.5, CHECKED / 2, CHECKED - 11.5, CHECKED]
     asked = [("", "")]
     for place in places:
@@ -296,7 +179,7 @@ def _sorted(items: Sequence[Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
-    """Start a stack an hour after the last of so many changes."""
+    """Start a stack whose clock says an hour after the last of so many changes."""
     now = FIRST + INTERVAL * changes + 3600.0
     with patch.object(clock, "now", lambda: now), running(session) as stack:
         yield stack
@@ -305,7 +188,7 @@ def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
 def _at_each(
     sizes: Sequence[int], take: Callable[[int], dict[str, Taken]]
 ) -> list[dict[str, Taken]]:
-    """Return what each operation takes at each size: its time is the median of the rounds."""
+    """Return what each operation takes at each size. Times are medians of all rounds."""
     rounds = interleaved({str(size): partial(take, size) for size in sizes}, ROUNDS)
     return [
         {
@@ -317,11 +200,17 @@ def _at_each(
 
 
 def _taken(session: botocore.session.Session, changes: int, count: int) -> dict[str, Taken]:
-    """Return what each operation takes on a counter with so many changes, one of so many."""
+    """Return what each operation takes on one counter.
+
+    Args:
+        session: creates the clients.
+        changes: how many changes the counter has had.
+        count: how many counters there are.
+    """
     others = [f"many:{number:05}" for number in range(1, count)]
     with _stack(session, changes) as stack:
         database = Database(stack, changes)
-        for first in range(0, len(others), 25):  # as many as one request takes
+        for first in range(0, len(others), 25):  # the maximum for one request
             puts: list[Any] = [
                 {"PutRequest": {"Item": {**counter(changes), "counter_id": {"S": name}}}}
                 for name in others[first : first + 25]
@@ -339,7 +228,7 @@ def _measured(operations: Sequence[Operation], database: Database) -> dict[str, 
     meter = Meter()
     found = {}
     for operation in operations:
-        _made(operation)  # what is new costs more, once; and so does the first time in a process
+        _made(operation)  # new items, and the first call in a process, cost more
         took = []
         for _ in range(TIMES):
             meter.clear()
@@ -354,14 +243,8 @@ def _measured(operations: Sequence[Operation], database: Database) -> dict[str, 
 
 def _made(operation: Operation) -> None:
     if not operation.make():
-        detail = f"a wrong answer: {operation.name}"
+        detail = f"wrong result: {operation.name}"
         raise RuntimeError(detail)
-
-
-def _changes_from(start: str, changes: int) -> int:
-    """Return how many of the changes are not before a time."""
-    before = (clock.seconds(start) - FIRST + INTERVAL - 1) // INTERVAL
-    return changes - max(0, int(before))
 
 
 def _rows(
@@ -381,7 +264,7 @@ def _time(taken: Taken) -> str:
     return f"{taken.milliseconds:.2f}"
 
 
-def _power(number: int) -> str:
+def _number(number: int) -> str:
     return f"{number:,}"
 
 

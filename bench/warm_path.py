@@ -1,4 +1,4 @@
-"""How much CPU a call takes when all is warm: the handler is called in a loop, and nothing else."""
+"""Measures the CPU time of a call to a warm function: calls only the handler, in a loop."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ _PEERS = {
 
 
 def measure() -> Section:
-    """Measure, for about three minutes, and return what there is to say."""
+    """Measure for about three minutes, and return the section."""
     ours, peers = artifacts.ours(), artifacts.peers()
     increment, get = ours["increment_counter"], ours["get_counter"]
     with (
@@ -60,21 +60,21 @@ def measure() -> Section:
 def _call(
     running: Runtime, artifact: Artifact, event: str = "increment_counter", header: str = ""
 ) -> float:
-    """Return the CPU of a call in seconds, from a fresh process.
+    """Measure the CPU time of a call in a fresh process, in seconds.
 
     Args:
-        running: what is there beside it.
+        running: the runtime around the program.
         artifact: the program.
-        event: the sample that it is called with.
-        header: one that each call has with a value of its own; empty for none.
+        event: the name of the sample event that it is called with.
+        header: the name of a header that gets a new value in each call. Empty for none.
 
     Raises:
-        subprocess.CalledProcessError: a call failed; what was said of it is on stderr.
+        subprocess.CalledProcessError: a call failed. The reason is on standard error.
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = running.environment(artifact) | {
             "DATABASE": str(Path(scratch) / "counters.sqlite"),
-            # As the runtime client hands it on.
+            # The runtime client sets this variable.
             "_X_AMZN_TRACE_ID": (
                 "Root=1-6b02bd20-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0"
             ),
@@ -82,8 +82,8 @@ def _call(
         log = Path(scratch) / "log"
         with log.open("w") as output:
             subprocess.run(
-                # -S: what is installed for development is out of reach.
-                # -u: a log line is written at once, as under the runtime client.
+                # -S hides the packages that are installed for development.
+                # -u writes each log line at once, as under the runtime client.
                 [
                     *(sys.executable, "-S", "-u", "-m", "bench_loop", artifact.handler),
                     *(str(EVENTS / f"{event}.json"), header),
@@ -98,19 +98,29 @@ def _call(
 
 def _text(seconds: Mapping[str, Sequence[float]]) -> str:
     told = (
-        "User and system time of a call of the handler, in a loop, with API Gateway's event; the"
-        " database is another process, and answers at once. The runtime client, which fetches the"
-        " event and sends the answer, is the same for all, and left out; of Flask the HTTP server"
-        f" is. The median of {ROUNDS} rounds, each with a fresh process of every program, which"
-        f" is called {loop.WARM_UP} times and then {loop.BATCHES} times {loop.CALLS}, of which the"
-        " median is taken; the ratios are those of the rounds: median, least and greatest."
+        "The CPU time (user and system) of one call of a warm handler.\n\n"
+        "- The handler is called in a loop, with an event of API Gateway. The database is another"
+        " process and responds at once.\n"
+        "- The runtime client, which fetches events and sends responses, is not included: it is the"
+        " same for all. Flask's HTTP server is not included either.\n"
+        f"- Times are medians of {ROUNDS} rounds. Each round starts a fresh process of every"
+        f" program, calls it {loop.WARM_UP} times to warm it up, and takes the median of"
+        f" {loop.BATCHES} batches of {loop.CALLS} calls.\n"
+        "- Ratios compare programs within a round: the median, and the lowest to the highest."
     )
     compared = {name: each for name, each in seconds.items() if name not in ladder.WARM}
     rows = [
         (*_figures(name, each), shown_ratio(each, seconds[USUAL]), shown_ratio(each, seconds[BARE]))
         for name, each in compared.items()
     ]
-    columns = ("a call", "ms of CPU", "a second a core", "to the usual stack", "to bare boto3")
+    told_of_steps = (
+        "What each step saves. Every row but the first undoes one step in a copy of the artifact,"
+        " in the same rounds."
+    )
+    columns = (
+        *("program", "ms of CPU time", "calls per second and core"),
+        *("ratio to the usual stack", "ratio to bare boto3"),
+    )
     drawn = {name: 1000 * median(each) for name, each in compared.items()}
     steps = [
         (*_figures(name, seconds[name]), shown_ratio(seconds[name], seconds[OURS]))
@@ -120,9 +130,9 @@ def _text(seconds: Mapping[str, Sequence[float]]) -> str:
         [
             told,
             table(columns, rows),
-            bars("CPU of a call", "ms", drawn),
-            "What each step bought: one of them undone in a copy, in the same rounds.",
-            table((*columns[:3], "to Tally"), steps),
+            bars("CPU time of a call", "ms", drawn),
+            told_of_steps,
+            table((*columns[:3], "ratio to Tally"), steps),
         ]
     )
 

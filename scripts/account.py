@@ -1,4 +1,4 @@
-"""Makes sure that `make deploy` goes to an AWS account, not to a stack on this machine."""
+"""Checks that `make deploy` goes to an AWS account, not to a local stack on this machine."""
 
 import os
 import sys
@@ -8,20 +8,24 @@ from urllib.parse import urlsplit
 import botocore.exceptions
 import botocore.session
 
-from local_stack import CREDENTIALS
+from local_settings import CREDENTIALS
 
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn")
 
 
 class NotAnAccountError(Exception):
-    """A deployment would not go to an AWS account; the message says what to change."""
+    """The deployment would not go to an AWS account. The message says what to change."""
 
 
 def check(environment: Mapping[str, str]) -> None:
-    """Make sure that nothing leads `sam deploy` away from AWS.
+    """Check that no setting points `sam deploy` to an endpoint other than AWS.
+
+    Args:
+        environment: the environment variables of the deployment.
 
     Raises:
-        NotAnAccountError: something does.
+        NotAnAccountError: a variable or the AWS profile does, or the credentials are those of the
+            local stack.
     """
     for name, url in sorted(environment.items()):
         if name.startswith("AWS_ENDPOINT_URL") and url and not is_of_aws(url):
@@ -36,16 +40,19 @@ def check(environment: Mapping[str, str]) -> None:
         profile = session.get_scoped_config()
         services = session.full_config.get("services", {}).get(profile.get("services"), {})
     except botocore.exceptions.BotoCoreError:
-        return  # SAM says what is wrong with the profile
+        return  # the profile cannot be read; SAM will say why
     for settings in (profile, *services.values()):
         configured = settings.get("endpoint_url") if isinstance(settings, dict) else None
         if configured and not is_of_aws(configured):
-            message = f"the AWS profile's endpoint_url is {configured}, which is not AWS: remove it"
+            message = (
+                f"the AWS profile's endpoint_url is {configured}, which is not AWS: remove it, and"
+                " deploy again"
+            )
             raise NotAnAccountError(message)
 
 
 def is_of_aws(url: str) -> bool:
-    """Tell whether an endpoint is AWS's own, such as one of a VPC."""
+    """Return whether an endpoint belongs to AWS. VPC endpoints do."""
     return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
 
 

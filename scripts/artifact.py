@@ -1,13 +1,16 @@
-"""Makes the functions' artifact, which is one for them all: what they use, with valid bytecode.
+"""Builds the artifact that all functions share: the code that they use, with bytecode.
 
-`sam build` runs it for each function, by way of functions/Makefile; `make deploy` asks it before
-whether it can compile for the stage. Beyond what SAM's own build does, it
+`sam build` runs this for each function, through functions/Makefile. `make deploy` first runs its
+command `check`, which tests whether this machine can compile for the stage.
 
-- leaves out what nothing in the functions imports, and all of botocore's data but the operations
-  that they call (`SERVICES`): 29 MB of data become 0.1, and docs/benchmarks.md has the time;
-- compiles. Lambda's disk is read-only, and SAM sets the time of each file to another, so ordinary
-  bytecode is never valid there, and every cold start would compile again. Unchecked, it is valid
-  wherever it is (https://peps.python.org/pep-0552/).
+Compared with SAM's own build, it
+
+- removes the modules that no function imports, and all of botocore's data except the operations
+  that the functions call (`SERVICES`). This reduces 29 MB of data to 0.1 MB; docs/benchmarks.md
+  has the time that it saves.
+- compiles the modules. Python normally compares bytecode with the time of its source file. SAM
+  changes those times, and Lambda's disk is read-only, so every cold start would compile again.
+  Unchecked bytecode is always valid (https://peps.python.org/pep-0552/).
 """
 
 import fcntl
@@ -29,20 +32,20 @@ import environment
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
 
-# Builds of the same sources and interpreters are copies of one, which is kept here.
+# The last build is kept here. Builds from the same sources and interpreters copy it.
 KEPT = ROOT / ".aws-sam" / "artifact"
 
-# The runtimes that template.yaml allows. Bytecode is made for each whose interpreter is here.
+# The runtimes that template.yaml allows. The build compiles for each one whose interpreter is here.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 
-# Of a package, what lists its files.
+# Lists of a package's files, which are wrong once files are removed.
 NOT_TRUE_ANY_MORE = {"RECORD"}
 
-# What only code imports that cannot run here: Powertools looks there for how to write models of
-# pydantic's, which does not ship.
+# Powertools imports this only to serialize pydantic models. pydantic does not ship, so that code
+# never runs.
 UNREACHABLE = ["aws_lambda_powertools.event_handler"]
 
-# The operations that the functions call: a test holds them to the code.
+# The operations that the functions call. A test compares this with the code.
 SERVICES = {
     "dynamodb": {
         "BatchGetItem",
@@ -64,44 +67,51 @@ SERVICES = {
     },
 }
 
-# Of botocore's data, what it reads for any service.
+# The files of botocore's data that it reads for every service.
 DATA = {"endpoints.json", "sdk-default-configuration.json", "_retry.json"}
 
 
 class BuildError(Exception):
-    """The artifact cannot be made; the message says why."""
+    """The artifact cannot be built. The message says why."""
 
 
 def main(artifacts: Path) -> None:
-    """Make the artifact in the directory `artifacts`, which SAM empties before.
+    """Build the artifact, or copy the one that is kept.
+
+    Args:
+        artifacts: the directory for it, which SAM has emptied.
 
     Raises:
-        BuildError: there is no interpreter for it, pip failed, or a package is not what it was.
-        subprocess.CalledProcessError: the compiler failed; it has said why.
+        BuildError: no interpreter of `RUNTIMES` is on the PATH, pip failed, or a package contains
+            compiled code.
+        subprocess.CalledProcessError: the compiler failed, and printed the reason.
     """
     pythons = interpreters()
     if not pythons:
-        message = f"none of {', '.join(RUNTIMES)} is on PATH: bytecode needs the runtime's own"
+        message = (
+            f"none of {', '.join(RUNTIMES)} is on the PATH. Only a runtime's own interpreter can"
+            " compile its bytecode"
+        )
         raise BuildError(message)
     KEPT.mkdir(parents=True, exist_ok=True)
     with (KEPT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # SAM may build functions side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)  # SAM may build several functions at once
         kept = KEPT / key(pythons)
         if not kept.exists():
             for old in KEPT.iterdir():
                 if old.is_dir():
                     shutil.rmtree(old, ignore_errors=True)
-            # A new one each time: the pip of a build that was killed may still write to its own.
+            # Each build gets a new directory: the pip of a killed build may still write to its own.
             unfinished = Path(tempfile.mkdtemp(dir=KEPT, suffix=".unfinished"))
             unfinished.chmod(0o755)
             make(unfinished, pythons)
             unfinished.rename(kept)
         shutil.copytree(kept, artifacts, dirs_exist_ok=True)
-    print("bytecode for", *pythons)
+    print("compiled for", *pythons)
 
 
 def interpreters() -> list[str]:
-    """Return those of RUNTIMES whose interpreter is on PATH and runs."""
+    """Return the names in `RUNTIMES` whose interpreter is on the PATH and starts."""
     return [
         name
         for name in RUNTIMES
@@ -111,7 +121,11 @@ def interpreters() -> list[str]:
 
 
 def key(pythons: list[str]) -> str:
-    """Return what names the artifact: a hash of all that it is made of."""
+    """Return the name of the artifact: a hash of everything that it is built from.
+
+    Args:
+        pythons: the interpreters that it is compiled with.
+    """
     digest = hashlib.sha256(json.dumps(pythons).encode() + Path(__file__).read_bytes())
     for path in sorted(FUNCTIONS.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
@@ -120,10 +134,14 @@ def key(pythons: list[str]) -> str:
 
 
 def make(directory: Path, pythons: list[str]) -> None:
-    """Make the artifact in `directory`.
+    """Build the artifact in `directory`, without looking for one that is kept.
+
+    Args:
+        directory: an empty directory.
+        pythons: the interpreters to compile with. The last one also runs pip.
 
     Raises:
-        BuildError: pip failed, or a package brings compiled code.
+        BuildError: pip failed, or a package contains compiled code.
         subprocess.CalledProcessError: the compiler failed.
     """
     pip = [pythons[-1], "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -136,7 +154,7 @@ def make(directory: Path, pythons: list[str]) -> None:
         message = f"pip could not install {requirements}:\n{done.stdout}"
         raise BuildError(message)
     if compiled := [path.name for path in directory.rglob("*.so")]:
-        message = f"not for every architecture: {', '.join(compiled)}"
+        message = f"compiled code does not run on every architecture: {', '.join(compiled)}"
         raise BuildError(message)
     leave_out_data(directory / "botocore" / "data")
     unbuilt = shutil.ignore_patterns("__pycache__")
@@ -144,12 +162,13 @@ def make(directory: Path, pythons: list[str]) -> None:
     leave_out_modules(directory)
     for python in pythons:
         compiler = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-        # The paths in it are those on Lambda: else each module's are put right when it is loaded.
+        # The bytecode gets the paths that the files will have on Lambda. With other paths, Python
+        # would correct them each time it loads a module.
         run([*compiler, "-s", directory, "-p", "/var/task", directory])
 
 
 def run(command: list[Any]) -> None:
-    """Run a program to its end.
+    """Run a program and wait for it to finish.
 
     Raises:
         subprocess.CalledProcessError: it failed.
@@ -158,10 +177,14 @@ def run(command: list[Any]) -> None:
 
 
 def leave_out_data(data: Path) -> None:
-    """Reduce botocore's data to the operations of SERVICES, and where these services are.
+    """Reduce botocore's data to the operations and endpoints of `SERVICES`.
 
-    Without a service's rules for endpoints, botocore takes the address from endpoints.json, which
-    is quicker at each request; a test holds the two to each other, in every region.
+    This also removes the services' endpoint rule sets. botocore then reads addresses from
+    endpoints.json, which is faster at each request. A test checks that both give the same address
+    in every region.
+
+    Args:
+        data: botocore's directory `data`.
     """
     for path in data.iterdir():
         if path.is_dir() and path.name not in SERVICES:
@@ -185,7 +208,12 @@ def leave_out_data(data: Path) -> None:
 
 
 def reduced_model(model: Mapping[str, Any], operations: set[str]) -> dict[str, Any]:
-    """Return a service's model with these operations only, and without documentation."""
+    """Return a service's model with only these operations, and without documentation.
+
+    Args:
+        model: the content of a `service-2.json`.
+        operations: the names of the operations to keep.
+    """
     reduced: dict[str, Any] = without_documentation(model)
     reduced["operations"] = {name: reduced["operations"][name] for name in sorted(operations)}
     shapes = set[str]()
@@ -200,7 +228,7 @@ def reduced_model(model: Mapping[str, Any], operations: set[str]) -> dict[str, A
 
 
 def without_documentation(value: Any) -> Any:  # noqa: ANN401  any JSON
-    """Return a part of a service's model without the texts for readers."""
+    """Return a part of a service's model without its documentation."""
     if isinstance(value, list):
         return [without_documentation(each) for each in value]
     if not isinstance(value, dict):
@@ -213,7 +241,7 @@ def without_documentation(value: Any) -> Any:  # noqa: ANN401  any JSON
 
 
 def named_shapes(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
-    """Give the names of the shapes that a part of a service's model refers to."""
+    """Yield the names of the shapes that a part of a service's model refers to."""
     if isinstance(value, list):
         for each in value:
             yield from named_shapes(each)
@@ -225,9 +253,11 @@ def named_shapes(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
 
 
 def leave_out_modules(directory: Path) -> None:
-    """Remove the modules that nothing reachable from a function imports, not even inside one.
+    """Remove the files that no function uses.
 
-    Of the packages' other files only licences, what tells their versions, and botocore's stay.
+    A module is used if a function imports it, directly or through other modules. Imports inside
+    functions count too. Two kinds of file always stay: botocore's, and those in `.dist-info`
+    directories (licences and versions).
     """
     finder = modulefinder.ModuleFinder(path=[str(directory)], excludes=UNREACHABLE)
     for path in FUNCTIONS.glob("*.py"):
@@ -245,15 +275,18 @@ def leave_out_modules(directory: Path) -> None:
 
 
 def check(stage: str) -> None:
-    """Make sure that what a stage is deployed with gets its bytecode: SAM does not tell `main`.
+    """Check that this machine can compile for the runtime of a stage.
+
+    `main` cannot check this, because SAM does not tell it the runtime.
 
     Args:
-        stage: a table of samconfig.toml; its PythonRuntime, or else the template's default, counts.
+        stage: a table of samconfig.toml. The runtime is the PythonRuntime in it, or else the
+            template's default.
 
     Raises:
-        BuildError: there is no such stage, or the runtime's interpreter is not here.
+        BuildError: there is no such stage, or the runtime's interpreter is not on the PATH.
     """
-    import tomllib  # noqa: PLC0415  `sam build` takes the python3 that is there: it may lack it
+    import tomllib  # noqa: PLC0415  `sam build` may run this file with a python3 that lacks tomllib
 
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     if stage not in config:
@@ -266,8 +299,9 @@ def check(stage: str) -> None:
     )
     if not found or found[1] not in interpreters():
         message = (
-            f"{found and found[1]} is not on PATH, and without its bytecode every cold start"
-            " compiles: install it, or give the stage another PythonRuntime in samconfig.toml"
+            f"{found and found[1]} is not on the PATH. Without it there is no bytecode, and every"
+            " cold start compiles. Install it, or set another PythonRuntime for the stage in"
+            " samconfig.toml"
         )
         raise BuildError(message)
 

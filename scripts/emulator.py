@@ -1,7 +1,7 @@
-"""MiniStack with what Tally's stream and queue need, and a quicker start of functions.
+"""Runs MiniStack with corrections for streams, queues and alarms, and with a faster function start.
 
-Started by `local_stack.py`, which gives the settings in the environment. The corrections are to
-MiniStack's internals, so they hold for exactly one version of it.
+`local_stack.py` starts this program and passes its settings as environment variables. The
+corrections replace private functions of MiniStack, so they fit exactly one version of it.
 """
 
 import hashlib
@@ -30,24 +30,24 @@ import saving
 import snapshots
 
 MINISTACK = "1.5.33"
-BATCHES_AT_ONCE = 8  # of one queue; each takes a process of the function
+BATCHES_AT_ONCE = 8  # of one queue; each one needs its own process of the function
 STREAM_POLL_SECONDS = 0.01
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 def main() -> None:
-    """Run MiniStack until SIGTERM or SIGINT, or until whoever started it is gone.
+    """Run MiniStack until SIGTERM, SIGINT, or the end of the process that started it.
 
     Raises:
-        SystemExit: the installed MiniStack is not the version that is corrected here, or the saved
-            state cannot be read.
+        SystemExit: the installed MiniStack is not the version that this module corrects, or the
+            saved state cannot be read.
 
     """
     installed = importlib.metadata.version("ministack")
     if installed != MINISTACK:
         sys.exit(
-            f"scripts/emulator.py corrects MiniStack {MINISTACK}, but {installed} is installed"
+            f"scripts/emulator.py works with MiniStack {MINISTACK}, but {installed} is installed"
         )
     execute = redeliver_partial_failures(lambda_svc._execute_function)
     lambda_svc._execute_function = split_stream_batches(execute)
@@ -64,17 +64,17 @@ def main() -> None:
 
 
 def redeliver_partial_failures(execute: Execute) -> Execute:
-    """Wrap MiniStack's `_execute_function`, so that a stream's partial failure is a failure.
+    """Wrap MiniStack's `_execute_function`, so that a stream batch fails if a record of it fails.
 
-    MiniStack ignores the `batchItemFailures` of a DynamoDB stream, and goes on past records that
-    were not done. Here the whole batch is delivered again, which AWS, too, is free to do.
+    MiniStack ignores the `batchItemFailures` of a DynamoDB stream, and continues past the records
+    that failed. With this correction, it delivers the whole batch again. AWS may do that too.
 
     Args:
-        execute: takes a function's record and an event; returns `body`, `log` and, after a
+        execute: takes a function's record and an event. It returns `body`, `log` and, after a
             failure, `error`.
 
     Returns:
-        the same function, except for that one result.
+        A function that does the same, except for that result.
 
     """
 
@@ -91,18 +91,18 @@ def redeliver_partial_failures(execute: Execute) -> Execute:
 
 
 def split_stream_batches(execute: Execute) -> Execute:
-    """Wrap MiniStack's `_execute_function`, so that a stream's batch is split by item.
+    """Wrap MiniStack's `_execute_function`, so that it splits a stream batch by item.
 
-    MiniStack ignores `ParallelizationFactor`. Here the batch becomes at most that many batches,
-    which run at once. All records of one item are in the same batch, in order. If one batch fails,
-    MiniStack delivers all of them again.
+    MiniStack ignores `ParallelizationFactor`. This correction splits each batch into at most that
+    many, which run in parallel. All records of one item are in the same batch, in order. If one
+    batch fails, MiniStack delivers all of them again.
 
     Args:
-        execute: takes a function's record and an event; returns `body`, `log` and, after a
+        execute: takes a function's record and an event. It returns `body`, `log` and, after a
             failure, `error`.
 
     Returns:
-        the same function, except for the split.
+        A function that does the same, except for the split.
 
     """
 
@@ -122,12 +122,12 @@ def split_stream_batches(execute: Execute) -> Execute:
 
 
 def fill_stream_batches() -> None:
-    """Let MiniStack's poller read as many stream records as fill all batches of the split."""
+    """Make MiniStack's poller read enough stream records to fill all batches of the split."""
     read = dynamodb.stream_records_since
 
     def read_more(table: str, position: int, limit: int, **scope: str) -> list[Any]:
         records: list[Any] = read(table, position, limit, **scope)
-        if scope or len(records) < limit:  # the poller alone gives no scope
+        if scope or len(records) < limit:  # only the poller calls it without a scope
             return records
         factor = parallelization(records[0]["eventSourceARN"])
         records = read(table, position, limit * factor)
@@ -143,7 +143,11 @@ def fill_stream_batches() -> None:
 
 
 def parallelization(stream: str) -> int:
-    """Return how many batches of a stream may be in flight at once; `stream` is its ARN."""
+    """Return how many batches of a stream may be in flight at once.
+
+    Args:
+        stream: the stream's ARN.
+    """
     factors: list[int] = [
         int(mapping.get("ParallelizationFactor", 1))
         for _account, _region, mapping in lambda_svc._iter_all_esms()
@@ -153,12 +157,15 @@ def parallelization(stream: str) -> int:
 
 
 def batch_number(record: dict[str, Any], batches: int) -> int:
-    """Return the batch that a stream record belongs to; it is the same for all of one item."""
+    """Return the number of the batch that a stream record belongs to.
+
+    All records of one item belong to the same batch.
+    """
     return zlib.crc32(str(record["dynamodb"]["Keys"]).encode()) % batches
 
 
 def is_from_stream(event: object) -> bool:
-    """Tell whether an event is a batch of DynamoDB stream records."""
+    """Return whether an event is a batch of DynamoDB stream records."""
     match event:
         case {"Records": [{"eventSource": "aws:dynamodb"}, *_]}:
             return True
@@ -166,7 +173,10 @@ def is_from_stream(event: object) -> bool:
 
 
 def reports_failures(function: dict[str, Any]) -> bool:
-    """Tell whether a function has a mapping with ReportBatchItemFailures, as AWS asks for."""
+    """Return whether a function has an event source mapping with `ReportBatchItemFailures`.
+
+    AWS reads `batchItemFailures` only from such functions.
+    """
     name = (function.get("config") or function)["FunctionName"]
     return any(
         mapping["FunctionName"] == name
@@ -176,10 +186,11 @@ def reports_failures(function: dict[str, Any]) -> bool:
 
 
 def keep_stream_records() -> None:
-    """Make the saved state hold the streams' records too.
+    """Include the streams' records in the saved state.
 
-    MiniStack saves how far each function has read, but not what it reads: after a restart the
-    streams begin at 0 again, and as many new records as there were old ones are passed over.
+    MiniStack saves each function's position in a stream, but not the stream's records. After a
+    restart, the streams would be empty, and each function would skip as many new records as it had
+    read before.
     """
     streams = {"records": dynamodb._stream_records, "trimmed": dynamodb._stream_trimmed}
     get_state, load_state = dynamodb.get_state, dynamodb.load_persisted_state
@@ -197,7 +208,7 @@ def keep_stream_records() -> None:
 
 
 def save_while_running() -> None:
-    """Save the state often, and load it: see `saving.py`.
+    """Load the saved state, and save it often while MiniStack runs. See `saving.py`.
 
     Raises:
         SystemExit: the saved state cannot be read.
@@ -214,11 +225,11 @@ def save_while_running() -> None:
 
 
 def poll_streams_apart() -> None:
-    """Poll the streams in a thread of their own.
+    """Poll the streams in a separate thread.
 
-    MiniStack polls queues and streams in one thread, which waits while a function works on a batch
-    of a stream. No batch of a queue starts in that time. The new thread starts with MiniStack's
-    poller, so after the saved state is loaded.
+    MiniStack polls queues and streams in one thread. While a function works on a stream batch, that
+    thread waits, and no queue batch starts. The new thread starts together with MiniStack's poller,
+    which is after the saved state is loaded.
     """
     poll = lambda_svc._poll_dynamodb_streams
 
@@ -227,7 +238,7 @@ def poll_streams_apart() -> None:
             found = False
             try:
                 found = poll()
-            except Exception:  # noqa: BLE001  such as a table that is deleted meanwhile
+            except Exception:  # noqa: BLE001  for example, the table was just deleted
                 lambda_svc.logger.exception("polling the streams failed")
             if not found:
                 time.sleep(STREAM_POLL_SECONDS)
@@ -243,22 +254,22 @@ def poll_streams_apart() -> None:
 
 
 def run_message_groups_at_once() -> None:
-    """Let batches of different message groups of a FIFO queue be in flight at once.
+    """Process several batches of a FIFO queue at once, if they are of different message groups.
 
-    MiniStack takes one batch of a FIFO queue at a time. It need not: its queue hands out no message
-    of a group that has messages in flight, so that each group stays in order.
+    MiniStack processes one batch of a FIFO queue at a time. That is not necessary: its queue never
+    delivers a message of a group that has messages in flight, so each group stays in order.
     """
     limit, collect = lambda_svc._sqs_esm_concurrency, sqs._collect_fifo
 
     def limit_of_any_queue(
         mapping: dict[str, Any], function: dict[str, Any], config: dict[str, Any], _queue: object
     ) -> int:
-        # CloudFormation's parameters are strings.
+        # Numbers that come from CloudFormation parameters are strings here.
         scaling = {name: int(value) for name, value in mapping.get("ScalingConfig", {}).items()}
         at_once: int = limit({**mapping, "ScalingConfig": scaling}, function, config)
         return at_once
 
-    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401
+    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401  MiniStack's own
         messages: list[Any] = collect(
             {**queue, "messages": by_group(queue["messages"])}, *arguments
         )
@@ -270,9 +281,9 @@ def run_message_groups_at_once() -> None:
 
 
 def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put the messages of each group together, in order, as SQS prefers to hand them out.
+    """Put the messages of each group together, in order. SQS prefers to deliver them this way.
 
-    Otherwise a few batches would hold messages of all groups, and block them all.
+    Otherwise, a few batches would hold messages of all groups, and block all groups.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for message in messages:
@@ -281,9 +292,9 @@ def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def accept_alarms_of_several_metrics() -> None:
-    """Make MiniStack accept alarms on expressions. It would refuse them, and so the whole stack.
+    """Make MiniStack accept alarms on metric math. Otherwise it would refuse the whole stack.
 
-    Each becomes an alarm on the first metric of its expression. No alarm ever fires here.
+    Each of them becomes an alarm on the first metric of its expression. No alarm ever fires here.
     """
     record = provisioners._cw_metric_alarm_record
 
@@ -303,15 +314,16 @@ def accept_alarms_of_several_metrics() -> None:
 def share_code() -> None:
     """Let all processes of a function run from one copy of its code.
 
-    MiniStack unpacks a copy for each: 32 callers at once are 2 GB, and half a minute.
+    MiniStack unpacks a copy for each process. For 32 concurrent callers, that takes 2 GB and half a
+    minute.
     """
     lock = threading.Lock()
     copies = Path(tempfile.gettempdir()) / "code"
 
     class SharedZip(zipfile.ZipFile):
-        def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:  # noqa: ANN401
+        def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:  # noqa: ANN401  as in ZipFile
             if self.fp is None:
-                super().extractall(path, members, pwd)  # which says why it cannot
+                super().extractall(path, members, pwd)  # raises the error for a closed file
                 return
             self.fp.seek(0)
             copy = copies / hashlib.sha256(self.fp.read()).hexdigest()
@@ -327,7 +339,7 @@ def share_code() -> None:
 
 
 def stop_with_parent() -> None:
-    """Wait for the end of standard input, whose other end the parent holds; then stop."""
+    """Stop when standard input ends. The parent holds its other end, so it ends with the parent."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,7 +1,8 @@
-"""Makes `.venv` and installs packages in it: `environment.py run` or `environment.py all`.
+"""Creates `.venv` and installs packages into it: `environment.py run` or `environment.py all`.
 
-`make` runs it before its targets, with the interpreter that PYTHON names. It imports nothing that
-has to be installed, writes to standard error only, and does nothing if all is there.
+`make` runs this before its targets, with the interpreter that PYTHON names. It imports only the
+standard library, writes only to standard error, and does nothing if everything is installed.
+`environment.py idle` fails if a local stack is running.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / ".local" / "lock"  # held by a running local stack
 
-# What each set installs. `all` includes `run`.
+# The requirements files of each set. `all` includes `run`.
 SETS = {
     "run": ("scripts/requirements.txt", "functions/requirements.txt"),
     "all": ("requirements.txt", "scripts/requirements.txt", "functions/requirements.txt"),
 }
 
-# What is in it: the interpreter, and of each set the hash of its requirements. Written last, so a
-# .venv without it was never finished.
+# Says what is in .venv: the interpreter, and the hash of each installed set's requirements. It is
+# written last, so a .venv without it is incomplete.
 STAMP = VENV / "tally.json"
 
 NOT_DOWNLOADED = (
-    "The packages could not be downloaded: the package index does not answer. Connect to the"
-    " network, or set PIP_INDEX_URL to an index that is in reach, and repeat."
+    "The packages could not be downloaded, because the package index does not respond. Connect to"
+    " the network, or set PIP_INDEX_URL to an index that you can reach, and try again."
 )
 
-# Parts of what pip says if it reaches no package index.
+# pip's output contains one of these if it cannot reach a package index.
 _OFFLINE = (
     "Failed to establish a new connection",
     "Connection refused",
@@ -51,16 +52,19 @@ _OFFLINE = (
 
 
 def main(wanted: str) -> None:
-    """Bring `.venv` to where it has the set `wanted`, `run` or `all`.
+    """Install a set of packages into `.venv`, and create or rebuild `.venv` if necessary.
+
+    Args:
+        wanted: the set, `run` or `all`.
 
     Raises:
-        SystemExit: it cannot be; the message says why, in one line.
+        SystemExit: that is not possible. The message says why, in one line.
     """
     if sys.version_info < (3, 11):  # noqa: UP036  `make` runs this with any Python
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"Python 3.11 or newer is needed, not {version}: try make PYTHON=python3.13")
     root = os.open(ROOT, os.O_RDONLY)
-    fcntl.flock(root, fcntl.LOCK_EX)  # `make run` and `make test` may begin at once
+    fcntl.flock(root, fcntl.LOCK_EX)  # `make run` and `make test` may start at the same time
     there = read_stamp()
     if there.get("python") == interpreter() and there.get(wanted) == digest(wanted):
         return
@@ -68,30 +72,34 @@ def main(wanted: str) -> None:
     if difference:
         if is_running():
             sys.exit(f"{difference}, and a local stack is running from it: stop that first")
-        say(f"Making .venv with {wanted_packages(wanted)}: {difference}.")
+        say(f"Creating .venv ({difference})…")
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
         there = {"python": interpreter()}
-    else:
-        say(f"Adding {wanted_packages(wanted)} to .venv.")
+    say(f"Installing the packages for {purpose(wanted)}: this can take a minute or two…")
     install(SETS[wanted][0])
     STAMP.write_text(json.dumps({**there, "run": digest("run"), wanted: digest(wanted)}))
 
 
 def reason_to_rebuild(there: dict[str, str], wanted: str) -> str | None:
-    """Return why `.venv` has to be made anew, or None if packages can be added to it."""
+    """Return why `.venv` must be rebuilt, or None if it only lacks packages.
+
+    Args:
+        there: what `read_stamp` returns.
+        wanted: the set to install.
+    """
     if not VENV.exists():
-        return "there is none"
+        return "there is none yet"
     if "python" not in there or not (VENV / "bin" / "python").exists():
-        return ".venv is not finished, or its Python is gone"
+        return ".venv is incomplete, or its Python is gone"
     if there["python"] != interpreter():
         return f".venv has {there['python']}, and PYTHON is {interpreter()}"
     if any(there[name] != digest(name) for name in ("run", wanted) if name in there):
-        return ".venv has other versions than the requirements name"
+        return ".venv has other versions than the requirements files"
     return None
 
 
 def read_stamp() -> dict[str, str]:
-    """Return what is in `.venv`, as far as it is finished."""
+    """Return what is in `.venv`: an empty dictionary if it is missing or incomplete."""
     try:
         stamp: dict[str, str] = json.loads(STAMP.read_text())
     except (OSError, ValueError):
@@ -100,19 +108,19 @@ def read_stamp() -> dict[str, str]:
 
 
 def interpreter() -> str:
-    """Return what tells this interpreter from others that may have the same name."""
+    """Return a description that distinguishes this interpreter from others of the same name."""
     version = ".".join(map(str, sys.version_info[:2]))
     return f"{sys.implementation.name} {version} of {os.path.realpath(sys.base_prefix)}"
 
 
 def digest(name: str) -> str:
-    """Return a hash of all that a set's requirements say."""
+    """Return a hash of the requirements files of a set."""
     content = b"\0".join((ROOT / path).read_bytes() for path in SETS[name])
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def is_running() -> bool:
-    """Tell whether a local stack runs from this directory."""
+    """Return whether a local stack is running from this directory."""
     try:
         with LOCK.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,9 +131,9 @@ def is_running() -> bool:
     return False
 
 
-def wanted_packages(name: str) -> str:
-    """Return what a set is for."""
-    return "what the local stack needs" if name == "run" else "what tests and checks need, too"
+def purpose(name: str) -> str:
+    """Return what a set of packages is for, for people."""
+    return "the local stack" if name == "run" else "the local stack, tests and checks"
 
 
 def install(requirements: str) -> None:
@@ -135,7 +143,7 @@ def install(requirements: str) -> None:
         SystemExit: pip failed.
     """
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    # Bytecode is made when a module is first imported: most of them never are.
+    # Python compiles a module when it is first imported. Most of these never are.
     options = ["--quiet", "--no-input", "--no-compile", "--retries", "2"]
     done = captured(*pip, "install", *options, "--requirement", str(ROOT / requirements))
     if not done.returncode:
@@ -143,16 +151,16 @@ def install(requirements: str) -> None:
     if is_offline(done.stdout):
         sys.exit(NOT_DOWNLOADED)
     say(done.stdout.rstrip())
-    sys.exit(f"pip could not install {requirements}: what it says is above.")
+    sys.exit(f"pip could not install {requirements}: see its output above.")
 
 
 def is_offline(output: str) -> bool:
-    """Tell from its output whether pip failed because it reached no package index."""
+    """Return whether pip's output shows that it could not reach a package index."""
     return any(sign in output for sign in _OFFLINE)
 
 
 def run(*command: str) -> None:
-    """Run a program to its end, without its output unless it fails.
+    """Run a program and wait for it to finish. Print its output only if it fails.
 
     Raises:
         SystemExit: it failed.
@@ -160,18 +168,21 @@ def run(*command: str) -> None:
     done = captured(*command)
     if done.returncode:
         say(done.stdout.rstrip())
-        sys.exit(f"{' '.join(command)} failed: what it says is above.")
+        sys.exit(f"{' '.join(command)} failed: see its output above.")
 
 
 def captured(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, and return its status and all that it wrote, as `stdout`."""
+    """Run a program, wait for it to finish, and return its status and output.
+
+    The `stdout` of the result holds both what it wrote to standard output and to standard error.
+    """
     return subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
 
 
 def say(text: str) -> None:
-    """Report progress."""
+    """Print a line about the progress to standard error."""
     sys.stderr.write(f"{text}\n")
 
 

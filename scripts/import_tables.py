@@ -1,7 +1,7 @@
-"""Makes a stack of the tables that a deleted stack left: `import_tables.py STACK_NAME STAGE`.
+"""Creates a stack from the tables of a deleted stack: `import_tables.py STACK_NAME STAGE`.
 
-`make deploy` then adds everything else to it. Region and credentials come from the environment, as
-for the AWS command line.
+`make deploy` then adds everything else. Region and credentials come from the environment, as for
+the AWS command line.
 """
 
 import argparse
@@ -24,14 +24,17 @@ TABLE = "AWS::DynamoDB::Table"
 
 
 class ImportTablesError(Exception):
-    """The tables cannot be imported; the message says why."""
+    """The tables cannot be imported. The message says why."""
 
 
 def tables_only(template: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a template that is about its tables.
+    """Return the part of a template that defines its tables.
 
-    An import takes a template of exactly the resources that are imported:
+    The template of an import must contain exactly the resources to import:
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-manually.html
+
+    Args:
+        template: the whole template.
     """
     tables = {
         logical_id: resource
@@ -51,28 +54,31 @@ def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]
 
     Args:
         stack_name: the name of the deleted stack.
-        logical_ids: the tables in the template.
-        table_names: the tables to choose from.
+        logical_ids: the logical ids of the tables in the template.
+        table_names: the names of the tables to choose from.
 
     Returns:
         The name of each table, by its logical id.
 
     Raises:
-        ImportTablesError: there is none, or more than one.
+        ImportTablesError: there is no table for a logical id, or more than one.
 
     """
     found = {}
     for logical_id in logical_ids:
-        # CloudFormation names a table after its stack and its logical id, with a random end.
+        # CloudFormation names a table after its stack and its logical id, with a random suffix.
         beginning = f"{stack_name}-{logical_id}-"
         names = [name for name in table_names if name.startswith(beginning)]
         if not names:
-            message = f"no table is named {beginning}…: check the stack's name and the region"
+            message = (
+                f"there is no table whose name starts with {beginning}:"
+                " check the stack's name and the region"
+            )
             raise ImportTablesError(message)
         if len(names) > 1:
             message = (
-                f"{stack_name} left {len(names)} tables for {logical_id}, {', '.join(names)}:"
-                " choose one of each with --tables"
+                f"{stack_name} left {len(names)} tables for {logical_id} ({', '.join(names)}):"
+                " name one table for each logical id with --tables"
             )
             raise ImportTablesError(message)
         found[logical_id] = names[0]
@@ -80,18 +86,18 @@ def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]
 
 
 def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) -> dict[str, str]:
-    """Make a stack of the tables that a deleted stack of that name left behind.
+    """Create a stack from the tables that a deleted stack left behind.
 
     Args:
         stack_name: the name of the deleted stack, and of the new one.
-        stage: the stage of the stack.
-        table_names: the tables to choose from; if none are given, all that there are.
+        stage: the stage of the stack, `dev` or `prod`.
+        table_names: the names of the tables to choose from. By default, all tables of the region.
 
     Returns:
         The name of each table, by its logical id.
 
     Raises:
-        ImportTablesError: a table is missing or not unique, or CloudFormation refuses.
+        ImportTablesError: a table is missing, there are several for a logical id, or AWS refused.
 
     """
     template = tables_only(yaml_parse((ROOT / "template.yaml").read_text()))
@@ -126,7 +132,7 @@ def _import(
     cloudformation = boto3.client("cloudformation")
     change_set = cloudformation.create_change_set(
         StackName=stack_name,
-        ChangeSetName=f"import-tables-{int(time.time())}",  # one that failed stays there
+        ChangeSetName=f"import-tables-{int(time.time())}",  # a failed change set keeps its name
         ChangeSetType="IMPORT",
         Parameters=[{"ParameterKey": "Stage", "ParameterValue": stage}],
         TemplateBody=json.dumps(template),
@@ -143,11 +149,16 @@ def _import(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stack_name")
+    parser.add_argument("stack_name", help="the name of the deleted stack, and of the new one")
     parser.add_argument("stage", choices=["dev", "prod"])
-    parser.add_argument("--tables", nargs="+", default=[], help="if more than one set is there")
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        default=[],
+        help="the tables to import, if several stacks of that name left tables",
+    )
     options = parser.parse_args(arguments)
     try:
         found = import_tables(options.stack_name, options.stage, options.tables)

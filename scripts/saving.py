@@ -1,10 +1,10 @@
-"""Saves the emulator's state while it runs. MiniStack saves it at its orderly end only.
+"""Saves the emulator's state while it runs. MiniStack itself saves only when it stops normally.
 
-A save is a forked copy of the process, as Redis does it: the copy writes what it has in memory, and
-the emulator goes on. The fork happens between two requests, in the thread that answers them, so a
-snapshot never holds half a request: a counter is in it with its stream record, or not at all. How
-far a function has read a stream is in the same snapshot as what it has written. What it was working
-on is delivered again.
+To save, the process forks, as Redis does. The copy writes its memory to disk, and the emulator
+continues. The fork happens between two requests, in the thread that answers them. So a snapshot
+never contains half a request: it has a counter's change and its stream record, or neither. It also
+has each function's position in its stream together with what that function has written. After a
+restart, batches that were in progress are delivered again.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from ministack.services import cloudformation, dynamodb, lambda_svc
 
 import snapshots
 
-SAVE_SECONDS = 1.0  # between two saves
-PACE = 5  # wait this many times the CPU time that a save took
-SETTLE_SECONDS = 2.0  # after a request, until queues and streams have done their part
+SAVE_SECONDS = 1.0  # the shortest pause between two saves
+PACE = 5  # the pause is at least this many times the CPU time of the last save
+SETTLE_SECONDS = 2.0  # how long queues and streams may keep working after a request
 POLL_SECONDS = 0.02
-GIVE_UP_SECONDS = 120  # a save that takes longer is given up
-LOGS = {"cloudwatch_logs", "cloudwatch"}  # are long, and saved at the end only
-CHECKS = "/_ministack/"  # requests that change nothing
+GIVE_UP_SECONDS = 120  # the longest that a save may take
+LOGS = {"cloudwatch_logs", "cloudwatch"}  # these are large, so they are saved only at the end
+CHECKS = "/_ministack/"  # requests to these paths change nothing
 
 _log = logging.getLogger("saving")
 
@@ -44,32 +44,32 @@ Scope = MutableMapping[str, Any]
 
 
 class Saver:
-    """Loads the saved state, and saves it when something may have changed."""
+    """Loads the saved state, and saves the state whenever it may have changed."""
 
     def __init__(self, directory: Path, port: int, lock: int) -> None:
         """Read the saved state.
 
         Args:
-            directory: where it is.
-            port: where the emulator will listen.
-            lock: the file descriptor that keeps other runs out. A save that outlives a killed
-                emulator holds it until it is done.
+            directory: the directory of the saved state.
+            port: the port that the emulator will listen on.
+            lock: the file descriptor of the lock that keeps other runs out. If the emulator is
+                killed during a save, the saving process holds this lock until it has finished.
 
         Raises:
-            DamagedError: it cannot be read.
+            DamagedError: the saved state cannot be read.
         """
         self._directory, self._port, self._lock = directory, port, lock
         self._loaded = {
             service: _parsed(directory, service, text)
             for service, text in snapshots.read(directory, port).items()
         }
-        self._active = time.monotonic()  # when something last happened
+        self._active = time.monotonic()  # time of the last activity
         self._child: int | None = None
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def install(self) -> None:
-        """Take MiniStack's own loading and saving over."""
+        """Replace MiniStack's own loading and saving."""
         app.load_state = lambda service: self._loaded.pop(service, None)
         app.save_all = self._save_at_the_end
         app.app = self._watch(app.app)
@@ -84,7 +84,7 @@ class Saver:
         lambda_svc._execute_function = watched
 
     def _watch(self, application: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the ASGI application, to notice requests."""
+        """Wrap the ASGI application, to record when requests come in."""
 
         async def watched(scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI
             async def send_and_begin(message: Scope) -> None:
@@ -104,7 +104,7 @@ class Saver:
         return watched
 
     async def _save_often(self) -> None:
-        saved = float("-inf")  # the first save says that there is a run
+        saved = float("-inf")  # save at once, so that the snapshot says that a run has started
         while not self._ended.is_set():
             pause = SAVE_SECONDS
             if saved < self._active + SETTLE_SECONDS and not deploying():
@@ -123,7 +123,7 @@ class Saver:
             await asyncio.sleep(pause)
 
     def _end_of_child(self) -> tuple[int, float] | None:
-        """Return the status of a save that has ended and its CPU time, or None if it goes on."""
+        """Return the exit status and CPU seconds of the current save, or None if it still runs."""
         assert self._child  # noqa: S101  for mypy
         pid, status, used = os.wait4(self._child, os.WNOHANG)
         if not pid:
@@ -134,11 +134,11 @@ class Saver:
     def _save_at_the_end(self, _services: object) -> None:
         self._ended.set()
         if self._child:
-            # What it saves is older than what comes now.
+            # The save below is newer, so this one is not needed.
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
         if deploying():
-            # Half a deployment would be in the way of the next. The last snapshot is whole.
+            # Half a deployment would obstruct the next one. The last snapshot is from before it.
             if snapshot := snapshots.read_index(self._directory):
                 snapshots.write_index(
                     self._directory, dataclasses.replace(snapshot, end=snapshots.DEPLOYING)
@@ -149,10 +149,16 @@ class Saver:
             _log.error("the state could not be saved (%s)", status)
 
     def _fork(self, end: str) -> int:
-        """Start a save; return its process id. It must run in the thread that answers requests."""
+        """Start a save and return its process id.
+
+        This must run in the thread that answers requests.
+
+        Args:
+            end: the value for `Snapshot.end`.
+        """
         saved_at = time.time()
         with warnings.catch_warnings():
-            # Python 3.12 and later warn of locks that other threads hold. The copy takes none.
+            # Python 3.12 and later warn that other threads may hold locks. The copy needs none.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child:
@@ -161,19 +167,19 @@ class Saver:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.alarm(GIVE_UP_SECONDS)
-            gc.disable()  # it would touch all memory, and so copy it
+            gc.disable()  # a collection writes to all objects, so the system would copy all memory
             close_files({0, 1, 2, self._lock})
             self._write(saved_at, end)
             status = 0
-        except BaseException:  # noqa: BLE001  whatever it is, this is not the emulator
+        except BaseException:  # noqa: BLE001  the copy must end here, whatever happens
             traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(status)
 
     def _write(self, saved_at: float, end: str) -> None:
-        """Write what is in memory, in a process that does nothing else."""
-        # MiniStack copies what other threads could change. There are none here.
+        """Write what is in memory. The process does nothing else."""
+        # MiniStack copies what other threads could change. This process has no other threads.
         copy.deepcopy = _itself  # type: ignore[assignment]
         referenced = set[str]()
         prune, lambda_svc._prune_orphan_code_blobs = (
@@ -194,14 +200,14 @@ class Saver:
                         },
                         default=persistence._json_default,
                     )
-            except Exception:  # noqa: BLE001  it is MiniStack's, and the others can be saved
+            except Exception:  # noqa: BLE001  MiniStack may raise anything; save the other services
                 _log.exception("the state of %s could not be saved", service)
         snapshots.write(self._directory, texts, saved_at=saved_at, port=self._port, end=end)
-        prune(referenced)  # not before: the snapshot until then may need it
+        prune(referenced)  # only now, because the previous snapshot may have needed these files
 
 
 def deploying() -> bool:
-    """Tell whether CloudFormation is in the midst of something."""
+    """Return whether CloudFormation is creating, updating or deleting a stack."""
     return any(
         stack["StackStatus"].endswith("_IN_PROGRESS")
         and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
@@ -210,7 +216,7 @@ def deploying() -> bool:
 
 
 def leave_out_read_records() -> None:
-    """Delete the stream records that every function has read: they make most of the state."""
+    """Delete the stream records that every function has read. They are most of the state."""
     for (account, region, table), records in dynamodb._stream_records.all_items():
         stream = dynamodb._tables.get_scoped(account, region, table, {}).get("LatestStreamArn")
         read = [
@@ -225,7 +231,11 @@ def leave_out_read_records() -> None:
 
 
 def close_files(kept: set[int]) -> None:
-    """Close all open files but these, such as the port: the next run may want it."""
+    """Close all open files except these. One of them is the port, which the next run may need.
+
+    Args:
+        kept: the file descriptors to keep open.
+    """
     for descriptor in map(int, os.listdir("/dev/fd")):  # noqa: PTH208  numbers, not paths
         if descriptor not in kept:
             with contextlib.suppress(OSError):
@@ -240,7 +250,7 @@ def _parsed(directory: Path, service: str, text: str) -> Any:  # noqa: ANN401  M
     if not isinstance(data, dict) or "__ministack_format__" not in data:
         return data
     if data["__ministack_format__"] > persistence._state_format_version(service):
-        raise snapshots.damaged(directory, f"{service}: of a newer MiniStack")
+        raise snapshots.damaged(directory, f"{service}: written by a newer MiniStack")
     return data["payload"]
 
 

@@ -1,7 +1,8 @@
-"""The local stack's saved state: a snapshot of all services, replaced as a whole.
+"""The local stack's saved state: a snapshot of all services, always replaced as a whole.
 
-Each service's state is a file named after its content. The index names the files of one snapshot,
-so replacing the index replaces the snapshot. A kill leaves either the old one or the new one.
+The state of each service is in a file that is named after its content. The index lists the files of
+the current snapshot, so replacing the index replaces the snapshot. If the process is killed, the
+old snapshot or the new one is there, and it is complete.
 """
 
 import hashlib
@@ -16,32 +17,47 @@ INDEX = "snapshot.index"
 
 RUNNING = "running"
 STOPPED = "stopped"
-DEPLOYING = "deploying"  # stopped in the midst of a deployment, whose state is of no use
+DEPLOYING = "deploying"  # stopped during a deployment; that state cannot be used
 
-# Callers wrote what these hold. The others hold addresses of the emulator, with its port.
+# These services hold data of callers, which must not change. The others hold addresses of the
+# emulator, which contain its port.
 WRITTEN_BY_CALLERS = {"dynamodb", "s3", "cloudwatch_logs"}
 
 
 class DamagedError(Exception):
-    """The saved state cannot be read; the message says what to do."""
+    """The saved state cannot be read. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the index says."""
+    """The content of the index.
 
-    saved_at: float  # in seconds since the epoch: it holds every change made before
+    Attributes:
+        saved_at: the time of the save, in seconds since the epoch. Every change before it is saved.
+        port: the port of the emulator.
+        end: RUNNING if the run continues or was killed. STOPPED if it saved everything. DEPLOYING
+            if it was stopped during a deployment.
+        files: the name of each service's file.
+    """
+
+    saved_at: float
     port: int
-    # RUNNING: the run goes on, or was killed. STOPPED: it saved everything.
-    # DEPLOYING: it was stopped during a deployment.
     end: str
-    files: dict[str, str]  # of each service
+    files: dict[str, str]
 
 
 def write(
     directory: Path, texts: Mapping[str, str], *, saved_at: float, port: int, end: str
 ) -> None:
-    """Replace the snapshot in `directory`. A service without a text keeps the one that it has."""
+    """Replace the snapshot in `directory`.
+
+    Args:
+        directory: the directory of the saved state.
+        texts: the state of each service, as JSON. A service that is missing keeps its old state.
+        saved_at: as in `Snapshot`.
+        port: as in `Snapshot`.
+        end: as in `Snapshot`.
+    """
     old = read_index(directory)
     files = dict(old.files) if old else {}
     for service, text in texts.items():
@@ -57,12 +73,12 @@ def write(
 
 
 def write_index(directory: Path, snapshot: Snapshot) -> None:
-    """Replace the index alone."""
+    """Replace only the index."""
     _replace(directory / INDEX, json.dumps(asdict(snapshot), indent=1).encode())
 
 
 def read_index(directory: Path) -> Snapshot | None:
-    """Return what the index says, or None if there is none.
+    """Return the index, or None if there is none.
 
     Raises:
         DamagedError: the index cannot be read.
@@ -76,10 +92,14 @@ def read_index(directory: Path) -> Snapshot | None:
 
 
 def read(directory: Path, port: int) -> dict[str, str]:
-    """Return the saved text of each service, with the emulator's addresses moved to `port`.
+    """Return the saved state of each service, as JSON.
+
+    Args:
+        directory: the directory of the saved state.
+        port: the emulator's new port. It replaces the old one in the emulator's addresses.
 
     Raises:
-        DamagedError: a file of the snapshot is missing.
+        DamagedError: the index or a file of the snapshot cannot be read.
     """
     snapshot = read_index(directory)
     if snapshot:
@@ -89,10 +109,10 @@ def read(directory: Path, port: int) -> dict[str, str]:
             }
         except (OSError, ValueError) as error:
             raise damaged(directory, str(error)) from error
-    else:  # MiniStack's own layout, which it writes at its end only
+    else:  # MiniStack's own layout, which it writes when it stops
         texts = {path.stem: path.read_text() for path in directory.glob("*.json")}
-    # An address is a whole JSON string, or the end of a key. One in the body of a message is the
-    # caller's.
+    # An address of the emulator is a whole JSON string, or the end of a key. An address elsewhere,
+    # such as in the body of a message, is the caller's data.
     address = re.compile(
         r"""(?:(?<=")|(?<=\\u0000'))(http://(?:localhost|127\.0\.0\.1)):\d+(?=/\d{12}/[^"'/\\]+["'])"""
     )
@@ -103,7 +123,10 @@ def read(directory: Path, port: int) -> dict[str, str]:
 
 
 def lost(directory: Path) -> str | None:
-    """Return one line about what the last run may have lost, or None if it saved everything.
+    """Return one line that says what the last run may have lost, or None if it saved everything.
+
+    Args:
+        directory: the directory of the saved state.
 
     Raises:
         DamagedError: the index cannot be read.
@@ -126,7 +149,12 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def damaged(directory: Path, what: str) -> DamagedError:
-    """Return the error for a saved state that cannot be read."""
+    """Return the error for a saved state that cannot be read.
+
+    Args:
+        directory: the directory of the saved state.
+        what: the file, and what is wrong with it.
+    """
     return DamagedError(
         f"the saved state is damaged ({what}): delete {directory} to start without it"
     )

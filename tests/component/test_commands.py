@@ -241,7 +241,7 @@ def test_make_alone_lists_every_target_in_a_line(make: Make) -> None:
     listed = make.run(["make"]).stdout.splitlines()
     targets = [line.split(" - ")[0] for line in listed]
     assert targets == [
-        *("help", "run", "token", "test", "test-full", "bench", "build", "deploy", "clean")
+        *("help", "run", "token", "check", "test", "test-full", "bench", "build", "deploy", "clean")
     ]
 
 

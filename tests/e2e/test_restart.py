@@ -185,7 +185,7 @@ def kill_while_counting(
 def version_that_must_be_there(told: str, known: list[tuple[float, int]]) -> int:
     """Return the last version acknowledged before the time that the next start names."""
     pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
-    told = told.removeprefix("Waiting for what is left of a run that was killed.\n")
+    told = told.removeprefix("Waiting for the last processes of a killed run to end.\n")
     match = re.fullmatch(pattern, told)
     assert match, told
     named = datetime.fromisoformat(match[1]).timestamp()

@@ -1,4 +1,4 @@
-"""The increment as a bare handler: boto3's client as it comes, made when the module is imported."""
+"""The increment as a bare handler, with a default boto3 client that is created at import."""
 
 import datetime as dt
 import json
@@ -13,8 +13,8 @@ TABLE = os.environ["COUNTER_TABLE"]
 dynamodb = boto3.client("dynamodb")
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Answer POST /counter and POST /counters/{counter_id} with the counter as it is then."""
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  Lambda's own
+    """Handle POST /counter and POST /counters/{counter_id}: return the counter after the change."""
     parameters = event["pathParameters"] or {"counter_id": "default"}
     try:
         by = json.loads(event["body"] or "{}").get("by", 1)
@@ -28,7 +28,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
 
 
 def increment(counter_id: str, by: int, actor: str, request_id: str) -> dict[str, Any]:
-    """Add to the counter and return it as it is then."""
+    """Add to the counter, and return the counter after the change."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     item = dynamodb.update_item(
         TableName=TABLE,
@@ -67,7 +67,7 @@ def increment(counter_id: str, by: int, actor: str, request_id: str) -> dict[str
 
 
 def answer(event: dict[str, Any], status: int, body: dict[str, Any]) -> dict[str, Any]:
-    """Return what API Gateway takes for an answer, and write the request's log line."""
+    """Return a response for API Gateway, and write the request's log line."""
     line = {
         "method": event["httpMethod"],
         "resource": event["resource"],

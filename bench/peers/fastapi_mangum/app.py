@@ -1,4 +1,4 @@
-"""The increment with FastAPI, under Mangum, and boto3's resource."""
+"""The increment with FastAPI and Mangum, and with boto3's resource."""
 
 import datetime as dt
 import json
@@ -14,13 +14,13 @@ table = boto3.resource("dynamodb").Table(os.environ["COUNTER_TABLE"])
 
 
 class Increment(BaseModel):
-    """What a caller may send."""
+    """The body of a request."""
 
     by: StrictInt = 1
 
 
 class Counter(BaseModel):
-    """What a caller gets."""
+    """The body of a response."""
 
     counter_id: str
     value: int
@@ -37,7 +37,7 @@ def increment_default(request: Request, asked: Increment | None = None) -> Count
 
 @app.post("/counters/{counter_id}")
 def increment(counter_id: str, request: Request, asked: Increment | None = None) -> Counter:
-    """Add to a counter and answer it as it is then."""
+    """Add to a counter, and return the counter after the change."""
     event, context = request.scope["aws.event"], request.scope["aws.context"]
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     item = table.update_item(

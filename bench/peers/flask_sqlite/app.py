@@ -1,6 +1,7 @@
-"""The increment as a first tutorial has it: Flask, SQLAlchemy and SQLite.
+"""The increment as in a beginner's tutorial: Flask, SQLAlchemy and SQLite.
 
-It reads the counter, adds to it and commits: of two requests at once, one may be lost.
+It reads the counter, adds to it and commits. If two requests do this at once, one increment may be
+lost.
 """
 
 import datetime as dt
@@ -19,11 +20,11 @@ engine = create_engine(f"sqlite:///{os.environ['DATABASE']}")
 
 
 class Base(DeclarativeBase):
-    """What SQLAlchemy knows of the tables."""
+    """The base class of SQLAlchemy's tables."""
 
 
 class Counter(Base):
-    """A counter, and its last change."""
+    """A counter and its last change."""
 
     __tablename__ = "counters"
 
@@ -41,7 +42,7 @@ Base.metadata.create_all(engine)
 @app.post("/counter", defaults={"counter_id": "default"})
 @app.post("/counters/<counter_id>")
 def increment(counter_id: str) -> tuple[dict[str, Any], int]:
-    """Add to a counter and answer it as it is then."""
+    """Add to a counter, and return the counter after the change."""
     asked = request.get_json(silent=True) if request.content_length else {}
     by = asked.get("by", 1) if isinstance(asked, dict) else None
     if type(by) is not int:

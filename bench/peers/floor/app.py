@@ -1,7 +1,7 @@
-"""The increment without an SDK: one HTTP connection that stays open, and the signature by hand.
+"""The increment without an SDK: one HTTP connection that stays open, and a signature by hand.
 
-What is left is what the work itself takes in Python. There is no retry, no refusal that a caller
-could read, and no help if something fails: nobody should run it.
+This is the least work that an increment takes in Python. It has no retries, no error messages for
+callers, and no handling of failures, so do not use it. It signs requests as described here:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
 
@@ -30,8 +30,8 @@ connection = (
 )(ENDPOINT.netloc, timeout=TIMEOUT)
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Answer POST /counter and POST /counters/{counter_id} with the counter as it is then."""
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  Lambda's own
+    """Handle POST /counter and POST /counters/{counter_id}: return the counter after the change."""
     parameters = event["pathParameters"] or {"counter_id": "default"}
     try:
         by = json.loads(event["body"] or "{}").get("by", 1)
@@ -45,7 +45,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
 
 
 def increment(counter_id: str, by: int, actor: str, request_id: str) -> dict[str, Any]:
-    """Add to the counter and return it as it is then."""
+    """Add to the counter, and return the counter after the change."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     item = update_item(
         {
@@ -86,7 +86,7 @@ def increment(counter_id: str, by: int, actor: str, request_id: str) -> dict[str
 
 
 def update_item(request: dict[str, Any]) -> dict[str, Any]:
-    """Send an UpdateItem and return the item that it left.
+    """Send an UpdateItem, and return the item after the change.
 
     Raises:
         RuntimeError: DynamoDB refused it.
@@ -102,7 +102,7 @@ def update_item(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def signed_headers(body: bytes) -> dict[str, str]:
-    """Return the headers of a request to DynamoDB, with its signature (SigV4)."""
+    """Return the headers of a request to DynamoDB, including its signature (SigV4)."""
     moment = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     day = moment[:8]
     token = os.environ["AWS_SESSION_TOKEN"]
@@ -141,7 +141,12 @@ def signed_headers(body: bytes) -> dict[str, str]:
 
 @cache
 def signing_key(secret: str, day: str) -> bytes:
-    """Return the key that signs the requests to DynamoDB of a day (YYYYMMDD)."""
+    """Return the key that signs a day's requests to DynamoDB.
+
+    Args:
+        secret: the secret access key.
+        day: the day, as YYYYMMDD.
+    """
     key = f"AWS4{secret}".encode()
     for part in (day, REGION, "dynamodb", "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -149,7 +154,7 @@ def signing_key(secret: str, day: str) -> bytes:
 
 
 def answer(event: dict[str, Any], status: int, body: dict[str, Any]) -> dict[str, Any]:
-    """Return what API Gateway takes for an answer, and write the request's log line."""
+    """Return a response for API Gateway, and write the request's log line."""
     line = {
         "method": event["httpMethod"],
         "resource": event["resource"],

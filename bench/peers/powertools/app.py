@@ -1,4 +1,4 @@
-"""The increment with the usual stack: all that Powertools has for it, and boto3's resource."""
+"""The increment with the usual stack: everything that Powertools offers, and boto3's resource."""
 
 import datetime as dt
 import os
@@ -33,13 +33,13 @@ config = IdempotencyConfig(
 
 
 class Increment(BaseModel):
-    """What a caller may send."""
+    """The body of a request."""
 
     by: StrictInt = 1
 
 
 class Counter(BaseModel):
-    """What a caller gets."""
+    """The body of a response."""
 
     counter_id: str
     value: int
@@ -57,7 +57,7 @@ def increment_default(asked: Annotated[Increment | None, Body()] = None) -> Coun
 @app.post("/counters/<counter_id>")
 @tracer.capture_method
 def increment(counter_id: str, asked: Annotated[Increment | None, Body()] = None) -> Counter:
-    """Add to a counter and answer it as it is then; under a key, once."""
+    """Add to a counter, and return the counter after the change. Under a key, add only once."""
     wanted = {"counter_id": urllib.parse.unquote(counter_id), "by": (asked or Increment()).by}
     key = app.current_event.headers.get("Idempotency-Key")
     counter = add_once(wanted={**wanted, "idempotency_key": key}) if key else add(wanted)
@@ -68,12 +68,12 @@ def increment(counter_id: str, asked: Annotated[Increment | None, Body()] = None
 
 @idempotent_function(data_keyword_argument="wanted", persistence_store=receipts, config=config)
 def add_once(*, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Add to a counter, once for all requests with the same key."""
+    """Add to a counter once for all requests with the same key."""
     return add(wanted)
 
 
 def add(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Add to a counter and return it as it is then."""
+    """Add to a counter, and return the counter after the change."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     item = table.update_item(
         Key={"counter_id": wanted["counter_id"]},
@@ -112,6 +112,6 @@ def add(wanted: dict[str, Any]) -> dict[str, Any]:
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answer POST /counter and POST /counters/{counter_id}."""
+    """Handle POST /counter and POST /counters/{counter_id}."""
     config.register_lambda_context(context)
     return app.resolve(event, context)

@@ -1,0 +1,111 @@
+"""What operations consume, and what that costs at list prices."""
+
+from dataclasses import dataclass, field
+
+from tests import aws_template
+
+from bench import prices
+from bench.aws_output import PLATFORM_BYTES
+
+# Times cannot be measured here, so these are assumptions about a warm function. The number of
+# requests is measured.
+FUNCTION_MS = 10  # the function itself, in milliseconds
+DATABASE_MS = 5  # the wait for each request to DynamoDB or SQS, in milliseconds
+MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
+
+SAMPLED = 0.05  # the share that X-Ray traces by default, beyond one request per second
+# https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What something consumes.
+
+    Attributes:
+        writes: write units.
+        reads: read units.
+        requests: requests to DynamoDB, and from one queue to the other.
+        runs: invocations of functions.
+        logs: the functions' log lines, in bytes.
+        http: HTTP requests.
+        access_log: the lines of the access log, in bytes.
+        body: the bodies of responses, in bytes.
+        answer: the responses with their headers, in bytes.
+        sqs: requests to FIFO queues.
+        sqs_standard: requests to standard queues.
+        events: events on the bus.
+    """
+
+    writes: float = 0
+    reads: float = 0
+    requests: float = 0
+    runs: float = 0
+    logs: float = 0
+    http: float = 0
+    access_log: float = 0
+    body: float = 0
+    answer: float = 0
+    sqs: float = 0
+    sqs_standard: float = 0
+    events: float = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return the sum of both."""
+        return Usage(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+
+    def per(self, count: int) -> "Usage":
+        """Return the share of one in `count`."""
+        return Usage(**{name: value / count for name, value in vars(self).items()})
+
+    def milliseconds(self) -> float:
+        """Return the assumed run time of the functions, in milliseconds."""
+        return self.runs * FUNCTION_MS + self.requests * DATABASE_MS
+
+    def all_logs(self) -> float:
+        """Return the bytes of all log lines: those of the functions, Lambda and API Gateway."""
+        return self.logs + self.runs * PLATFORM_BYTES + self.access_log
+
+    def dollars(self) -> dict[str, float]:
+        """Return the price of a million of this, by what is charged, without history."""
+        seconds = self.milliseconds() / 1000 * MEMORY
+        once = {
+            "API Gateway": self.http * prices.API_REQUEST.dollars,
+            "EventBridge": self.events * prices.EVENT.dollars,
+            "SQS standard: send, receive, delete": (
+                self.sqs_standard * prices.SQS_STANDARD_REQUEST.dollars
+            ),
+            "SQS FIFO: send, receive, delete": self.sqs * prices.SQS_REQUEST.dollars,
+            "Lambda, requests": self.runs * prices.LAMBDA_REQUEST.dollars,
+            "Lambda, time": seconds * prices.LAMBDA_TIME.dollars,
+            "DynamoDB, writes": self.writes * prices.WRITE_UNIT.dollars,
+            "DynamoDB, reads": self.reads * prices.READ_UNIT.dollars,
+            "CloudWatch Logs": self.all_logs() * prices.LOGS.dollars,
+            "X-Ray": SAMPLED * self.runs * prices.TRACE.dollars,
+            "data out": self.answer * prices.DATA_OUT.dollars,
+        }
+        return {name: prices.MILLION * each for name, each in once.items()}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What an operation consumes, and what recording its change consumes.
+
+    Attributes:
+        name: the operation, as in the tables.
+        own: what the operation itself consumes.
+        alone: what a run of record_history consumes that records only this change.
+        among: the share of this change in a run of record_history that records a hundred.
+    """
+
+    name: str
+    own: Usage
+    alone: Usage = field(default_factory=Usage)
+    among: Usage = field(default_factory=Usage)
+
+    def total(self, recorded: Usage) -> float:
+        """Return the price of a million operations in US dollars, with their history.
+
+        Args:
+            recorded: what recording the history consumes, such as `alone`.
+        """
+        return sum(self.own.dollars().values()) + sum(recorded.dollars().values())

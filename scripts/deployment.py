@@ -1,0 +1,238 @@
+"""Builds and deploys `template.yaml` to an emulator, and describes the deployed stack."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+import environment
+from emulator_process import Emulator, clean_environment, kill_group
+from local_settings import (
+    CREDENTIALS,
+    LOCAL,
+    LOCAL_ONLY,
+    REGION,
+    ROOT,
+    STACK_NAME,
+    LocalStackError,
+)
+from state_directory import end_of, open_log
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack. Its fields are the members of `.local/stack.json`.
+
+    Attributes:
+        url: the base URL of the API, with its stage.
+        token_url: the token endpoint.
+        client_id: the id of the app client.
+        client_secret: the secret of the app client.
+        scopes: the scopes that the app client may ask for.
+        endpoint_url: the endpoint of every AWS service.
+        region: the AWS region.
+        outputs: the outputs of the CloudFormation stack.
+    """
+
+    url: str
+    token_url: str
+    client_id: str
+    client_secret: str
+    scopes: tuple[str, ...]
+    endpoint_url: str
+    region: str
+    outputs: dict[str, str]
+
+
+def deploy(
+    emulator: Emulator, stack_name: str = STACK_NAME, report: Report = lambda _step: None
+) -> Stack:
+    """Build `template.yaml` and deploy it, as a new stack or as an update.
+
+    Args:
+        emulator: the emulator to deploy to.
+        stack_name: the name of the CloudFormation stack.
+        report: called with one line when a step begins.
+
+    Returns:
+        The deployed stack.
+
+    Raises:
+        LocalStackError: `sam` failed. The message has the end of its output.
+    """
+    build = emulator.directory / "build"
+    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    parameters = ["--parameter-overrides", f"Stage=dev PythonRuntime={runtime}"]
+    report("Building the functions…")
+    _build(emulator, build, parameters)
+    report("Deploying the stack to the emulator…")
+    _sam(
+        emulator,
+        "deploy",
+        *("--template-file", str(build / "template.yaml"), "--stack-name", stack_name),
+        *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
+        *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
+        # If the first deployment of a stack fails, the next one must be able to start over.
+        *("--on-failure", "DELETE"),
+        *parameters,
+    )
+    return _describe(emulator, stack_name)
+
+
+def access_token(stack: Stack) -> str:
+    """Get an access token with all scopes, for the stack's app client.
+
+    Raises:
+        LocalStackError: the token URL does not respond, or refuses.
+    """
+    form = {"grant_type": "client_credentials", "scope": " ".join(stack.scopes)}
+    client = base64.b64encode(f"{stack.client_id}:{stack.client_secret}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310  an http URL of this machine
+        stack.token_url,
+        data=urllib.parse.urlencode(form).encode(),
+        headers={
+            "Authorization": f"Basic {client}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    )
+    try:
+        with LOCAL_ONLY.open(request, timeout=30) as response:
+            token: str = json.load(response)["access_token"]
+    except urllib.error.HTTPError as error:
+        refusal = error.read().decode(errors="replace")
+        message = f"{stack.token_url} refused to issue a token: {error.code} {refusal}"
+        raise LocalStackError(message) from error
+    except OSError as error:
+        message = f"{stack.token_url} does not respond: start the stack with `make run`"
+        raise LocalStackError(message) from error
+    return token
+
+
+def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
+    """Read the file that a running stack has written.
+
+    Raises:
+        LocalStackError: the file does not exist, because no stack is running.
+    """
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        message = "the local stack is not running, or not ready yet: start it with `make run`"
+        raise LocalStackError(message) from error
+    return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
+
+
+def _build(emulator: Emulator, build: Path, parameters: list[str]) -> None:
+    """Build the functions, reusing what has not changed since the last build."""
+    cache = emulator.directory / "cache"
+    unfinished = emulator.directory / "build.unfinished"
+    if unfinished.exists():  # a build was killed, so its files may be incomplete
+        for left in (build, cache):
+            shutil.rmtree(left, ignore_errors=True)
+    unfinished.touch()
+    _sam(
+        emulator,
+        "build",
+        *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build)),
+        *("--cached", "--cache-dir", str(cache)),
+        *parameters,
+    )
+    unfinished.unlink()
+
+
+def _sam(emulator: Emulator, *arguments: str) -> None:
+    """Run `sam`, with its output in `sam-build.log` or `sam-deploy.log`.
+
+    Raises:
+        LocalStackError: it failed.
+    """
+    log_path = emulator.directory / f"sam-{arguments[0]}.log"
+    with open_log(log_path) as log:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("sam")), *arguments],
+            cwd=emulator.directory,
+            env=_sam_environment(emulator),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[emulator.lock],
+        )
+        try:
+            status = process.wait()
+        finally:
+            kill_group(process)
+    if status:
+        message = f"`sam {arguments[0]}` failed ({status}):\n{end_of(log_path)}"
+        if environment.NOT_DOWNLOADED in message:
+            message = environment.NOT_DOWNLOADED
+        raise LocalStackError(message)
+
+
+def _sam_environment(emulator: Emulator) -> dict[str, str]:
+    return (
+        clean_environment()
+        | CREDENTIALS
+        | {
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": emulator.endpoint_url,
+            "SAM_CLI_TELEMETRY": "0",
+        }
+    )
+
+
+def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401  depends on the service
+    """Return a client for a service of the emulator."""
+    # This ignores AWS_PROFILE and the user's configuration files.
+    bare = botocore.session.Session(
+        {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
+    )
+    session = boto3.Session(
+        botocore_session=bare,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=REGION,
+    )
+    # boto3's type stubs accept only literal names of services.
+    return session.client(  # type: ignore[call-overload]
+        service, endpoint_url=emulator.endpoint_url, config=Config(proxies={})
+    )
+
+
+def _describe(emulator: Emulator, stack_name: str) -> Stack:
+    cloudformation = _client(emulator, "cloudformation")
+    (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    client = _client(emulator, "cognito-idp").describe_user_pool_client(
+        UserPoolId=outputs["UserPoolId"], ClientId=outputs["ClientId"]
+    )["UserPoolClient"]
+    # On AWS, the API's id is the first label of the host name, and the stage is the path.
+    api = urllib.parse.urlsplit(outputs["ApiUrl"])
+    api_id = api.netloc.partition(".")[0]
+    return Stack(
+        url=f"{emulator.endpoint_url}/_aws/execute-api/{api_id}{api.path}",
+        token_url=f"{emulator.endpoint_url}/oauth2/token",
+        client_id=client["ClientId"],
+        client_secret=client["ClientSecret"],
+        scopes=tuple(client["AllowedOAuthScopes"]),
+        endpoint_url=emulator.endpoint_url,
+        region=REGION,
+        outputs=outputs,
+    )

@@ -1,0 +1,191 @@
+"""Starts and stops the emulator: `emulator.py` in its own process, without the user's settings."""
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import snapshots
+from local_settings import HOST, LOCAL_ONLY, ROOT, LocalStackError
+from state_directory import end_of, fresh_directory, make_private, only_user_of, open_log
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A running emulator.
+
+    Attributes:
+        directory: the directory of everything that it writes.
+        port: the port that it listens on, on 127.0.0.1.
+        process: its process.
+        lock: the file descriptor of the lock that keeps other runs out of the directory.
+    """
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    lock: int
+
+    @property
+    def endpoint_url(self) -> str:
+        """The endpoint of every AWS service."""
+        return f"http://{HOST}:{self.port}"
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterator[Emulator]:
+    """Start an emulator without a stack, and stop it at the end.
+
+    Args:
+        directory: the directory for state, builds and logs. Only one emulator can use it at a time.
+        port: the port to listen on, on 127.0.0.1.
+        persist: whether to save the state, and to continue from the saved one.
+
+    Yields:
+        The running emulator.
+
+    Raises:
+        LocalStackError: the port or the directory cannot be used, the saved state cannot be read,
+            or the emulator did not start.
+    """
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)  # the state contains secrets
+    with only_user_of(directory) as lock:
+        _check_port(port)
+        if persist and (line := _lost(directory / "state")):
+            sys.stderr.write(f"{line}\n")
+        make_private(directory)
+        with (
+            fresh_directory(directory, "tmp-") as temporary,
+            open_log(directory / "emulator.log") as log,
+        ):
+            settings = _environment(directory, temporary, port, lock, persist=persist)
+            emulator = Emulator(directory, port, _start(directory, settings, lock, log), lock)
+            (directory / "emulator.pid").write_text(f"{emulator.process.pid}\n")
+            try:
+                _wait_until_ready(emulator)
+                yield emulator
+            finally:
+                _stop(emulator.process)
+                if persist and _lost(directory / "state"):
+                    sys.stderr.write(
+                        "Not all changes were saved. The next start prints the time of the last"
+                        " save.\n"
+                    )
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without variables that could redirect a child process."""
+    foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
+    ours = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+    # `sam build` needs python3.X, which is next to the interpreter that runs this.
+    path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
+    return ours | {
+        "PATH": path,
+        "NO_PROXY": f"{HOST},localhost",
+        "no_proxy": f"{HOST},localhost",
+    }
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that was started in its own session, and its children."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _start(
+    directory: Path, settings: dict[str, str], lock: int, log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "emulator.py")],
+        cwd=directory,
+        env=settings,
+        stdin=subprocess.PIPE,  # its end tells the emulator that this process has ended
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches only this process, which then stops the emulator
+        pass_fds=[lock],
+        umask=0o077,  # the state contains secrets of clients and users
+    )
+
+
+def _environment(
+    directory: Path, temporary: Path, port: int, lock: int, *, persist: bool
+) -> dict[str, str]:
+    """Return the environment of the emulator."""
+    return clean_environment() | {
+        "BIND_HOST": HOST,
+        "GATEWAY_PORT": str(port),
+        "PERSIST_STATE": str(int(persist)),
+        "STATE_DIR": str(directory / "state"),
+        "STATE_LOCK": str(lock),
+        "TMPDIR": str(temporary),  # for its pid file, and for the functions' code
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        # When MiniStack starts and stops, it removes all containers of MiniStack from Docker, even
+        # those of other runs. Without Docker's socket it cannot.
+        "DOCKER_HOST": f"unix://{directory}/no-docker.sock",
+    }
+
+
+def _check_port(port: int) -> None:
+    try:
+        socket.create_server((HOST, port)).close()
+    except PermissionError as error:
+        message = f"port {port} needs the rights of root: choose a PORT from 1024 on"
+        raise LocalStackError(message) from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            message = f"cannot listen on port {port}: {error.strerror}"
+            raise LocalStackError(message) from error
+        message = f"port {port} is in use: stop the program that uses it, or choose another PORT"
+        raise LocalStackError(message) from error
+
+
+def _lost(state: Path) -> str | None:
+    try:
+        return snapshots.lost(state)
+    except snapshots.DamagedError as error:
+        raise LocalStackError(str(error)) from error
+
+
+def _wait_until_ready(emulator: Emulator) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and emulator.process.poll() is None:
+        with contextlib.suppress(OSError):
+            LOCAL_ONLY.open(f"{emulator.endpoint_url}/_ministack/ready", timeout=5).close()
+            return
+        time.sleep(0.1)
+    message = f"the emulator did not start:\n{end_of(emulator.directory / 'emulator.log')}"
+    raise LocalStackError(message)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Let the emulator save its state and stop. Then kill what is left of its process group."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write("The emulator did not stop in time. Its last changes may be lost.\n")
+    kill_group(process)

@@ -1,0 +1,19 @@
+"""What all modules of the local stack share: places, addresses, credentials, and the error."""
+
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = ROOT / ".local"
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+STACK_NAME = "tally-dev"
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+# Opens URLs of this machine, without the user's proxy.
+LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class LocalStackError(Exception):
+    """The local stack cannot be started or used. The message says why."""

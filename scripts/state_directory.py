@@ -1,0 +1,114 @@
+"""The directory that a local stack writes to: its lock, its logs, and who may read it."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from local_settings import LocalStackError
+
+LEFT_OVER_SECONDS = 60  # how long processes of a killed run may take: a save, or a build
+LOG_LINES_SHOWN = 40
+
+
+@contextlib.contextmanager
+def only_user_of(directory: Path) -> Iterator[int]:
+    """Hold the directory's lock.
+
+    Every process that writes to the directory inherits the lock. So if this process is killed, the
+    next run waits until the last of them has ended.
+
+    Yields:
+        The file descriptor of the lock.
+
+    Raises:
+        LocalStackError: another local stack holds the lock.
+    """
+    with (directory / "lock").open("a+") as lock:
+        deadline = time.monotonic() + LEFT_OVER_SECONDS
+        told = False
+        while not _locked(lock):
+            if _is_running(_holder(lock)) or time.monotonic() > deadline:
+                message = f"another local stack is using {directory}: stop it first"
+                raise LocalStackError(message)
+            if not told:
+                sys.stderr.write("Waiting for the last processes of a killed run to end.\n")
+                told = True
+            time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock.fileno()
+
+
+@contextlib.contextmanager
+def fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
+    """Create a directory for this run, and delete it at the end.
+
+    Args:
+        directory: the parent directory.
+        prefix: the beginning of the name. Other directories with it are left over from killed runs,
+            and are deleted.
+
+    Yields:
+        The new directory.
+    """
+    for left in directory.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=directory, prefix=prefix, ignore_cleanup_errors=True
+    ) as name:
+        yield Path(name)
+
+
+def make_private(directory: Path) -> None:
+    """Make the state and the logs unreadable for others, including those of earlier versions."""
+    state = directory / "state"
+    state.mkdir(exist_ok=True)
+    for path in (state, *state.rglob("*"), *directory.glob("*.log")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Create a log, or replace it. Only the user may read it, because functions log into it."""
+    path.unlink(missing_ok=True)
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def end_of(log: Path) -> str:
+    """Return the last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Try to take the lock, and return whether that succeeded."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(lock: IO[str]) -> int:
+    """Return the process id in a lock file, or 0."""
+    lock.seek(0)
+    text = lock.read()
+    return int(text) if text.isdecimal() else 0
+
+
+def _is_running(process_id: int) -> bool:
+    if not process_id:
+        return False
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # the process belongs to another user
+        return True
+    return True
