@@ -136,6 +136,35 @@ def denied(request: AWSPreparedRequest) -> AWSResponse:
     return _error(request, HTTPStatus.BAD_REQUEST, "AccessDeniedException")
 
 
+class Killed(BaseException):
+    """The function was killed here."""
+
+
+def dies(_request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function before the request leaves it."""
+    raise Killed
+
+
+def dies_after(request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function after moto has applied the request and before the reply arrives."""
+    delivered(request)
+    raise Killed
+
+
+def meanwhile(action: Callable[[], object], fault: Fault = delivered) -> Fault:
+    """Return a fault that lets something else happen first."""
+
+    def after(request: AWSPreparedRequest) -> AWSResponse:
+        action()
+        return fault(request)
+
+    return after
+
+
+LOST = [reply_lost, connection_lost, internal_error]  # applied, and the reply does not say so
+NOT_APPLIED = [throttled, conflict, unreachable]  # certainly, and never will be
+
+
 def processed(count: int) -> Fault:
     """Return the fault of a BatchWriteItem that takes the first `count` items and no more."""
 

@@ -8,6 +8,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
+from tests.component.scene import Scene
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
@@ -61,3 +62,9 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # no
         wire.attach(factory())
     yield wire
     wire.detach()
+
+
+@pytest.fixture
+def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
+    with Scene(stack, wire).running() as scene:
+        yield scene

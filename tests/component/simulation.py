@@ -12,33 +12,77 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 from unittest.mock import patch
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.proxy import TIMEOUT, Context
-from tests.stack import Stack
-from tests.wire import Fault, Wire, delivered
+from tests.stack import Item, Stack, StreamRecord
+from tests.wire import Fault, Killed, Wire, delivered, dies, dies_after
 
 from counters import clock
 
 STEP = 0.01  # seconds that a step takes
 BEGINNING = 1_800_000_000.0  # seconds since the epoch
 
-
-class Killed(BaseException):
-    """The function was killed here."""
+__all__ = ["BEGINNING", "Caller", "Killed", "Stream", "World", "dies", "dies_after"]
 
 
-def dies(_request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the request leaves it."""
-    raise Killed
+class Stream:
+    """CounterTable's stream, as a simulation sees it: it looks at the counters after a request."""
 
+    def __init__(self, stack: Stack, wire: Wire) -> None:
+        self._stack = stack
+        self._wire = wire
+        self._counters: dict[str, Item] = {}
+        self._unrecorded: list[StreamRecord] = []
 
-def dies_after(request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the reply reaches it."""
-    delivered(request)
-    raise Killed
+    def note(self, request: AWSPreparedRequest) -> list[Item]:
+        """Append what a request has changed. Return the items of the counters that it changed."""
+        assert isinstance(request.body, bytes)
+        asked = json.loads(request.body)
+        changed = []
+        for write in asked.get("TransactItems", [{"Update": asked}]):
+            update = write.get("Update", {})
+            if (
+                update.get("TableName") != self._stack.refs["CounterTable"]
+                or "UpdateExpression" not in update
+            ):
+                continue
+            counter = update["Key"]["counter_id"]["S"]
+            item, before = self._stack.item("CounterTable", counter), self._counters.get(counter)
+            if item is None or item == before:
+                continue
+            images = {"NewImage": item} | ({"OldImage": before} if before else {})
+            self._counters[counter] = item
+            self._unrecorded.append({"dynamodb": images})
+            changed.append(item)
+        return changed
+
+    def unrecorded(self) -> int:
+        """Return how many changes are not in the history yet."""
+        return len(self._unrecorded)
+
+    def record(self, *, without: int | None = None) -> None:
+        """Write the changes into the history, except the version `without`."""
+        records = [
+            record
+            for record in self._unrecorded
+            if int(record["dynamodb"]["NewImage"]["version"]["N"]) != without
+        ]
+        self._unrecorded.clear()
+        if records:
+            with patch.object(self._wire, "through", delivered):
+                assert self._stack.record(records) == len(records)
+
+    def begin(self, item: Item) -> None:
+        """Expect a counter's next change to follow this item."""
+        self._counters[item["counter_id"]["S"]] = item
+
+    def forget(self) -> None:
+        """Forget the counters, because the tables are empty again."""
+        self._counters.clear()
+        self._unrecorded.clear()
 
 
 class Caller:
@@ -121,54 +165,21 @@ class World:
         self.wire = wire
         self.time = BEGINNING
         self.callers: list[Caller] = []
-        self.applied: list[dict[str, Any]] = []  # the counter's item after each change
+        self.applied: list[Item] = []  # the counter's item after each change
         self.fault: Fault = delivered  # what the next requests meet
-        self._unrecorded: list[dict[str, Any]] = []
+        self.stream = Stream(stack, wire)
 
     def call(self, name: str, event: dict[str, Any]) -> Caller:
         """Return a new caller, who has not begun."""
         self.callers.append(Caller(self, name, event))
         return self.callers[-1]
 
-    def unrecorded(self) -> int:
-        """Return how many changes are not in the history yet."""
-        return len(self._unrecorded)
-
-    def record(self, *, without: int | None = None) -> None:
-        """Write the changes into the history, but not the version `without`: it is parked."""
-        records = [
-            record
-            for record in self._unrecorded
-            if int(record["dynamodb"]["NewImage"]["version"]["N"]) != without
-        ]
-        self._unrecorded.clear()
-        with patch.object(self.wire, "through", delivered):
-            assert self.stack.record(records) == len(records)
-
     def deliver(self, request: AWSPreparedRequest) -> AWSResponse:
         """Let the database answer, and note what that changes of the counter."""
-        assert isinstance(request.body, bytes)
-        asked = json.loads(request.body)
         try:
             return self.fault(request)
         finally:
-            if (
-                asked.get("TableName") == self.stack.refs["CounterTable"]
-                and "UpdateExpression" in asked
-            ):
-                self._note(asked["Key"])
-
-    def _note(self, key: dict[str, Any]) -> None:
-        """Put what has become of the counter into its stream."""
-        table = self.stack.refs["CounterTable"]
-        item = self.stack.dynamodb.get_item(TableName=table, Key=key).get("Item")
-        if item is None or (self.applied and self.applied[-1] == item):
-            return
-        images: dict[str, Any] = {"NewImage": item}
-        if self.applied:
-            images["OldImage"] = self.applied[-1]
-        self.applied.append(item)
-        self._unrecorded.append({"dynamodb": images})
+            self.applied += self.stream.note(request)
 
     @contextmanager
     def running(self) -> Iterator[None]:

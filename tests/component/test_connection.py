@@ -214,7 +214,7 @@ class Caller:
         return [str(number) for number in range(101, self._number + 1)]
 
 
-@examples(500, part=50)
+@examples(500, part=25)
 @given(st.lists(st.sampled_from([*GOOD, *BAD]), max_size=8))
 def test_an_answer_is_that_to_its_own_request_which_is_sent_once(manners: list[Manner]) -> None:
     with serving() as server, Caller(server.endpoint) as caller:

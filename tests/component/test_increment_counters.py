@@ -13,31 +13,24 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
-from tests.component.simulation import dies, dies_after
-from tests.component.test_lost_replies import (
-    COUNTERS,
-    HOUR,
-    LATEST,
-    LOST,
-    Invocation,
-    Scene,
-    Storm,
-    meanwhile,
-    one_of,
-    slow,
-)
+from tests.component.scene import HOUR, LATEST, Invocation, Scene, one_of, slow
+from tests.component.storm import COUNTERS, Storm
 from tests.proxy import Reply
 from tests.sizes import cases
 from tests.stack import CLIENT_ID, Stack
 from tests.wire import (
+    LOST,
     Fault,
     Wire,
     answered,
     canceled,
     conflict,
     delivered,
+    dies,
+    dies_after,
     in_progress,
     internal_error,
+    meanwhile,
     refused_internally,
     reply_lost,
     request_lost,
@@ -399,7 +392,7 @@ def test_a_transaction_that_is_canceled_for_a_fault_of_ours_is_not_repeated(scen
 
 def test_no_call_begins_that_could_not_end_in_time(scene: Ledger) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
-    for seed in range(cases(full=100, part=6)):
+    for seed in range(cases(full=100, part=3)):
         random.seed(seed)  # the code's own jitter
         source = random.Random(seed)
         scene.chance = one_of(faults, source)
@@ -534,7 +527,7 @@ def test_with_a_key_a_repeat_tells_what_is_known_by_then(scene: Ledger) -> None:
 
 
 def test_what_others_have_changed_is_read_in_few_requests(scene: Ledger) -> None:
-    names = [f"n{number}" for number in range(100)]
+    names = [f"n{number}" for number in range(cases(full=100, part=20))]
 
     def others() -> None:
         scene.add_all(entries(**dict.fromkeys(names, 100)))
@@ -545,7 +538,8 @@ def test_what_others_have_changed_is_read_in_few_requests(scene: Ledger) -> None
     reply = scene.add_all(entries(**dict.fromkeys(names, 1)))
 
     assert left(reply) == [(name, 1, 1) for name in names]
-    assert len(reply.operations()) == 1 + 1 + 100  # the transaction, one read of all, one of each
+    # The transaction, one read of all, one of each.
+    assert len(reply.operations()) == 1 + 1 + len(names)
 
 
 def test_a_fault_of_the_read_changes_no_answer(scene: Ledger) -> None:
@@ -793,9 +787,7 @@ def test_as_long_as_the_history_is_late_nothing_is_guessed(
 def test_what_is_in_one_counter_is_not_added_again_though_another_is_gone(scene: Ledger) -> None:
     scene.plan("BatchGetItem", dies)
     scene.add_all(entries(a=1, b=5), "key")
-    scene.stack.dynamodb.delete_item(
-        TableName=scene.stack.refs["CounterTable"], Key={"counter_id": {"S": "b"}}
-    )
+    scene.delete("b")
     scene.advance(clock.APPLY_WINDOW + 1)
 
     told = scene.add_all(entries(a=1, b=5), "key")
@@ -807,7 +799,7 @@ def test_what_is_in_one_counter_is_not_added_again_though_another_is_gone(scene:
 # --- At random -----------------------------------------------------------------------------------
 
 NAMES = COUNTERS[:6]
-WISHES = cases(full=1000, part=40)
+WISHES = cases(full=1000, part=25)
 
 
 @dataclass

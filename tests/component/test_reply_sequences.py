@@ -13,9 +13,8 @@ from http import HTTPStatus
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
-from tests.component.simulation import dies
+from tests.component.scene import Invocation
 from tests.component.test_increment_counters import Ledger, entries
-from tests.component.test_lost_replies import Invocation
 from tests.sizes import cases
 from tests.stack import Stack
 from tests.wire import (
@@ -25,6 +24,7 @@ from tests.wire import (
     canceled,
     conflict,
     delivered,
+    dies,
     in_progress,
     internal_error,
     refused_internally,
@@ -157,9 +157,7 @@ def has_receipt(scene: Ledger, key: str, operation: str) -> bool:
     """Return whether a key, which is that of its counter, is taken."""
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, "somebody", target, (), "").receipt_id()
-    table = scene.stack.refs["ReceiptTable"]
-    reply = scene.stack.dynamodb.get_item(TableName=table, Key={"receipt_id": {"S": receipt_id}})
-    return "Item" in reply
+    return scene.stack.item("ReceiptTable", receipt_id) is not None
 
 
 def check(

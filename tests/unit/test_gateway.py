@@ -25,6 +25,7 @@ integers = st.integers(MIN_INTEGER, MAX_INTEGER)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("by"), inner),
+    max_leaves=20,
 )
 
 
