@@ -12,7 +12,7 @@ from tests.component.scene import Scene
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
-from counters import clock
+from counters import clock, idempotency
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +68,12 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # no
 def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
     with Scene(stack, wire).running() as scene:
         yield scene
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request under a key look only once for the outcome of an earlier one.
+
+    Where the test itself repeats requests, waiting in each of them would only take CPU.
+    """
+    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)

@@ -21,7 +21,7 @@ from tests.wire import (
 from counters import clock
 
 
-def test_a_repeat_gets_the_original_answer_to_the_letter(scene: Scene) -> None:
+def test_a_repeat_gets_the_original_answer_byte_for_byte(scene: Scene) -> None:
     scene.add("hits", 2)
     first = scene.add("hits", 5, "key")
     assert first.operations() == ["PutItem", "UpdateItem"]
@@ -56,7 +56,7 @@ def test_a_repeat_gets_the_original_answer_from_the_history(scene: Scene) -> Non
 
 
 @pytest.mark.parametrize("fault", [*LOST, dies_after])
-def test_a_repeat_after_a_lost_answer_counts_nothing(scene: Scene, fault: Fault) -> None:
+def test_a_repeat_after_a_lost_reply_changes_nothing(scene: Scene, fault: Fault) -> None:
     scene.plan("UpdateItem", fault)
     scene.add("hits", 5, "key")
 
@@ -68,7 +68,7 @@ def test_a_repeat_after_a_lost_answer_counts_nothing(scene: Scene, fault: Fault)
 
 @pytest.mark.parametrize("fault", [*LOST, *NOT_APPLIED, request_lost, refused_internally])
 @pytest.mark.parametrize("operation", ["PutItem", "BatchGetItem", "Query", "UpdateItem"])
-def test_a_fault_of_any_request_of_a_repeat_changes_no_answer(
+def test_a_repeat_gets_the_original_answer_although_one_of_its_requests_fails(
     scene: Scene, operation: str, fault: Fault
 ) -> None:
     first = scene.add("hits", 5, "key")
@@ -84,7 +84,7 @@ def test_a_fault_of_any_request_of_a_repeat_changes_no_answer(
 
 
 @pytest.mark.parametrize("fault", [*LOST, *NOT_APPLIED, request_lost, refused_internally])
-def test_a_fault_of_the_receipt_does_not_keep_the_change_from_being_made_once(
+def test_the_change_is_made_once_although_the_first_write_of_its_receipt_fails(
     scene: Scene, fault: Fault
 ) -> None:
     scene.plan("PutItem", fault)
@@ -107,7 +107,7 @@ def test_a_key_with_another_body_is_refused(scene: Scene) -> None:
     assert scene.add("hits", 5, "key").text == first.text
 
 
-def test_the_same_body_in_other_words_is_the_same(scene: Scene) -> None:
+def test_bodies_that_mean_the_same_are_the_same_request(scene: Scene) -> None:
     headers = {"Idempotency-Key": "key"}
     bodies: list[dict[str, object] | None] = [None, {}, {"by": 1}]
     first, *repeats = [scene.call("POST", "hits", body, headers) for body in bodies]
@@ -116,7 +116,7 @@ def test_the_same_body_in_other_words_is_the_same(scene: Scene) -> None:
     assert scene.value("hits") == 1
 
 
-def test_a_key_is_of_its_caller_and_its_counter(scene: Scene) -> None:
+def test_callers_and_counters_do_not_share_keys(scene: Scene) -> None:
     headers = {"Idempotency-Key": "key"}
     replies = [
         scene.call("POST", "hits", {"by": 1}, headers, "one"),
@@ -139,7 +139,7 @@ def test_a_key_is_the_same_bare_and_quoted(scene: Scene, bare: str, quoted: str)
     assert scene.value("hits") == 1
 
 
-def test_a_refused_change_leaves_no_receipt_and_the_key_may_succeed_later(
+def test_a_refused_change_frees_its_key(
     scene: Scene,
 ) -> None:
     scene.add("hits", 9)
@@ -155,7 +155,7 @@ def test_a_refused_change_leaves_no_receipt_and_the_key_may_succeed_later(
 
 
 @pytest.mark.parametrize("fault", [throttled, throttled_slowly])
-def test_what_was_never_taken_leaves_no_receipt(scene: Scene, fault: Fault) -> None:
+def test_a_throttled_change_frees_its_key(scene: Scene, fault: Fault) -> None:
     # The last attempt of each comes at another moment.
     for number in range(cases(full=20, part=5)):
         scene.plan("UpdateItem", *[fault] * 100)
@@ -169,7 +169,7 @@ def test_what_was_never_taken_leaves_no_receipt(scene: Scene, fault: Fault) -> N
 
 
 @pytest.mark.parametrize("fault", [*NOT_APPLIED, request_lost, refused_internally])
-def test_a_key_whose_receipt_outlived_a_refusal_is_free_when_the_window_is_over(
+def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_window(
     scene: Scene, fault: Fault
 ) -> None:
     scene.add("hits", 9)
@@ -192,7 +192,7 @@ def test_a_key_whose_receipt_outlived_a_refusal_is_free_when_the_window_is_over(
     assert (later.status, later.body["value"], later.replayed) == (200, 10, False)
 
 
-def test_an_attempt_that_died_before_its_change_is_taken_over_when_its_window_is_over(
+def test_after_the_apply_window_a_repeat_makes_the_change_that_a_killed_function_did_not(
     scene: Scene,
 ) -> None:
     scene.plan("UpdateItem", dies)
@@ -208,7 +208,9 @@ def test_an_attempt_that_died_before_its_change_is_taken_over_when_its_window_is
     assert scene.value("hits") == 5
 
 
-def test_a_change_that_arrives_within_the_window_of_the_dead_is_found(scene: Scene) -> None:
+def test_a_repeat_finds_a_change_that_was_made_late_but_within_the_apply_window(
+    scene: Scene,
+) -> None:
     scene.plan("UpdateItem", partial(scene.held_up, seconds=15.0))
     assert scene.add("hits", 5, "key").problem == "outcome-unknown"
 
@@ -222,8 +224,9 @@ def test_a_change_that_arrives_within_the_window_of_the_dead_is_found(scene: Sce
     assert scene.value("hits") == 5
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
-def test_as_long_as_the_history_is_late_nothing_is_guessed(scene: Scene, applied: bool) -> None:  # noqa: FBT001
+def test_a_repeat_is_in_progress_while_the_history_is_late(scene: Scene, applied: bool) -> None:  # noqa: FBT001
     scene.add("hits", 1)
     scene.record()
     scene.plan("UpdateItem", dies_after if applied else dies)
@@ -243,8 +246,11 @@ def test_as_long_as_the_history_is_late_nothing_is_guessed(scene: Scene, applied
     assert scene.value("hits") == 106
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
-def test_where_an_entry_is_missing_nothing_is_ever_guessed(scene: Scene, applied: bool) -> None:  # noqa: FBT001
+def test_a_repeat_stays_in_progress_if_the_history_lacks_an_entry(
+    scene: Scene, applied: bool
+) -> None:
     scene.add("hits", 1)
     scene.plan("UpdateItem", dies_after if applied else dies)
     scene.add("hits", 5, "key")
@@ -263,7 +269,7 @@ def test_where_an_entry_is_missing_nothing_is_ever_guessed(scene: Scene, applied
     assert scene.value("hits") == before
 
 
-def test_a_missing_entry_from_before_the_attempt_is_in_nobodys_way(scene: Scene) -> None:
+def test_a_missing_entry_from_before_the_attempt_does_not_matter(scene: Scene) -> None:
     for _ in range(5):
         scene.add("hits", 1)
     scene.record(without=3)
@@ -279,7 +285,7 @@ def test_a_missing_entry_from_before_the_attempt_is_in_nobodys_way(scene: Scene)
     assert (reply.status, reply.body["value"], reply.replayed) == (200, 110, False)
 
 
-def test_who_would_take_over_a_receipt_that_is_gone_by_then_begins_anew(scene: Scene) -> None:
+def test_a_takeover_starts_over_if_the_receipt_is_gone(scene: Scene) -> None:
     scene.add("hits", 9)
     scene.record()
     scene.plan("UpdateItem", dies)
@@ -303,7 +309,7 @@ def test_who_would_take_over_a_receipt_that_is_gone_by_then_begins_anew(scene: S
 
 
 @pytest.mark.parametrize("fault", [*NOT_APPLIED, request_lost, refused_internally])
-def test_a_repeat_that_cannot_reach_the_receipt_says_nothing_of_the_first_request(
+def test_the_outcome_is_unknown_to_a_repeat_that_cannot_reach_the_receipt(
     scene: Scene, fault: Fault
 ) -> None:
     first = scene.add("hits", 5, "key")
@@ -318,7 +324,7 @@ def test_a_repeat_that_cannot_reach_the_receipt_says_nothing_of_the_first_reques
     assert scene.value("hits") == 5
 
 
-def test_a_key_is_not_applied_again_though_its_counter_was_deleted(scene: Scene) -> None:
+def test_a_key_is_not_applied_again_although_its_counter_was_deleted(scene: Scene) -> None:
     scene.add("hits", 100)
     scene.plan("UpdateItem", dies_after)
     scene.add("hits", 5, "key")
@@ -335,9 +341,10 @@ def test_a_key_is_not_applied_again_though_its_counter_was_deleted(scene: Scene)
     assert scene.value("hits") == 0
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("recorded", [0, 3])
-def test_the_history_of_a_counter_that_was_deleted_decides_nothing(
+def test_the_history_of_a_deleted_counter_decides_nothing(
     scene: Scene,
     applied: bool,  # noqa: FBT001
     recorded: int,
@@ -363,11 +370,12 @@ def test_the_history_of_a_counter_that_was_deleted_decides_nothing(
 CLOCKS = [-2.5, 2.5]  # seconds: two clocks may differ by 5
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("first", CLOCKS)
 @pytest.mark.parametrize("repeat", CLOCKS)
 @pytest.mark.parametrize("others", CLOCKS)
 @pytest.mark.parametrize("arrives", [0.5, 9.0, 14.9] if FULL else [14.9])
-def test_clocks_that_differ_apply_no_key_twice(
+def test_a_key_is_applied_once_although_clocks_differ(
     scene: Scene, first: float, repeat: float, others: float, arrives: float
 ) -> None:
     scene.skew = others

@@ -38,7 +38,7 @@ from tests.wire import (
     unreachable,
 )
 
-from counters import clock, idempotency
+from counters import clock
 from counters.model import MAX_INTEGER, MIN_INTEGER
 
 Entry = dict[str, Any]
@@ -68,7 +68,7 @@ def standing(stack: Stack, counter: str) -> dict[str, Any]:
 # --- All or none ---------------------------------------------------------------------------------
 
 
-def test_all_change_together_and_are_answered_in_the_order_of_the_increments(stack: Stack) -> None:
+def test_all_counters_change_and_are_answered_in_the_order_of_the_increments(stack: Stack) -> None:
     stack.request("PUT", "/counters/stock", body={"value": 10})
 
     reply = post(stack, entries(stock=-3, default=2, Orders=1))
@@ -85,7 +85,7 @@ def test_all_change_together_and_are_answered_in_the_order_of_the_increments(sta
     assert stack.request("GET", "/counter").body == reply.body[1]
 
 
-def test_an_increment_of_many_adds_1_if_not_told_otherwise(stack: Stack) -> None:
+def test_an_increment_of_many_adds_1_by_default(stack: Stack) -> None:
     increments: list[Entry] = [{"counter_id": "a"}, {"counter_id": "b", "by": -1}]
 
     assert [left["value"] for left in post(stack, increments).body] == [1, -1]
@@ -132,7 +132,7 @@ def test_each_counter_has_its_own_entry_in_the_history(stack: Stack) -> None:
     ],
     ids=["first", "last", "below", "never-written", "the-first-of-some"],
 )
-def test_nothing_is_written_if_one_would_leave_its_bounds_and_the_first_such_is_named(
+def test_nothing_is_written_if_one_would_leave_its_bounds_and_the_first_of_them_is_named(
     stack: Stack, increments: list[Entry], refused: int, value: int
 ) -> None:
     stack.request("PUT", "/counters/a", body={"value": 5})
@@ -151,7 +151,7 @@ def test_nothing_is_written_if_one_would_leave_its_bounds_and_the_first_such_is_
     assert stack.changes() == []
 
 
-def test_each_has_bounds_of_its_own_which_themselves_are_allowed(stack: Stack) -> None:
+def test_each_increment_has_its_own_inclusive_bounds(stack: Stack) -> None:
     increments: list[Entry] = [
         {"counter_id": "a", "by": 5, "min": 5, "max": 5},
         {"counter_id": "b", "by": -5, "min": -5},
@@ -164,7 +164,9 @@ def test_each_has_bounds_of_its_own_which_themselves_are_allowed(stack: Stack) -
 
 
 @pytest.mark.parametrize(("limit", "by"), [(MAX_INTEGER, 1), (MIN_INTEGER, -1)])
-def test_the_limit_of_integers_is_reached_and_not_passed(stack: Stack, limit: int, by: int) -> None:
+def test_a_value_can_reach_the_limit_of_integers_but_not_pass_it(
+    stack: Stack, limit: int, by: int
+) -> None:
     stack.request("PUT", "/counters/a", body={"value": limit - by})
     increments = entries(b=limit, a=by)
 
@@ -241,14 +243,14 @@ def transactions(reply: Invocation) -> int:
     return reply.operations().count("TransactWriteItems")
 
 
-def test_all_change_in_one_transaction_and_are_read_back_in_one_request(scene: Ledger) -> None:
+def test_all_counters_change_in_one_transaction_and_are_read_in_one_request(scene: Ledger) -> None:
     reply = scene.add_all(entries(b=1, a=2, c=3))
 
     assert left(reply) == [("b", 1, 1), ("a", 2, 1), ("c", 3, 1)]
     assert reply.operations() == ["TransactWriteItems", "BatchGetItem"]
 
 
-def test_a_lost_reply_is_answered_as_if_nothing_had_happened(scene: Ledger) -> None:
+def test_after_a_lost_reply_the_answer_is_the_usual_one(scene: Ledger) -> None:
     for version, fault in enumerate(LOST, 1):
         scene.plan("TransactWriteItems", fault)
 
@@ -261,7 +263,7 @@ def test_a_lost_reply_is_answered_as_if_nothing_had_happened(scene: Ledger) -> N
 
 
 @pytest.mark.parametrize("fault", [reply_lost, internal_error])
-def test_a_lost_reply_is_found_in_the_history_if_others_have_changed_some_since(
+def test_after_a_lost_reply_the_changes_are_found_in_the_history_behind_others(
     scene: Ledger, fault: Fault
 ) -> None:
     scene.add("b", 2)
@@ -281,7 +283,7 @@ def test_a_lost_reply_is_found_in_the_history_if_others_have_changed_some_since(
     assert scene.values("a", "b", "c") == [1, 207, 9]
 
 
-def test_a_repeated_transaction_has_the_token_that_it_had_and_another_has_another(
+def test_a_retried_transaction_keeps_its_token_and_another_has_its_own(
     scene: Ledger,
 ) -> None:
     # If DynamoDB has begun one all the same, it applies it once under one token. moto does not.
@@ -313,7 +315,7 @@ def test_a_transaction_that_may_still_be_made_is_not_sent_again(
     assert scene.values("a", "b") == [1, 0]
 
 
-def test_a_transaction_that_arrives_late_is_found(scene: Ledger) -> None:
+def test_a_transaction_that_is_made_late_is_found(scene: Ledger) -> None:
     scene.plan("TransactWriteItems", partial(scene.held_up, seconds=3.0))
 
     reply = scene.add_all(entries(a=1, b=5))
@@ -322,7 +324,7 @@ def test_a_transaction_that_arrives_late_is_found(scene: Ledger) -> None:
     assert transactions(reply) == 1
 
 
-def test_what_was_certainly_not_applied_is_repeated_and_counts_once(scene: Ledger) -> None:
+def test_a_change_that_was_not_applied_is_retried_and_counts_once(scene: Ledger) -> None:
     for version, (name, fault) in enumerate(REFUSED.items(), 1):
         scene.plan("TransactWriteItems", fault, fault, fault)
 
@@ -333,7 +335,7 @@ def test_what_was_certainly_not_applied_is_repeated_and_counts_once(scene: Ledge
         assert scene.values("a", "b") == [version, 5 * version]
 
 
-def test_what_is_never_taken_is_not_applied_and_said_so(scene: Ledger) -> None:
+def test_a_change_that_is_never_accepted_is_answered_as_throttled(scene: Ledger) -> None:
     for name, fault in REFUSED.items():
         scene.plan("TransactWriteItems", *[fault] * 100)
 
@@ -345,7 +347,7 @@ def test_what_is_never_taken_is_not_applied_and_said_so(scene: Ledger) -> None:
         assert scene.values("a", "b") == [0, 0]
 
 
-def test_what_was_never_taken_leaves_no_receipt(scene: Ledger) -> None:
+def test_a_throttled_change_frees_its_key(scene: Ledger) -> None:
     scene.plan("TransactWriteItems", *[canceled("TransactionConflict")] * 100)
 
     reply = scene.add_all(entries(a=1, b=5), "key")
@@ -380,7 +382,7 @@ def test_a_transaction_with_a_conflict_and_a_failed_condition_is_refused(scene: 
     assert scene.values("a", "b", "c") == [0, 9, 0]
 
 
-def test_a_transaction_that_is_canceled_for_a_fault_of_ours_is_not_repeated(scene: Ledger) -> None:
+def test_a_transaction_that_is_canceled_because_of_a_bug_is_not_retried(scene: Ledger) -> None:
     scene.plan("TransactWriteItems", canceled("TransactionConflict", "ValidationError"))
 
     reply = scene.add_all(entries(a=1, b=5))
@@ -390,7 +392,7 @@ def test_a_transaction_that_is_canceled_for_a_fault_of_ours_is_not_repeated(scen
     assert scene.values("a", "b") == [0, 0]
 
 
-def test_no_call_begins_that_could_not_end_in_time(scene: Ledger) -> None:
+def test_no_request_starts_that_could_outlast_the_timeout(scene: Ledger) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(full=100, part=3)):
         random.seed(seed)  # the code's own jitter
@@ -431,7 +433,7 @@ def half_processed(request: AWSPreparedRequest) -> AWSResponse:
 
 
 @pytest.mark.parametrize("fault", [reversed_reply, half_processed])
-def test_whatever_order_and_part_of_the_counters_is_read_the_answer_has_all_in_order(
+def test_the_answer_has_all_counters_in_order_however_they_are_read(
     scene: Ledger, fault: Fault
 ) -> None:
     scene.add("c", 10)
@@ -443,7 +445,7 @@ def test_whatever_order_and_part_of_the_counters_is_read_the_answer_has_all_in_o
 
 
 @pytest.mark.parametrize("changed", [["b"], ["a"], ["a", "b", "c"]], ids="-".join)
-def test_the_answer_is_exact_if_others_change_some_before_they_are_read(
+def test_the_answer_is_exact_although_others_change_some_before_they_are_read(
     scene: Ledger, changed: list[str]
 ) -> None:
     scene.add("b", 10)
@@ -487,7 +489,7 @@ def as_known(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
 
 
 @pytest.mark.parametrize("fault", [delivered, reply_lost, internal_error])
-def test_what_is_applied_is_answered_200_though_the_history_does_not_tell_what_came_of_it(
+def test_applied_changes_are_answered_200_although_the_history_is_late(
     scene: Ledger, fault: Fault
 ) -> None:
     scene.add("b", 10)
@@ -508,7 +510,7 @@ def test_what_is_applied_is_answered_200_though_the_history_does_not_tell_what_c
     assert scene.values("a", "b") == [1, 115]
 
 
-def test_with_a_key_a_repeat_tells_what_is_known_by_then(scene: Ledger) -> None:
+def test_a_repeat_answers_what_has_become_known_since(scene: Ledger) -> None:
     scene.plan("BatchGetItem", meanwhile(lambda: scene.add("b", 100)))
     first = scene.add_all(entries(a=1, b=5), "key")
     assert as_known(first) == [("a", 1, 1), ("b", None, None)]
@@ -526,7 +528,7 @@ def test_with_a_key_a_repeat_tells_what_is_known_by_then(scene: Ledger) -> None:
     assert scene.values("a", "b") == [1, 105]
 
 
-def test_what_others_have_changed_is_read_in_few_requests(scene: Ledger) -> None:
+def test_counters_that_others_have_changed_take_one_more_read_each(scene: Ledger) -> None:
     names = [f"n{number}" for number in range(cases(full=100, part=20))]
 
     def others() -> None:
@@ -542,7 +544,7 @@ def test_what_others_have_changed_is_read_in_few_requests(scene: Ledger) -> None
     assert len(reply.operations()) == 1 + 1 + len(names)
 
 
-def test_a_fault_of_the_read_changes_no_answer(scene: Ledger) -> None:
+def test_a_failed_read_does_not_change_the_answer(scene: Ledger) -> None:
     for version, fault in enumerate([reply_lost, internal_error, throttled, unreachable], 1):
         scene.plan("BatchGetItem", fault, fault)
 
@@ -552,7 +554,7 @@ def test_a_fault_of_the_read_changes_no_answer(scene: Ledger) -> None:
         assert reply.operations() == ["TransactWriteItems"] + ["BatchGetItem"] * 3
 
 
-def test_what_cannot_be_read_in_time_was_applied_once_all_the_same(scene: Ledger) -> None:
+def test_changes_that_cannot_be_read_in_time_are_applied_once(scene: Ledger) -> None:
     scene.plan("BatchGetItem", *[throttled] * 100)
 
     unread = scene.add_all(entries(a=1, b=5), "key")
@@ -567,7 +569,7 @@ def test_what_cannot_be_read_in_time_was_applied_once_all_the_same(scene: Ledger
 # --- Once a key ----------------------------------------------------------------------------------
 
 
-def test_a_repeat_gets_the_original_answer_to_the_letter(scene: Ledger) -> None:
+def test_a_repeat_gets_the_original_answer_byte_for_byte(scene: Ledger) -> None:
     scene.add("b", 2)
     first = scene.add_all(entries(b=1, a=5), "key")
     assert first.operations() == ["PutItem", "TransactWriteItems", "BatchGetItem"]
@@ -598,7 +600,7 @@ def test_a_repeat_gets_the_original_answer_from_the_history(scene: Ledger) -> No
     assert scene.values("a", "b") == [1001, 2]
 
 
-def test_a_repeat_after_a_lost_answer_counts_nothing(scene: Ledger) -> None:
+def test_a_repeat_after_a_lost_reply_changes_nothing(scene: Ledger) -> None:
     for version, fault in enumerate([*LOST, dies_after], 1):
         scene.plan("TransactWriteItems", fault)
         scene.add_all(entries(b=1, a=5), f"key{version}")
@@ -611,7 +613,7 @@ def test_a_repeat_after_a_lost_answer_counts_nothing(scene: Ledger) -> None:
 
 
 @pytest.mark.parametrize("operation", ["PutItem", "BatchGetItem", "Query", "UpdateItem"])
-def test_a_fault_of_any_request_of_a_repeat_changes_no_answer(
+def test_a_repeat_gets_the_original_answer_although_one_of_its_requests_fails(
     scene: Ledger, operation: str
 ) -> None:
     for number, fault in enumerate([reply_lost, throttled, refused_internally], 1):
@@ -645,7 +647,7 @@ def test_a_key_with_another_body_is_refused(scene: Ledger) -> None:
     assert scene.add_all(entries(a=5, b=1), "key").text == first.text
 
 
-def test_the_same_body_in_other_words_is_the_same(scene: Ledger) -> None:
+def test_bodies_that_mean_the_same_are_the_same_request(scene: Ledger) -> None:
     bodies: list[list[Entry]] = [
         [{"counter_id": "a"}],
         [{"by": 1, "counter_id": "a"}],
@@ -657,7 +659,7 @@ def test_the_same_body_in_other_words_is_the_same(scene: Ledger) -> None:
     assert scene.value("a") == 1
 
 
-def test_a_key_is_of_its_caller_and_of_this_route(scene: Ledger) -> None:
+def test_callers_and_routes_do_not_share_keys(scene: Ledger) -> None:
     headers = {"Idempotency-Key": "key"}
     replies = [
         scene.add_all(entries(a=1), "key", "one"),
@@ -670,7 +672,7 @@ def test_a_key_is_of_its_caller_and_of_this_route(scene: Ledger) -> None:
     assert scene.values("a", "default") == [4, 4]
 
 
-def test_refused_increments_leave_no_receipt_and_the_key_may_succeed_later(scene: Ledger) -> None:
+def test_refused_increments_free_their_key(scene: Ledger) -> None:
     scene.add("b", 9)
     increments = [*entries(a=1), {"counter_id": "b", "by": 2, "max": 10}]
 
@@ -684,7 +686,7 @@ def test_refused_increments_leave_no_receipt_and_the_key_may_succeed_later(scene
     assert scene.add_all(increments, "key").text == later.text
 
 
-def test_a_key_whose_receipt_outlived_a_refusal_is_free_when_the_window_is_over(
+def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_window(
     scene: Ledger,
 ) -> None:
     scene.add("b", 9)
@@ -702,7 +704,7 @@ def test_a_key_whose_receipt_outlived_a_refusal_is_free_when_the_window_is_over(
     assert (left(later), later.replayed) == ([("a", 1, 1), ("b", 10, 3)], False)
 
 
-def test_an_attempt_that_died_before_its_transaction_is_taken_over_when_its_window_is_over(
+def test_after_the_apply_window_a_repeat_makes_the_changes_that_a_killed_function_did_not(
     scene: Ledger,
 ) -> None:
     scene.plan("TransactWriteItems", dies)
@@ -721,7 +723,7 @@ def test_an_attempt_that_died_before_its_transaction_is_taken_over_when_its_wind
 
 
 @pytest.mark.parametrize("seconds", [0.0, 5.0, clock.APPLY_WINDOW + 1, 20 * HOUR])
-def test_an_attempt_that_died_before_it_could_read_is_answered_to_whoever_repeats_it(
+def test_a_repeat_answers_what_a_killed_function_has_changed_but_not_read(
     scene: Ledger, seconds: float
 ) -> None:
     scene.plan("BatchGetItem", dies)
@@ -734,7 +736,9 @@ def test_an_attempt_that_died_before_it_could_read_is_answered_to_whoever_repeat
     assert scene.values("a", "b") == [1, 5]
 
 
-def test_a_transaction_that_arrives_within_the_window_of_the_dead_is_found(scene: Ledger) -> None:
+def test_a_repeat_finds_a_transaction_that_was_made_late_but_within_the_apply_window(
+    scene: Ledger,
+) -> None:
     scene.plan("TransactWriteItems", partial(scene.held_up, seconds=15.0))
     assert scene.add_all(entries(a=1, b=5), "key").problem == "outcome-unknown"
 
@@ -748,9 +752,10 @@ def test_a_transaction_that_arrives_within_the_window_of_the_dead_is_found(scene
     assert scene.values("a", "b") == [1, 5]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("changed", ["a", "b"])
 @pytest.mark.parametrize("applied", [True, False])
-def test_as_long_as_the_history_is_late_nothing_is_guessed(
+def test_a_repeat_is_in_progress_while_the_history_is_late(
     scene: Ledger,
     applied: bool,  # noqa: FBT001
     changed: str,
@@ -784,7 +789,9 @@ def test_as_long_as_the_history_is_late_nothing_is_guessed(
     assert sum(scene.values("a", "b")) == 112
 
 
-def test_what_is_in_one_counter_is_not_added_again_though_another_is_gone(scene: Ledger) -> None:
+def test_increments_are_not_made_again_although_one_of_the_counters_was_deleted(
+    scene: Ledger,
+) -> None:
     scene.plan("BatchGetItem", dies)
     scene.add_all(entries(a=1, b=5), "key")
     scene.delete("b")
@@ -858,10 +865,10 @@ class Squall(Storm):
         return fault
 
 
-def test_each_request_is_applied_entirely_or_not_at_all_and_as_its_answers_say(
-    scene: Ledger, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("impatient")
+def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true(
+    scene: Ledger,
 ) -> None:
-    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # to look again is for the callers
     storm = Squall(scene, seed=20261126)
     source = storm.source
     wishes = [

@@ -226,12 +226,6 @@ def explore(new_game: Callable[[], Game]) -> int:
     return len(seen)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repeat looks once: its caller's own repeats are callers as well."""
-    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
-
-
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("history", "options"),

@@ -57,8 +57,7 @@ class Attempts:
 
 
 @pytest.fixture
-def scene(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # repeating is up to the caller
+def scene(stack: Stack, wire: Wire, impatient: None) -> Iterator[Ledger]:  # noqa: ARG001
     # moto copies a table with its stream for each write of a transaction; the scene has its own.
     name = stack.refs["CounterTable"]
     table = aws_template.tables()["CounterTable"]
