@@ -84,9 +84,12 @@ class Storm:
         for operation, met in sorted(self.met.items()):
             shares = {name: met[name] / met.total() for name in ("reply_lost", "throttled")}
             print(f"{operation}: {met.total()} requests, {shares}, {dict(met)}")
-            if met.total() >= 100:  # fewer say little about shares
+            if met.total() >= 1000:  # fewer say little about shares
                 assert shares["reply_lost"] >= 0.2
                 assert shares["throttled"] >= 0.1
+        every = sum(self.met.values(), Counter[str]())
+        assert every["reply_lost"] >= 0.2 * every.total()
+        assert every["throttled"] >= 0.1 * every.total()
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
         """Return each counter's history, without gaps and adding up to the counter's value."""

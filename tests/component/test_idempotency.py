@@ -249,7 +249,8 @@ def test_a_repeat_is_in_progress_while_the_history_is_late(scene: Scene, applied
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
 def test_a_repeat_stays_in_progress_if_the_history_lacks_an_entry(
-    scene: Scene, applied: bool
+    scene: Scene,
+    applied: bool,  # noqa: FBT001
 ) -> None:
     scene.add("hits", 1)
     scene.plan("UpdateItem", dies_after if applied else dies)
