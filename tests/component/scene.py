@@ -37,20 +37,20 @@ from counters import clock
 from counters.clients import ATTEMPT
 
 HOUR = 3600.0  # seconds
-LATEST = TIMEOUT - ATTEMPT  # seconds into an invocation: no call begins later
+LATEST = TIMEOUT - ATTEMPT  # seconds into an invocation: the latest start of a request
 
 
 def slow(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer in time, but only just."""
+    """Answer just before the read timeout."""
     return delivered(request)
 
 
 def throttled_slowly(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the request, but take a while for it."""
+    """Refuse the request after a while."""
     return throttled(request)
 
 
-# How long the caller waits for what comes of a request, in seconds: at most the timeouts of
+# How long a request takes until it is answered or fails, in seconds: at most the timeouts in
 # counters.clients.
 SECONDS: dict[Fault, float] = {
     slow: 1.9,
@@ -65,14 +65,16 @@ QUICK = 0.005
 
 @dataclass
 class Invocation:
-    """One invocation of a function: what it asked the database for, and what it answered."""
+    """One invocation of a function: its requests to the database, and its answer."""
 
     context: Context
     began: float
-    asked: list[tuple[str, Fault]] = field(default_factory=list)  # and what that met
-    times: list[float] = field(default_factory=list)  # when it asked
+    asked: list[tuple[str, Fault]] = field(default_factory=list)  # operations, and what they met
+    times: list[float] = field(
+        default_factory=list
+    )  # of these requests, in seconds since the epoch
     answer: dict[str, Any] | None = None  # None: it was killed
-    over: float = 0.0
+    over: float = 0.0  # when it ended
 
     @property
     def status(self) -> int:
@@ -92,7 +94,7 @@ class Invocation:
 
     @property
     def problem(self) -> str:
-        """The last part of the problem's type; nothing, if there is none."""
+        """The last part of the problem's type; empty if the answer is not a problem."""
         return str(self.body.get("type", "")).rpartition(":")[2]
 
     @property
@@ -104,27 +106,29 @@ class Invocation:
 
 
 class Scene:
-    """The stack in simulated time: what each request of a function meets, and what it changes."""
+    """The stack in simulated time. It decides what each request of a function meets."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
         self.wire = wire
         self.time = BEGINNING
-        self.skew = 0.0  # seconds by which the clock of the next functions is fast
+        self.skew = 0.0  # seconds by which the clock of the next functions is ahead
         self.chance: Callable[[str], Fault] = lambda _operation: delivered
-        self._invocations: list[Invocation] = []  # the last runs, those before it wait for it
+        self._invocations: list[
+            Invocation
+        ] = []  # running now: each was started during the one before it
         self.stream = Stream(stack, wire)
         self._under_way: list[tuple[float, AWSPreparedRequest]] = []
 
     @contextmanager
     def running(self) -> Iterator["Scene"]:
-        """Let this scene's time and requests be those of the code."""
+        """Give the functions this scene's clock, and send their requests through it."""
         with (
             patch.object(clock, "now", lambda: self.time + self.skew),
             patch.object(clock, "sleep", self.advance),
             patch.object(self.wire, "through", self._carry),
         ):
-            logging.disable()  # it takes a fifth of the time, and nobody reads it
+            logging.disable()  # takes a fifth of the CPU
             try:
                 yield self
             finally:
@@ -138,7 +142,7 @@ class Scene:
         headers: Mapping[str, str] | None = None,
         caller: str = "somebody",
     ) -> Invocation:
-        """Return what a function made of a request for a counter."""
+        """Send a request for a counter to the function of its route."""
         return self.send(method, f"/counters/{counter}", body, headers, caller)
 
     def send(
@@ -149,7 +153,7 @@ class Scene:
         headers: Mapping[str, str] | None = None,
         caller: str = "somebody",
     ) -> Invocation:
-        """Return what a function made of a request; past its timeout it has made nothing of it."""
+        """Send a request to the function of its route. After its timeout it has no answer."""
         function, route, parameters = self.stack.route(method, path)
         text = b"" if body is None else json.dumps(body).encode()
         event = proxy_event(route, path, parameters, "", headers or {}, text, {"sub": caller})
@@ -175,20 +179,20 @@ class Scene:
         key: str | None = None,
         bounds: Mapping[str, int] | None = None,
     ) -> Invocation:
-        """Return what IncrementCounter made of an increment."""
+        """Send an increment to IncrementCounter."""
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.call("POST", counter, {"by": by, **(bounds or {})}, headers)
 
     def plan(self, operation: str, *faults: Fault) -> None:
-        """Let the next requests for an operation meet these, one each; those behind, nothing."""
+        """Let the next requests for an operation meet one fault each, and the others none."""
         self.plan_each(operation, faults)
 
     def plan_each(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Let the next requests for an operation meet these; each is taken when it is needed."""
+        """Let the next requests for an operation meet these. The iterator is read as needed."""
         self.wire.fail(operation, (partial(self._meet, fault) for fault in faults))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; what was held up arrives."""
+        """Let time pass. Requests that were held up are applied when they are due."""
         self.time += seconds
         while self._under_way and self._under_way[0][0] <= self.time:
             _, request = self._under_way.pop(0)
@@ -196,7 +200,7 @@ class Scene:
             self.stream.note(request)
 
     def held_up(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
-        """Let the request arrive later, when the caller has given it up."""
+        """Let the request be applied later, and its caller see a lost reply."""
         self.hold_up(request, seconds)
         raise ReadTimeoutError(endpoint_url=request.url)
 
@@ -210,7 +214,7 @@ class Scene:
         return len(self._under_way)
 
     def begin(self, past: Past) -> None:
-        """Put a counter and its history where they stand."""
+        """Store a counter with its history."""
         with patch.object(self.wire, "through", delivered):
             past.record(self.stack)
         self.stream.begin(past.item)
@@ -220,12 +224,12 @@ class Scene:
         self.stream.record(without=without)
 
     def delete(self, counter: str) -> None:
-        """Delete a counter, as only an operator can."""
+        """Delete a counter, as an operator may. Tally itself never does."""
         key = {"counter_id": {"S": counter}}
         self.stack.dynamodb.delete_item(TableName=self.stack.refs["CounterTable"], Key=key)
 
     def value(self, counter: str) -> int:
-        """Return the counter's value as it is stored; 0 if it is not there."""
+        """Return the value that is stored for a counter; 0 if there is none."""
         item = self.stack.item("CounterTable", counter)
         return int(item["value"]["N"]) if item else 0
 
@@ -255,5 +259,5 @@ def _operation(request: AWSPreparedRequest) -> str:
 
 
 def one_of(faults: Sequence[Fault], source: random.Random) -> Callable[[str], Fault]:
-    """Return the chance that every request meets one of the faults."""
+    """Return a `chance` by which every request meets one of the faults."""
     return lambda _operation: source.choice(faults)

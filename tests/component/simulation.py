@@ -1,9 +1,13 @@
-"""Callers of one counter in simulated time, one step at a time, in whatever order a test asks for.
+"""Callers of one counter in simulated time, whose steps a test runs in any order.
 
-Each caller is an invocation of the increment handler in a thread of its own. It stops before each
-of its requests to the database, and at each of its waits, until it is told to go on; between two
-steps nothing moves. So a test decides who goes on, who dies where, what is still on its way then,
-when the history is written, and what the clock says.
+Each caller is an invocation of the increment handler in its own thread. It stops before each of its
+requests to the database, and at each pause, until the test lets it go on. Between two steps nothing
+happens. So the test decides:
+
+- which caller goes on, and which one dies where;
+- which requests are still under way then;
+- when the history is written;
+- what the clock says.
 """
 
 import importlib
@@ -98,8 +102,8 @@ class Caller:
         self.started = False
         self.over = False
         self.answer: dict[str, Any] | None = None
-        self.told: list[str] = []  # what the database has answered
-        self.pending: AWSPreparedRequest | None = None  # what it is about to ask
+        self.told: list[str] = []  # the answers of the database
+        self.pending: AWSPreparedRequest | None = None  # its next request
         self.deadline = 0.0
         self.wakes = 0.0
         self._world = world
@@ -109,7 +113,7 @@ class Caller:
         self._stopped = threading.Semaphore(0)
 
     def step(self) -> None:
-        """Let it go on to its next stop; past its deadline it is killed instead."""
+        """Run it to its next stop. Past its deadline, kill it instead."""
         self._world.time = max(self._world.time + STEP, self.wakes)
         if self.started and self._world.time >= self.deadline:
             self.kill()
@@ -123,12 +127,12 @@ class Caller:
         self._wait_for_stop()
 
     def run(self) -> None:
-        """Let it go on to its end."""
+        """Run it to its end."""
         while not self.over:
             self.step()
 
     def kill(self) -> None:
-        """End it where it is: what it was about to ask for, it does not ask."""
+        """End it where it is. It does not send its next request."""
         self._killed = True
         if self.started and not self.over:
             self._go.release()
@@ -136,7 +140,7 @@ class Caller:
         self.over = True
 
     def stop(self, wakes: float = 0.0) -> None:
-        """Wait, in its own thread, until it is told to go on, not before the time `wakes`."""
+        """Wait, in its own thread, until the test lets it go on, at the time `wakes` or later."""
         self.wakes = wakes
         self._stopped.release()
         self._go.acquire()
@@ -162,7 +166,7 @@ class Caller:
 
 
 class World:
-    """The time, the callers, and what they have changed."""
+    """The clock, the callers, and what they have changed."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
@@ -174,12 +178,12 @@ class World:
         self.stream = Stream(stack, wire)
 
     def call(self, name: str, event: dict[str, Any]) -> Caller:
-        """Return a new caller, who has not begun."""
+        """Return a new caller, which has not started yet."""
         self.callers.append(Caller(self, name, event))
         return self.callers[-1]
 
     def deliver(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Let the database answer, and note what that changes of the counter."""
+        """Let the database answer, and note what this changes."""
         try:
             return self.fault(request)
         finally:
@@ -187,7 +191,7 @@ class World:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let this world's time and requests be those of the code."""
+        """Give the functions this world's clock, and send their requests through it."""
         variables = self.stack.environment(self.stack.functions["IncrementCounter"])
         with (
             patch.dict("os.environ", variables),
@@ -195,7 +199,7 @@ class World:
             patch.object(clock, "sleep", self._sleep),
             patch.object(self.wire, "through", self._carry),
         ):
-            logging.disable()  # it takes a fifth of the time, and nobody reads it
+            logging.disable()  # takes a fifth of the CPU
             try:
                 yield
             finally:
