@@ -107,7 +107,7 @@ class Past:
         stack.dynamodb.put_item(TableName=stack.refs["CounterTable"], Item=self.item)
 
     def record(self, stack: Stack, records: Iterable[StreamRecord] | None = None) -> None:
-        """Store the counter, and deliver all of its stream records, or only some, to RecordHistory."""
+        """Store the counter, and deliver its stream records, or only some, to RecordHistory."""
         self.store(stack)
         given = list(self.records if records is None else records)
         for start in range(0, len(given), BATCH):

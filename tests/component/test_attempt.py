@@ -109,7 +109,7 @@ def test_after_a_lost_reply_the_answer_waits_for_the_history_to_catch_up(scene: 
     [
         *((0, fault) for fault in (request_lost, refused_internally, internal_error)),
         (1, request_lost),
-        (10, request_lost),
+        (40, request_lost),
     ],
 )
 def test_a_change_that_may_still_be_made_is_not_sent_again(

@@ -106,7 +106,7 @@ class Game:
         self.check()
 
     def jump(self, seconds: float) -> None:
-        """Let time pass. Callers past their timeout are killed, and requests under way are dropped."""
+        """Let time pass. Kill callers past their timeout, and drop requests past their window."""
         self.world.time += seconds
         for caller in self.world.callers:
             if caller.started and not caller.over and caller.deadline <= self.world.time:
