@@ -200,6 +200,20 @@ class Stack:
                 self.sqs.delete_queue(QueueUrl=self.refs[logical_id])
                 self._create_queue(logical_id)
 
+    def empty_tables(self) -> None:
+        """Empty every table."""
+        self.clear({self.refs[table] for table in aws_template.tables()}, ())
+
+    def remove_stream(self) -> None:
+        """Create CounterTable again, without a stream.
+
+        For each write of a transaction, moto copies the table with all records of its stream.
+        """
+        arguments = aws_template.tables()["CounterTable"]
+        del arguments["StreamSpecification"]
+        self.dynamodb.delete_table(TableName=self.refs["CounterTable"])
+        self.dynamodb.create_table(TableName=self.refs["CounterTable"], **arguments)
+
     def _stored(self, logical_id: str) -> Table:
         """Return what moto has stored of a table."""
         return dynamodb_backends[ACCOUNT_ID][REGION].tables[self.refs[logical_id]]

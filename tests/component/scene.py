@@ -223,6 +223,11 @@ class Scene:
         """Write the changes into the history, except the version `without`."""
         self.stream.record(without=without)
 
+    def empty(self) -> None:
+        """Start again with empty tables."""
+        self.stack.empty_tables()
+        self.stream.forget()
+
     def delete(self, counter: str) -> None:
         """Delete a counter, as an operator may. Tally itself never does."""
         key = {"counter_id": {"S": counter}}

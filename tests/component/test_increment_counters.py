@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests import aws_template
 from tests.component.scene import HOUR, LATEST, Invocation, Scene, one_of, slow
 from tests.component.storm import COUNTERS, Storm
 from tests.proxy import Reply
@@ -218,12 +217,7 @@ class Ledger(Scene):
 
 @pytest.fixture
 def scene(stack: Stack, wire: Wire) -> Iterator[Ledger]:
-    # For each write of a transaction moto copies the table with its stream; the scene has its own.
-    name = stack.refs["CounterTable"]
-    table = aws_template.tables()["CounterTable"]
-    del table["StreamSpecification"]
-    stack.dynamodb.delete_table(TableName=name)
-    stack.dynamodb.create_table(TableName=name, **table)
+    stack.remove_stream()
     random.seed(1)  # the code's own jitter
     scene = Ledger(stack, wire)
     with scene.running():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from tests import aws_template
 from tests.component.scene import Invocation, Scene
 from tests.sizes import examples
 from tests.stack import Stack
@@ -53,23 +52,12 @@ class Service(Scene):
     def __init__(self, stack: Stack, wire: Wire) -> None:
         super().__init__(stack, wire)
         self.chance = self._recorded
-        self._tables = aws_template.tables()
-        # For each write of a transaction moto copies the table with its stream; the scene has its
-        # own.
-        del self._tables["CounterTable"]["StreamSpecification"]
+        stack.remove_stream()
 
     def _recorded(self, operation: str) -> Fault:
         if operation == "Query":
             self.record()
         return delivered
-
-    def empty(self) -> None:
-        """Begin anew, without a counter."""
-        self.record()
-        self.stream.forget()
-        for name, table in self._tables.items():
-            self.stack.dynamodb.delete_table(TableName=self.stack.refs[name])
-            self.stack.dynamodb.create_table(TableName=self.stack.refs[name], **table)
 
     def ask(
         self, method: str, path: str, body: dict[str, Any], key: str | None, caller: str

@@ -1,8 +1,8 @@
-"""Every sequence of replies of the database to a change: what is said of it is true.
+"""Whatever sequence of replies a change gets from the database, its answer is true.
 
-A case is a sequence of replies to the attempts at one change, and then the end of the function's
-time. All sequences are tried whose last reply the code asks for: it never asks for more after a
-reply that leaves the outcome open.
+A case is a sequence of replies to the attempts at one change. After the last one the function is
+killed. A reply that leaves the outcome open ends a sequence, because the code makes no further
+attempt after it. All other sequences are tried up to a length.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from http import HTTPStatus
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests import aws_template
 from tests.component.scene import Invocation
 from tests.component.test_increment_counters import Ledger, entries
 from tests.sizes import cases
@@ -40,7 +39,7 @@ SOON, LATE = 0.6, 12.0  # seconds after which a change is made; the function end
 
 @dataclass
 class Attempts:
-    """Replies to the attempts at a change; behind the last one the function's time is over."""
+    """Replies to the attempts at a change. After the last one the function is killed."""
 
     scene: Ledger
     kinds: dict[str, Fault]
@@ -58,19 +57,14 @@ class Attempts:
 
 @pytest.fixture
 def scene(stack: Stack, wire: Wire, impatient: None) -> Iterator[Ledger]:  # noqa: ARG001
-    # moto copies a table with its stream for each write of a transaction; the scene has its own.
-    name = stack.refs["CounterTable"]
-    table = aws_template.tables()["CounterTable"]
-    del table["StreamSpecification"]
-    stack.dynamodb.delete_table(TableName=name)
-    stack.dynamodb.create_table(TableName=name, **table)
+    stack.remove_stream()
     scene = Ledger(stack, wire)
     with scene.running():
         yield scene
 
 
 def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
-    """Return the replies that an operation may get."""
+    """Return the possible replies to an operation."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
         scene.hold_up(request, seconds)
@@ -98,7 +92,7 @@ def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
 
 @pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
-def test_what_is_said_of_a_change_is_true_whatever_replies_it_gets(
+def test_the_answer_to_a_change_is_true_whatever_replies_it_gets(
     scene: Ledger, operation: str, repeats: str
 ) -> None:
     kinds = kinds_of(scene, operation)
@@ -112,12 +106,13 @@ def test_what_is_said_of_a_change_is_true_whatever_replies_it_gets(
         except AssertionError as error:
             error.add_note(f"after {sequence}")
             raise
+        scene.empty()
         tried += 1
         if attempts.wants_more and len(sequence) < MOST:
             to_try += [[*sequence, kind] for kind in kinds]
             stood_for += 1
         else:
-            # Whatever would come behind it is never asked for.
+            # No longer sequence that begins with this one can occur.
             stood_for += sum(len(kinds) ** more for more in range(MOST - len(sequence) + 1))
 
     print(f"{operation}, {repeats}: {tried} cases, which stand for {stood_for} sequences")
@@ -125,7 +120,7 @@ def test_what_is_said_of_a_change_is_true_whatever_replies_it_gets(
 
 
 def try_one(scene: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
-    """Let a change meet a sequence of replies, repeat it, and compare all answers with what is."""
+    """Make a change with a sequence of replies, repeat it, and check all answers."""
     key = None if repeats == "without a key" else name
 
     def send() -> Invocation:
@@ -153,7 +148,7 @@ def try_one(scene: Ledger, attempts: Attempts, operation: str, name: str, repeat
 
 
 def has_receipt(scene: Ledger, key: str, operation: str) -> bool:
-    """Return whether a key, which is that of its counter, is taken."""
+    """Return whether there is a receipt for a key. Its counter has the same name."""
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, "somebody", target, (), "").receipt_id()
     return scene.stack.item("ReceiptTable", receipt_id) is not None
@@ -162,7 +157,7 @@ def has_receipt(scene: Ledger, key: str, operation: str) -> bool:
 def check(
     scene: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
 ) -> None:
-    """See that the change was made at most once, and that nothing is said that is not so."""
+    """Check that the change was made at most once and that the last answer is true."""
     value = scene.value(name)
     to_come = scene.under_way()
     assert value + to_come <= 1
