@@ -1,5 +1,6 @@
 """The stack in moto, empty for each test."""
 
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
+from tests.component.ledger import Ledger
 from tests.component.scene import Scene
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
@@ -68,6 +70,15 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # no
 def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
     with Scene(stack, wire).running() as scene:
         yield scene
+
+
+@pytest.fixture
+def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
+    stack.remove_stream()
+    random.seed(1)  # the code's own jitter
+    ledger = Ledger(stack, wire)
+    with ledger.running():
+        yield ledger
 
 
 @pytest.fixture

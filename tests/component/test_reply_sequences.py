@@ -12,13 +12,11 @@ from http import HTTPStatus
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.ledger import Ledger, entries
 from tests.component.scene import Invocation
-from tests.component.test_increment_counters import Ledger, entries
 from tests.sizes import cases
-from tests.stack import Stack
 from tests.wire import (
     Fault,
-    Wire,
     answered,
     canceled,
     conflict,
@@ -41,7 +39,7 @@ SOON, LATE = 0.6, 12.0  # seconds after which a change is made; the function end
 class Attempts:
     """Replies to the attempts at a change. After the last one the function is killed."""
 
-    scene: Ledger
+    ledger: Ledger
     kinds: dict[str, Fault]
     sequence: list[str]
     asked: int = 0
@@ -55,19 +53,11 @@ class Attempts:
         yield dies
 
 
-@pytest.fixture
-def scene(stack: Stack, wire: Wire, impatient: None) -> Iterator[Ledger]:  # noqa: ARG001
-    stack.remove_stream()
-    scene = Ledger(stack, wire)
-    with scene.running():
-        yield scene
-
-
-def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
+def kinds_of(ledger: Ledger, operation: str) -> dict[str, Fault]:
     """Return the possible replies to an operation."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
-        scene.hold_up(request, seconds)
+        ledger.hold_up(request, seconds)
         return answered(
             request,
             HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -78,8 +68,8 @@ def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
     return {
         "applied": delivered,
         "applied, reply lost": reply_lost,
-        "lost, applied soon": partial(scene.held_up, seconds=SOON),
-        "lost, applied late": partial(scene.held_up, seconds=LATE),
+        "lost, applied soon": partial(ledger.held_up, seconds=SOON),
+        "lost, applied late": partial(ledger.held_up, seconds=LATE),
         "500, not applied": refused_internally,
         "500, applied": internal_error,
         "500, applied soon": partial(failed_and_applied_later, seconds=SOON),
@@ -90,23 +80,24 @@ def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
     }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
 def test_the_answer_to_a_change_is_true_whatever_replies_it_gets(
-    scene: Ledger, operation: str, repeats: str
+    ledger: Ledger, operation: str, repeats: str
 ) -> None:
-    kinds = kinds_of(scene, operation)
+    kinds = kinds_of(ledger, operation)
     to_try: list[list[str]] = [[]]
     tried, stood_for = 0, 0
     while to_try:
         sequence = to_try.pop()
-        attempts = Attempts(scene, kinds, sequence)
+        attempts = Attempts(ledger, kinds, sequence)
         try:
-            try_one(scene, attempts, operation, f"n{tried}", repeats)
+            try_one(ledger, attempts, operation, f"n{tried}", repeats)
         except AssertionError as error:
             error.add_note(f"after {sequence}")
             raise
-        scene.empty()
+        ledger.empty()
         tried += 1
         if attempts.wants_more and len(sequence) < MOST:
             to_try += [[*sequence, kind] for kind in kinds]
@@ -119,47 +110,47 @@ def test_the_answer_to_a_change_is_true_whatever_replies_it_gets(
     assert stood_for == sum(len(kinds) ** length for length in range(MOST + 1))
 
 
-def try_one(scene: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
+def try_one(ledger: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
     """Make a change with a sequence of replies, repeat it, and check all answers."""
     key = None if repeats == "without a key" else name
 
     def send() -> Invocation:
         if operation == "UpdateItem":
-            return scene.add(name, 1, key)
-        return scene.add_all(entries(**{name: 1, f"{name}-too": 1}), key)
+            return ledger.add(name, 1, key)
+        return ledger.add_all(entries(**{name: 1, f"{name}-too": 1}), key)
 
-    scene.plan_each(operation, attempts.faults())
+    ledger.plan_each(operation, attempts.faults())
     answers = [send()]
-    scene.plan(operation)
+    ledger.plan(operation)
     assert attempts.asked == len(attempts.sequence) or answers[0].answer
-    check(scene, name, key, answers, operation)
+    check(ledger, name, key, answers, operation)
     if repeats == "at once":
-        scene.record()
+        ledger.record()
         answers.append(send())
-        check(scene, name, key, answers, operation)
-    scene.advance(clock.APPLY_WINDOW + 1)
-    scene.record()
-    check(scene, name, key, answers, operation)
+        check(ledger, name, key, answers, operation)
+    ledger.advance(clock.APPLY_WINDOW + 1)
+    ledger.record()
+    check(ledger, name, key, answers, operation)
     if key:
         answers.append(send())
-        check(scene, name, key, answers, operation)
+        check(ledger, name, key, answers, operation)
         assert answers[-1].status == 200
-        assert scene.value(name) == 1
+        assert ledger.value(name) == 1
 
 
-def has_receipt(scene: Ledger, key: str, operation: str) -> bool:
+def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
     """Return whether there is a receipt for a key. Its counter has the same name."""
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, "somebody", target, (), "").receipt_id()
-    return scene.stack.item("ReceiptTable", receipt_id) is not None
+    return ledger.stack.item("ReceiptTable", receipt_id) is not None
 
 
 def check(
-    scene: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
+    ledger: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
 ) -> None:
     """Check that the change was made at most once and that the last answer is true."""
-    value = scene.value(name)
-    to_come = scene.under_way()
+    value = ledger.value(name)
+    to_come = ledger.under_way()
     assert value + to_come <= 1
     last = answers[-1]
     if last.status == 200:
@@ -169,6 +160,6 @@ def check(
     else:
         assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
     if key and (value or to_come):
-        assert has_receipt(scene, key, operation)
+        assert has_receipt(ledger, key, operation)
     good = {answer.text for answer in answers if answer.status == 200}
     assert len(good) <= 1
