@@ -286,6 +286,28 @@ def test_a_missing_entry_from_before_the_attempt_does_not_matter(scene: Scene) -
     assert (reply.status, reply.body["value"], reply.replayed) == (200, 110, False)
 
 
+def test_of_two_takeovers_at_once_only_one_makes_the_change(scene: Scene) -> None:
+    scene.add("hits", 100)
+    scene.record()
+    scene.plan("UpdateItem", dies)
+    scene.add("hits", 5, "key")
+    scene.advance(clock.APPLY_WINDOW + 1)
+    others: list[Invocation] = []
+
+    def take_over() -> None:
+        scene.plan("PutItem")
+        others.append(scene.add("hits", 5, "key"))
+
+    scene.plan("PutItem", delivered, meanwhile(take_over))
+
+    reply = scene.add("hits", 5, "key")
+
+    (other,) = others
+    assert (other.status, other.body["value"], other.replayed) == (200, 105, False)
+    assert (reply.status, reply.text, reply.replayed) == (200, other.text, True)
+    assert scene.value("hits") == 105
+
+
 def test_a_takeover_starts_over_if_the_receipt_is_gone(scene: Scene) -> None:
     scene.add("hits", 9)
     scene.record()
