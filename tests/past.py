@@ -1,6 +1,6 @@
 """A counter's changes at given times, as stream records."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,8 @@ from tests.stack import Item, Stack, StreamRecord
 
 from counters import clock
 
-BATCH = 100
+BATCH = 100  # stream records of a batch
+WRITES = 25  # of a BatchWriteItem
 
 
 @dataclass
@@ -113,3 +114,10 @@ class Past:
         for start in range(0, len(given), BATCH):
             batch = given[start : start + BATCH]
             assert stack.record(batch) == len(batch)
+
+
+def store(stack: Stack, counters: Sequence[Item]) -> None:
+    """Store counters without their histories, in few requests."""
+    for start in range(0, len(counters), WRITES):
+        writes: Any = [{"PutRequest": {"Item": item}} for item in counters[start : start + WRITES]]
+        stack.dynamodb.batch_write_item(RequestItems={stack.refs["CounterTable"]: writes})

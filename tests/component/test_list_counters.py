@@ -1,12 +1,12 @@
 import itertools
-import time
 from collections.abc import Iterable
 from itertools import product
 from urllib.parse import urlsplit
 
 import pytest
 from tests.component.links import follow
-from tests.past import Past
+from tests.component.simulation import BEGINNING
+from tests.past import Past, store
 from tests.stack import Stack
 from tests.wire import Wire, throttled
 
@@ -17,15 +17,17 @@ NAMES = ["0", "A", "B-1", "B.1", "B0", "B:1", "Ba", "a", "a-", "a-b", "a.", "a:b
 @pytest.fixture
 def names(stack: Stack) -> Stack:
     """The stack with a counter for each of NAMES, created in another order."""
-    store(stack, NAMES[1::2] + NAMES[::-2])
+    create(stack, NAMES[1::2] + NAMES[::-2])
     return stack
 
 
-def store(stack: Stack, names: Iterable[str]) -> None:
+def create(stack: Stack, names: Iterable[str]) -> None:
+    items = []
     for name in names:
         counter = Past(name)
-        counter.change(time.time(), by=1)
-        counter.store(stack)
+        counter.change(BEGINNING, by=1)
+        items.append(counter.item)
+    store(stack, items)
 
 
 def test_there_are_no_names_before_the_first_change(stack: Stack) -> None:
@@ -91,7 +93,7 @@ def test_a_link_is_relative_so_that_it_works_on_any_host(names: Stack) -> None:
 
 def test_a_page_has_100_names_by_default(stack: Stack) -> None:
     everyone = [f"c{number:03}" for number in range(101)]
-    store(stack, everyone)
+    create(stack, everyone)
 
     assert list(follow(stack, "/counters", "")) == [everyone[:100], everyone[100:]]
 
