@@ -115,14 +115,16 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
     attempts: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for counter, history in storm.histories().items():
         for entry in history:
-            attempts[entry["request_id"]][counter] = entry
+            made = attempts[entry["request_id"]]
+            assert counter not in made, "applied twice"
+            made[counter] = entry
     answers: Counter[str] = Counter()
     for wish in wishes:
         ids = [reply.context.aws_request_id for reply in wish.tries]
-        made = [attempts.pop(each) for each in ids if each in attempts]
-        assert_same(wish, made)
+        applied = [attempts.pop(each) for each in ids if each in attempts]
+        assert_same(wish, applied)
         answers.update(
-            f"{kind(reply)} {'applied' if made else 'not applied'}" for reply in wish.tries
+            f"{kind(reply)} {'applied' if applied else 'not applied'}" for reply in wish.tries
         )
     print(f"{len(wishes)} wishes, {answers.total()} requests: {dict(answers)} (0: killed)")
     for operation, met in sorted(storm.met.items()):
