@@ -1,5 +1,6 @@
-"""The stack in moto, fresh for each test."""
+"""The stack in moto, empty for each test."""
 
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +9,12 @@ import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
-from tests.stack import FACTORIES, Stack, running
+from tests.component.ledger import Ledger
+from tests.component.scene import Scene
+from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
-from counters import clock
+from counters import clock, idempotency
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +34,21 @@ def _validate(**asked: Any) -> None:  # noqa: ANN401  of any operation
         raise ParamValidationError(report=report.generate_report())
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[None]:
+    """Start moto once for the tests of a module."""
+    with moto():
+        yield
+
+
 @pytest.fixture
-def stack(session: botocore.session.Session) -> Iterator[Stack]:
+def stack(session: botocore.session.Session, started: None) -> Iterator[Stack]:  # noqa: ARG001
     with running(session) as stack:
         yield stack
 
 
 @pytest.fixture
-def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Wire:  # noqa: ARG001  moto first
+def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # noqa: ARG001  moto first
     """The wire under the clients of the functions, which wait in a time of their own."""
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # botocore's
     waited = 0.0
@@ -52,4 +62,29 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Wire:  # noqa: ARG001
     wire = Wire()
     for factory in FACTORIES:
         wire.attach(factory())
-    return wire
+    yield wire
+    wire.detach()
+
+
+@pytest.fixture
+def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
+    with Scene(stack, wire).running() as scene:
+        yield scene
+
+
+@pytest.fixture
+def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
+    stack.remove_stream()
+    random.seed(1)  # the code's own jitter
+    ledger = Ledger(stack, wire)
+    with ledger.running():
+        yield ledger
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request under a key look only once for the outcome of an earlier one.
+
+    Where the test itself repeats requests, waiting in each of them would only take CPU.
+    """
+    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
