@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.samples import load
 from tests.component.simulation import Killed, dies, dies_after
 from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
+from tests.sizes import cases
 from tests.stack import CLIENT_ID, FORWARDER_ROLE_ID, Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
@@ -126,7 +127,7 @@ def about(counter_id: str, fault: Fault) -> Fault:
 # --- What is counted -----------------------------------------------------------------------------
 
 
-def test_a_batch_for_one_counter_is_one_change_of_it(stack: Stack, queue: FifoQueue) -> None:
+def test_a_batch_for_one_counter_makes_one_change(stack: Stack, queue: FifoQueue) -> None:
     batch = send(queue, 1, 4, -2)
 
     assert deliver(stack, *batch) == []
@@ -135,7 +136,7 @@ def test_a_batch_for_one_counter_is_one_change_of_it(stack: Stack, queue: FifoQu
     assert events_of(change) == 3
 
 
-def test_and_one_request_to_the_database_once_the_group_is_known(
+def test_a_batch_of_a_known_group_makes_one_request_to_the_database(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     deliver(stack, *send(queue, 1))
@@ -146,7 +147,7 @@ def test_and_one_request_to_the_database_once_the_group_is_known(
     assert standing(stack) == (21, 2)
 
 
-def test_without_an_amount_it_is_one(stack: Stack, queue: FifoQueue) -> None:
+def test_a_message_without_an_amount_adds_one(stack: Stack, queue: FifoQueue) -> None:
     assert deliver(stack, queue.send(counting())) == []
     assert standing(stack) == (1, 1)
 
@@ -160,7 +161,7 @@ def test_each_counter_of_a_batch_is_changed_once(stack: Stack, queue: FifoQueue)
     assert sorted(map(events_of, stack.changes())) == [2, 2]
 
 
-def test_each_group_of_a_batch_changes_the_counter_by_itself(
+def test_each_message_group_of_a_batch_makes_a_change_of_its_own(
     stack: Stack, queue: FifoQueue
 ) -> None:
     batch = send(queue, 1, 2) + send(queue, 4, 8, group="returns")
@@ -187,7 +188,7 @@ def test_a_message_twice_in_a_batch_counts_once(stack: Stack, queue: FifoQueue) 
     assert list(map(events_of, stack.changes())) == [2]
 
 
-def test_a_fold_that_comes_to_nothing_is_a_change(stack: Stack, queue: FifoQueue) -> None:
+def test_a_fold_whose_sum_is_zero_is_a_change(stack: Stack, queue: FifoQueue) -> None:
     assert deliver(stack, *send(queue, 2, -2)) == []
 
     assert standing(stack) == (0, 1)
@@ -219,7 +220,7 @@ def test_an_amount_may_be_as_large_as_any(stack: Stack, queue: FifoQueue, sign: 
     assert standing(stack) == (sign * MAX, 1)
 
 
-def test_the_records_of_these_tests_are_as_those_of_the_sample(queue: FifoQueue) -> None:
+def test_the_records_of_these_tests_have_the_form_of_the_sample_event(queue: FifoQueue) -> None:
     record = queue.send(counting()).record()
 
     for sample in load("ingest_increments")["Records"]:
@@ -232,7 +233,7 @@ def test_the_records_of_these_tests_are_as_those_of_the_sample(queue: FifoQueue)
 # --- What comes again ----------------------------------------------------------------------------
 
 
-def test_the_same_batch_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
+def test_a_batch_that_is_delivered_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
     batch = send(queue, 1, 2, 4)
     deliver(stack, *batch)
     before = stack.contents()
@@ -242,7 +243,9 @@ def test_the_same_batch_again_changes_nothing(stack: Stack, queue: FifoQueue) ->
     assert stack.contents() == before
 
 
-def test_a_part_of_it_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
+def test_a_part_of_a_batch_that_is_delivered_again_changes_nothing(
+    stack: Stack, queue: FifoQueue
+) -> None:
     batch = send(queue, 1, 2, 4)
     deliver(stack, *batch)
     before = stack.contents()
@@ -252,7 +255,7 @@ def test_a_part_of_it_again_changes_nothing(stack: Stack, queue: FifoQueue) -> N
         assert stack.contents() == before
 
 
-def test_of_a_batch_with_more_behind_it_only_that_is_counted(
+def test_only_the_new_messages_of_a_longer_batch_are_counted(
     stack: Stack, queue: FifoQueue
 ) -> None:
     for start in range(4):
@@ -265,7 +268,7 @@ def test_of_a_batch_with_more_behind_it_only_that_is_counted(
         assert list(map(events_of, stack.changes())) == [3, 2]
 
 
-def test_an_old_batch_that_comes_after_newer_ones_changes_nothing(
+def test_an_old_batch_that_arrives_after_newer_ones_changes_nothing(
     stack: Stack, queue: FifoQueue
 ) -> None:
     batch = send(queue, 1, 2, 4, 8)
@@ -277,7 +280,7 @@ def test_an_old_batch_that_comes_after_newer_ones_changes_nothing(
     assert standing(stack) == (15, 2)
 
 
-def test_what_was_deleted_in_between_is_not_missed(stack: Stack, queue: FifoQueue) -> None:
+def test_messages_after_a_deleted_one_are_counted(stack: Stack, queue: FifoQueue) -> None:
     one, two, three = send(queue, 1, 2, 4)
     deliver(stack, one, two)
     queue.delete([one, two], [one])
@@ -287,7 +290,7 @@ def test_what_was_deleted_in_between_is_not_missed(stack: Stack, queue: FifoQueu
     assert standing(stack) == (7, 2)
 
 
-def test_of_one_counter_what_is_new_is_counted_and_of_the_other_what_is_in_is_not(
+def test_a_new_message_for_one_counter_does_not_count_the_old_ones_of_another_again(
     stack: Stack, queue: FifoQueue
 ) -> None:
     first, second = queue.send(counting("a", by=1)), queue.send(counting("b", by=2))
@@ -311,14 +314,14 @@ def test_sequence_numbers_are_compared_as_numbers(stack: Stack, edge: int) -> No
     assert standing(stack) == (7, 3)
 
 
-def test_the_greatest_of_all_sequence_numbers_is_one(stack: Stack) -> None:
+def test_the_greatest_possible_sequence_number_is_counted_once(stack: Stack) -> None:
     one, two = send(FifoQueue(first=2**128 - 2, step=1), 1, 2)
 
     assert deliver(stack, one) == deliver(stack, one, two) == deliver(stack, two) == []
     assert standing(stack) == (3, 2)
 
 
-def test_two_queues_do_not_know_each_others_numbers(stack: Stack, queue: FifoQueue) -> None:
+def test_sequence_numbers_of_two_queues_are_independent(stack: Stack, queue: FifoQueue) -> None:
     other = FifoQueue(arn=ARN.replace("IncrementQueue", "OtherQueue"))
     batch, others = send(queue, 1, 2), send(other, 4, 8)
 
@@ -328,7 +331,7 @@ def test_two_queues_do_not_know_each_others_numbers(stack: Stack, queue: FifoQue
     assert standing(stack) == (15, 2)
 
 
-def test_two_groups_do_not_know_each_others_numbers(stack: Stack, queue: FifoQueue) -> None:
+def test_sequence_numbers_of_two_groups_are_independent(stack: Stack, queue: FifoQueue) -> None:
     early, late = send(queue, 1, group="early"), send(queue, 2, group="late")
 
     assert deliver(stack, *late) == deliver(stack, *early) == []
@@ -337,7 +340,7 @@ def test_two_groups_do_not_know_each_others_numbers(stack: Stack, queue: FifoQue
     assert standing(stack) == (3, 2)
 
 
-def test_an_arn_and_a_group_are_not_taken_for_others(stack: Stack) -> None:
+def test_the_end_of_an_arn_is_not_mistaken_for_the_start_of_a_group(stack: Stack) -> None:
     one, two = FifoQueue(arn="arn:aws:sqs:e:1:a"), FifoQueue(arn="arn:aws:sqs:e:1:")
 
     assert deliver(stack, *send(one, 1, group="b")) == []
@@ -346,7 +349,7 @@ def test_an_arn_and_a_group_are_not_taken_for_others(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_requests_in_between_leave_the_numbers_there(
+def test_a_request_keeps_the_sequence_numbers_of_the_counter(
     stack: Stack, queue: FifoQueue, method: str
 ) -> None:
     batch = send(queue, 1, 2)
@@ -363,7 +366,9 @@ def test_requests_in_between_leave_the_numbers_there(
     assert standing(stack) == (104, 3)
 
 
-def test_so_does_a_transaction_of_many_increments(stack: Stack, queue: FifoQueue) -> None:
+def test_a_transaction_of_increments_keeps_the_sequence_numbers_of_the_counter(
+    stack: Stack, queue: FifoQueue
+) -> None:
     batch = send(queue, 1, 2)
     deliver(stack, *batch)
 
@@ -374,7 +379,7 @@ def test_so_does_a_transaction_of_many_increments(stack: Stack, queue: FifoQueue
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_a_counter_that_a_request_has_made_goes_on_in_the_queue(
+def test_the_queue_can_change_a_counter_that_a_request_created(
     stack: Stack, queue: FifoQueue, method: str
 ) -> None:
     body = {"by": 100} if method == "POST" else {"value": 100}
@@ -387,9 +392,7 @@ def test_a_counter_that_a_request_has_made_goes_on_in_the_queue(
     assert counter["created_at"] == made["created_at"]
 
 
-def test_a_counter_that_the_queue_has_made_is_one_like_any_other(
-    stack: Stack, queue: FifoQueue
-) -> None:
+def test_a_counter_that_the_queue_created_is_like_any_other(stack: Stack, queue: FifoQueue) -> None:
     deliver(stack, *send(queue, 1, 2))
     counter = stack.request("GET", "/counters/orders").body
 
@@ -406,7 +409,7 @@ def test_a_counter_that_the_queue_has_made_is_one_like_any_other(
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["a new counter", "a known group"])
-def test_a_write_whose_reply_is_lost_or_that_is_refused_is_made_once(
+def test_a_write_that_is_repeated_after_a_fault_is_applied_once(
     stack: Stack, queue: FifoQueue, wire: Wire, *, known: bool
 ) -> None:
     for number, fault in enumerate(LOST + REFUSED):
@@ -424,7 +427,7 @@ def test_a_write_whose_reply_is_lost_or_that_is_refused_is_made_once(
         assert standing(stack, name) == (before[0] + 3, before[1] + 1)
 
 
-def test_what_was_applied_and_never_answered_is_reported_and_not_counted_again(
+def test_messages_whose_write_was_applied_but_never_answered_are_not_counted_again(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     for number, fault in enumerate(LOST):
@@ -442,7 +445,7 @@ def test_what_was_applied_and_never_answered_is_reported_and_not_counted_again(
 
 @pytest.mark.parametrize("known", [False, True], ids=["a new counter", "a known group"])
 @pytest.mark.parametrize("death", [dies, dies_after])
-def test_what_a_function_that_was_killed_has_counted_is_not_counted_again(
+def test_what_a_killed_function_has_counted_is_not_counted_again(
     stack: Stack, queue: FifoQueue, wire: Wire, death: Fault, *, known: bool
 ) -> None:
     if known:
@@ -460,7 +463,7 @@ def test_what_a_function_that_was_killed_has_counted_is_not_counted_again(
 # --- What fails ----------------------------------------------------------------------------------
 
 
-def test_while_the_table_takes_nothing_all_comes_again(
+def test_while_the_table_refuses_writes_the_whole_batch_is_reported(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     batch = send(queue, 1, 2) + send(queue, 4, group="returns")
@@ -476,7 +479,7 @@ def test_while_the_table_takes_nothing_all_comes_again(
     assert standing(stack) == (7, 2)
 
 
-def test_of_a_group_all_is_reported_from_the_first_that_failed_on(
+def test_the_first_failed_message_of_a_group_and_all_after_it_are_reported(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     batch = [queue.send(counting(name, by=2**number)) for number, name in enumerate("abac")]
@@ -495,7 +498,7 @@ def test_of_a_group_all_is_reported_from_the_first_that_failed_on(
     assert standing(stack, "c") == (8, 1)
 
 
-def test_of_two_failures_in_a_group_the_first_is_reported(
+def test_the_first_of_two_failures_in_a_group_decides_what_is_reported(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     batch = [queue.send(counting(name)) for name in "abacbc"]
@@ -509,7 +512,7 @@ def test_of_two_failures_in_a_group_the_first_is_reported(
     assert deliver(stack, *batch) == batch
 
 
-def test_nothing_behind_a_failure_is_parked(stack: Stack, queue: FifoQueue, wire: Wire) -> None:
+def test_no_message_after_a_failure_is_parked(stack: Stack, queue: FifoQueue, wire: Wire) -> None:
     batch = [queue.send(counting("a")), queue.send(counting("b")), queue.send("senseless")]
     wire.fail("UpdateItem", repeat(about("b", throttled)))
 
@@ -551,7 +554,7 @@ def taking(seconds: float, times: list[float]) -> Fault:
     return slow
 
 
-def test_when_the_time_is_up_the_rest_is_reported(
+def test_when_time_runs_out_the_rest_is_reported(
     stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
 ) -> None:
     batch = [queue.send(counting(f"counter-{number}")) for number in range(10)]
@@ -568,7 +571,7 @@ def test_when_the_time_is_up_the_rest_is_reported(
     assert [standing(stack, f"counter-{number}")[0] for number in range(10)] == [2] * 4 + [1] * 6
 
 
-def test_so_is_a_group_that_is_not_begun(
+def test_when_time_runs_out_the_remaining_groups_are_reported(
     stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
 ) -> None:
     times: list[float] = []
@@ -585,7 +588,7 @@ def test_so_is_a_group_that_is_not_begun(
     assert [standing(stack, f"counter-{number}") for number in range(9)] == [(1, 1)] * 9
 
 
-def test_without_any_time_nothing_is_sent(stack: Stack, queue: FifoQueue, wire: Wire) -> None:
+def test_without_enough_time_nothing_is_sent(stack: Stack, queue: FifoQueue, wire: Wire) -> None:
     function = stack.functions["IngestIncrements"]
     stack.functions["IngestIncrements"] = replace(function, timeout=3)
     batch = [*send(queue, 1, 2), queue.send("senseless")]
@@ -680,7 +683,7 @@ def observing(stack: Stack, seen: list[tuple[int, int]]) -> Iterator[Fault]:
     return repeat(look)
 
 
-def test_a_senseless_message_is_parked_whole_between_those_around_it(
+def test_a_malformed_message_is_parked_unchanged_and_in_its_turn(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -703,7 +706,7 @@ def test_a_senseless_message_is_parked_whole_between_those_around_it(
         seen.clear()
 
 
-def test_many_are_parked_in_their_order(stack: Stack, queue: FifoQueue) -> None:
+def test_malformed_messages_are_parked_in_their_order(stack: Stack, queue: FifoQueue) -> None:
     batch = [queue.send(counting() if number in {3, 4, 8} else f"{number}") for number in range(10)]
 
     assert deliver(stack, *batch) == []
@@ -711,7 +714,7 @@ def test_many_are_parked_in_their_order(stack: Stack, queue: FifoQueue) -> None:
     assert standing(stack) == (3, 2)
 
 
-def test_one_parks_a_message_of_each_group_in_that_group(stack: Stack, queue: FifoQueue) -> None:
+def test_a_message_is_parked_in_its_own_group(stack: Stack, queue: FifoQueue) -> None:
     batch = [queue.send("senseless", group) for group in ("one", "two")]
 
     assert deliver(stack, *batch) == []
@@ -719,14 +722,14 @@ def test_one_parks_a_message_of_each_group_in_that_group(stack: Stack, queue: Fi
     assert {each.group for each in map(as_parked, batch)} == {"one", "two"}
 
 
-def test_equal_messages_are_parked_each_by_itself(stack: Stack, queue: FifoQueue) -> None:
+def test_equal_messages_are_all_parked(stack: Stack, queue: FifoQueue) -> None:
     batch = [queue.send("senseless") for _ in range(3)]
 
     assert deliver(stack, *batch) == []
     assert len(parked(stack)) == 3
 
 
-def test_what_cannot_be_parked_comes_again_with_all_behind_it(
+def test_a_message_that_cannot_be_parked_is_reported_with_all_after_it(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     (before,) = send(queue, 1)
@@ -746,7 +749,7 @@ def test_what_cannot_be_parked_comes_again_with_all_behind_it(
     assert parked(stack) == [as_parked(senseless)]
 
 
-def test_parked_again_after_a_lost_reply_it_is_in_the_queue_once(
+def test_a_message_that_is_parked_again_after_a_lost_reply_is_in_the_queue_once(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     for fault in LOST:
@@ -760,7 +763,7 @@ def test_parked_again_after_a_lost_reply_it_is_in_the_queue_once(
 
 
 @pytest.mark.parametrize("death", [dies, dies_after])
-def test_a_function_that_was_killed_while_it_parked_parks_once(
+def test_a_message_is_parked_once_though_the_function_was_killed_meanwhile(
     stack: Stack, queue: FifoQueue, wire: Wire, death: Fault
 ) -> None:
     batch = [*send(queue, 1), queue.send("senseless"), *send(queue, 2)]
@@ -774,7 +777,7 @@ def test_a_function_that_was_killed_while_it_parked_parks_once(
     assert parked(stack) == [as_parked(batch[1])]
 
 
-def test_when_the_time_is_up_none_is_parked_any_more(
+def test_when_time_runs_out_nothing_more_is_parked(
     stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
 ) -> None:
     batch = [queue.send(f"senseless {number}") for number in range(10)]
@@ -798,7 +801,7 @@ def near_the_end(stack: Stack, sign: int, room: int) -> None:
 
 
 @every_sign
-def test_a_message_without_room_is_parked_at_once_with_the_reason_and_those_behind_it_go_on(
+def test_a_message_that_would_leave_the_range_is_parked_with_the_reason_and_later_ones_are_counted(
     stack: Stack, queue: FifoQueue, sign: int
 ) -> None:
     near_the_end(stack, sign, 10)
@@ -811,7 +814,7 @@ def test_a_message_without_room_is_parked_at_once_with_the_reason_and_those_behi
     assert {each.reason for each in found} == {NO_ROOM}
 
 
-def test_a_message_without_room_is_never_counted_though_there_is_room_later(
+def test_a_message_that_would_have_left_the_range_is_never_counted_later(
     stack: Stack, queue: FifoQueue
 ) -> None:
     near_the_end(stack, 1, 10)
@@ -826,13 +829,15 @@ def test_a_message_without_room_is_never_counted_though_there_is_room_later(
 
 
 @pytest.mark.parametrize("groups", [1, MOST_GROUPS + 1], ids=["in the item", "apart"])
-@pytest.mark.parametrize("death", [dies, dies_after, *LOST, throttled])
-def test_it_is_parked_once_and_never_counted_wherever_parking_is_interrupted(
+@pytest.mark.parametrize("death", [dies, dies_after, throttled, *LOST[: cases(full=3, part=1)]])
+def test_a_refused_message_is_parked_once_wherever_parking_is_interrupted(
     stack: Stack, queue: FifoQueue, wire: Wire, death: Fault, groups: int
 ) -> None:
-    for number in range(groups):
-        deliver(stack, queue.send(counting(), f"group-{number}"))
-    group = f"group-{groups - 1}"
+    *first, last = [queue.send(counting(), f"group-{number}") for number in range(groups)]
+    if first:
+        deliver(stack, *first)
+    deliver(stack, last)
+    group = last.group
     # Which request makes the counter refuse the message: before that, it may still be counted.
     refusal = 1 if groups <= MOST_GROUPS else 3
     killed = 0
@@ -854,7 +859,7 @@ def test_it_is_parked_once_and_never_counted_wherever_parking_is_interrupted(
 
         near_the_end(stack, 1, 100)  # now there is room
         before = standing(stack)[0]
-        for _ in range(50):
+        for _ in range(cases(full=50, part=2)):
             assert deliver(stack, misfit) == []
         assert standing(stack)[0] - before == (5 if counts else 0), position
         assert parked(stack) == ([] if counts else [as_parked(misfit)]), position
@@ -872,7 +877,9 @@ def at_position(position: int, fault: Fault) -> Iterator[Fault]:
 
 
 @every_sign
-def test_as_much_is_counted_as_there_is_room_for(stack: Stack, queue: FifoQueue, sign: int) -> None:
+def test_messages_are_counted_as_far_as_they_stay_in_the_range(
+    stack: Stack, queue: FifoQueue, sign: int
+) -> None:
     near_the_end(stack, sign, 10)
     batch = send(queue, *(sign * by for by in (4, 10, -5, 1, 1, -3, 7, 1)))
 
@@ -883,7 +890,7 @@ def test_as_much_is_counted_as_there_is_room_for(stack: Stack, queue: FifoQueue,
 
 
 @every_sign
-def test_a_sum_that_ends_exactly_at_the_end_is_counted(
+def test_a_sum_that_reaches_the_end_of_the_range_is_counted(
     stack: Stack, queue: FifoQueue, sign: int
 ) -> None:
     near_the_end(stack, sign, 10)
@@ -894,7 +901,7 @@ def test_a_sum_that_ends_exactly_at_the_end_is_counted(
 
 
 @every_sign
-def test_of_a_new_counter_as_of_any(stack: Stack, queue: FifoQueue, sign: int) -> None:
+def test_a_new_counter_has_the_same_range(stack: Stack, queue: FifoQueue, sign: int) -> None:
     batch = send(queue, *[sign * MAX] * 10)
 
     assert deliver(stack, *batch) == []
@@ -903,14 +910,16 @@ def test_of_a_new_counter_as_of_any(stack: Stack, queue: FifoQueue, sign: int) -
 
 
 @every_sign
-def test_a_fold_may_go_from_one_end_to_the_other(stack: Stack, queue: FifoQueue, sign: int) -> None:
+def test_a_fold_may_go_from_one_end_of_the_range_to_the_other(
+    stack: Stack, queue: FifoQueue, sign: int
+) -> None:
     near_the_end(stack, sign, 0)
 
     assert deliver(stack, *send(queue, -sign * MAX, -sign * MAX)) == []
     assert standing(stack) == (-sign * MAX, 2)
 
 
-def test_neither_another_group_nor_another_counter_is_held_up(
+def test_a_refused_message_holds_up_neither_another_group_nor_another_counter(
     stack: Stack, queue: FifoQueue
 ) -> None:
     near_the_end(stack, 1, 10)
@@ -923,7 +932,7 @@ def test_neither_another_group_nor_another_counter_is_held_up(
     assert parked(stack) == [as_parked(batch[0])]
 
 
-def test_what_cannot_be_parked_for_lack_of_room_comes_again_with_all_behind_it(
+def test_a_refused_message_that_cannot_be_parked_is_reported_with_all_after_it(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     near_the_end(stack, 1, 10)
@@ -941,9 +950,7 @@ def test_what_cannot_be_parked_for_lack_of_room_comes_again_with_all_behind_it(
     assert parked(stack) == [as_parked(batch[1]), as_parked(batch[3])]
 
 
-def test_that_a_message_was_refused_is_no_change_of_the_counter(
-    stack: Stack, queue: FifoQueue
-) -> None:
+def test_refusing_a_message_is_not_a_change_of_the_counter(stack: Stack, queue: FifoQueue) -> None:
     near_the_end(stack, 1, 10)
     deliver(stack, *send(queue, 1, 11))
     deliver(stack, *send(queue, 2))
@@ -983,7 +990,7 @@ def test_a_parked_message_says_who_sent_it(stack: Stack, queue: FifoQueue) -> No
     assert attributes["reason"]["StringValue"] == "\\ud800: unknown field"
 
 
-def test_a_message_that_is_as_long_as_can_be_is_parked_without_the_reason(
+def test_a_message_of_the_greatest_length_is_parked_without_the_reason(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     def too_long(request: AWSPreparedRequest) -> AWSResponse:
@@ -1016,7 +1023,9 @@ def receipts(stack: Stack) -> list[Item]:
 
 
 @pytest.mark.usefixtures("crowded")
-def test_the_number_of_a_group_too_many_is_kept_apart(stack: Stack, queue: FifoQueue) -> None:
+def test_the_number_of_a_ninth_group_is_kept_in_an_item_of_its_own(
+    stack: Stack, queue: FifoQueue
+) -> None:
     before = stored(stack)["sequence_numbers"]
     assert receipts(stack) == []
 
@@ -1029,7 +1038,7 @@ def test_the_number_of_a_group_too_many_is_kept_apart(stack: Stack, queue: FifoQ
     assert 14.9 * DAY < int(receipt["expires_at"]["N"]) - clock.now() <= 15 * DAY
 
 
-def test_it_is_kept_on_with_each_fold(
+def test_each_fold_prolongs_the_life_of_that_item(
     stack: Stack, queue: FifoQueue, crowded: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(stack, *send(queue, 2))
@@ -1046,7 +1055,9 @@ def test_it_is_kept_on_with_each_fold(
 
 
 @pytest.mark.usefixtures("crowded")
-def test_of_groups_beyond_what_comes_again_changes_nothing(stack: Stack, queue: FifoQueue) -> None:
+def test_messages_of_further_groups_that_are_delivered_again_change_nothing(
+    stack: Stack, queue: FifoQueue
+) -> None:
     batch = send(queue, 2, 4)
     more = [queue.send(counting(by=8), f"further-{number}") for number in range(5)]
     assert deliver(stack, *batch, *more) == []
@@ -1063,7 +1074,7 @@ def test_of_groups_beyond_what_comes_again_changes_nothing(stack: Stack, queue: 
 
 
 @pytest.mark.usefixtures("crowded")
-def test_groups_beyond_do_not_know_each_others_numbers(stack: Stack, queue: FifoQueue) -> None:
+def test_sequence_numbers_of_further_groups_are_independent(stack: Stack, queue: FifoQueue) -> None:
     early, late = send(queue, 2, group="early"), send(queue, 4, group="late")
 
     assert deliver(stack, *late) == deliver(stack, *early) == []
@@ -1072,7 +1083,7 @@ def test_groups_beyond_do_not_know_each_others_numbers(stack: Stack, queue: Fifo
     assert standing(stack) == (14, 10)
 
 
-def test_groups_that_have_their_place_keep_it(
+def test_the_first_groups_keep_their_place_in_the_counters_item(
     stack: Stack, queue: FifoQueue, crowded: list[Message]
 ) -> None:
     deliver(stack, *send(queue, 2))
@@ -1086,7 +1097,7 @@ def test_groups_that_have_their_place_keep_it(
 
 
 @pytest.mark.usefixtures("crowded")
-def test_of_another_counter_a_group_has_another_number(stack: Stack, queue: FifoQueue) -> None:
+def test_a_group_has_a_number_of_its_own_for_each_counter(stack: Stack, queue: FifoQueue) -> None:
     for number in range(MOST_GROUPS):
         deliver(stack, queue.send(counting("stock"), f"group-{number}"))
     first, second = queue.send(counting("stock", by=2)), queue.send(counting(by=4))
@@ -1099,7 +1110,7 @@ def test_of_another_counter_a_group_has_another_number(stack: Stack, queue: Fifo
 
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("known", [False, True], ids=["a new group", "a known group"])
-def test_a_transaction_whose_reply_is_lost_or_that_is_refused_is_made_once(
+def test_a_transaction_that_is_repeated_after_a_fault_is_applied_once(
     stack: Stack, queue: FifoQueue, wire: Wire, *, known: bool
 ) -> None:
     cancellations = [
@@ -1125,7 +1136,7 @@ def test_a_transaction_whose_reply_is_lost_or_that_is_refused_is_made_once(
 
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("death", [dies, dies_after])
-def test_a_function_that_was_killed_in_a_transaction_counts_once(
+def test_a_function_that_is_killed_in_a_transaction_counts_once(
     stack: Stack, queue: FifoQueue, wire: Wire, death: Fault
 ) -> None:
     batch = send(queue, 2, 4)
@@ -1138,7 +1149,7 @@ def test_a_function_that_was_killed_in_a_transaction_counts_once(
 
 
 @pytest.mark.usefixtures("crowded")
-def test_while_no_transaction_is_taken_all_comes_again(
+def test_while_transactions_are_refused_their_messages_are_reported(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     batch = send(queue, 2, 4)
@@ -1157,7 +1168,7 @@ def test_while_no_transaction_is_taken_all_comes_again(
 
 @pytest.mark.usefixtures("crowded")
 @every_sign
-def test_in_a_transaction_too_what_would_leave_the_integers_is_parked(
+def test_a_message_of_a_further_group_that_would_leave_the_range_is_parked(
     stack: Stack, queue: FifoQueue, sign: int
 ) -> None:
     near_the_end(stack, sign, 10)
@@ -1186,7 +1197,7 @@ def test_the_actor_of_a_message_is_its_sender(stack: Stack, queue: FifoQueue) ->
     assert "sender" not in entry
 
 
-def test_the_actor_of_an_event_is_the_source_that_it_claims_and_its_sender_is_kept(
+def test_the_actor_of_an_event_is_its_source_and_the_sender_is_kept(
     stack: Stack, queue: FifoQueue
 ) -> None:
     event = (an_event("shop.checkout"), "AROAEXAMPLE:forwarder")
@@ -1200,7 +1211,7 @@ def history_of(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]
     return entries
 
 
-def test_of_several_each_is_named_once_in_the_order_of_appearance(
+def test_a_fold_names_each_actor_and_sender_once_in_order_of_appearance(
     stack: Stack, queue: FifoQueue
 ) -> None:
     sent = [
@@ -1220,7 +1231,7 @@ def test_of_several_each_is_named_once_in_the_order_of_appearance(
 FORWARDER = f"{FORWARDER_ROLE_ID}:tally-test-ForwardEvents"
 
 
-def test_of_a_forwarded_event_the_sender_is_who_sent_it_to_event_queue(
+def test_the_sender_of_a_forwarded_event_is_who_sent_it_to_the_event_queue(
     stack: Stack, queue: FifoQueue
 ) -> None:
     message = queue.send(an_event("shop"), sender=FORWARDER, attribute="AIDAEVENTBRIDGE")
@@ -1230,7 +1241,7 @@ def test_of_a_forwarded_event_the_sender_is_who_sent_it_to_event_queue(
     assert (entry["actor"], entry["sender"]) == ("event:shop", "AIDAEVENTBRIDGE")
 
 
-def test_a_forwarded_event_that_does_not_say_for_whom_is_counted(
+def test_a_forwarded_event_without_an_original_sender_is_counted(
     stack: Stack, queue: FifoQueue
 ) -> None:
     assert deliver(stack, queue.send(an_event("shop"), sender=FORWARDER)) == []
@@ -1238,7 +1249,7 @@ def test_a_forwarded_event_that_does_not_say_for_whom_is_counted(
     assert (entry["actor"], entry["sender"]) == ("event:shop", FORWARDER)
 
 
-def test_a_forwarded_message_that_is_no_event_is_parked(stack: Stack, queue: FifoQueue) -> None:
+def test_a_forwarded_message_that_is_not_an_event_is_parked(stack: Stack, queue: FifoQueue) -> None:
     message = queue.send(counting(), sender=FORWARDER, attribute="AIDASOMEBODY")
 
     assert deliver(stack, message, *send(queue, 2)) == []
@@ -1249,7 +1260,9 @@ def test_a_forwarded_message_that_is_no_event_is_parked(stack: Stack, queue: Fif
 
 
 @pytest.mark.parametrize("sender", ["AROAEXAMPLE:shop", f"X{FORWARDER}", "AROAFORWARDER:x", "A"])
-def test_nobody_else_can_say_for_whom_he_sends(stack: Stack, queue: FifoQueue, sender: str) -> None:
+def test_only_the_forwarder_can_name_another_sender(
+    stack: Stack, queue: FifoQueue, sender: str
+) -> None:
     for body in (counting(), an_event("shop")):
         assert deliver(stack, queue.send(body, sender=sender, attribute="AIDAVICTIM")) == []
 
@@ -1258,7 +1271,7 @@ def test_nobody_else_can_say_for_whom_he_sends(stack: Stack, queue: FifoQueue, s
     assert (event["actor"], event["sender"]) == ("event:shop", sender)
 
 
-def test_no_sender_passes_for_another(stack: Stack, queue: FifoQueue) -> None:
+def test_no_sender_can_pass_for_another(stack: Stack, queue: FifoQueue) -> None:
     """Whatever a name is, it is one name, and has the prefix of the way that it came in."""
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
     seen: dict[tuple[str, str], str] = {}
@@ -1282,7 +1295,7 @@ def test_no_sender_passes_for_another(stack: Stack, queue: FifoQueue) -> None:
 
 
 @pytest.mark.parametrize("letter", ["\N{GRINNING FACE}", ","], ids=["four bytes", "escaped"])
-def test_ten_of_the_longest_sources_have_their_place_in_the_history(
+def test_ten_of_the_longest_sources_fit_into_the_history(
     stack: Stack, queue: FifoQueue, letter: str
 ) -> None:
     sources = [f"{number}" + letter * 255 for number in range(10)]
@@ -1293,9 +1306,7 @@ def test_ten_of_the_longest_sources_have_their_place_in_the_history(
     assert stack.messages("HistoryDeadLetterQueue") == []
 
 
-def test_the_history_says_how_many_events_a_change_has_added_up(
-    stack: Stack, queue: FifoQueue
-) -> None:
+def test_the_history_says_how_many_events_a_change_folds(stack: Stack, queue: FifoQueue) -> None:
     stack.request("POST", "/counters/orders", body={"by": 100})
     deliver(stack, *send(queue, 1, 2, -5))
     stack.request("PUT", "/counters/orders", body={"value": 7})
@@ -1312,7 +1323,9 @@ def test_the_history_says_how_many_events_a_change_has_added_up(
     assert [item.get("events") for item in items] == [None, {"N": "3"}, None, {"N": "1"}]
 
 
-def test_a_fold_keeps_additions_and_subtractions_apart(stack: Stack, queue: FifoQueue) -> None:
+def test_the_history_and_the_trend_keep_additions_and_subtractions_apart(
+    stack: Stack, queue: FifoQueue
+) -> None:
     deliver(stack, *send(queue, 5, -3, 4, -6))
     deliver(stack, *send(queue, 1, -10))
     stack.request("POST", "/counters/orders", body={"by": -2})
@@ -1330,7 +1343,7 @@ def test_a_fold_keeps_additions_and_subtractions_apart(stack: Stack, queue: Fifo
     assert changed[-1]["close"] == 7
 
 
-def test_an_audit_of_it_finds_nothing(
+def test_an_audit_of_folded_events_finds_nothing(
     stack: Stack, queue: FifoQueue, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = [f"group-{number}" for number in range(MOST_GROUPS + 2)]
@@ -1351,7 +1364,7 @@ def test_an_audit_of_it_finds_nothing(
     }
 
 
-def test_a_version_of_it_can_be_looked_at(stack: Stack, queue: FifoQueue) -> None:
+def test_a_version_that_a_fold_made_can_be_read(stack: Stack, queue: FifoQueue) -> None:
     deliver(stack, *send(queue, 1, 2))
     deliver(stack, *send(queue, 4))
     stack.request("POST", "/counters/orders", body={"by": 8})
@@ -1369,7 +1382,7 @@ def emitted(output: str) -> dict[str, Any]:
     return metrics
 
 
-def test_the_metrics_tell_what_was_counted_and_parked(
+def test_the_metrics_say_how_many_messages_were_counted_and_parked(
     stack: Stack, queue: FifoQueue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = [*send(queue, 1, 2), queue.send("senseless"), *send(queue, 4)]
@@ -1389,7 +1402,7 @@ def test_the_metrics_tell_what_was_counted_and_parked(
 
 
 @pytest.mark.parametrize(("operation", "counted"), [("UpdateItem", 0), ("SendMessage", 1)])
-def test_they_do_not_tell_what_comes_again(  # noqa: PLR0913, PLR0917
+def test_the_metrics_leave_out_what_is_delivered_again(  # noqa: PLR0913, PLR0917
     stack: Stack,
     queue: FifoQueue,
     wire: Wire,

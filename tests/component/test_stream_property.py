@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests import aws_template
 from tests.component.simulation import BEGINNING, Killed
 from tests.past import Past
-from tests.sizes import cases
+from tests.sizes import cases, examples
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
@@ -425,13 +425,7 @@ def world(stack: Stack, wire: Wire) -> Iterator[World]:
 
 
 def test_history_and_trend_hold_exactly_what_the_stream_says(world: World) -> None:
-    @settings(
-        max_examples=cases(full=1500, part=60),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @examples(full=1500, part=20)
     @given(steps=STEPS, deliveries=DELIVERIES)
     def run(steps: list[Step], deliveries: list[Delivery]) -> None:
         world.empty()
@@ -460,7 +454,7 @@ def test_history_and_trend_hold_exactly_what_the_stream_says(world: World) -> No
     print(f"{counts['cases']} cases with {counts['changes']} changes and", end=" ")
     print(f"{counts['senseless']} senseless records in {counts['deliveries']} deliveries:", end=" ")
     print(f"{met.total() - deaths} faults, {deaths} deaths;", dict(counts), dict(met))
-    size = cases(full=1500, part=60)
+    size = cases(full=1500, part=20)
     assert counts["cases"] >= size
     assert min(deaths, counts["senseless"]) > size / 4
     assert min(counts["folds of both signs"], counts["moves"]) >= size
