@@ -1,10 +1,8 @@
 """A counter as it was at a version or at a time, and the changes of a period."""
 
 import itertools
-import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -12,33 +10,35 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import aws_template
 from tests.component.links import follow, target
+from tests.component.output import silence
+from tests.component.reading import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOT_FOUND,
+    SECOND,
+    THROTTLED,
+    moment,
+    problem,
+    set_now,
+)
 from tests.past import Past
 from tests.proxy import Reply, proxy_event
-from tests.scene import scene
+from tests.scene import forget, scene
 from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
 
 from counters import clock
 
-# Times are in milliseconds since the epoch: as integers they are exact.
 BEGINNING = 1_736_928_000_000
-SECOND = 1000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
 
 # Versions 1 to 5 of the counter "orders": when each came, and its value.
 TIMES = [BEGINNING + minutes * MINUTE for minutes in range(5)]
 VALUES = [1, 6, -4, 10, 11]
 
 RETENTION = 30  # days, where a test has one
-
-
-def moment(time: int) -> str:
-    return clock.timestamp(time / 1000)
 
 
 def past(times: Sequence[int], values: Sequence[int] | None = None) -> Past:
@@ -105,32 +105,10 @@ def counter(version: int) -> dict[str, object]:
     }
 
 
-def problem(reply: Reply) -> tuple[int, str, str | None]:
-    return reply.status, reply.body["type"].rpartition(":")[2], reply.headers.get("Retry-After")
-
-
-THROTTLED = (503, "throttled", "1")
-NOT_FOUND = (404, "not-found", None)
-
-
-def forget(stack: Stack, *versions: int, counter_id: str = "orders") -> None:
-    """Take versions out of the history."""
-    for version in versions:
-        stack.dynamodb.delete_item(
-            TableName=stack.refs["HistoryTable"],
-            Key={"counter_id": {"S": counter_id}, "version": {"N": str(version)}},
-        )
-
-
 @pytest.fixture
-def retention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The history is kept for RETENTION days."""
-    parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
-    monkeypatch.setitem(parameter, "Default", str(RETENTION))
-
-
-def let_it_be(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
-    monkeypatch.setattr(clock, "now", lambda: time / 1000)
+def retention(stack: Stack) -> None:
+    """Keep the history for RETENTION days."""
+    stack.refs["HistoryDays"] = str(RETENTION)
 
 
 # --- At a version --------------------------------------------------------------------------------
@@ -241,7 +219,7 @@ def test_before_the_first_change_the_counter_is_as_never_written(stack: Stack) -
 def test_a_time_in_the_future_is_refused_and_nothing_is_read(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_it_be(monkeypatch, TIMES[4] + HOUR)
+    set_now(monkeypatch, TIMES[4] + HOUR)
     wire.sent.clear()
 
     for query in (
@@ -264,13 +242,13 @@ def test_a_time_whose_changes_may_still_come_is_throttled_until_none_can(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, ago: int, retry_after: int
 ) -> None:
     now = TIMES[4] + HOUR
-    let_it_be(monkeypatch, now)
+    set_now(monkeypatch, now)
     reply = at(stack, now - ago)
 
     assert problem(reply) == (503, "throttled", str(retry_after))
     assert reply.body["detail"].startswith("at: a change of that time may still come.")
 
-    let_it_be(monkeypatch, now + retry_after * SECOND)
+    set_now(monkeypatch, now + retry_after * SECOND)
     assert at(stack, now - ago).body == counter(5)
 
 
@@ -279,7 +257,7 @@ def test_a_time_just_before_the_apply_window_is_answered(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = TIMES[4] + HOUR
-    let_it_be(monkeypatch, now)
+    set_now(monkeypatch, now)
 
     assert at(stack, now - 20 * SECOND - 1).body == counter(5)
     assert problem(at(stack, now - 20 * SECOND)) == THROTTLED
@@ -290,13 +268,13 @@ def test_the_time_of_the_last_change_is_not_answered_too_early(
 ) -> None:
     made = past(TIMES[:2])
     made.record(stack)
-    let_it_be(monkeypatch, TIMES[1] + 10 * SECOND)
+    set_now(monkeypatch, TIMES[1] + 10 * SECOND)
     assert at(stack, TIMES[1]).status == 503
 
     # A request that began before that time is applied only now.
     made.record(stack, [made.change((TIMES[1] - SECOND) / 1000, 1)])
 
-    let_it_be(monkeypatch, TIMES[1] + 20 * SECOND + 1)
+    set_now(monkeypatch, TIMES[1] + 20 * SECOND + 1)
     assert at(stack, TIMES[1]).body["version"] == 3
 
 
@@ -410,7 +388,7 @@ def test_a_missing_version_may_be_younger_than_those_around_it(stack: Stack) -> 
 
 @pytest.mark.usefixtures("retention", "orders")
 def test_an_expired_version_is_not_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    let_it_be(monkeypatch, TIMES[2] + RETENTION * DAY)
+    set_now(monkeypatch, TIMES[2] + RETENTION * DAY)
     forget(stack, 1, 2, 3)
 
     for version in (1, 2, 3):
@@ -425,7 +403,7 @@ def test_an_expired_version_is_not_found(stack: Stack, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("retention", "orders")
 def test_the_current_counter_never_expires(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    let_it_be(monkeypatch, TIMES[4] + 10 * RETENTION * DAY)
+    set_now(monkeypatch, TIMES[4] + 10 * RETENTION * DAY)
     forget(stack, 1, 2, 3, 4, 5)
 
     assert ask(stack, "version=5").body == counter(5)
@@ -438,7 +416,7 @@ def test_the_current_counter_never_expires(stack: Stack, monkeypatch: pytest.Mon
 def test_expired_entries_do_not_matter_long_before_the_first_change(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_it_be(monkeypatch, TIMES[2] + RETENTION * DAY)
+    set_now(monkeypatch, TIMES[2] + RETENTION * DAY)
     forget(stack, 1, 2, 3)
 
     assert at(stack, BEGINNING - DAY).body == counter(0)
@@ -458,10 +436,10 @@ def test_a_missing_version_that_cannot_have_expired_is_throttled(
 ) -> None:
     forget(stack, 1, 2, 3)
 
-    let_it_be(monkeypatch, TIMES[0] + RETENTION * DAY - 1)
+    set_now(monkeypatch, TIMES[0] + RETENTION * DAY - 1)
     assert problem(ask(stack, "version=2")) == THROTTLED
     assert problem(at(stack, TIMES[1])) == THROTTLED
-    let_it_be(monkeypatch, TIMES[0] + RETENTION * DAY)
+    set_now(monkeypatch, TIMES[0] + RETENTION * DAY)
     assert problem(ask(stack, "version=2")) == NOT_FOUND
     assert problem(at(stack, TIMES[1])) == NOT_FOUND
 
@@ -472,7 +450,7 @@ def test_a_version_above_an_entry_that_is_there_has_not_expired(
 ) -> None:
     times = [BEGINNING + day * DAY for day in (0, 20, 21, 22)]
     past(times).record(stack)
-    let_it_be(monkeypatch, BEGINNING + 31 * DAY)
+    set_now(monkeypatch, BEGINNING + 31 * DAY)
     forget(stack, 1, 3)
 
     assert problem(ask(stack, "version=1")) == NOT_FOUND
@@ -486,7 +464,7 @@ def test_a_version_above_an_entry_that_is_there_has_not_expired(
 
 @pytest.mark.usefixtures("orders")
 def test_nothing_expires_by_default(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    let_it_be(monkeypatch, TIMES[4] + 10_000 * DAY)
+    set_now(monkeypatch, TIMES[4] + 10_000 * DAY)
     forget(stack, 1, 2)
 
     assert problem(ask(stack, "version=2")) == THROTTLED
@@ -774,16 +752,6 @@ def periods(of: list[int], count: int, chance: random.Random) -> Iterator[Mappin
         yield period
 
 
-@contextmanager
-def unlogged() -> Iterator[None]:
-    """Log nothing: it takes a fifth of the time, and nobody reads it."""
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def test_any_history_answers_like_the_model(stack: Stack) -> None:
     runs = itertools.count()
     asked = 0
@@ -834,7 +802,7 @@ def test_any_history_answers_like_the_model(stack: Stack) -> None:
         # moto looks through a whole table for each Query.
         forget(stack, *range(1, last + 1), counter_id=name)
 
-    with unlogged():
+    with silence():
         check()
 
     print(f"{asked} looks back in {next(runs)} histories")
@@ -925,7 +893,7 @@ def test_a_wrong_trend_makes_no_answer_wrong(stack: Stack, wire: Wire) -> None:
                 assert bucket["close"] == as_of(changes, version_at(times, end - 1))["value"]
         forget(stack, *range(1, last + 1), counter_id=name)
 
-    with unlogged():
+    with silence():
         check()
 
     tables = [sent.parameters.get("TableName") for sent in wire.sent if sent.operation == "Query"]

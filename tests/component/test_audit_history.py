@@ -3,15 +3,12 @@
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests import aws_template
 from tests.past import Past
-from tests.scene import scene
+from tests.scene import forget, scene
 from tests.stack import Stack
 from tests.wire import Wire, delivered, throttled
 
@@ -72,26 +69,11 @@ def copy_entry(stack: Stack, version: int, to: int) -> None:
     stack.dynamodb.put_item(TableName=table, Item={**item, "version": {"N": str(to)}})
 
 
-def delete_entry(stack: Stack, *numbers: int) -> None:
-    for number in numbers:
-        stack.dynamodb.delete_item(
-            TableName=stack.refs["HistoryTable"],
-            Key={"counter_id": {"S": "orders"}, "version": {"N": str(number)}},
-        )
-
-
 def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
     key: Any = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(hour)}}
     table = stack.refs["TrendTable"]
     item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})
     stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
-
-
-@contextmanager
-def history_days(days: int) -> Iterator[None]:
-    """Let the history of the stack expire after so many days."""
-    with patch.dict(aws_template.TEMPLATE["Parameters"]["HistoryDays"], {"Default": str(days)}):
-        yield
 
 
 @pytest.mark.usefixtures("orders", "later")
@@ -131,7 +113,7 @@ def test_entries_that_were_audited_are_not_read_again(
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [1, 2, 30, 59])
 def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
-    delete_entry(stack, version)
+    forget(stack, version)
 
     assert [(each["counter_id"], each["version"]) for each in findings(stack)] == [
         ("orders", version)
@@ -142,14 +124,14 @@ def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
 def test_a_missing_last_entry_is_found_when_the_stream_can_no_longer_bring_it(
     stack: Stack,
 ) -> None:
-    delete_entry(stack, 60)
+    forget(stack, 60)
 
     assert versions(findings(stack)) == [60]
 
 
 @pytest.mark.usefixtures("orders", "later")
 def test_entries_missing_in_a_row_are_one_finding(stack: Stack) -> None:
-    delete_entry(stack, 20, 21, 22)
+    forget(stack, 20, 21, 22)
 
     (finding,) = findings(stack)
 
@@ -276,7 +258,7 @@ def test_a_counter_that_cannot_be_read_does_not_stop_the_audit_of_others(
         Key={"counter_id": {"S": "stock"}},
         UpdateExpression="REMOVE change",
     )
-    delete_entry(stack, 2)
+    forget(stack, 2)
 
     report = audit(stack)
 
@@ -415,7 +397,7 @@ def test_a_counter_with_a_lower_version_than_its_history_is_found(
 
 @pytest.mark.usefixtures("orders", "later")
 def test_all_of_several_faults_are_found(stack: Stack) -> None:
-    delete_entry(stack, 10)
+    forget(stack, 10)
     change_entry(stack, 40, value={"N": "1000"})
     change_hour(stack, BEGINNING + 4 * HOUR, changes={"N": "99"})
     extra: dict[str, Any] = {"counter_id": {"S": "orders"}, "version": {"N": "61"}}
@@ -435,7 +417,7 @@ def test_all_of_several_faults_are_found(stack: Stack) -> None:
 def test_a_finding_is_a_log_line_and_a_metric(
     stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    delete_entry(stack, 30)
+    forget(stack, 30)
     capsys.readouterr()
     caplog.clear()
 
@@ -457,7 +439,7 @@ def test_a_finding_is_a_log_line_and_a_metric(
 
 @pytest.mark.usefixtures("orders", "later")
 def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: Past) -> None:
-    delete_entry(stack, 30)
+    forget(stack, 30)
     assert versions(findings(stack)) == versions(findings(stack)) == [30]
 
     orders.record(stack, orders.records[29:30])
@@ -467,7 +449,7 @@ def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: 
 
 @pytest.mark.usefixtures("orders", "later")
 def test_an_audit_continues_after_an_accepted_version(stack: Stack) -> None:
-    delete_entry(stack, 30)
+    forget(stack, 30)
 
     assert findings(stack, after=31) == []
     assert audit(stack, counter_id="orders")["entries"] == 0
@@ -514,7 +496,7 @@ def test_a_malformed_event_is_refused_in_one_line_and_writes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     audit(stack, counter_id="orders")
-    delete_entry(stack, 30)
+    forget(stack, 30)
     before = stack.contents()
     capsys.readouterr()
 
@@ -537,7 +519,7 @@ def assert_short(raised: pytest.ExceptionInfo[CounterError]) -> None:
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("after", [1, 29, 31, 59, 60])
 def test_any_version_in_the_history_can_be_accepted(stack: Stack, after: int) -> None:
-    delete_entry(stack, 30)
+    forget(stack, 30)
 
     found = versions(findings(stack, after=after))
 
@@ -569,7 +551,7 @@ def test_an_entry_that_the_stream_may_still_bring_is_not_a_finding(
 def test_an_audit_waits_at_a_gap_while_the_stream_may_still_fill_it(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, gone: list[int]
 ) -> None:
-    delete_entry(stack, *gone)
+    forget(stack, *gone)
     above = BEGINNING + 600 * gone[-1]  # when the entry above the gap was made
 
     def report(seconds: float) -> tuple[int, list[int | None]]:
@@ -593,7 +575,7 @@ def test_an_audit_waits_at_a_gap_while_the_stream_may_still_fill_it(
 def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delete_entry(stack, 58)
+    forget(stack, 58)
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 600 * 60)
     assert findings(stack) == []
 
@@ -675,10 +657,10 @@ def test_an_hour_is_compared_when_it_can_no_longer_change(
 
 @pytest.mark.usefixtures("orders", "later")
 def test_an_expired_start_of_the_history_is_not_a_finding(stack: Stack) -> None:
-    with history_days(29):
-        delete_entry(stack, *range(1, 20), 25)
+    stack.refs["HistoryDays"] = "29"
+    forget(stack, *range(1, 20), 25)
 
-        assert findings(stack) == []
+    assert findings(stack) == []
 
 
 @pytest.mark.usefixtures("orders")
@@ -686,27 +668,27 @@ def test_a_missing_start_that_cannot_have_expired_is_a_finding(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 10 * DAY)
-    with history_days(29):
-        delete_entry(stack, 1, 2, 3)
+    stack.refs["HistoryDays"] = "29"
+    forget(stack, 1, 2, 3)
 
-        assert versions(findings(stack)) == [1]
+    assert versions(findings(stack)) == [1]
 
 
 @pytest.mark.usefixtures("orders")
 def test_audited_entries_that_have_expired_since_are_not_a_finding(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with history_days(29):
-        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 20 * HOUR)
-        assert findings(stack) == []
-        new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
-        orders.record(stack, new)
-        delete_entry(stack, *range(1, 70))
+    stack.refs["HistoryDays"] = "29"
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 20 * HOUR)
+    assert findings(stack) == []
+    new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
+    orders.record(stack, new)
+    forget(stack, *range(1, 70))
 
-        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
-        assert versions(findings(stack)) == [61], "the last good one has not expired"
-        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 40 * DAY)
-        assert findings(stack) == []
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
+    assert versions(findings(stack)) == [61], "the last good one has not expired"
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 40 * DAY)
+    assert findings(stack) == []
 
 
 # --- Every night ---------------------------------------------------------------------------------
@@ -736,7 +718,7 @@ def test_the_first_nightly_audit_covers_all_counters_and_the_next_those_that_cha
 
 def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Past) -> None:
     fill(stack, "a", "b")
-    delete_entry(stack, 30)
+    forget(stack, 30)
 
     report = audit(stack)
 

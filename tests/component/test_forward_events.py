@@ -1,15 +1,16 @@
 """EventQueue: which group and which id each event gets, and what happens when a request fails."""
 
 import json
-import logging
 import string
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain, repeat
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.output import silence
 from tests.component.samples import load
 from tests.event_queue import SENDER, EventMessage, Forwarded, an_event, deliver, forwarded
 from tests.stack import Stack
@@ -39,14 +40,9 @@ ACCEPTED = string.ascii_letters + string.digits + string.punctuation
 
 
 @pytest.fixture(autouse=True)
-def silence(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Log nothing, unless the test reads the log."""
-    if "caplog" in request.fixturenames:
+def _silence(request: pytest.FixtureRequest) -> Iterator[None]:
+    with nullcontext() if "caplog" in request.fixturenames else silence():
         yield
-        return
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def counting(counter_id: object = "orders", **fields: object) -> EventMessage:

@@ -18,7 +18,7 @@ from tests.component.links import target
 from tests.component.test_lost_replies import meanwhile
 from tests.past import Past
 from tests.proxy import Reply
-from tests.scene import scene
+from tests.scene import forget, scene
 from tests.sizes import cases
 from tests.stack import Item, Stack
 from tests.wire import Fault, Wire, answered, delivered, denied, processed
@@ -82,14 +82,6 @@ def versions(reply: Reply) -> list[int]:
 
 def throttled(reply: Reply) -> bool:
     return reply.status == 503 and reply.body["type"] == "urn:tally:problem:throttled"
-
-
-def forget(stack: Stack, *gone: int) -> None:
-    for version in gone:
-        stack.dynamodb.delete_item(
-            TableName=stack.refs["HistoryTable"],
-            Key={"counter_id": {"S": "orders"}, "version": {"N": str(version)}},
-        )
 
 
 def record_without_trend(stack: Stack, wire: Wire, made: Past, first: int, last: int) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.output import metrics, silence
 from tests.component.samples import load
 from tests.component.simulation import Killed, dies, dies_after
 from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
@@ -47,11 +47,9 @@ every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
 
 
 @pytest.fixture(autouse=True)
-def silence() -> Iterator[None]:
-    """Let nothing be logged: it takes a fifth of the time, and nobody reads it."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
+def _silence() -> Iterator[None]:
+    with silence():
+        yield
 
 
 @pytest.fixture
@@ -1375,13 +1373,6 @@ def test_a_version_that_a_fold_made_can_be_read(stack: Stack, queue: FifoQueue) 
         assert (reply.status, reply.body["value"]) == (HTTPStatus.OK, value)
 
 
-def emitted(output: str) -> dict[str, Any]:
-    """Return the metrics that an invocation has written."""
-    (line,) = [line for line in output.splitlines() if '"_aws"' in line]
-    metrics: dict[str, Any] = json.loads(line)
-    return metrics
-
-
 def test_the_metrics_say_how_many_messages_were_counted_and_parked(
     stack: Stack, queue: FifoQueue, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1390,7 +1381,7 @@ def test_the_metrics_say_how_many_messages_were_counted_and_parked(
 
     deliver(stack, *batch)
 
-    given = emitted(capsys.readouterr().out)
+    given = metrics(capsys.readouterr().out)
     (directive,) = given["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "Tally"
     assert directive["Metrics"] == [
@@ -1416,5 +1407,5 @@ def test_the_metrics_leave_out_what_is_delivered_again(  # noqa: PLR0913, PLR091
 
     deliver(stack, *batch)
 
-    given = emitted(capsys.readouterr().out)
+    given = metrics(capsys.readouterr().out)
     assert (given["EventsCounted"], given["EventsParked"]) == ([counted], [0])

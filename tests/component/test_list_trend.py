@@ -1,7 +1,6 @@
 """A counter's changes added up by minute, hour and day."""
 
 import itertools
-import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +9,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import aws_template
+from tests.component.output import silence
+from tests.component.reading import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOT_FOUND,
+    SECOND,
+    THROTTLED,
+    moment,
+    problem,
+    set_now,
+)
 from tests.past import Past
 from tests.proxy import Reply
+from tests.scene import clear
 from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
 
-from counters import clock
-
-# Times are in milliseconds since the epoch: as integers they are exact.
-SECOND = 1000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
 STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
 TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
@@ -39,10 +43,6 @@ COUNTS = ("changes", "increase", "decrease")
 class Change:
     time: int
     by: int
-
-
-def moment(time: int) -> str:
-    return clock.timestamp(time / 1000)
 
 
 def past(changes: Sequence[Change], counter_id: str = "orders") -> Past:
@@ -105,38 +105,17 @@ def closes(buckets: list[Bucket]) -> list[int]:
     return [bucket["close"] for bucket in buckets]
 
 
-def problem(reply: Reply) -> tuple[int, str, str | None]:
-    return reply.status, reply.body["type"].rpartition(":")[2], reply.headers.get("Retry-After")
-
-
-THROTTLED = (503, "throttled", "1")
-NOT_FOUND = (404, "not-found", None)
-
-
-def let_it_be(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
-    monkeypatch.setattr(clock, "now", lambda: time / 1000)
-
-
-def clear(stack: Stack, table: str, key: str) -> None:
-    """Take all out of a table whose key, beside the counter, is this attribute."""
-    for item in stack.items(table):
-        stack.dynamodb.delete_item(
-            TableName=stack.refs[table], Key={name: item[name] for name in ("counter_id", key)}
-        )
-
-
 @pytest.fixture
-def retention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The history is kept for RETENTION days."""
-    parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
-    monkeypatch.setitem(parameter, "Default", str(RETENTION))
+def retention(stack: Stack) -> None:
+    """Keep the history for RETENTION days."""
+    stack.refs["HistoryDays"] = str(RETENTION)
 
 
 # --- Which buckets -------------------------------------------------------------------------------
 
 
 def test_the_default_is_the_last_24_hours(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    let_it_be(monkeypatch, NOON + 59 * MINUTE)
+    set_now(monkeypatch, NOON + 59 * MINUTE)
 
     reply = ask(stack, "")
 
@@ -161,23 +140,23 @@ def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR091
     count: int,
 ) -> None:
     for into_the_minute in (0, 1, 30 * SECOND, MINUTE - 1):
-        let_it_be(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
+        set_now(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
         assert starts(ask(stack, f"interval={interval}")) == (first, last, count)
 
 
 def test_the_last_bucket_begins_with_the_hour(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_it_be(monkeypatch, NOON)
+    set_now(monkeypatch, NOON)
     assert starts(ask(stack, ""))[1] == "2025-01-15T12:00:00.000Z"
-    let_it_be(monkeypatch, NOON - 1)
+    set_now(monkeypatch, NOON - 1)
     assert starts(ask(stack, ""))[1] == "2025-01-15T11:00:00.000Z"
 
 
 def test_a_period_is_widened_to_whole_intervals(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_it_be(monkeypatch, NOON + 90 * SECOND)
+    set_now(monkeypatch, NOON + 90 * SECOND)
     ten, eleven = "2025-01-15T10:00:00.000Z", "2025-01-15T11:00:00.000Z"
     day_before = "2025-01-14T11:00:00.000Z"
     periods = {
@@ -212,7 +191,7 @@ def test_a_trend_ends_with_the_current_bucket(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str, current: str, count: int
 ) -> None:
     now = NOON - MINUTE - 1
-    let_it_be(monkeypatch, now)
+    set_now(monkeypatch, now)
     end = f"2025-01-15T{current}:00.000Z"
 
     for to in (moment(now + 1), moment(now + DAY), "9999-12-31T23:59:59.999Z"):
@@ -225,7 +204,7 @@ def test_a_trend_ends_with_the_current_bucket(
 def test_a_trend_from_the_future_is_refused(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str
 ) -> None:
-    let_it_be(monkeypatch, NOON)
+    set_now(monkeypatch, NOON)
 
     for to in ("", f"&to={moment(NOON + DAY)}"):
         # Even in the current bucket.
@@ -405,7 +384,7 @@ def summed(buckets: list[Bucket]) -> Bucket:
 
 def test_minutes_need_nothing_but_the_history(stack: Stack) -> None:
     past([Change(NOON, 7), Change(NOON + MINUTE, -9)]).record(stack)
-    clear(stack, "TrendTable", "hour")
+    clear(stack, "TrendTable")
 
     assert closes(trend(stack, "minute", NOON - MINUTE, NOON + 2 * MINUTE)) == [0, 7, -2]
     assert closes(trend(stack, "minute", NOON + HOUR, NOON + HOUR + MINUTE)) == [-2]
@@ -419,8 +398,8 @@ def test_minutes_expire_with_the_history_and_hours_and_days_do_not(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past([Change(NOON, 7), Change(NOON + HOUR, 1)]).record(stack)
-    clear(stack, "HistoryTable", "version")
-    let_it_be(monkeypatch, NOON + RETENTION * DAY)
+    clear(stack, "HistoryTable")
+    set_now(monkeypatch, NOON + RETENTION * DAY)
 
     minutes = f"interval=minute&from={moment(NOON)}&to={moment(NOON + HOUR)}"
 
@@ -436,15 +415,15 @@ def test_minutes_are_available_until_the_first_may_have_expired(
     past([Change(NOON, 7)]).record(stack)
     query = f"interval=minute&from={moment(NOON + 59 * SECOND)}&to={moment(NOON + HOUR)}"
 
-    let_it_be(monkeypatch, NOON + RETENTION * DAY - 1)
+    set_now(monkeypatch, NOON + RETENTION * DAY - 1)
     assert closes(ask(stack, query).body) == [7] * 60
-    let_it_be(monkeypatch, NOON + RETENTION * DAY)
+    set_now(monkeypatch, NOON + RETENTION * DAY)
     assert problem(ask(stack, query)) == NOT_FOUND
 
 
 def test_minutes_do_not_expire_by_default(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     past([Change(NOON, 7)]).record(stack)
-    let_it_be(monkeypatch, NOON + 10_000 * DAY)
+    set_now(monkeypatch, NOON + 10_000 * DAY)
 
     assert closes(trend(stack, "minute", NOON, NOON + HOUR)) == [7] * 60
 
@@ -455,10 +434,10 @@ def test_minutes_carry_over_the_value_of_an_expired_change(
 ) -> None:
     now = NOON + 40 * DAY
     first, last = Change(NOON, 7), Change(now - 3 * MINUTE, -9)
-    let_it_be(monkeypatch, now)
+    set_now(monkeypatch, now)
 
     past([first]).record(stack)
-    clear(stack, "HistoryTable", "version")
+    clear(stack, "HistoryTable")
     assert closes(ask(stack, "interval=minute").body) == [7] * 60
 
     made = past([first, last])
@@ -584,14 +563,9 @@ def test_any_history_adds_up_like_the_model(stack: Stack) -> None:
                 days = [summed(list(itertools.islice(hours, 24))) for _ in buckets]
                 assert days == buckets
 
-        # moto looks through a whole table for each Query.
-        clear(stack, "HistoryTable", "version")
-        clear(stack, "TrendTable", "hour")
+        clear(stack, "HistoryTable", "TrendTable")
 
-    logging.disable()  # it takes a fifth of the time, and nobody reads it
-    try:
+    with silence():
         check()
-    finally:
-        logging.disable(logging.NOTSET)
 
     print(f"{next(runs)} histories")

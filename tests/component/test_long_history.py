@@ -1,11 +1,11 @@
 """That a long history costs no more to look into than a short one, and that it can be audited."""
 
-import logging
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import botocore.session
 import pytest
+from tests.component.output import silence
 from tests.meter import FACTORIES, Meter
 from tests.past import BATCH, Past
 from tests.sizes import cases
@@ -25,13 +25,12 @@ def stack(session: botocore.session.Session) -> Iterator[Stack]:
     """A stack with a counter of COUNT changes, in history and trend."""
     with running(session) as stack:
         past = Past("long")
-        logging.disable()
-        for number in range(COUNT):
-            past.change(FIRST + INTERVAL * number, 1 if number % 3 else -1)
-            if len(past.records) == BATCH:
-                past.record(stack)
-                past.records.clear()
-        logging.disable(logging.NOTSET)
+        with silence():
+            for number in range(COUNT):
+                past.change(FIRST + INTERVAL * number, 1 if number % 3 else -1)
+                if len(past.records) == BATCH:
+                    past.record(stack)
+                    past.records.clear()
         yield stack
 
 

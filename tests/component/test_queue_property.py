@@ -1,7 +1,6 @@
 """Whatever happens on the way, each message of the queue is counted once, or parked once."""
 
 import json
-import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,9 +15,10 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.dynamodb.models.table import StreamRecord as MotoRecord
-from tests import aws_template
+from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed, dies, dies_after
 from tests.fifo_queue import MOST, STEP, FifoQueue, Message, Parked, as_parked, deliver, parked
+from tests.scene import clear
 from tests.sizes import cases, examples
 from tests.stack import REGION, Item, Stack, StreamRecord
 from tests.wire import (
@@ -111,9 +111,8 @@ def road(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(clock, "sleep", sleep)
     state = random.getstate()
     random.seed(1)
-    logging.disable()  # it takes a fifth of the time, and nobody reads it
-    yield road
-    logging.disable(logging.NOTSET)
+    with silence():
+        yield road
     random.setstate(state)
 
 
@@ -562,21 +561,14 @@ class Model:
         assert not any(left.values())
 
 
-def empty(stack: Stack) -> None:
-    """Leave nothing of the last example: moto copies all of it for every transaction."""
-    for table in ("CounterTable", "ReceiptTable"):
-        stack.dynamodb.delete_table(TableName=stack.refs[table])
-        stack.dynamodb.create_table(TableName=stack.refs[table], **aws_template.tables()[table])
-    parked(stack)
-
-
 def test_small_cases_agree_with_a_model(stack: Stack, road: Road) -> None:
     counts: Counter[str] = Counter()
 
     @examples(full=300, part=8)
     @given(steps=STEPS, crowded=st.booleans())
     def run(steps: list[Send | Set | Deliver], *, crowded: bool) -> None:
-        empty(stack)
+        clear(stack, "CounterTable", "ReceiptTable")  # moto copies them for every transaction
+        parked(stack)
         counts["cases"] += 1
         Model(stack, road, counts, crowded=crowded).run(steps)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
+from tests.component.output import metrics
 from tests.past import Past
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
@@ -490,13 +491,6 @@ def test_an_outage_of_the_trend_does_not_park_a_record_repeatedly(stack: Stack, 
     assert stack.record(records) == 6
     assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [records[4]]
     assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (2, -2)}
-
-
-def metrics(printed: str) -> dict[str, Any]:
-    """Return what the one line of metrics among the printed lines says."""
-    (line,) = [line for line in printed.splitlines() if '"_aws"' in line]
-    given: dict[str, Any] = json.loads(line)
-    return given
 
 
 def test_the_metrics_of_a_batch_have_its_entries_parked_records_and_lag(

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,10 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import aws_template
+from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed
 from tests.past import Past
+from tests.scene import clear
 from tests.sizes import cases, examples
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
@@ -33,7 +34,6 @@ from tests.wire import (
 
 from counters import clock
 
-TABLES = "HistoryTable", "TrendTable"
 DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 # --- The stream ----------------------------------------------------------------------------------
@@ -406,29 +406,20 @@ class World:
                 self.stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return records
 
-    def empty(self) -> None:
-        """Leave nothing of the last example: moto would go through all of it for every read."""
-        for table in TABLES:
-            self.stack.dynamodb.delete_table(TableName=self.stack.refs[table])
-            self.stack.dynamodb.create_table(
-                TableName=self.stack.refs[table], **aws_template.tables()[table]
-            )
-
 
 @pytest.fixture
 def world(stack: Stack, wire: Wire) -> Iterator[World]:
     road = Road()
     wire.through = road.carry
-    logging.disable()  # it takes a fifth of the time, and nobody reads it
-    yield World(stack, road)
-    logging.disable(logging.NOTSET)
+    with silence():
+        yield World(stack, road)
 
 
 def test_history_and_trend_hold_exactly_what_the_stream_says(world: World) -> None:
     @examples(full=1500, part=20)
     @given(steps=STEPS, deliveries=DELIVERIES)
     def run(steps: list[Step], deliveries: list[Delivery]) -> None:
-        world.empty()
+        clear(world.stack, "HistoryTable", "TrendTable")
         world.parked()
         stream = stream_of(steps)
         world.counts["cases"] += 1

@@ -6,7 +6,6 @@
 import importlib
 import itertools
 import json
-import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +15,10 @@ from unittest.mock import patch
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.output import silence
 from tests.past import Past
 from tests.proxy import Context
+from tests.scene import clear, forget
 from tests.sizes import FULL, cases
 from tests.stack import Item, Stack
 from tests.wire import Wire, delivered, reply_lost
@@ -97,12 +98,9 @@ class Runs:
     @contextmanager
     def going(self) -> Iterator[None]:
         variables = self.stack.environment(self.stack.functions[self.name])
-        with patch.dict("os.environ", variables), patch.object(self.wire, "through", self._carry):
-            logging.disable()
-            try:
-                yield
-            finally:
-                logging.disable(logging.NOTSET)
+        through = patch.object(self.wire, "through", self._carry)
+        with patch.dict("os.environ", variables), through, silence():
+            yield
 
     def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
         thread = threading.current_thread()
@@ -166,18 +164,6 @@ def saved(stack: Stack, counter_id: str) -> dict[str, Any]:
     return state
 
 
-def clear_audits(stack: Stack) -> None:
-    for item in stack.items("AuditTable"):
-        stack.dynamodb.delete_item(
-            TableName=stack.refs["AuditTable"], Key={"counter_id": item["counter_id"]}
-        )
-
-
-def delete_entry(stack: Stack, counter_id: str, version: int) -> None:
-    key: Item = {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}
-    stack.dynamodb.delete_item(TableName=stack.refs["HistoryTable"], Key=key)
-
-
 def ten_changes(counter_id: str) -> Past:
     past = Past(counter_id)
     for number in range(10):
@@ -223,7 +209,7 @@ def test_a_version_accepted_during_an_audit_stays_accepted(stack: Stack, wire: W
     for order in orders(STEPS):
         counter_id = next(counter_ids)
         ten_changes(counter_id).record(stack)
-        delete_entry(stack, counter_id, 5)
+        forget(stack, 5, counter_id=counter_id)
         runs = Runs(stack, wire, "AuditHistory")
         plain = runs.run(counter_id=counter_id)
         accepting = runs.run(counter_id=counter_id, after=6)
@@ -243,7 +229,7 @@ def test_an_audit_that_can_never_save_does_not_claim_to_have_accepted_anything(
 ) -> None:
     counter_id = next(counter_ids)
     ten_changes(counter_id).record(stack)
-    delete_entry(stack, counter_id, 5)
+    forget(stack, 5, counter_id=counter_id)
     event = {"counter_id": counter_id} | ({} if after is None else {"after": after})
 
     def forestalled(request: AWSPreparedRequest) -> AWSResponse:
@@ -267,7 +253,7 @@ def test_a_finding_of_one_audit_is_not_skipped_because_of_another(stack: Stack, 
         past.record(stack)
         counter_id = past.counter_id
         stack.invoke("AuditHistory", {"counter_id": counter_id})
-        delete_entry(stack, counter_id, 5)
+        forget(stack, 5, counter_id=counter_id)
         past.record(stack, [past.change(BEGINNING + 7200, 1) for _ in range(3)])
         runs = Runs(stack, wire, "AuditHistory")
         plain, anew = runs.run(counter_id=counter_id), runs.run(counter_id=counter_id, after=0)
@@ -288,10 +274,10 @@ def test_two_nightly_audits_at_once_have_the_effect_of_one(
     names = [f"night{number}" for number in range(5)]
     for name in names:
         ten_changes(name).record(stack)
-    delete_entry(stack, "night3", 5)
+    forget(stack, 5, counter_id="night3")
     chance = random.Random(5)
     for _ in range(cases(full=400, part=8)):
-        clear_audits(stack)
+        clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         first, second = runs.run(), runs.run()
         share = chance.random()
@@ -321,7 +307,7 @@ def test_a_finished_nightly_audit_is_not_reopened(
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
     for steps in range(2, 26, cases(full=1, part=5)):  # the first is to begin
-        clear_audits(stack)
+        clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         slow, fast = runs.run(), runs.run()
         with runs.going():
