@@ -8,10 +8,13 @@ import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
+from tests import fast_moto
 from tests.stack import FACTORIES, Stack, running
 from tests.wire import Wire
 
 from counters import clock
+
+fast_moto.speed_up()
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ NEVER = {
     "s3transfer",
 }
 OF_THE_QUEUE = {"counters.forwarding", "counters.ingestion"}
-OF_THE_HISTORY = {"counters.audit", "counters.recording", "counters.trend"}
+OF_THE_HISTORY = {"counters.audit", "counters.buckets", "counters.recording"}
 OF_HTTP = {"counters.gateway", "counters.idempotency"}
 OF_METRICS = {"counters.metrics"}
 FORBIDDEN = {

@@ -1272,24 +1272,23 @@ def test_only_the_forwarder_can_name_another_sender(
 def test_no_sender_can_pass_for_another(stack: Stack, queue: FifoQueue) -> None:
     """Whatever a name is, it is one name, and has the prefix of the way that it came in."""
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
-    seen: dict[tuple[str, str], str] = {}
-    for name in names:
-        for kind, body in (("event", an_event(name)), ("sqs", counting())):
-            counter = f"counter-{len(seen)}"
-            body = body.replace("orders", counter)  # noqa: PLW2901  of a counter of its own
-            assert deliver(stack, queue.send(body, sender=name)) == []
-            stack.record(stack.changes())
-            (entry,) = history_of(stack, counter)
-            seen[kind, name] = entry["actor"]
-            assert entry["actor"].startswith(f"{kind}:")
-            assert ", " not in entry["actor"]
-            assert ", " not in entry.get("sender", "")
+    for number, name in enumerate(names):
+        event = an_event(name, detail={"counter_id": f"event-{number}"})
+        batch = [queue.send(body, sender=name) for body in (event, counting(f"sqs-{number}"))]
+        assert deliver(stack, *batch) == []
     stack.request("POST", "/counters/http")
     stack.record(stack.changes())
-    (entry,) = history_of(stack, "http")
-    seen["http", CLIENT_ID] = entry["actor"]
-    assert entry["actor"] == CLIENT_ID
-    assert len({*seen.values()}) == len(seen)
+
+    entries = {item["counter_id"]["S"]: item for item in stack.items("HistoryTable")}
+
+    assert len(entries) == 2 * len(names) + 1
+    actors = {counter: entry["actor"]["S"] for counter, entry in entries.items()}
+    assert len({*actors.values()}) == len(actors)
+    assert actors.pop("http") == CLIENT_ID
+    for counter, actor in actors.items():
+        assert actor.startswith(f"{counter.partition('-')[0]}:")
+        assert ", " not in actor
+        assert ", " not in entries[counter].get("sender", {}).get("S", "")
 
 
 @pytest.mark.parametrize("letter", ["\N{GRINNING FACE}", ","], ids=["four bytes", "escaped"])
