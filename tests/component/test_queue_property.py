@@ -14,7 +14,6 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.dynamodb.models.table import StreamRecord as MotoRecord
 from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed, dies, dies_after
 from tests.fifo_queue import MOST, STEP, FifoQueue, Message, Parked, as_parked, deliver, parked
@@ -98,8 +97,6 @@ class Road:
 def road(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Road]:  # noqa: ARG001
     road = Road()
     wire.through = road.carry
-    # For each transaction moto copies the tables, and with them all that was ever in the stream.
-    monkeypatch.setattr(MotoRecord, "__deepcopy__", lambda self, _memo: self, raising=False)
     # Only waiting takes time, and the pauses are the same in each run.
     now = BEGINNING
 
