@@ -1,9 +1,15 @@
-"""Which tests go to which process: those that share what takes long to make go to the same."""
+"""Settings of pytest's plugins for all tests."""
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+# By default hypothesis fails an example that takes over 200 ms, which a busy machine makes it take.
+settings.register_profile("tally", deadline=None)
+settings.load_profile("tally")
+
+# Tests that share what takes long to create run in the same process.
 TOGETHER = (
     "tests/e2e/",
     "tests/component/test_artifact.py",
@@ -12,9 +18,9 @@ TOGETHER = (
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Hands out a group of tests, or one, at a time, the largest group first.
+    """Gives a process one test or one group at a time, the largest group first.
 
-    xdist's groups by mark have no effect with this pytest.
+    The marks that xdist has for groups do not work with this version of pytest.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -22,5 +28,5 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
-    """Let xdist hand out the tests so."""
+    """Let xdist distribute the tests like this."""
     return Together(config, log)

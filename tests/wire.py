@@ -31,6 +31,7 @@ class Wire:
         self.sent: list[Sent] = []
         self.through: Fault = delivered  # where a request goes that no fault is planned for
         self._faults: dict[str, Iterator[Fault]] = {}
+        self._clients: list[BaseClient] = []
 
     def attach(self, client: BaseClient) -> None:
         # moto answers as a handler of this event, and every handler runs: it must not be on its
@@ -38,6 +39,14 @@ class Wire:
         # The stubs do not know that a handler of this event may answer.
         client.meta.events.unregister("before-send", botocore_stubber)  # type: ignore[arg-type]
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
+        self._clients.append(client)
+
+    def detach(self) -> None:
+        """Let the clients send their requests to moto themselves again."""
+        for client in self._clients:
+            client.meta.events.unregister("before-send", self._carry)  # type: ignore[arg-type]
+            client.meta.events.register("before-send", botocore_stubber)  # type: ignore[arg-type]
+        self._clients.clear()
 
     def fail(self, operation: str, faults: Iterable[Fault]) -> None:
         """Let the next requests for an operation meet these faults, one each, in this order."""

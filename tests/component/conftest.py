@@ -1,4 +1,4 @@
-"""The stack in moto, fresh for each test."""
+"""The stack in moto, empty for each test."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
 from tests import fast_moto
-from tests.stack import FACTORIES, Stack, running
+from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
 from counters import clock
@@ -34,14 +34,21 @@ def _validate(**asked: Any) -> None:  # noqa: ANN401  of any operation
         raise ParamValidationError(report=report.generate_report())
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[None]:
+    """Start moto once for the tests of a module."""
+    with moto():
+        yield
+
+
 @pytest.fixture
-def stack(session: botocore.session.Session) -> Iterator[Stack]:
+def stack(session: botocore.session.Session, started: None) -> Iterator[Stack]:  # noqa: ARG001
     with running(session) as stack:
         yield stack
 
 
 @pytest.fixture
-def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Wire:  # noqa: ARG001  moto first
+def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # noqa: ARG001  moto first
     """The wire under the clients of the functions, which wait in a time of their own."""
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # botocore's
     waited = 0.0
@@ -55,4 +62,5 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Wire:  # noqa: ARG001
     wire = Wire()
     for factory in FACTORIES:
         wire.attach(factory())
-    return wire
+    yield wire
+    wire.detach()
