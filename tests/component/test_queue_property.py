@@ -233,8 +233,8 @@ def prove(stack: Stack, traffic: Traffic) -> int:
 
 # --- At random -----------------------------------------------------------------------------------
 
-GROUPS = [f"group-{number}" for number in range(20)]
-COUNTERS = [f"counter-{number}" for number in range(50)]
+GROUPS = [f"group-{number}" for number in range(cases(full=20, part=12))]
+COUNTERS = [f"counter-{number}" for number in range(cases(full=50, part=12))]
 HOT = 2  # counters of all groups; the others have one to eight, whose numbers are in their items
 
 
@@ -338,7 +338,7 @@ class Mapping:
 
 
 def test_each_of_many_messages_is_counted_once_or_parked_once(stack: Stack, road: Road) -> None:
-    size = cases(full=20_000, part=300)
+    size = cases(full=20_000, part=400)
     chance = random.Random(20)
     traffic = random_traffic(chance, size)
     mapping = Mapping(stack, road, traffic.queue, chance)
@@ -358,7 +358,7 @@ def test_each_of_many_messages_is_counted_once_or_parked_once(stack: Stack, road
     print(dict(counts), {" ".join(what): count for what, count in road.met.items()})
     assert len(mapping.received) == size
     assert traffic.sums.keys() == {*COUNTERS}
-    assert again >= 0.3
+    assert again >= 0.25
     assert len(traffic.senseless) > size / 40
     assert road.deaths() > size / 200
     assert road.faults() > size / 20
