@@ -372,7 +372,7 @@ def test_each_of_many_messages_is_counted_once_or_parked_once(stack: Stack, road
 def test_a_function_that_is_killed_many_times_counts_each_message_once(
     stack: Stack, road: Road
 ) -> None:
-    chance = random.Random(50)
+    chance, kills = random.Random(50), cases(full=50, part=25)
     traffic = Traffic(FifoQueue())
     queue = traffic.queue
     position = 0
@@ -389,8 +389,8 @@ def test_a_function_that_is_killed_many_times_counts_each_message_once(
         for group in GROUPS[:12]:
             traffic.send(group, "one", 1)
         road.chance = meet
-        while road.deaths() < 50 or queue.waiting:
-            for _ in range(3 if road.deaths() < 50 else 0):
+        while road.deaths() < kills or queue.waiting:
+            for _ in range(3 if road.deaths() < kills else 0):
                 group = chance.choice(GROUPS[:12])
                 if chance.random() < 0.2:
                     traffic.send_senseless(group, chance.choice(SENSELESS))
@@ -398,7 +398,7 @@ def test_a_function_that_is_killed_many_times_counts_each_message_once(
                     name = chance.choice(["one", "two"])
                     traffic.send(group, name, chance.randint(1, 1000))
             position = 0
-            plan = chance.randint(1, 4), chance.choice([*DEATHS]) if road.deaths() < 50 else ""
+            plan = chance.randint(1, 4), chance.choice([*DEATHS]) if road.deaths() < kills else ""
             batch = random_batch(chance, queue)
             try:
                 failed = deliver(stack, *batch)
@@ -412,7 +412,7 @@ def test_a_function_that_is_killed_many_times_counts_each_message_once(
 
     print(f"{len(queue.sent)} messages;", dict(road.met))
     assert road.met.keys() == {(operation, death) for operation in FAULTS for death in DEATHS}
-    assert road.met.total() == 50
+    assert road.met.total() == kills
 
 
 # --- Small cases against a model -----------------------------------------------------------------
