@@ -23,9 +23,9 @@ from tests.component.reading import (
     problem,
     set_now,
 )
+from tests.contents import forget, prepare_once
 from tests.past import Past
 from tests.proxy import Reply, proxy_event
-from tests.scene import forget, scene
 from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
@@ -64,7 +64,7 @@ def orders(stack: Stack) -> Past:
             neighbour.record(stack)
         made.record(stack)
 
-    scene(stack, "orders between neighbours", record)
+    prepare_once(stack, "orders between neighbours", record)
     return made
 
 

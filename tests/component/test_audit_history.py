@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.contents import forget, prepare_once
 from tests.past import Past
-from tests.scene import forget, scene
 from tests.stack import Stack
 from tests.wire import Wire, delivered, throttled
 
@@ -35,7 +35,7 @@ def orders(stack: Stack) -> Past:
     past = Past("orders")
     for number in range(60):
         past.change(BEGINNING + 600 * number, -3 if number % 5 == 4 else 2)
-    scene(stack, "60 changes of orders", lambda: past.record(stack))
+    prepare_once(stack, "60 changes of orders", lambda: past.record(stack))
     return past
 
 

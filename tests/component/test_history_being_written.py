@@ -16,9 +16,9 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.component.links import target
 from tests.component.test_lost_replies import meanwhile
+from tests.contents import forget, prepare_once
 from tests.past import Past
 from tests.proxy import Reply
-from tests.scene import forget, scene
 from tests.sizes import cases
 from tests.stack import Item, Stack
 from tests.wire import Fault, Wire, answered, delivered, denied, processed
@@ -208,7 +208,7 @@ def holey(stack: Stack, wire: Wire, now: Callable[[float], None]) -> Past:
         record_without_trend(stack, wire, made, 11, 20)
         forget(stack, 13)
 
-    scene(stack, "orders without version 13", record)
+    prepare_once(stack, "orders without version 13", record)
     return made
 
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 from tests.component.links import follow
+from tests.contents import prepare_once
 from tests.past import Past
-from tests.scene import scene
 from tests.stack import CLIENT_ID, Stack
 from tests.wire import Wire, reply_lost
 
@@ -26,7 +26,7 @@ def recorded(stack: Stack) -> Stack:
         changes = stack.changes()
         assert stack.record(changes) == len(changes)
 
-    scene(stack, "VALUES of orders", record)
+    prepare_once(stack, "VALUES of orders", record)
     return stack
 
 

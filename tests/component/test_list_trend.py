@@ -21,9 +21,9 @@ from tests.component.reading import (
     problem,
     set_now,
 )
+from tests.contents import clear
 from tests.past import Past
 from tests.proxy import Reply
-from tests.scene import clear
 from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled

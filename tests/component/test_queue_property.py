@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed, dies, dies_after
+from tests.contents import clear
 from tests.fifo_queue import MOST, STEP, FifoQueue, Message, Parked, as_parked, deliver, parked
-from tests.scene import clear
 from tests.sizes import cases, examples
 from tests.stack import REGION, Item, Stack, StreamRecord
 from tests.wire import (

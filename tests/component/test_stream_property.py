@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests import aws_template
 from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed
+from tests.contents import clear
 from tests.past import Past
-from tests.scene import clear
 from tests.sizes import cases, examples
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (

@@ -16,9 +16,9 @@ from unittest.mock import patch
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.output import silence
+from tests.contents import clear, forget
 from tests.past import Past
 from tests.proxy import Context
-from tests.scene import clear, forget
 from tests.sizes import FULL, cases
 from tests.stack import Item, Stack
 from tests.wire import Wire, delivered, reply_lost

@@ -11,7 +11,7 @@ MOST_WRITES = 25  # in a BatchWriteItem
 _made: dict[str, dict[str, list[Item]]] = {}
 
 
-def scene(stack: Stack, name: str, make: Callable[[], None]) -> None:
+def prepare_once(stack: Stack, name: str, make: Callable[[], None]) -> None:
     """Make a scene in an empty stack.
 
     Only the first call for a name runs `make`. Later calls write the same items, which takes far
