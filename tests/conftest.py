@@ -1,9 +1,15 @@
-"""Settings of pytest's plugins for all tests."""
+"""Settings for all tests: of Python's garbage collector and of pytest's plugins."""
+
+import gc
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+# moto and botocore keep hundreds of thousands of objects, and create many for each request. With
+# Python's own thresholds, looking for garbage takes a quarter of the CPU.
+gc.set_threshold(50_000, 20, 20)
 
 # By default hypothesis fails an example that takes over 200 ms, which a busy machine makes it take.
 settings.register_profile("tally", deadline=None)

@@ -1,4 +1,4 @@
-"""Changes that a counter went through at given times, as the stream has them."""
+"""A counter's changes at given times, as stream records."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ BATCH = 100
 
 @dataclass
 class Past:
-    """A counter, and the stream records of its changes."""
+    """A counter and the stream records of its changes."""
 
     counter_id: str
     item: Item = field(default_factory=dict)
@@ -23,9 +23,13 @@ class Past:
     def change(
         self, time: float, by: int, operation: str = "increment", **more: AttributeValueTypeDef
     ) -> StreamRecord:
-        """Change the counter by a request that begins at a time in seconds since the epoch.
+        """Change the counter by a request.
 
-        The description of the change has `more` in it.
+        Args:
+            time: when the request began, in seconds since the epoch.
+            by: the difference to the value before.
+            operation: "increment" or "set".
+            more: more attributes of the item's `change`.
         """
         at = clock.timestamp(time)
         old = self.item
@@ -68,7 +72,7 @@ class Past:
     def fold(
         self, time: float, increase: int, decrease: int, events: int = 2, sender: str = ""
     ) -> StreamRecord:
-        """Change the counter by events of the queue, some of which add and some subtract."""
+        """Change the counter by a fold of queue events, some positive and some negative."""
         more: Item = {
             "events": {"N": str(events)},
             "increase": {"N": str(increase)},
@@ -79,7 +83,7 @@ class Past:
         return self.change(time, increase - decrease, "increment", **more)
 
     def move_number(self) -> StreamRecord:
-        """Change only what the counter remembers of a message group, as for a refused event."""
+        """Change only the sequence number of a message group, as a refused event does."""
         old = self.item
         numbers = old.get("sequence_numbers", {}).get("M", {})
         number: AttributeValueTypeDef = {"S": f"{len(self.records):039}"}
@@ -99,11 +103,11 @@ class Past:
         return record
 
     def store(self, stack: Stack) -> None:
-        """Put the counter where it stands, without its history."""
+        """Store the counter without its history."""
         stack.dynamodb.put_item(TableName=stack.refs["CounterTable"], Item=self.item)
 
     def record(self, stack: Stack, records: Iterable[StreamRecord] | None = None) -> None:
-        """Put the counter where it stands, and deliver its stream, or these records of it."""
+        """Store the counter, and deliver its stream records, or only some, to RecordHistory."""
         self.store(stack)
         given = list(self.records if records is None else records)
         for start in range(0, len(given), BATCH):

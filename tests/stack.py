@@ -16,6 +16,7 @@ from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
 from moto.core.model_instances import reset_model_data
 from moto.dynamodb.models import Table, dynamodb_backends
+from moto.dynamodb.models.dynamo_type import DynamoType
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests import aws_template
 from tests.aws_template import Function, Route
@@ -93,14 +94,14 @@ class _Stacks:
         """Yield an empty stack that nobody else uses."""
         number = self._in_use + len(self._idle)
         stack = self._idle.pop() if self._idle else Stack(f"tally{number or ''}")
-        refs = dict(stack.refs)
+        functions, refs = dict(stack.functions), dict(stack.refs)  # a test may change both
         self._in_use += 1
         self._provide_clients()
         try:
             yield stack
         finally:
             self._in_use -= 1
-            stack.refs = refs
+            stack.functions, stack.refs = functions, refs
             stack.clear(self._changed, self._replaced)
             self._idle.append(stack)
             if self._in_use:
@@ -199,6 +200,20 @@ class Stack:
                 self.sqs.delete_queue(QueueUrl=self.refs[logical_id])
                 self._create_queue(logical_id)
 
+    def empty_tables(self) -> None:
+        """Empty every table."""
+        self.clear({self.refs[table] for table in aws_template.tables()}, ())
+
+    def remove_stream(self) -> None:
+        """Create CounterTable again, without a stream.
+
+        For each write of a transaction, moto copies the table with all records of its stream.
+        """
+        arguments = aws_template.tables()["CounterTable"]
+        del arguments["StreamSpecification"]
+        self.dynamodb.delete_table(TableName=self.refs["CounterTable"])
+        self.dynamodb.create_table(TableName=self.refs["CounterTable"], **arguments)
+
     def _stored(self, logical_id: str) -> Table:
         """Return what moto has stored of a table."""
         return dynamodb_backends[ACCOUNT_ID][REGION].tables[self.refs[logical_id]]
@@ -242,12 +257,17 @@ class Stack:
         )
         return reply(self.invoke(function.name, event))
 
+    def item(self, table: str, key: str) -> Item | None:
+        """Return an item of a table without a sort key, as moto stores it; None if there is none.
+
+        It takes no request, so that a simulation can look after each step.
+        """
+        found = self._stored(table).get_item(DynamoType({"S": key}))
+        return found.to_json()["Attributes"] if found else None
+
     def items(self, table: str) -> list[Item]:
-        """Return every item of a table, given by its logical id, as it is stored."""
-        pages = self.dynamodb.get_paginator("scan").paginate(
-            TableName=self.refs[table], ConsistentRead=True
-        )
-        return [item for page in pages for item in page["Items"]]
+        """Return every item of a table, given by its logical id, as moto stores it."""
+        return [item.to_json()["Attributes"] for item in self._stored(table).all_items()]
 
     def contents(self) -> dict[str, list[Item]]:
         """Return every item of every table."""

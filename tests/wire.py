@@ -1,4 +1,4 @@
-"""What lies between the SDK and AWS: it notes each request, and can refuse it or lose its reply."""
+"""The network between the SDK and AWS: records requests, and can refuse them or lose replies."""
 
 import io
 import json
@@ -25,17 +25,17 @@ class Sent:
 
 
 class Wire:
-    """Carries the requests of the clients that are on it to moto."""
+    """Carries the requests of its clients to moto."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
-        self.through: Fault = delivered  # where a request goes that no fault is planned for
+        self.through: Fault = delivered  # for requests without a planned fault
         self._faults: dict[str, Iterator[Fault]] = {}
         self._clients: list[BaseClient] = []
 
     def attach(self, client: BaseClient) -> None:
-        # moto answers as a handler of this event, and every handler runs: it must not be on its
-        # own, or it would apply what is to be refused.
+        # moto answers as a handler of this event. All handlers run, so moto's own must be removed:
+        # it would apply requests that are to be refused.
         # The stubs do not know that a handler of this event may answer.
         client.meta.events.unregister("before-send", botocore_stubber)  # type: ignore[arg-type]
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ class Wire:
         self._clients.clear()
 
     def fail(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Let the next requests for an operation meet these faults, one each, in this order."""
+        """Let the next requests for an operation meet one of these faults each, in order."""
         self._faults[operation] = iter(faults)
 
     def operations(self) -> list[str]:
@@ -71,7 +71,7 @@ def delivered(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def reply_lost(request: AWSPreparedRequest) -> NoReturn:
-    """Let moto apply the request and lose its reply."""
+    """Let moto apply the request. The reply never arrives."""
     delivered(request)
     raise ReadTimeoutError(endpoint_url=request.url)
 
@@ -83,18 +83,18 @@ def connection_lost(request: AWSPreparedRequest) -> NoReturn:
 
 
 def request_lost(request: AWSPreparedRequest) -> NoReturn:
-    """Let the request get lost: nothing is applied, but from here that looks like a lost reply."""
+    """Lose the request: nothing is applied. To the caller it looks like a lost reply."""
     raise ReadTimeoutError(endpoint_url=request.url)
 
 
 def internal_error(request: AWSPreparedRequest) -> AWSResponse:
-    """Let moto apply the request and answer that something went wrong, as DynamoDB may."""
+    """Let moto apply the request and answer with a 500, as DynamoDB may."""
     delivered(request)
     return _error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
 
 
 def refused_internally(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer that something went wrong, before anything was applied."""
+    """Answer with a 500. Nothing is applied."""
     return _error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
 
 
@@ -104,12 +104,12 @@ def conflict(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def in_progress(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the transaction as DynamoDB does while one with its token is under way."""
+    """Refuse the transaction as DynamoDB does while one with the same token is running."""
     return _error(request, HTTPStatus.BAD_REQUEST, "TransactionInProgressException")
 
 
 def canceled(*codes: str) -> Fault:
-    """Return the fault of a transaction that is canceled: its first writes for these reasons."""
+    """Return a fault that cancels a transaction, with these reasons for its first writes."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         writes = len(_parameters(request)["TransactItems"])
@@ -122,22 +122,51 @@ def canceled(*codes: str) -> Fault:
 
 
 def unreachable(request: AWSPreparedRequest) -> NoReturn:
-    """Make no connection: nothing is applied."""
+    """Fail to connect: nothing is applied."""
     raise ConnectTimeoutError(endpoint_url=request.url)
 
 
 def throttled(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the request as DynamoDB does if it is asked too much: nothing is applied."""
+    """Refuse the request as DynamoDB does when it throttles. Nothing is applied."""
     return _error(request, HTTPStatus.BAD_REQUEST, "ThrottlingException")
 
 
 def denied(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the request as AWS does if the role lacks the action: nothing is applied."""
+    """Refuse the request as AWS does if the role lacks the action. Nothing is applied."""
     return _error(request, HTTPStatus.BAD_REQUEST, "AccessDeniedException")
 
 
+class Killed(BaseException):
+    """The function was killed here."""
+
+
+def dies(_request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function before the request leaves it."""
+    raise Killed
+
+
+def dies_after(request: AWSPreparedRequest) -> NoReturn:
+    """Kill the function after moto has applied the request and before the reply arrives."""
+    delivered(request)
+    raise Killed
+
+
+def meanwhile(action: Callable[[], object], fault: Fault = delivered) -> Fault:
+    """Return a fault that lets something else happen first."""
+
+    def after(request: AWSPreparedRequest) -> AWSResponse:
+        action()
+        return fault(request)
+
+    return after
+
+
+LOST = [reply_lost, connection_lost, internal_error]  # applied, and the reply does not say so
+NOT_APPLIED = [throttled, conflict, unreachable]  # certainly, and never will be
+
+
 def processed(count: int) -> Fault:
-    """Return the fault of a BatchWriteItem that takes the first `count` items and no more."""
+    """Return a fault that lets a BatchWriteItem write only its first `count` items."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         ((table, writes),) = _parameters(request)["RequestItems"].items()
@@ -167,7 +196,7 @@ def answered(request: AWSPreparedRequest, status: HTTPStatus, body: object) -> A
 
 
 class _Raw(io.BytesIO):
-    """A body as urllib3 hands it to botocore."""
+    """A response body with the interface that botocore expects."""
 
     def stream(self, **_kwargs: object) -> Iterator[bytes]:
         yield self.read()

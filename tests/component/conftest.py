@@ -1,5 +1,6 @@
 """The stack in moto, empty for each test."""
 
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,12 @@ import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
 from tests import fast_moto
+from tests.component.ledger import Ledger
+from tests.component.scene import Scene
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
-from counters import clock
+from counters import clock, idempotency
 
 fast_moto.speed_up()
 
@@ -64,3 +67,27 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # no
         wire.attach(factory())
     yield wire
     wire.detach()
+
+
+@pytest.fixture
+def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
+    with Scene(stack, wire).running() as scene:
+        yield scene
+
+
+@pytest.fixture
+def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
+    stack.remove_stream()
+    random.seed(1)  # the code's own jitter
+    ledger = Ledger(stack, wire)
+    with ledger.running():
+        yield ledger
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request under a key look only once for the outcome of an earlier one.
+
+    Where the test itself repeats requests, waiting in each of them would only take CPU.
+    """
+    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)

@@ -18,7 +18,7 @@ def orders(session: botocore.session.Session) -> Iterator[Stack]:
 
 
 @pytest.mark.parametrize("bad", BAD_REQUESTS, ids=[bad.id for bad in BAD_REQUESTS])
-def test_a_bad_request_is_told_which_field_is_bad_and_changes_nothing(
+def test_a_bad_request_changes_nothing_and_the_error_names_the_field(
     orders: Stack, bad: BadRequest
 ) -> None:
     before = orders.contents()
@@ -38,7 +38,7 @@ def test_a_bad_request_is_told_which_field_is_bad_and_changes_nothing(
     assert orders.contents() == before
 
 
-def test_the_table_is_large_and_has_something_for_every_route() -> None:
+def test_there_are_bad_requests_for_every_route() -> None:
     routes = [route for function in aws_template.functions().values() for route in function.routes]
 
     assert len(BAD_REQUESTS) >= 70

@@ -26,7 +26,7 @@ def test_every_change_adds_1_to_the_version(
 
 
 @every_change
-def test_created_at_stays_and_updated_at_moves(
+def test_a_change_keeps_created_at_and_moves_updated_at(
     stack: Stack, method: str, body: dict[str, int]
 ) -> None:
     counters = []
@@ -50,7 +50,7 @@ def test_a_change_is_one_write_and_no_read(
     assert wire.operations() == ["UpdateItem", "UpdateItem"]
 
 
-def test_a_refused_change_is_one_request_too(stack: Stack, wire: Wire) -> None:
+def test_a_refused_change_is_one_request(stack: Stack, wire: Wire) -> None:
     stack.request("PUT", "/counter", body={"value": 1})
 
     assert stack.request("POST", "/counter", body={"by": 2**53 - 1}).status == 409
@@ -59,7 +59,7 @@ def test_a_refused_change_is_one_request_too(stack: Stack, wire: Wire) -> None:
 
 @every_change
 @pytest.mark.parametrize("fault", [throttled, unreachable])
-def test_what_was_certainly_not_applied_is_throttled(
+def test_a_change_that_is_never_accepted_is_answered_as_throttled(
     stack: Stack, wire: Wire, method: str, body: dict[str, int], fault: Fault
 ) -> None:
     wire.fail("UpdateItem", itertools.repeat(fault))
@@ -72,7 +72,7 @@ def test_what_was_certainly_not_applied_is_throttled(
 
 
 @every_change
-def test_a_change_carries_who_made_it_when_and_on_which_invocation(
+def test_a_change_carries_its_actor_time_and_invocation(
     stack: Stack, method: str, body: dict[str, int]
 ) -> None:
     first = stack.request(method, "/counter", body=body, claims={"sub": "ann", "client_id": "app"})

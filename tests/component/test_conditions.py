@@ -77,7 +77,7 @@ def hits(stack: Stack, wire: Wire) -> Counter:
 # --- The entity tag ------------------------------------------------------------------------------
 
 
-def test_the_entity_tag_is_the_version_whatever_the_request(hits: Counter) -> None:
+def test_the_etag_of_every_answer_is_the_version(hits: Counter) -> None:
     replies = [hits.get(), hits.add(), hits.add(), hits.get(), hits.set(7), hits.get()]
 
     assert [reply.headers["ETag"] for reply in replies] == [
@@ -113,7 +113,7 @@ def test_the_entity_tag_is_the_version_whatever_the_request(hits: Counter) -> No
         '"\u00e9", "2"',
     ],
 )
-def test_who_has_the_version_gets_no_body(hits: Counter, tags: str) -> None:
+def test_a_read_with_the_current_version_gets_304_without_a_body(hits: Counter, tags: str) -> None:
     hits.add()
     hits.add()
 
@@ -140,7 +140,7 @@ def test_who_has_the_version_gets_no_body(hits: Counter, tags: str) -> None:
         '","',
     ],
 )
-def test_who_has_another_version_gets_the_counter(hits: Counter, tags: str) -> None:
+def test_a_read_with_another_version_gets_the_counter(hits: Counter, tags: str) -> None:
     hits.add()
     hits.add()
 
@@ -150,7 +150,7 @@ def test_who_has_another_version_gets_the_counter(hits: Counter, tags: str) -> N
 
 
 @pytest.mark.parametrize(("tags", "status"), [('"0"', 304), ('"1"', 200), ("*", 200)])
-def test_a_counter_that_was_never_written_has_version_0_but_is_not_there(
+def test_a_counter_that_was_never_written_has_version_0_and_does_not_match_any(
     hits: Counter, tags: str, status: int
 ) -> None:
     reply = hits.get({"If-None-Match": tags})
@@ -158,7 +158,7 @@ def test_a_counter_that_was_never_written_has_version_0_but_is_not_there(
     assert (reply.status, reply.headers["ETag"]) == (status, '"0"')
 
 
-def test_header_names_are_the_same_in_any_case(hits: Counter) -> None:
+def test_header_names_are_case_insensitive(hits: Counter) -> None:
     hits.add()
 
     assert hits.get({"if-none-match": '"1"'}).status == 304
@@ -168,7 +168,7 @@ def test_header_names_are_the_same_in_any_case(hits: Counter) -> None:
 # --- Conditional sets ----------------------------------------------------------------------------
 
 
-def test_a_set_on_the_current_version_is_one_write(hits: Counter) -> None:
+def test_a_set_with_the_current_version_is_one_write(hits: Counter) -> None:
     hits.add(3)
 
     reply = hits.set(10, {"If-Match": '"1"'})
@@ -179,7 +179,7 @@ def test_a_set_on_the_current_version_is_one_write(hits: Counter) -> None:
 
 
 @pytest.mark.parametrize("version", ["0", "1", "3", "9007199254740991"])
-def test_a_set_on_another_version_is_refused_with_the_current_one(
+def test_a_set_with_another_version_is_refused_and_told_the_current_one(
     hits: Counter, version: str
 ) -> None:
     hits.add()
@@ -194,7 +194,7 @@ def test_a_set_on_another_version_is_refused_with_the_current_one(
     assert hits.stands() == (2, 2)
 
 
-def test_of_two_sets_on_one_version_the_second_is_refused(hits: Counter) -> None:
+def test_the_second_of_two_sets_with_the_same_version_is_refused(hits: Counter) -> None:
     hits.add()
 
     first, second = [hits.set(value, {"If-Match": '"1"'}) for value in (10, 20)]
@@ -204,7 +204,7 @@ def test_of_two_sets_on_one_version_the_second_is_refused(hits: Counter) -> None
 
 
 @pytest.mark.parametrize("headers", [{"If-None-Match": "*"}, {"If-Match": '"0"'}])
-def test_a_set_that_makes_the_counter_makes_it_once(
+def test_only_the_first_of_two_sets_creates_the_counter(
     hits: Counter, headers: Mapping[str, str]
 ) -> None:
     first = hits.set(10, headers)
@@ -224,7 +224,9 @@ def test_a_set_that_makes_the_counter_makes_it_once(
 @pytest.mark.parametrize(
     "versions", ['"1", "2"', '"2","1"', '"9", , "2",', '"0", "2"', ', "2" , "2"', "*", " * "]
 )
-def test_a_set_on_any_of_several_versions_is_one_write(hits: Counter, versions: str) -> None:
+def test_a_set_with_several_versions_is_one_write_if_one_is_current(
+    hits: Counter, versions: str
+) -> None:
     hits.add()
     hits.add()
 
@@ -235,7 +237,7 @@ def test_a_set_on_any_of_several_versions_is_one_write(hits: Counter, versions: 
     assert hits.stands() == (10, 3)
 
 
-def test_a_set_on_none_of_several_versions_is_refused_with_the_current_one(hits: Counter) -> None:
+def test_a_set_with_several_versions_is_refused_if_none_is_current(hits: Counter) -> None:
     hits.add()
     hits.add()
 
@@ -247,7 +249,7 @@ def test_a_set_on_none_of_several_versions_is_refused_with_the_current_one(hits:
     assert hits.stands() == (2, 2)
 
 
-def test_a_hundred_versions_fit_into_a_condition(hits: Counter) -> None:
+def test_a_condition_can_have_100_versions(hits: Counter) -> None:
     hits.add()
     edge = 2**53 - 1
     versions = ", ".join(f'"{version}"' for version in [1, *range(edge - 98, edge + 1)])
@@ -256,7 +258,7 @@ def test_a_hundred_versions_fit_into_a_condition(hits: Counter) -> None:
     assert hits.set(20, {"If-Match": versions}).status == 412
 
 
-def test_a_set_on_any_version_makes_no_counter(hits: Counter, stack: Stack) -> None:
+def test_a_set_with_any_version_does_not_create_a_counter(hits: Counter, stack: Stack) -> None:
     reply = hits.set(10, {"If-Match": "*"})
 
     assert hits.wire.operations() == ["UpdateItem"]
@@ -264,16 +266,14 @@ def test_a_set_on_any_version_makes_no_counter(hits: Counter, stack: Stack) -> N
     assert not stack.items("CounterTable")
 
 
-def test_a_set_on_one_of_several_versions_can_make_the_counter(hits: Counter) -> None:
+def test_a_set_with_version_0_among_others_can_create_the_counter(hits: Counter) -> None:
     first, second = [hits.set(value, {"If-Match": '"0", "5"'}) for value in (10, 20)]
 
     assert (first.status, second.status) == (200, 412)
     assert hits.stands() == (10, 1)
 
 
-def test_a_set_on_a_version_of_a_counter_that_is_not_there_makes_none(
-    hits: Counter, stack: Stack
-) -> None:
+def test_a_set_with_a_version_does_not_create_a_counter(hits: Counter, stack: Stack) -> None:
     reply = hits.set(10, {"If-Match": '"1"'})
 
     assert (reply.status, reply.headers["ETag"]) == (412, '"0"')
@@ -295,7 +295,9 @@ def test_a_set_on_a_version_of_a_counter_that_is_not_there_makes_none(
         *[("GET", "If-None-Match", value) for value in (",", " , ,", '"a b"', '"1";"2"', 'W/ "1"')],
     ],
 )
-def test_a_malformed_condition_is_named(hits: Counter, method: str, name: str, value: str) -> None:
+def test_the_error_names_a_malformed_condition(
+    hits: Counter, method: str, name: str, value: str
+) -> None:
     hits.add()
 
     reply = hits.ask(method, {name: value}, {"value": 10} if method == "PUT" else None)
@@ -344,7 +346,7 @@ ROUTES = [
 
 @pytest.mark.parametrize("header", OUTCOMES)
 @pytest.mark.parametrize(("name", "route"), ROUTES, ids=lambda each: getattr(each, "path", each))
-def test_a_conditional_header_is_honoured_refused_or_ignored_by_every_route(
+def test_every_route_honours_refuses_or_ignores_each_conditional_header(
     stack: Stack, wire: Wire, name: str, route: Route, header: str
 ) -> None:
     outcome = OUTCOMES[header][route.method]
@@ -382,7 +384,7 @@ def test_a_conditional_header_is_honoured_refused_or_ignored_by_every_route(
     ],
     ids=str,
 )
-def test_a_date_does_not_count_beside_an_entity_tag(
+def test_a_date_is_ignored_beside_an_etag(
     hits: Counter, method: str, headers: Mapping[str, str], status: int
 ) -> None:
     hits.add()
@@ -393,7 +395,7 @@ def test_a_date_does_not_count_beside_an_entity_tag(
     assert hits.stands() == ((10, 2) if method == "PUT" and status == 200 else (1, 1))
 
 
-def test_two_conditions_at_once_are_too_many(hits: Counter) -> None:
+def test_if_match_and_if_none_match_together_are_refused(hits: Counter) -> None:
     reply = hits.set(1, {"If-Match": '"0"', "If-None-Match": "*"})
 
     assert (reply.status, reply.problem) == (400, "invalid-request")
@@ -426,7 +428,7 @@ Lines = Mapping[str, list[str]]
     ],
     ids=str,
 )
-def test_the_lines_of_a_list_are_one_list(
+def test_the_lines_of_a_header_are_one_list(
     hits: Counter, stack: Stack, method: str, lines: Lines, status: int
 ) -> None:
     hits.add()
@@ -449,7 +451,7 @@ def test_the_lines_of_a_list_are_one_list(
 @pytest.mark.parametrize(
     "key", ["", '""', "a b", '"a', "ä", "a" * 256, f'"{"a" * 256}"', '"a"b"', '"a\\b"', "\x7f"]
 )
-def test_a_malformed_key_is_named(hits: Counter, key: str) -> None:
+def test_the_error_names_a_malformed_key(hits: Counter, key: str) -> None:
     reply = hits.ask("POST", {"Idempotency-Key": key})
 
     assert not hits.wire.sent
@@ -458,7 +460,7 @@ def test_a_malformed_key_is_named(hits: Counter, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "a" * 255, f'"{"a" * 255}"', "!~", 'a"b', '"\\"\\\\"'])
-def test_a_key_is_any_visible_characters(hits: Counter, key: str) -> None:
+def test_a_key_can_have_any_visible_characters(hits: Counter, key: str) -> None:
     assert hits.ask("POST", {"Idempotency-Key": key}).status == 200
 
 
@@ -475,7 +477,7 @@ def test_a_key_is_any_visible_characters(hits: Counter, key: str) -> None:
         (1, {"min": -EDGE, "max": EDGE}),
     ],
 )
-def test_a_result_on_its_bound_is_within(hits: Counter, by: int, bounds: dict[str, int]) -> None:
+def test_a_result_may_equal_its_bound(hits: Counter, by: int, bounds: dict[str, int]) -> None:
     hits.set(10)
 
     reply = hits.add(by, **bounds)
@@ -495,7 +497,7 @@ def test_a_result_on_its_bound_is_within(hits: Counter, by: int, bounds: dict[st
         (-11, {"min": 0, "max": 10}),
     ],
 )
-def test_a_result_outside_its_bounds_is_refused_with_the_value(
+def test_a_result_outside_its_bounds_is_refused_and_told_the_value(
     hits: Counter, by: int, bounds: dict[str, int]
 ) -> None:
     hits.set(10)
@@ -520,7 +522,7 @@ def test_a_result_outside_its_bounds_is_refused_with_the_value(
         (5, {"min": -1, "max": 1}, 409),
     ],
 )
-def test_a_counter_that_was_never_written_stands_at_0(
+def test_a_counter_that_was_never_written_has_value_0(
     hits: Counter, stack: Stack, by: int, bounds: dict[str, int], status: int
 ) -> None:
     reply = hits.add(by, **bounds)
@@ -560,7 +562,9 @@ def test_a_value_stays_within_the_range_of_integers(hits: Counter, sign: int) ->
         ({"minimum": 0}, "minimum"),
     ],
 )
-def test_malformed_bounds_are_named(hits: Counter, body: dict[str, object], name: str) -> None:
+def test_the_error_names_malformed_bounds(
+    hits: Counter, body: dict[str, object], name: str
+) -> None:
     reply = hits.ask("POST", body=body)
 
     assert not hits.wire.sent

@@ -214,9 +214,9 @@ class Caller:
         return [str(number) for number in range(101, self._number + 1)]
 
 
-@examples(500, part=50)
+@examples(500, part=25)
 @given(st.lists(st.sampled_from([*GOOD, *BAD]), max_size=8))
-def test_an_answer_is_that_to_its_own_request_which_is_sent_once(manners: list[Manner]) -> None:
+def test_a_request_is_sent_once_and_gets_its_own_answer(manners: list[Manner]) -> None:
     with serving() as server, Caller(server.endpoint) as caller:
         for manner in manners:
             if manner in BAD:
@@ -238,7 +238,7 @@ def test_the_connection_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("idle", "connections"), [(5, 1), (15, 2)])
-def test_a_connection_is_not_trusted_that_was_idle_for_long(
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch, idle: float, connections: int
 ) -> None:
     with serving() as server, Caller(server.endpoint) as caller:
@@ -250,12 +250,12 @@ def test_a_connection_is_not_trusted_that_was_idle_for_long(
     assert server.connections == connections
 
 
-def test_an_answer_may_take_longer_than_connecting() -> None:
+def test_an_answer_may_take_longer_than_the_connect_timeout() -> None:
     with serving() as server, Caller(server.endpoint, read_seconds=WAIT_SECONDS) as caller:
         assert caller.ask(server, answers_slowly)
 
 
-def test_what_is_not_connected_is_not_sent() -> None:
+def test_a_request_is_not_sent_if_there_is_no_connection() -> None:
     caller = Caller(f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(EndpointConnectionError) as error:
@@ -264,7 +264,7 @@ def test_what_is_not_connected_is_not_sent() -> None:
     assert clients.not_applied(error.value)
 
 
-def test_what_cannot_be_connected_in_time_is_not_sent() -> None:
+def test_a_request_is_not_sent_if_connecting_takes_too_long() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
         with socket.create_connection(address):  # now the queue is full
@@ -306,14 +306,14 @@ def test_requests_are_sent_over_tls(certified: tuple[ssl.SSLContext, str]) -> No
     assert server.connections <= 3
 
 
-def test_nothing_is_sent_to_whom_no_authority_knows(
+def test_nothing_is_sent_to_a_server_with_an_unknown_certificate(
     certified: tuple[ssl.SSLContext, str],
 ) -> None:
     with serving(certified[0]) as server, Caller(server.endpoint) as caller:
         _assert_refused(caller, server)
 
 
-def test_nothing_is_sent_to_whom_the_certificate_does_not_name(tmp_path: Path) -> None:
+def test_nothing_is_sent_to_a_server_with_the_certificate_of_another(tmp_path: Path) -> None:
     certificate, trusted = _certificate(tmp_path, "127.0.0.2")
     with serving(certificate) as server, Caller(server.endpoint, trusted) as caller:
         _assert_refused(caller, server)

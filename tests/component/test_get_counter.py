@@ -6,7 +6,7 @@ from tests.stack import Stack
 from tests.wire import Fault, Wire, denied, reply_lost, throttled
 
 
-def test_a_counter_that_was_never_written_stands_at_0(stack: Stack) -> None:
+def test_a_counter_that_was_never_written_has_value_0(stack: Stack) -> None:
     reply = stack.request("GET", "/counters/orders")
 
     assert reply.status == 200
@@ -19,7 +19,7 @@ def test_a_counter_that_was_never_written_stands_at_0(stack: Stack) -> None:
     }
 
 
-def test_reading_a_counter_does_not_make_it(stack: Stack) -> None:
+def test_reading_a_counter_does_not_create_it(stack: Stack) -> None:
     stack.request("GET", "/counters/orders")
 
     assert stack.items("CounterTable") == []
@@ -53,21 +53,21 @@ def test_names_differ_by_case(stack: Stack) -> None:
     assert stack.request("GET", "/counters/orders").body["version"] == 0
 
 
-def test_the_answer_is_json_that_no_cache_keeps(stack: Stack) -> None:
+def test_the_answer_is_json_that_must_not_be_cached(stack: Stack) -> None:
     headers = stack.request("GET", "/counter").headers
 
     assert headers["Content-Type"] == "application/json"
     assert headers["Cache-Control"] == "no-cache"
 
 
-def test_the_read_is_strongly_consistent_and_the_only_request(stack: Stack, wire: Wire) -> None:
+def test_a_read_is_one_strongly_consistent_request(stack: Stack, wire: Wire) -> None:
     stack.request("GET", "/counter")
 
     assert wire.operations() == ["GetItem"]
     assert wire.sent[0].parameters["ConsistentRead"] is True
 
 
-def test_a_read_whose_reply_is_lost_is_made_again(stack: Stack, wire: Wire) -> None:
+def test_a_read_is_retried_if_its_reply_is_lost(stack: Stack, wire: Wire) -> None:
     stack.request("PUT", "/counter", body={"value": 3})
     wire.fail("GetItem", [reply_lost])
 
@@ -75,7 +75,7 @@ def test_a_read_whose_reply_is_lost_is_made_again(stack: Stack, wire: Wire) -> N
 
 
 @pytest.mark.parametrize("fault", [reply_lost, throttled])
-def test_a_database_that_does_not_answer_a_read_is_throttled(
+def test_a_read_that_gets_no_answer_is_answered_as_throttled(
     stack: Stack, wire: Wire, fault: Fault
 ) -> None:
     wire.fail("GetItem", itertools.repeat(fault))
@@ -87,7 +87,7 @@ def test_a_database_that_does_not_answer_a_read_is_throttled(
     assert reply.headers["Retry-After"] == "1"
 
 
-def test_what_nobody_foresaw_is_a_problem_that_tells_nothing_of_the_inside(
+def test_an_unexpected_error_is_a_problem_without_internal_details(
     stack: Stack, wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.fail("GetItem", [denied])

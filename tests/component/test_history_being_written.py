@@ -15,13 +15,12 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.component.links import target
-from tests.component.test_lost_replies import meanwhile
 from tests.contents import forget, prepare_once
 from tests.past import Past
 from tests.proxy import Reply
 from tests.sizes import cases
 from tests.stack import Item, Stack
-from tests.wire import Fault, Wire, answered, delivered, denied, processed
+from tests.wire import Fault, Wire, answered, delivered, denied, meanwhile, processed
 
 from counters import clock
 

@@ -4,7 +4,7 @@ from tests.stack import Stack
 from counters.model import MAX_INTEGER, MIN_INTEGER
 
 
-def test_an_increment_adds_1_if_not_told_otherwise(stack: Stack) -> None:
+def test_an_increment_adds_1_by_default(stack: Stack) -> None:
     assert stack.request("POST", "/counter").body["value"] == 1
     assert stack.request("POST", "/counter", body={}).body["value"] == 2
 
@@ -25,7 +25,7 @@ def test_increments_add_up_below_0_and_above(stack: Stack) -> None:
     assert values == [3, -7, -3, 0, 1]
 
 
-def test_a_counter_adds_to_itself_only(stack: Stack) -> None:
+def test_counters_are_independent(stack: Stack) -> None:
     stack.request("POST", "/counters/a", body={"by": 2})
     stack.request("POST", "/counters/b", body={"by": 3})
 
@@ -34,7 +34,7 @@ def test_a_counter_adds_to_itself_only(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("limit", "by"), [(MAX_INTEGER, 1), (MIN_INTEGER, -1)])
-def test_the_limit_is_reached_and_not_passed(stack: Stack, limit: int, by: int) -> None:
+def test_a_value_can_reach_the_limit_but_not_pass_it(stack: Stack, limit: int, by: int) -> None:
     stack.request("PUT", "/counter", body={"value": limit - by})
 
     reached = stack.request("POST", "/counter", body={"by": by})
@@ -50,14 +50,14 @@ def test_the_limit_is_reached_and_not_passed(stack: Stack, limit: int, by: int) 
 
 
 @pytest.mark.parametrize(("limit", "by"), [(MAX_INTEGER, -1), (MIN_INTEGER, 1)])
-def test_a_counter_at_the_limit_can_come_back(stack: Stack, limit: int, by: int) -> None:
+def test_a_counter_at_the_limit_can_move_away_from_it(stack: Stack, limit: int, by: int) -> None:
     stack.request("PUT", "/counter", body={"value": limit})
 
     assert stack.request("POST", "/counter", body={"by": by}).body["value"] == limit + by
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_greatest_step_passes_no_limit(stack: Stack, sign: int) -> None:
+def test_the_largest_increment_cannot_pass_the_limit(stack: Stack, sign: int) -> None:
     stack.request("PUT", "/counter", body={"value": sign})
 
     reply = stack.request("POST", "/counter", body={"by": sign * MAX_INTEGER})

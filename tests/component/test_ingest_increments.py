@@ -18,15 +18,14 @@ from tests.fifo_queue import ARN, FifoQueue, Message, as_parked, deliver, parked
 from tests.sizes import cases
 from tests.stack import CLIENT_ID, FORWARDER_ROLE_ID, Item, Stack, StreamRecord
 from tests.wire import (
+    LOST,
     Fault,
     Wire,
     answered,
     canceled,
     conflict,
-    connection_lost,
     delivered,
     denied,
-    internal_error,
     refused_internally,
     reply_lost,
     request_lost,
@@ -41,7 +40,6 @@ MAX = 2**53 - 1
 DAY = 24 * 3600  # seconds
 MOST_GROUPS = 8
 
-LOST = [reply_lost, connection_lost, internal_error]  # applied, and the reply does not say so
 REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]
 every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
 

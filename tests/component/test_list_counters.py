@@ -1,9 +1,12 @@
 import itertools
+import time
+from collections.abc import Iterable
 from itertools import product
 from urllib.parse import urlsplit
 
 import pytest
 from tests.component.links import follow
+from tests.past import Past
 from tests.stack import Stack
 from tests.wire import Wire, throttled
 
@@ -13,10 +16,16 @@ NAMES = ["0", "A", "B-1", "B.1", "B0", "B:1", "Ba", "a", "a-", "a-b", "a.", "a:b
 
 @pytest.fixture
 def names(stack: Stack) -> Stack:
-    """The stack, with a counter for each of NAMES, made in no order."""
-    for name in NAMES[1::2] + NAMES[::-2]:
-        stack.request("POST", f"/counters/{name}")
+    """The stack with a counter for each of NAMES, created in another order."""
+    store(stack, NAMES[1::2] + NAMES[::-2])
     return stack
+
+
+def store(stack: Stack, names: Iterable[str]) -> None:
+    for name in names:
+        counter = Past(name)
+        counter.change(time.time(), by=1)
+        counter.store(stack)
 
 
 def test_there_are_no_names_before_the_first_change(stack: Stack) -> None:
@@ -28,7 +37,7 @@ def test_there_are_no_names_before_the_first_change(stack: Stack) -> None:
     assert "Link" not in reply.headers
 
 
-def test_names_come_in_the_order_of_their_bytes(names: Stack) -> None:
+def test_names_are_sorted_by_their_bytes(names: Stack) -> None:
     reply = names.request("GET", "/counters")
 
     assert reply.body == NAMES
@@ -50,7 +59,7 @@ def test_prefix_keeps_the_names_that_begin_with_it(names: Stack) -> None:
         assert reply.body == [name for name in NAMES if name.startswith(prefix)]
 
 
-def test_after_goes_on_behind_that_name(names: Stack) -> None:
+def test_after_continues_behind_that_name(names: Stack) -> None:
     somewhere = ["0", "A", "B-1", "a", "a-", "a-a", "b", "zz", "zzz", "C"]
     for prefix, after in product(("", "a", "B"), somewhere):
         reply = names.request("GET", "/counters", query=f"prefix={prefix}&after={after}")
@@ -73,17 +82,16 @@ def test_a_link_keeps_the_prefix(names: Stack) -> None:
     assert pages == [["a", "a-"], ["a-b", "a."], ["a:b", "aa"]]
 
 
-def test_a_link_is_relative_so_that_it_holds_under_any_host(names: Stack) -> None:
+def test_a_link_is_relative_so_that_it_works_on_any_host(names: Stack) -> None:
     link = names.request("GET", "/counters", query="limit=1").headers["Link"]
 
     reference = urlsplit(link.partition(">")[0].removeprefix("<"))
     assert (reference.scheme, reference.netloc, reference.path) == ("", "", "")
 
 
-def test_a_page_holds_100_names_if_not_told_otherwise(stack: Stack) -> None:
+def test_a_page_has_100_names_by_default(stack: Stack) -> None:
     everyone = [f"c{number:03}" for number in range(101)]
-    for name in everyone:
-        stack.request("POST", f"/counters/{name}")
+    store(stack, everyone)
 
     assert list(follow(stack, "/counters", "")) == [everyone[:100], everyone[100:]]
 
@@ -94,14 +102,14 @@ def test_a_page_is_one_request(names: Stack, wire: Wire) -> None:
     assert wire.operations() == ["Query"]
 
 
-def test_names_that_cannot_be_there_are_not_asked_for(names: Stack, wire: Wire) -> None:
+def test_there_is_no_query_if_after_is_behind_the_prefix(names: Stack, wire: Wire) -> None:
     reply = names.request("GET", "/counters", query="prefix=a&after=b")
 
     assert reply.body == []
     assert wire.operations() == [], "DynamoDB refuses a range that ends before it begins"
 
 
-def test_a_database_that_does_not_answer_is_throttled(stack: Stack, wire: Wire) -> None:
+def test_a_list_that_gets_no_answer_is_answered_as_throttled(stack: Stack, wire: Wire) -> None:
     wire.fail("Query", itertools.repeat(throttled))
 
     reply = stack.request("GET", "/counters")

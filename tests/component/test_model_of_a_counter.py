@@ -280,8 +280,8 @@ def test_the_service_answers_as_the_model_does(service: Service) -> None:
 
     run_state_machine_as_test(
         Run,
-        settings=examples(full=500, part=100, stateful_step_count=50),
+        settings=examples(full=500, part=15, stateful_step_count=50),
     )
 
     print(f"{service.requests} requests in {next(runs)} runs")
-    assert service.requests > cases(500, part=100) * 10
+    assert service.requests > cases(500, part=15) * 10

@@ -78,7 +78,7 @@ def ask(stack: Stack, path: str, query: Query) -> Reply:
 
 
 @pytest.mark.parametrize("path", ASKED)
-def test_an_error_names_a_parameter_that_was_given(orders: Stack, path: str) -> None:
+def test_an_error_names_a_parameter_of_the_request(orders: Stack, path: str) -> None:
     refused = set()
     for query in ASKED[path]:
         reply = ask(orders, path, query)

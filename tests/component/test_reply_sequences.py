@@ -1,8 +1,8 @@
-"""Every sequence of replies of the database to a change: what is said of it is true.
+"""Whatever sequence of replies a change gets from the database, its answer is true.
 
-A case is a sequence of replies to the attempts at one change, and then the end of the function's
-time. All sequences are tried whose last reply the code asks for: it never asks for more after a
-reply that leaves the outcome open.
+A case is a sequence of replies to the attempts at one change. After the last one the function is
+killed. A reply that leaves the outcome open ends a sequence, because the code makes no further
+attempt after it. All other sequences are tried up to a length.
 """
 
 from collections.abc import Iterator
@@ -12,19 +12,16 @@ from http import HTTPStatus
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests import aws_template
-from tests.component.simulation import dies
-from tests.component.test_increment_counters import Ledger, entries
-from tests.component.test_lost_replies import Invocation
+from tests.component.ledger import Ledger, entries
+from tests.component.scene import Invocation
 from tests.sizes import cases
-from tests.stack import Stack
 from tests.wire import (
     Fault,
-    Wire,
     answered,
     canceled,
     conflict,
     delivered,
+    dies,
     in_progress,
     internal_error,
     refused_internally,
@@ -40,9 +37,9 @@ SOON, LATE = 0.6, 12.0  # seconds after which a change is made; the function end
 
 @dataclass
 class Attempts:
-    """Replies to the attempts at a change; behind the last one the function's time is over."""
+    """Replies to the attempts at a change. After the last one the function is killed."""
 
-    scene: Ledger
+    ledger: Ledger
     kinds: dict[str, Fault]
     sequence: list[str]
     asked: int = 0
@@ -56,25 +53,11 @@ class Attempts:
         yield dies
 
 
-@pytest.fixture
-def scene(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # repeating is up to the caller
-    # moto copies a table with its stream for each write of a transaction; the scene has its own.
-    name = stack.refs["CounterTable"]
-    table = aws_template.tables()["CounterTable"]
-    del table["StreamSpecification"]
-    stack.dynamodb.delete_table(TableName=name)
-    stack.dynamodb.create_table(TableName=name, **table)
-    scene = Ledger(stack, wire)
-    with scene.running():
-        yield scene
-
-
-def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
-    """Return the replies that an operation may get."""
+def kinds_of(ledger: Ledger, operation: str) -> dict[str, Fault]:
+    """Return the possible replies to an operation."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
-        scene.hold_up(request, seconds)
+        ledger.hold_up(request, seconds)
         return answered(
             request,
             HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -85,8 +68,8 @@ def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
     return {
         "applied": delivered,
         "applied, reply lost": reply_lost,
-        "lost, applied soon": partial(scene.held_up, seconds=SOON),
-        "lost, applied late": partial(scene.held_up, seconds=LATE),
+        "lost, applied soon": partial(ledger.held_up, seconds=SOON),
+        "lost, applied late": partial(ledger.held_up, seconds=LATE),
         "500, not applied": refused_internally,
         "500, applied": internal_error,
         "500, applied soon": partial(failed_and_applied_later, seconds=SOON),
@@ -97,77 +80,77 @@ def kinds_of(scene: Ledger, operation: str) -> dict[str, Fault]:
     }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
-def test_what_is_said_of_a_change_is_true_whatever_replies_it_gets(
-    scene: Ledger, operation: str, repeats: str
+def test_the_answer_to_a_change_is_true_whatever_replies_it_gets(
+    ledger: Ledger, operation: str, repeats: str
 ) -> None:
-    kinds = kinds_of(scene, operation)
+    kinds = kinds_of(ledger, operation)
     to_try: list[list[str]] = [[]]
     tried, stood_for = 0, 0
     while to_try:
         sequence = to_try.pop()
-        attempts = Attempts(scene, kinds, sequence)
+        attempts = Attempts(ledger, kinds, sequence)
         try:
-            try_one(scene, attempts, operation, f"n{tried}", repeats)
+            try_one(ledger, attempts, operation, f"n{tried}", repeats)
         except AssertionError as error:
             error.add_note(f"after {sequence}")
             raise
+        ledger.empty()
         tried += 1
         if attempts.wants_more and len(sequence) < MOST:
             to_try += [[*sequence, kind] for kind in kinds]
             stood_for += 1
         else:
-            # Whatever would come behind it is never asked for.
+            # No longer sequence that begins with this one can occur.
             stood_for += sum(len(kinds) ** more for more in range(MOST - len(sequence) + 1))
 
     print(f"{operation}, {repeats}: {tried} cases, which stand for {stood_for} sequences")
     assert stood_for == sum(len(kinds) ** length for length in range(MOST + 1))
 
 
-def try_one(scene: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
-    """Let a change meet a sequence of replies, repeat it, and compare all answers with what is."""
+def try_one(ledger: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
+    """Make a change with a sequence of replies, repeat it, and check all answers."""
     key = None if repeats == "without a key" else name
 
     def send() -> Invocation:
         if operation == "UpdateItem":
-            return scene.add(name, 1, key)
-        return scene.add_all(entries(**{name: 1, f"{name}-too": 1}), key)
+            return ledger.add(name, 1, key)
+        return ledger.add_all(entries(**{name: 1, f"{name}-too": 1}), key)
 
-    scene.plan_each(operation, attempts.faults())
+    ledger.plan_each(operation, attempts.faults())
     answers = [send()]
-    scene.plan(operation)
+    ledger.plan(operation)
     assert attempts.asked == len(attempts.sequence) or answers[0].answer
-    check(scene, name, key, answers, operation)
+    check(ledger, name, key, answers, operation)
     if repeats == "at once":
-        scene.record()
+        ledger.record()
         answers.append(send())
-        check(scene, name, key, answers, operation)
-    scene.advance(clock.APPLY_WINDOW + 1)
-    scene.record()
-    check(scene, name, key, answers, operation)
+        check(ledger, name, key, answers, operation)
+    ledger.advance(clock.APPLY_WINDOW + 1)
+    ledger.record()
+    check(ledger, name, key, answers, operation)
     if key:
         answers.append(send())
-        check(scene, name, key, answers, operation)
+        check(ledger, name, key, answers, operation)
         assert answers[-1].status == 200
-        assert scene.value(name) == 1
+        assert ledger.value(name) == 1
 
 
-def has_receipt(scene: Ledger, key: str, operation: str) -> bool:
-    """Return whether a key, which is that of its counter, is taken."""
+def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
+    """Return whether there is a receipt for a key. Its counter has the same name."""
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, "somebody", target, (), "").receipt_id()
-    table = scene.stack.refs["ReceiptTable"]
-    reply = scene.stack.dynamodb.get_item(TableName=table, Key={"receipt_id": {"S": receipt_id}})
-    return "Item" in reply
+    return ledger.stack.item("ReceiptTable", receipt_id) is not None
 
 
 def check(
-    scene: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
+    ledger: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
 ) -> None:
-    """See that the change was made at most once, and that nothing is said that is not so."""
-    value = scene.value(name)
-    to_come = scene.under_way()
+    """Check that the change was made at most once and that the last answer is true."""
+    value = ledger.value(name)
+    to_come = ledger.under_way()
     assert value + to_come <= 1
     last = answers[-1]
     if last.status == 200:
@@ -177,6 +160,6 @@ def check(
     else:
         assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
     if key and (value or to_come):
-        assert has_receipt(scene, key, operation)
+        assert has_receipt(ledger, key, operation)
     good = {answer.text for answer in answers if answer.status == 200}
     assert len(good) <= 1

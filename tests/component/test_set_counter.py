@@ -5,7 +5,7 @@ from counters.model import MAX_INTEGER, MIN_INTEGER
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, MAX_INTEGER, MIN_INTEGER])
-def test_a_set_makes_the_counter_stand_at_value(stack: Stack, value: int) -> None:
+def test_a_set_gives_the_counter_its_value(stack: Stack, value: int) -> None:
     reply = stack.request("PUT", "/counters/orders", body={"value": value})
 
     assert reply.status == 200
@@ -13,7 +13,7 @@ def test_a_set_makes_the_counter_stand_at_value(stack: Stack, value: int) -> Non
     assert stack.request("GET", "/counters/orders").body["value"] == value
 
 
-def test_a_set_forgets_where_the_counter_stood(stack: Stack) -> None:
+def test_a_set_does_not_depend_on_the_value_before(stack: Stack) -> None:
     stack.request("POST", "/counter", body={"by": 5})
 
     reply = stack.request("PUT", "/counter", body={"value": -2})

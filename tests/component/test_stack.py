@@ -1,6 +1,7 @@
 """The stack in moto, which the tests of a process share, is empty at the start of each test."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import botocore.session
 import pytest
@@ -86,12 +87,13 @@ def test_a_stack_is_empty_whatever_the_test_before_did(
     session: botocore.session.Session, change: Callable[[Stack], None]
 ) -> None:
     with running(session) as stack:
-        names = dict(stack.refs)
+        names, functions = dict(stack.refs), dict(stack.functions)
         stack.refs["HistoryDays"] = "8"
+        stack.functions["GetCounter"] = replace(functions["GetCounter"], timeout=1)
         change(stack)
 
     with running(session) as stack:
-        assert stack.refs == names
+        assert (stack.refs, stack.functions) == (names, functions)
         assert not any(stack.contents().values())
         assert stack.changes() == []
         assert not any(stack.messages(queue) for queue in aws_template.queues())
@@ -121,3 +123,13 @@ def test_a_test_may_make_the_functions_create_new_clients(
         assert stack.request("POST", "/counter").status == 200
     with running(session):
         assert clients.dynamodb() is shared
+
+
+def test_items_are_what_a_scan_returns(session: botocore.session.Session) -> None:
+    with running(session) as stack:
+        request(stack)
+        for table in aws_template.tables():
+            scanned = stack.dynamodb.scan(TableName=stack.refs[table])["Items"]
+            assert stack.items(table) == scanned
+        assert [stack.item("CounterTable", "orders")] == stack.items("CounterTable")
+        assert stack.item("CounterTable", "another") is None

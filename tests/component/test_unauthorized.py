@@ -69,7 +69,7 @@ def test_every_route_is_asked() -> None:
 
 
 @pytest.mark.parametrize("claims", [{"sub": "ann"}, {"client_id": "app"}], ids=str)
-def test_one_of_both_names_is_enough(stack: Stack, claims: dict[str, str]) -> None:
+def test_sub_or_client_id_is_enough(stack: Stack, claims: dict[str, str]) -> None:
     assert stack.request("POST", "/counter", claims=claims).status == 200
     stack.record(stack.changes())
 

@@ -216,7 +216,7 @@ def test_a_reply_with_another_checksum_is_lost(server: Server, client: Any, meth
 
 
 @every_request
-def test_a_reply_that_does_not_tell_its_length_is_lost(
+def test_a_reply_without_a_content_length_is_lost(
     server: Server,
     client: Any,  # noqa: ANN401
     method: str,
@@ -229,7 +229,7 @@ def test_a_reply_that_does_not_tell_its_length_is_lost(
 
 @every_request
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"text"', b"{", b"<html></html>"])
-def test_a_reply_that_is_no_json_object_is_lost(
+def test_a_reply_that_is_not_a_json_object_is_lost(
     server: Server,
     client: Any,  # noqa: ANN401
     method: str,
@@ -248,7 +248,7 @@ WITHOUT_OUTPUT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("method", WITHOUT_OUTPUT)
 @pytest.mark.parametrize("body", [b"", b"{}"])
-def test_a_reply_of_sqs_may_be_empty_if_the_operation_has_no_output(
+def test_a_reply_of_sqs_may_be_empty_if_its_operation_has_no_output(
     server: Server, client_of: Callable[..., Any], method: str, body: bytes
 ) -> None:
     queues = client_of(server.endpoint, "sqs")
@@ -271,7 +271,7 @@ def test_a_reply_of_sqs_may_be_empty_if_the_operation_has_no_output(
     connection.close()
 
 
-def test_a_reply_of_sqs_is_not_empty_if_the_operation_has_output(
+def test_an_empty_reply_of_sqs_is_lost_if_its_operation_has_output(
     server: Server, client_of: Callable[..., Any]
 ) -> None:
     queues = client_of(server.endpoint, "sqs")
@@ -283,7 +283,11 @@ def test_a_reply_of_sqs_is_not_empty_if_the_operation_has_output(
 
 
 @pytest.mark.parametrize("method", ["update_item", "put_item"])
-def test_a_reply_that_drips_is_late(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
+def test_a_reply_that_drips_is_lost_at_the_timeout(
+    server: Server,
+    client: Any,  # noqa: ANN401
+    method: str,
+) -> None:
     whole = raw(REPLIES[method])
     size = len(whole) // PIECES
 
@@ -300,7 +304,7 @@ def test_a_reply_that_drips_is_late(server: Server, client: Any, method: str) ->
     assert time.monotonic() - began < CONNECT_SECONDS + READ_SECONDS + A_LITTLE
 
 
-def test_a_reply_that_stops_half_way_is_late_in_time(
+def test_a_reply_that_stops_halfway_is_lost_at_the_timeout(
     server: Server, client_of: Callable[..., Any]
 ) -> None:
     seconds = 2.0

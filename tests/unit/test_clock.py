@@ -22,7 +22,7 @@ def test_a_timestamp_is_utc_to_the_millisecond(moment: float) -> None:
 
 
 @given(times, times)
-def test_of_two_timestamps_the_later_sorts_behind(one: float, other: float) -> None:
+def test_timestamps_sort_by_time(one: float, other: float) -> None:
     earlier, later = sorted((one, other))
 
     assert clock.timestamp(earlier) <= clock.timestamp(later)

@@ -149,7 +149,7 @@ def answered(old: Call, answer: Answer) -> list[Call]:
     return instead(old, answer=answer)
 
 
-def test_what_can_be_true_is_no_violation() -> None:
+def test_a_possible_history_has_no_violations() -> None:
     assert check(run()) == []
 
 
@@ -167,7 +167,9 @@ def test_a_history_that_does_not_add_up_is_found() -> None:
     "standing",
     [None, Standing(15, 4, "move"), Standing(14, 5, "move"), Standing(14, 4, "another")],
 )
-def test_a_counter_that_is_not_where_its_history_ends_is_found(standing: Standing | None) -> None:
+def test_a_counter_that_differs_from_the_end_of_its_history_is_found(
+    standing: Standing | None,
+) -> None:
     good = run()
     stored = {**good.standing}
     del stored["a"]
@@ -224,7 +226,7 @@ def test_a_change_that_was_lost_is_found() -> None:
         problem(422, "idempotency-key-reused"),
     ],
 )
-def test_a_change_that_was_applied_though_told_not_is_found(answer: Answer) -> None:
+def test_a_change_that_was_applied_although_answered_otherwise_is_found(answer: Answer) -> None:
     assert kinds(run(answered(FIRST, answer))) <= {
         "applied, though told not",
         "refused without a reason",
@@ -238,7 +240,7 @@ def test_a_change_of_unknown_outcome_may_be_there_or_not(answer: Answer | None) 
     assert kinds(run(instead(LOST, answer=answer))) == set()
 
 
-def test_a_change_that_was_known_to_be_applied_but_not_told_so_is_found() -> None:
+def test_a_change_that_was_known_to_be_applied_but_not_answered_so_is_found() -> None:
     unknown = problem(503, "outcome-unknown")
     assert kinds(run(answered(MOVE, unknown))) == {"known to be applied, but not told so"}
     assert kinds(run(instead(MOVE, answer=None))) == set(), "the function was killed"
@@ -278,7 +280,7 @@ def test_a_key_that_was_applied_twice_is_found() -> None:
     assert "key applied twice" in kinds(run(a=[*A, entry(5, 14, 13, "repeated")]))
 
 
-def test_a_key_that_was_told_to_be_free_too_early_is_found() -> None:
+def test_a_key_that_was_answered_as_free_too_early_is_found() -> None:
     refused = problem(409, "bound-exceeded", value=-math.inf)
     late = replace(REPEATED, answer=refused, invoked=6.5, returned=6.7, request_id="refused")
     assert "applied, though told not" in kinds(run([*GOOD, late]))
@@ -293,7 +295,7 @@ def test_changes_against_real_time_are_found() -> None:
     assert kinds(run(instead(SET, invoked=0, returned=1.5))) == set(), "they overlap"
 
 
-def test_a_change_that_nobody_was_told_of_comes_behind_what_was_over() -> None:
+def test_a_change_without_an_answer_comes_behind_the_requests_before_it() -> None:
     early = instead(FIRST, invoked=20, returned=21, answer=None)
     assert kinds(run(early)) == {"order against real time"}
 
@@ -341,7 +343,7 @@ def test_a_wrong_counter_at_a_time_is_found() -> None:
         assert kinds(run(instead(AT, query={"at": time}))) == {"wrong counter at a time"}
 
 
-def test_the_counter_at_a_time_is_at_the_highest_version_that_is_so_old() -> None:
+def test_the_counter_at_a_time_has_the_latest_version_of_that_time() -> None:
     # The third change began before the second, and was applied behind it.
     a = [A[0], A[1]._replace(created_at=time_of(5)), A[2], A[3]]
     calls = [AT, *[call for call in GOOD if call.wishes and call is not SET]]

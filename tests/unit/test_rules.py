@@ -20,13 +20,13 @@ no_integers = st.none() | st.booleans() | st.floats() | st.text() | st.lists(in_
 
 
 @given(counter_ids)
-def test_a_name_of_the_right_characters_is_a_counters(counter_id: str) -> None:
+def test_a_name_of_the_right_characters_is_valid(counter_id: str) -> None:
     assert rules.counter_id(counter_id) == counter_id
     assert rules.prefix(counter_id) == counter_id
 
 
 @given(st.text())
-def test_whatever_is_taken_as_a_name_is_safe_everywhere(text: str) -> None:
+def test_a_valid_name_has_only_safe_characters(text: str) -> None:
     try:
         rules.counter_id(text)
     except InvalidRequestError:
@@ -41,7 +41,7 @@ def test_whatever_is_taken_as_a_name_is_safe_everywhere(text: str) -> None:
     st.sampled_from(sorted(set(string.printable + "é\0\uff10\u0663") - set(REST))),
     st.data(),
 )
-def test_one_wrong_character_spoils_a_name(
+def test_one_wrong_character_makes_a_name_invalid(
     counter_id: str, wrong: str, data: st.DataObject
 ) -> None:
     position = data.draw(st.integers(0, len(counter_id)))
@@ -61,18 +61,18 @@ def test_a_name_has_from_1_to_128_characters() -> None:
 
 
 @pytest.mark.parametrize("first", "._:-")
-def test_punctuation_begins_no_name(first: str) -> None:
+def test_a_name_cannot_begin_with_punctuation(first: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^counter_id: "):
         rules.counter_id(f"{first}a")
 
 
 @given(counter_ids, st.integers(0, 128))
-def test_every_beginning_of_a_name_is_a_prefix(counter_id: str, length: int) -> None:
+def test_every_beginning_of_a_name_is_a_valid_prefix(counter_id: str, length: int) -> None:
     assert rules.prefix(counter_id[:length]) == counter_id[:length]
 
 
 @given(in_range)
-def test_an_integer_in_range_is_taken_as_it_is(value: int) -> None:
+def test_an_integer_in_range_is_accepted(value: int) -> None:
     assert rules.integer("value", value) == value
 
 
@@ -83,7 +83,7 @@ def test_the_limits_are_in_range(limit: int) -> None:
 
 
 @pytest.mark.parametrize("value", [MAX_INTEGER + 1, MIN_INTEGER - 1])
-def test_one_past_a_limit_is_out_of_range(value: int) -> None:
+def test_an_integer_just_past_a_limit_is_out_of_range(value: int) -> None:
     with pytest.raises(InvalidRequestError, match=r"^value: must be from "):
         rules.integer("value", value)
 
@@ -95,7 +95,7 @@ def test_an_integer_out_of_range_is_refused(value: int) -> None:
 
 
 @given(no_integers)
-def test_what_is_no_integer_is_refused(value: object) -> None:
+def test_anything_but_an_integer_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^value: must be an integer$"):
         rules.integer("value", value)
 
@@ -116,13 +116,13 @@ def test_a_counter_cannot_be_incremented_by_0() -> None:
 
 
 @given(out_of_range | no_integers)
-def test_what_is_no_integer_of_ours_is_no_increment(by: object) -> None:
+def test_anything_but_an_integer_in_range_is_refused_as_by(by: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^by: "):
         rules.increment("orders", {"by": by})
 
 
 @given(st.text())
-def test_there_are_two_orders(text: str) -> None:
+def test_only_asc_and_desc_are_orders(text: str) -> None:
     assert (rules.order("asc"), rules.order("desc")) == ("asc", "desc")
     if text not in {"asc", "desc"}:
         with pytest.raises(InvalidRequestError, match=r"^order: "):
@@ -148,7 +148,7 @@ fractions = st.just("") | st.text(string.digits, min_size=1, max_size=12).map(".
 
 
 @given(moments, offsets_written, fractions, st.sampled_from("Tt"))
-def test_every_time_of_the_grammar_is_the_moment_that_it_says(
+def test_every_time_of_the_grammar_is_read_exactly(
     moment: int, offset: tuple[int, str], fraction: str, separator: str
 ) -> None:
     minutes, written = offset
@@ -168,7 +168,7 @@ def test_every_time_of_the_grammar_is_the_moment_that_it_says(
     *(st.integers(0, 99) for _ in range(7)),
     st.sampled_from("Z+-"),
 )
-def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time has
+def test_a_time_out_of_range_is_refused(  # noqa: PLR0913, PLR0917  all that a time has
     year: int,
     month: int,
     day: int,
@@ -209,7 +209,7 @@ def test_a_time_out_of_range_is_none(  # noqa: PLR0913, PLR0917  all that a time
         "2026-11-22T10:00:00Z\n",
     ],
 )
-def test_what_is_not_exactly_a_time_of_rfc_3339_without_leap_seconds_is_refused(text: str) -> None:
+def test_a_text_that_is_not_exactly_a_time_of_rfc_3339_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^at: must be a time "):
         rules.time("at", text)
 
@@ -229,13 +229,13 @@ def test_the_first_and_the_last_time(text: str, seconds: float) -> None:
 
 
 @given(st.text() | st.text("0123456789-+:.TZtz ", min_size=18, max_size=30))
-def test_any_text_is_a_time_or_refused(text: str) -> None:
+def test_any_text_is_read_as_a_time_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequestError):
         assert 0 <= rules.time("at", text) < 253_402_300_800
 
 
 @given(st.floats(0, 2**33), st.floats(0, 2**33))
-def test_a_time_is_past_if_it_is_not_above_now(time: float, now: float) -> None:
+def test_past_refuses_a_time_in_the_future(time: float, now: float) -> None:
     if time <= now:
         assert rules.past("at", time, now) == time
     else:

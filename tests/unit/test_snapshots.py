@@ -17,7 +17,7 @@ def write(directory: Path, end: str = snapshots.RUNNING, **texts: object) -> Non
     snapshots.write(directory, written, saved_at=SAVED_AT, port=4566, end=end)
 
 
-def test_a_service_without_a_new_state_keeps_the_one_that_it_has(tmp_path: Path) -> None:
+def test_a_service_without_a_new_state_keeps_its_old_one(tmp_path: Path) -> None:
     write(tmp_path, sqs={"queues": 1}, dynamodb={"tables": 5})
     write(tmp_path, sqs={"queues": 2})
 
@@ -27,7 +27,7 @@ def test_a_service_without_a_new_state_keeps_the_one_that_it_has(tmp_path: Path)
     assert len(list(tmp_path.glob("*.json"))) == 2, "what no snapshot needs is deleted"
 
 
-def test_the_emulator_s_addresses_move_to_the_new_port_and_no_others(tmp_path: Path) -> None:
+def test_only_the_emulators_own_addresses_move_to_the_new_port(tmp_path: Path) -> None:
     body = f"see {QUEUE} please"
     key = f"000000000000\0us-east-1\0'{QUEUE}'"
     write(tmp_path, sqs={"url": QUEUE, "body": body, key: 1}, dynamodb={"note": QUEUE})
@@ -47,7 +47,7 @@ def test_the_emulator_s_addresses_move_to_the_new_port_and_no_others(tmp_path: P
         (snapshots.DEPLOYING, "The last run was stopped while it was deploying. "),
     ],
 )
-def test_the_next_start_says_from_when_changes_may_be_lost(
+def test_the_next_start_says_since_when_changes_may_be_lost(
     tmp_path: Path, end: str, said: str | None
 ) -> None:
     write(tmp_path, end, sqs={})
@@ -62,7 +62,7 @@ def test_the_next_start_says_from_when_changes_may_be_lost(
         assert "2026-11-22T10:00:00.000Z" in lost
 
 
-def test_a_deployment_that_was_stopped_leaves_the_snapshot_and_is_named(tmp_path: Path) -> None:
+def test_a_stopped_deployment_keeps_the_snapshot_and_is_reported(tmp_path: Path) -> None:
     write(tmp_path, sqs={"queues": 1})
     snapshot = snapshots.read_index(tmp_path)
     assert snapshot
@@ -74,13 +74,13 @@ def test_a_deployment_that_was_stopped_leaves_the_snapshot_and_is_named(tmp_path
     assert "while it was deploying" in (snapshots.lost(tmp_path) or "")
 
 
-def test_a_first_start_has_lost_nothing(tmp_path: Path) -> None:
+def test_a_first_start_reports_no_loss(tmp_path: Path) -> None:
     assert snapshots.lost(tmp_path) is None
     assert snapshots.read(tmp_path, 4566) == {}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"port": 4566}', "null"])
-def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
+def test_a_damaged_index_is_reported(tmp_path: Path, text: str) -> None:
     write(tmp_path, sqs={})
     (tmp_path / snapshots.INDEX).write_text(text)
 
@@ -89,7 +89,7 @@ def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
             look()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     write(tmp_path, sqs={})
     (saved,) = tmp_path.glob("*.json")
     saved.unlink()
