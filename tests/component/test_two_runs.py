@@ -187,7 +187,7 @@ def test_the_slower_of_two_audits_does_not_set_the_faster_back(stack: Stack, wir
         first, second = (runs.run(counter_id=past.counter_id) for _ in range(2))
         with runs.going():
             for step, number in enumerate(order):
-                if step == len(order) // 2:
+                if step == order.index(not order[0]):  # the other run begins
                     past.record(stack, [past.change(LATER, 1) for _ in range(3)])
                 (second if number else first).step()
             reached = saved(stack, past.counter_id).get("version", 0)
