@@ -1,9 +1,11 @@
 """AWS on 127.0.0.1: what another process asks it for is answered by moto in this one."""
 
+import queue
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from botocore.awsrequest import AWSPreparedRequest
@@ -13,34 +15,65 @@ from tests.wire import delivered
 POLL_SECONDS = 0.02
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        # Credential=<key>/<date>/<region>/<service>/aws4_request
-        scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", self.headers["Authorization"])
-        assert scope
-        url = f"https://{scope[2]}.{scope[1]}.amazonaws.com{self.path}"
-        headers = HTTPHeaders.from_dict(dict(self.headers))
-        answer = delivered(AWSPreparedRequest("POST", url, headers, body, stream_output=False))
-        self.send_response(answer.status_code)
-        for name in answer.headers.keys() - {"Content-Length", "Connection", "Date"}:
-            self.send_header(name, answer.headers[name])
-        self.send_header("Content-Length", str(len(answer.content)))
-        self.end_headers()
-        self.wfile.write(answer.content)
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the port that the other end of its connection has."""
 
-    def log_message(self, *_args: object) -> None:
-        pass
+    method: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where AWS is, and what it has been asked, in order."""
+
+    url: str
+    asked: queue.SimpleQueue[Asked] = field(default_factory=queue.SimpleQueue)
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """Serve AWS as moto knows it, and give its endpoint; moto must have been started."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def serving() -> Iterator[Endpoint]:
+    """Serve AWS as moto knows it, which must have been started; a GET finds the service healthy."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # it keeps connections open
+
+        def do_GET(self) -> None:
+            self._note()
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self._note()
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            # Credential=<key>/<date>/<region>/<service>/aws4_request
+            scope = re.search(
+                r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", self.headers["Authorization"]
+            )
+            assert scope
+            url = f"https://{scope[2]}.{scope[1]}.amazonaws.com{self.path}"
+            headers = HTTPHeaders.from_dict(dict(self.headers))
+            answer = delivered(AWSPreparedRequest("POST", url, headers, body, stream_output=False))
+            self.send_response(answer.status_code)
+            for name in answer.headers.keys() - {"Content-Length", "Connection", "Date"}:
+                self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+        def _note(self) -> None:
+            endpoint.asked.put(Asked(self.command, self.client_address[1]))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}")
     with server:
         threading.Thread(target=server.serve_forever, args=[POLL_SECONDS], daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield endpoint
         finally:
             server.shutdown()

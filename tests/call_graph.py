@@ -40,6 +40,7 @@ class UnclearError(Exception):
     """The code does what this reader does not follow."""
 
 
+@cache
 def uses(module: str) -> Uses:
     """Return what the handler of a module uses, and all that it calls.
 
@@ -48,6 +49,7 @@ def uses(module: str) -> Uses:
     """
     found = Uses(set(), set())
     seen: set[str] = set()
+    read: set[ast.AST] = set()
     waiting = [f"{module}.handler"]
     while waiting:
         name = waiting.pop()
@@ -55,6 +57,9 @@ def uses(module: str) -> Uses:
             continue
         seen.add(name)
         for node, where in _code(name):
+            if node in read:
+                continue
+            read.add(node)
             waiting += _mentions(node, where)
             _collect(node, where, found)
     return found

@@ -3,18 +3,25 @@
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
+from tests import fast_moto
 from tests.component.ledger import Ledger
+from tests.component.output import silence
 from tests.component.scene import Scene
+from tests.fifo_queue import FifoQueue
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
 from counters import clock, idempotency
+from counters.clients import ATTEMPT
+
+fast_moto.speed_up()
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +95,34 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     Where the test itself repeats requests, waiting in each of them would only take CPU.
     """
     monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
+
+
+@pytest.fixture
+def silent() -> Iterator[None]:
+    """Log nothing."""
+    with silence():
+        yield
+
+
+@pytest.fixture
+def queue() -> FifoQueue:
+    return FifoQueue()
+
+
+@pytest.fixture
+def hasty(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
+    """Let the function be given 10 s for a batch; return when it may ask for the last time.
+
+    Time passes only while something waits: on a busy machine, the test itself may take a second.
+    """
+    now = time.time()
+
+    def wait(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(clock, "now", lambda: now)
+    monkeypatch.setattr(clock, "sleep", wait)
+    function = stack.functions["IngestIncrements"]
+    stack.functions["IngestIncrements"] = replace(function, timeout=10)
+    return 10 - ATTEMPT

@@ -12,7 +12,7 @@ from counters import clock
 
 
 @pytest.mark.parametrize("expired", [0, 1 / 4, 1 / 2])
-def test_a_time_is_looked_up_alike_in_a_history_ten_thousand_times_as_long(
+def test_a_time_takes_as_many_requests_in_a_history_ten_thousand_times_as_long(
     session: botocore.session.Session, monkeypatch: pytest.MonkeyPatch, expired: float
 ) -> None:
     def requests(changes: int, path: str, period: str) -> int:

@@ -3,13 +3,11 @@
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests import aws_template
+from tests.contents import forget, prepare_once
 from tests.past import Past
 from tests.stack import Stack
 from tests.wire import Wire, delivered, throttled
@@ -37,7 +35,7 @@ def orders(stack: Stack) -> Past:
     past = Past("orders")
     for number in range(60):
         past.change(BEGINNING + 600 * number, -3 if number % 5 == 4 else 2)
-    past.record(stack)
+    prepare_once(stack, "60 changes of orders", lambda: past.record(stack))
     return past
 
 
@@ -71,14 +69,6 @@ def copy_entry(stack: Stack, version: int, to: int) -> None:
     stack.dynamodb.put_item(TableName=table, Item={**item, "version": {"N": str(to)}})
 
 
-def delete_entry(stack: Stack, *numbers: int) -> None:
-    for number in numbers:
-        stack.dynamodb.delete_item(
-            TableName=stack.refs["HistoryTable"],
-            Key={"counter_id": {"S": "orders"}, "version": {"N": str(number)}},
-        )
-
-
 def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
     key: Any = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(hour)}}
     table = stack.refs["TrendTable"]
@@ -86,15 +76,8 @@ def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: 
     stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
 
 
-@contextmanager
-def history_days(days: int) -> Iterator[None]:
-    """Let the history of the stack expire after so many days."""
-    with patch.dict(aws_template.TEMPLATE["Parameters"]["HistoryDays"], {"Default": str(days)}):
-        yield
-
-
 @pytest.mark.usefixtures("orders", "later")
-def test_of_a_counter_that_is_proven_nothing_is_found(stack: Stack) -> None:
+def test_a_sound_counter_has_no_findings(stack: Stack) -> None:
     assert audit(stack, counter_id="orders") == {
         "counters": 1,
         "entries": 60,
@@ -103,12 +86,14 @@ def test_of_a_counter_that_is_proven_nothing_is_found(stack: Stack) -> None:
     }
 
 
-def test_nothing_is_found_of_a_counter_that_was_never_written(stack: Stack) -> None:
+def test_a_counter_that_was_never_written_has_no_findings(stack: Stack) -> None:
     assert findings(stack, "nobody") == []
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_what_was_found_good_is_not_read_again(stack: Stack, orders: Past, wire: Wire) -> None:
+def test_entries_that_were_audited_are_not_read_again(
+    stack: Stack, orders: Past, wire: Wire
+) -> None:
     audit(stack, counter_id="orders")
     orders.record(stack, [orders.change(BEGINNING + 20 * HOUR, 1) for _ in range(3)])
     wire.sent.clear()
@@ -128,7 +113,7 @@ def test_what_was_found_good_is_not_read_again(stack: Stack, orders: Past, wire:
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [1, 2, 30, 59])
 def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
-    delete_entry(stack, version)
+    forget(stack, version)
 
     assert [(each["counter_id"], each["version"]) for each in findings(stack)] == [
         ("orders", version)
@@ -136,17 +121,17 @@ def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_the_missing_last_entry_is_found_when_the_stream_cannot_bring_it_any_more(
+def test_a_missing_last_entry_is_found_when_the_stream_can_no_longer_bring_it(
     stack: Stack,
 ) -> None:
-    delete_entry(stack, 60)
+    forget(stack, 60)
 
     assert versions(findings(stack)) == [60]
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_several_missing_in_a_row_are_one_finding_that_says_so(stack: Stack) -> None:
-    delete_entry(stack, 20, 21, 22)
+def test_entries_missing_in_a_row_are_one_finding(stack: Stack) -> None:
+    forget(stack, 20, 21, 22)
 
     (finding,) = findings(stack)
 
@@ -155,7 +140,7 @@ def test_several_missing_in_a_row_are_one_finding_that_says_so(stack: Stack) -> 
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_changed_value_is_found_where_it_is(stack: Stack) -> None:
+def test_a_changed_value_is_found_at_its_version(stack: Stack) -> None:
     change_entry(stack, 28, value={"N": "1000"})
 
     found = findings(stack)
@@ -165,7 +150,7 @@ def test_a_changed_value_is_found_where_it_is(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_change_that_adds_up_but_leads_nowhere_is_found(stack: Stack) -> None:
+def test_an_entry_that_adds_up_but_does_not_follow_the_one_before_is_found(stack: Stack) -> None:
     change_entry(stack, 30, value={"N": "1000"}, previous_value={"N": "990"}, by={"N": "10"})
 
     found = findings(stack)
@@ -175,7 +160,7 @@ def test_a_change_that_adds_up_but_leads_nowhere_is_found(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_changed_last_entry_is_not_where_the_counter_stands(stack: Stack) -> None:
+def test_a_last_entry_that_differs_from_the_counter_is_found(stack: Stack) -> None:
     change_entry(stack, 60, value={"N": "1000"}, by={"N": "1000"}, previous_value={"N": "0"})
 
     assert versions([each for each in findings(stack) if not each["hour"]]) == [60, 60]
@@ -183,7 +168,7 @@ def test_a_changed_last_entry_is_not_where_the_counter_stands(stack: Stack) -> N
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [61, 1000])
-def test_an_extra_entry_behind_the_last_is_found(stack: Stack, version: int) -> None:
+def test_an_extra_entry_after_the_last_is_found(stack: Stack, version: int) -> None:
     copy_entry(stack, 60, version)
 
     assert versions(findings(stack)) == [version]
@@ -199,7 +184,7 @@ def test_an_extra_entry_before_the_first_is_found(stack: Stack, version: int) ->
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", ["7", "7.5"])
-def test_what_is_no_entry_is_found(stack: Stack, version: str) -> None:
+def test_an_item_that_is_not_an_entry_is_found(stack: Stack, version: str) -> None:
     change_entry(stack, version, operation={"N": "1"}, created_at={"S": "yesterday"})
 
     details = [each["detail"] for each in findings(stack) if not each["hour"]]
@@ -213,7 +198,7 @@ def test_what_is_no_entry_is_found(stack: Stack, version: str) -> None:
     [((3, 0), 2), ((2, 1), 2), ((0, 0), 2), ((-1, -3), 2), ((2, 5), 2), ((0, 2), 2)],
     ids=str,
 )
-def test_sums_of_an_entry_that_do_not_make_its_change_are_found(
+def test_sums_of_an_entry_that_do_not_add_up_to_its_change_are_found(
     stack: Stack, sums: tuple[int, int], by: int
 ) -> None:
     increase, decrease = ({"N": str(number)} for number in sums)
@@ -229,7 +214,9 @@ def test_sums_of_an_entry_that_do_not_make_its_change_are_found(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_an_entry_may_add_and_take_and_the_trend_has_both(stack: Stack, orders: Past) -> None:
+def test_the_increase_and_the_decrease_of_an_hour_are_compared_separately(
+    stack: Stack, orders: Past
+) -> None:
     start = BEGINNING + 20 * HOUR
     orders.fold(start, 7, 9, events=5)
     orders.fold(start + 1, 3, 3)
@@ -242,7 +229,7 @@ def test_an_entry_may_add_and_take_and_the_trend_has_both(stack: Stack, orders: 
     assert [each["hour"] for each in findings(stack, after=0)] == [clock.timestamp(start)]
 
 
-def test_what_is_missing_of_a_counter_that_goes_on_changing_is_found(
+def test_a_missing_entry_of_a_counter_that_keeps_changing_is_found(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past = Past("orders")
@@ -259,7 +246,7 @@ def test_what_is_missing_of_a_counter_that_goes_on_changing_is_found(
         assert versions(found) == ([] if night < 3 else [11]), night
 
 
-def test_a_counter_that_cannot_be_read_keeps_no_other_from_its_audit(
+def test_a_counter_that_cannot_be_read_does_not_stop_the_audit_of_others(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: LATER)
@@ -271,7 +258,7 @@ def test_a_counter_that_cannot_be_read_keeps_no_other_from_its_audit(
         Key={"counter_id": {"S": "stock"}},
         UpdateExpression="REMOVE change",
     )
-    delete_entry(stack, 2)
+    forget(stack, 2)
 
     report = audit(stack)
 
@@ -284,7 +271,7 @@ def test_a_counter_that_cannot_be_read_keeps_no_other_from_its_audit(
 
 @pytest.mark.parametrize("more", [0, 1, 3])
 @pytest.mark.parametrize("seconds", [0, 60])
-def test_the_history_of_a_counter_that_was_deleted_is_found(
+def test_the_history_of_a_deleted_counter_is_found(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, more: int, seconds: int
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: BEGINNING)
@@ -395,7 +382,9 @@ def test_a_counter_that_was_edited_by_hand_is_found(stack: Stack, orders: Past) 
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_counter_that_has_gone_back_is_found(stack: Stack, orders: Past) -> None:
+def test_a_counter_with_a_lower_version_than_its_history_is_found(
+    stack: Stack, orders: Past
+) -> None:
     audit(stack, counter_id="orders")
     again = Past("orders")
     again.change(BEGINNING + 20 * HOUR, int(orders.item["value"]["N"]))
@@ -405,8 +394,8 @@ def test_a_counter_that_has_gone_back_is_found(stack: Stack, orders: Past) -> No
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_all_that_was_planted_is_named(stack: Stack) -> None:
-    delete_entry(stack, 10)
+def test_all_of_several_faults_are_found(stack: Stack) -> None:
+    forget(stack, 10)
     change_entry(stack, 40, value={"N": "1000"})
     change_hour(stack, BEGINNING + 4 * HOUR, changes={"N": "99"})
     extra: dict[str, Any] = {"counter_id": {"S": "orders"}, "version": {"N": "61"}}
@@ -426,7 +415,7 @@ def test_all_that_was_planted_is_named(stack: Stack) -> None:
 def test_a_finding_is_a_log_line_and_a_metric(
     stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    delete_entry(stack, 30)
+    forget(stack, 30)
     capsys.readouterr()
     caplog.clear()
 
@@ -447,8 +436,8 @@ def test_a_finding_is_a_log_line_and_a_metric(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_finding_is_found_again_until_it_is_put_right(stack: Stack, orders: Past) -> None:
-    delete_entry(stack, 30)
+def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: Past) -> None:
+    forget(stack, 30)
     assert versions(findings(stack)) == versions(findings(stack)) == [30]
 
     orders.record(stack, orders.records[29:30])
@@ -457,8 +446,8 @@ def test_a_finding_is_found_again_until_it_is_put_right(stack: Stack, orders: Pa
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_an_audit_goes_on_behind_what_somebody_has_accepted(stack: Stack) -> None:
-    delete_entry(stack, 30)
+def test_an_audit_continues_after_an_accepted_version(stack: Stack) -> None:
+    forget(stack, 30)
 
     assert findings(stack, after=31) == []
     assert audit(stack, counter_id="orders")["entries"] == 0
@@ -498,14 +487,14 @@ NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
     ],
     ids=str,
 )
-def test_an_event_that_makes_no_sense_is_one_line_and_writes_nothing(
+def test_a_malformed_event_is_refused_in_one_line_and_writes_nothing(
     stack: Stack,
     event: Any,  # noqa: ANN401  whatever it is
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     audit(stack, counter_id="orders")
-    delete_entry(stack, 30)
+    forget(stack, 30)
     before = stack.contents()
     capsys.readouterr()
 
@@ -527,8 +516,8 @@ def assert_short(raised: pytest.ExceptionInfo[CounterError]) -> None:
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("after", [1, 29, 31, 59, 60])
-def test_any_version_that_is_there_can_be_accepted(stack: Stack, after: int) -> None:
-    delete_entry(stack, 30)
+def test_any_version_in_the_history_can_be_accepted(stack: Stack, after: int) -> None:
+    forget(stack, 30)
 
     found = versions(findings(stack, after=after))
 
@@ -538,7 +527,7 @@ def test_any_version_that_is_there_can_be_accepted(stack: Stack, after: int) -> 
 # --- What is no finding --------------------------------------------------------------------------
 
 
-def test_what_the_stream_has_not_brought_yet_is_no_finding(
+def test_an_entry_that_the_stream_may_still_bring_is_not_a_finding(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
@@ -557,10 +546,10 @@ def test_what_the_stream_has_not_brought_yet_is_no_finding(
 
 
 @pytest.mark.parametrize("gone", [[58], [57, 58], [59]], ids=str)
-def test_an_audit_waits_at_a_gap_as_long_as_the_stream_may_bring_it(
+def test_an_audit_waits_at_a_gap_while_the_stream_may_still_fill_it(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, gone: list[int]
 ) -> None:
-    delete_entry(stack, *gone)
+    forget(stack, *gone)
     above = BEGINNING + 600 * gone[-1]  # when the entry above the gap was made
 
     def report(seconds: float) -> tuple[int, list[int | None]]:
@@ -584,7 +573,7 @@ def test_an_audit_waits_at_a_gap_as_long_as_the_stream_may_bring_it(
 def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delete_entry(stack, 58)
+    forget(stack, 58)
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 600 * 60)
     assert findings(stack) == []
 
@@ -595,7 +584,7 @@ def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
     assert findings(stack) == findings(stack, after=0) == []
 
 
-def test_an_hour_that_the_trend_does_not_have_yet_is_no_finding(
+def test_an_hour_that_the_trend_does_not_have_yet_is_not_a_finding(
     stack: Stack, orders: Past, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
@@ -618,7 +607,7 @@ def test_an_hour_that_the_trend_does_not_have_yet_is_no_finding(
     assert found(DAY + 4 * HOUR) == [], "it was compared, and is not read again"
 
 
-def test_changes_that_are_applied_in_another_order_than_they_began_are_no_finding(
+def test_changes_applied_in_another_order_than_they_began_are_not_a_finding(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past = Past("orders")
@@ -635,9 +624,7 @@ def test_changes_that_are_applied_in_another_order_than_they_began_are_no_findin
 
 
 @pytest.mark.usefixtures("later")
-def test_what_is_changed_during_the_audit_is_no_finding(
-    stack: Stack, orders: Past, wire: Wire
-) -> None:
+def test_a_change_during_the_audit_is_not_a_finding(stack: Stack, orders: Past, wire: Wire) -> None:
     def late(request: AWSPreparedRequest) -> AWSResponse:
         orders.record(stack, [orders.change(BEGINNING + 20 * HOUR, 1)])
         return delivered(request)
@@ -649,7 +636,7 @@ def test_what_is_changed_during_the_audit_is_no_finding(
     assert (report["entries"], report["findings"]) == (61, [])
 
 
-def test_an_hour_is_compared_when_nothing_can_come_into_it_any_more(
+def test_an_hour_is_compared_when_it_can_no_longer_change(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past, turn = Past("orders"), BEGINNING + HOUR
@@ -667,39 +654,39 @@ def test_an_hour_is_compared_when_nothing_can_come_into_it_any_more(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_beginning_that_has_expired_is_no_finding(stack: Stack) -> None:
-    with history_days(29):
-        delete_entry(stack, *range(1, 20), 25)
+def test_an_expired_start_of_the_history_is_not_a_finding(stack: Stack) -> None:
+    stack.refs["HistoryDays"] = "29"
+    forget(stack, *range(1, 20), 25)
 
-        assert findings(stack) == []
+    assert findings(stack) == []
 
 
 @pytest.mark.usefixtures("orders")
-def test_a_beginning_that_cannot_have_expired_is_a_finding(
+def test_a_missing_start_that_cannot_have_expired_is_a_finding(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 10 * DAY)
-    with history_days(29):
-        delete_entry(stack, 1, 2, 3)
+    stack.refs["HistoryDays"] = "29"
+    forget(stack, 1, 2, 3)
 
-        assert versions(findings(stack)) == [1]
+    assert versions(findings(stack)) == [1]
 
 
 @pytest.mark.usefixtures("orders")
-def test_what_was_good_and_has_expired_since_is_no_finding(
+def test_audited_entries_that_have_expired_since_are_not_a_finding(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with history_days(29):
-        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 20 * HOUR)
-        assert findings(stack) == []
-        new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
-        orders.record(stack, new)
-        delete_entry(stack, *range(1, 70))
+    stack.refs["HistoryDays"] = "29"
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 20 * HOUR)
+    assert findings(stack) == []
+    new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
+    orders.record(stack, new)
+    forget(stack, *range(1, 70))
 
-        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
-        assert versions(findings(stack)) == [61], "the last good one has not expired"
-        monkeypatch.setattr(clock, "now", lambda: BEGINNING + 40 * DAY)
-        assert findings(stack) == []
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
+    assert versions(findings(stack)) == [61], "the last good one has not expired"
+    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 40 * DAY)
+    assert findings(stack) == []
 
 
 # --- Every night ---------------------------------------------------------------------------------
@@ -713,7 +700,7 @@ def fill(stack: Stack, *names: str, time: float = BEGINNING) -> None:
         past.record(stack)
 
 
-def test_the_first_night_audits_all_counters_and_the_next_those_that_have_changed(
+def test_the_first_nightly_audit_covers_all_counters_and_the_next_those_that_changed(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(stack, "a", "b", "c")
@@ -727,9 +714,9 @@ def test_the_first_night_audits_all_counters_and_the_next_those_that_have_change
     assert (second["counters"], second["entries"], second["findings"]) == (1, 3, [])
 
 
-def test_a_night_names_the_counter_that_is_not_proven(stack: Stack, orders: Past) -> None:
+def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Past) -> None:
     fill(stack, "a", "b")
-    delete_entry(stack, 30)
+    forget(stack, 30)
 
     report = audit(stack)
 
@@ -739,7 +726,7 @@ def test_a_night_names_the_counter_that_is_not_proven(stack: Stack, orders: Past
     ]
 
 
-def test_what_came_too_late_for_one_night_is_audited_in_the_next(
+def test_a_change_too_late_for_one_nightly_audit_is_in_the_next(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     night = BEGINNING + 20 * HOUR
@@ -753,7 +740,7 @@ def test_what_came_too_late_for_one_night_is_audited_in_the_next(
     assert versions(audit(stack)["findings"]) == [61]
 
 
-def test_a_night_that_was_too_short_goes_on_in_the_next(
+def test_an_unfinished_nightly_audit_continues_the_next_night(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(stack, *(f"counter{number}" for number in range(5)))

@@ -168,7 +168,7 @@ def test_the_user_pool_is_protected_in_prod() -> None:
     }
 
 
-def test_the_account_s_role_for_access_logs_can_be_left_alone() -> None:
+def test_the_accounts_role_for_access_logs_is_optional() -> None:
     conditions = sam_transform.template()["Conditions"]
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
 
@@ -214,7 +214,7 @@ def test_a_queue_and_the_stream_leave_concurrency_for_the_http_api() -> None:
     assert at_most <= ACCOUNT_CONCURRENCY / 10
 
 
-def test_the_api_s_throttle_is_a_parameter_and_leaves_a_part_of_a_new_account_s_quota() -> None:
+def test_the_throttle_of_the_api_is_a_parameter_and_leaves_part_of_a_new_accounts_quota() -> None:
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
     (settings,) = stage["Properties"]["MethodSettings"]
 
@@ -237,7 +237,7 @@ def dimensions(metric: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
-def test_an_alarm_tells_somebody_and_watches_this_stack(alarm: dict[str, Any]) -> None:
+def test_an_alarm_notifies_somebody_and_watches_this_stack(alarm: dict[str, Any]) -> None:
     assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
     for metric in watched(alarm):
         # A dimension of each metric is of this stack: its name, or the name of a part of it.
@@ -288,7 +288,7 @@ def test_an_alarm_watches_what_it_is_named_after(
     assert of in dimensions(properties).values()
 
 
-def test_the_api_s_metrics_have_the_name_that_sam_gives_the_api() -> None:
+def test_the_metrics_of_the_api_have_the_name_that_sam_gives_it() -> None:
     title = RESOURCES["Api"]["Properties"]["Body"]["info"]["title"]
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
 
@@ -299,7 +299,7 @@ def test_the_api_s_metrics_have_the_name_that_sam_gives_the_api() -> None:
         }
 
 
-def test_a_stream_that_nothing_reads_is_noticed() -> None:
+def test_a_stream_that_nothing_reads_raises_an_alarm() -> None:
     properties = ALARMS["HistoryStalledAlarm"]["Properties"]
     metrics = {each["Id"]: each for each in properties["Metrics"]}
     changes = [metrics["updates"]["MetricStat"], metrics["transactions"]["MetricStat"]]

@@ -114,7 +114,7 @@ def a_running_stack(clone: Path) -> Iterator[None]:
         yield
 
 
-def test_each_command_installs_what_it_needs_and_that_once(make: Make) -> None:
+def test_each_command_installs_what_it_needs_once(make: Make) -> None:
     for wanted in ("run", "run", "all", "all", "run"):
         done = make("environment.py", wanted)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -127,14 +127,14 @@ def test_after_make_test_make_run_installs_nothing(make: Make) -> None:
     assert make.installed == ["requirements.txt"]
 
 
-def test_what_only_tests_need_is_not_in_the_set_of_make_run() -> None:
+def test_make_run_does_not_install_what_only_tests_need() -> None:
     run = (SCRIPTS / "requirements.txt").read_text()
     for package in ("awslambdaric", "pytest", "mypy", "moto", "ruff", "hypothesis"):
         assert package not in run
     assert 'awslambdaric==4.2.2; sys_platform == "linux"' in (ROOT / "requirements.txt").read_text()
 
 
-def test_without_lambdas_runtime_client_the_benchmarks_and_their_like_say_so(
+def test_the_benchmarks_and_workers_say_that_lambdas_runtime_client_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     find = importlib.util.find_spec
@@ -160,7 +160,7 @@ def test_other_requirements_make_a_new_environment(make: Make, clone: Path) -> N
     assert not (clone / ".venv" / "old").exists()
 
 
-def test_an_environment_that_was_not_finished_is_made_anew(make: Make, clone: Path) -> None:
+def test_an_unfinished_environment_is_made_again(make: Make, clone: Path) -> None:
     assert make("environment.py", "run", PIP_SAYS="killed").returncode
     (clone / ".venv" / "half").touch()
     assert make("environment.py", "run").returncode == 0
@@ -198,7 +198,7 @@ def test_without_a_network_one_line_says_so(make: Make) -> None:
     assert "Errno" not in done.stderr
 
 
-def test_what_else_pip_says_is_shown(make: Make) -> None:
+def test_other_errors_of_pip_are_shown(make: Make) -> None:
     done = make("environment.py", "run", PIP_SAYS="No space left on device")
     assert done.returncode
     assert "No space left on device" in done.stderr
@@ -237,7 +237,7 @@ def test_make_clean_leaves_a_running_stack_alone(make: Make, clone: Path) -> Non
     assert not (clone / ".local").exists()
 
 
-def test_make_alone_lists_every_target_in_a_line(make: Make) -> None:
+def test_make_alone_lists_each_target_on_a_line_of_its_own(make: Make) -> None:
     listed = make.run(["make"]).stdout.splitlines()
     targets = [line.split(" - ")[0] for line in listed]
     assert targets == [
@@ -262,7 +262,7 @@ def test_sam_finds_the_build_in_a_path_with_spaces(make: Make, clone: Path) -> N
 
 
 @pytest.mark.parametrize("port", ["70000", "0", "abc", "", "-1", "4566 ", "٣"])
-def test_what_is_no_port_is_refused_in_one_line(
+def test_an_invalid_port_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], port: str
 ) -> None:
     directory = tmp_path / "local"
@@ -280,7 +280,7 @@ def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"port {port} is in use" in capsys.readouterr().err
 
 
-def test_a_port_of_root_is_refused_to_others(
+def test_a_port_that_needs_root_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_address: object) -> None:
@@ -342,12 +342,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]
     return {"AWS_CONFIG_FILE": str(tmp_path / "config")}
 
 
-def test_make_deploy_refuses_before_it_builds(make: Make) -> None:
+def test_make_deploy_checks_the_account_before_it_builds(make: Make) -> None:
     plan = make.run(["make", "-n", "deploy"]).stdout
     assert plan.index("scripts/account.py") < plan.index("sam build")
 
 
-def test_a_build_that_was_killed_is_not_in_the_way_of_the_next(
+def test_a_build_that_was_killed_does_not_disturb_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "kept"

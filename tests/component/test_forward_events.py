@@ -1,15 +1,16 @@
 """EventQueue: which group and which id each event gets, and what happens when a request fails."""
 
 import json
-import logging
 import string
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain, repeat
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.output import silence
 from tests.component.samples import load
 from tests.event_queue import SENDER, EventMessage, Forwarded, an_event, deliver, forwarded
 from tests.stack import Stack
@@ -39,14 +40,9 @@ ACCEPTED = string.ascii_letters + string.digits + string.punctuation
 
 
 @pytest.fixture(autouse=True)
-def silence(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Log nothing, unless the test reads the log."""
-    if "caplog" in request.fixturenames:
+def _silence(request: pytest.FixtureRequest) -> Iterator[None]:
+    with nullcontext() if "caplog" in request.fixturenames else silence():
         yield
-        return
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def counting(counter_id: object = "orders", **fields: object) -> EventMessage:
@@ -76,21 +72,23 @@ def event_id(message: EventMessage) -> str:
 # --- Groups and ids ------------------------------------------------------------------------------
 
 
-def test_who_sent_an_event_is_passed_on(stack: Stack) -> None:
+def test_the_sender_of_an_event_is_passed_on(stack: Stack) -> None:
     assert deliver(stack, EventMessage(an_event({"counter_id": "orders"}))) == []
 
     (message,) = forwarded(stack)
     assert message.sender == SENDER
 
 
-def test_an_event_goes_whole_into_the_group_of_its_counter_under_its_own_id(stack: Stack) -> None:
+def test_an_event_is_forwarded_unchanged_in_the_group_of_its_counter_with_its_own_id(
+    stack: Stack,
+) -> None:
     event = counting("orders:eu")
 
     assert deliver(stack, event) == []
     assert forwarded(stack) == [Forwarded("orders:eu", event_id(event), event.body)]
 
 
-def test_the_body_stays_as_it_is_to_the_letter(stack: Stack) -> None:
+def test_the_body_is_forwarded_byte_for_byte(stack: Stack) -> None:
     detail = '{"counter_id":"\\u006frders", "by": 1E0}'
     body = '\n {"id" :\t"7", "d\\u0065tail": ' + detail + ', "\N{OHM SIGN}": 1 }'
 
@@ -128,7 +126,7 @@ def test_an_id_that_sqs_accepts_is_the_deduplication_id(stack: Stack, accepted: 
     [None, 7, True, ["7"], {}, "", "i" * 129, "a b", "a\n", "a\t", "\N{OHM SIGN}", "a\x7f"],
     ids=repr,
 )
-def test_an_id_that_sqs_does_not_accept_gives_way_to_the_messages(
+def test_the_messages_id_replaces_an_id_that_sqs_does_not_accept(
     stack: Stack, rejected: object
 ) -> None:
     event = counting(id=rejected)
@@ -137,7 +135,7 @@ def test_an_id_that_sqs_does_not_accept_gives_way_to_the_messages(
     assert forwarded(stack) == [Forwarded("orders", event.message_id, event.body)]
 
 
-def test_so_does_an_id_that_is_missing(stack: Stack) -> None:
+def test_the_messages_id_replaces_a_missing_id(stack: Stack) -> None:
     event = EventMessage('{"detail-type": "Count", "detail": {"counter_id": "orders"}}')
 
     assert deliver(stack, event) == []
@@ -178,7 +176,9 @@ NO_COUNTER = {
 
 
 @pytest.mark.parametrize("body", NO_EVENT.values(), ids=NO_EVENT)
-def test_what_is_no_event_goes_whole_into_a_group_of_its_own(stack: Stack, body: str) -> None:
+def test_a_message_that_is_not_an_event_is_forwarded_unchanged_in_a_group_of_its_own(
+    stack: Stack, body: str
+) -> None:
     malformed, behind = EventMessage(body), counting()
 
     assert deliver(stack, malformed, behind) == []
@@ -191,7 +191,9 @@ def test_what_is_no_event_goes_whole_into_a_group_of_its_own(stack: Stack, body:
 
 
 @pytest.mark.parametrize("fields", NO_COUNTER.values(), ids=NO_COUNTER)
-def test_so_does_an_event_that_names_no_counter(stack: Stack, fields: dict[str, object]) -> None:
+def test_an_event_without_a_counter_is_forwarded_in_a_group_of_its_own(
+    stack: Stack, fields: dict[str, object]
+) -> None:
     malformed = EventMessage(json.dumps({"id": "7", "detail-type": "Count", **fields}))
 
     assert deliver(stack, malformed) == []
@@ -208,7 +210,7 @@ def test_so_does_an_event_that_names_no_counter(stack: Stack, fields: dict[str, 
     ],
     ids=repr,
 )
-def test_whether_an_event_counts_is_not_decided_here(
+def test_the_forwarder_does_not_decide_whether_an_event_counts(
     stack: Stack, fields: dict[str, object]
 ) -> None:
     event = counting(**fields) if "detail" not in fields else EventMessage(an_event(**fields))
@@ -235,7 +237,7 @@ def test_a_malformed_event_reaches_the_dead_letters_of_the_counters(stack: Stack
     assert stack.messages("IncrementDeadLetterQueue") == [malformed.body]
 
 
-def test_the_records_of_these_tests_are_as_those_of_the_sample() -> None:
+def test_the_records_of_these_tests_have_the_form_of_the_sample_event() -> None:
     record = counting().record()
 
     for sample in load("forward_events")["Records"]:
@@ -389,9 +391,7 @@ every_fault = pytest.mark.parametrize(
 )
 
 
-def test_what_a_request_leaves_out_is_reported_and_the_rest_is_not(
-    stack: Stack, wire: Wire
-) -> None:
+def test_only_the_messages_that_sqs_refused_are_reported(stack: Stack, wire: Wire) -> None:
     batch = [counting(f"counter-{number}") for number in range(15)]
     refused = [batch[2], batch[9], batch[12]]
     wire.fail("SendMessageBatch", [refusing(*refused)] * 2)
@@ -401,7 +401,7 @@ def test_what_a_request_leaves_out_is_reported_and_the_rest_is_not(
     assert arrived(stack) == bodies(*batch)
 
 
-def test_so_is_all_of_it(stack: Stack, wire: Wire) -> None:
+def test_a_batch_that_sqs_refused_whole_is_reported(stack: Stack, wire: Wire) -> None:
     batch = [counting("a"), counting("b")]
     wire.fail("SendMessageBatch", [refusing(*batch)])
 
@@ -410,7 +410,7 @@ def test_so_is_all_of_it(stack: Stack, wire: Wire) -> None:
 
 
 @every_fault
-def test_what_gets_no_answer_is_reported_and_comes_again(
+def test_a_batch_without_an_answer_is_reported_and_arrives_later(
     stack: Stack, wire: Wire, fault: Fault
 ) -> None:
     batch = [counting("a"), counting("b"), EventMessage("malformed")]
@@ -425,7 +425,7 @@ def test_what_gets_no_answer_is_reported_and_comes_again(
 @pytest.mark.parametrize(
     "fault", [*UNANSWERED, throttled, unreachable], ids=lambda fault: fault.__name__
 )
-def test_a_request_that_gets_no_answer_is_repeated(stack: Stack, wire: Wire, fault: Fault) -> None:
+def test_a_request_without_an_answer_is_repeated(stack: Stack, wire: Wire, fault: Fault) -> None:
     batch = [counting("a"), counting("b"), EventMessage("malformed")]
     wire.fail("SendMessageBatch", [fault] * 3)
 
@@ -434,7 +434,7 @@ def test_a_request_that_gets_no_answer_is_repeated(stack: Stack, wire: Wire, fau
     assert arrived(stack) == bodies(*batch)
 
 
-def test_what_is_denied_is_not_repeated(stack: Stack, wire: Wire) -> None:
+def test_a_denied_request_is_not_repeated(stack: Stack, wire: Wire) -> None:
     event = counting()
     wire.fail("SendMessageBatch", repeat(denied))
 
@@ -470,7 +470,7 @@ def hasty(stack: Stack) -> float:
     return TIMEOUT - ATTEMPT
 
 
-def test_when_the_time_is_up_the_rest_is_reported(stack: Stack, wire: Wire, hasty: float) -> None:
+def test_when_time_runs_out_the_rest_is_reported(stack: Stack, wire: Wire, hasty: float) -> None:
     times: list[float] = []
 
     def slow(request: AWSPreparedRequest) -> AWSResponse:
@@ -501,7 +501,7 @@ def test_nothing_is_sent_when_there_is_no_time(stack: Stack, wire: Wire) -> None
 # --- The log -------------------------------------------------------------------------------------
 
 
-def test_one_line_says_how_many_events_were_forwarded(
+def test_one_log_line_says_how_many_events_were_forwarded(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
     deliver(stack, counting("a"), EventMessage("malformed"))
@@ -509,7 +509,7 @@ def test_one_line_says_how_many_events_were_forwarded(
     assert [record.getMessage() for record in caplog.records] == ["forwarded 2 of 2"]
 
 
-def test_another_says_why_an_event_was_not(
+def test_another_log_line_says_why_an_event_was_not_forwarded(
     stack: Stack, wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch = [counting("a"), counting("b")]

@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 from tests.component.links import follow
+from tests.contents import prepare_once
+from tests.past import Past
 from tests.stack import CLIENT_ID, Stack
 from tests.wire import Wire, reply_lost
 
@@ -12,15 +14,19 @@ VALUES = [1, 6, -4, 10, 11, 12, 13]
 @pytest.fixture
 def recorded(stack: Stack) -> Stack:
     """The stack, with a counter "orders" that went through VALUES, and neighbours of it."""
-    stack.request("POST", "/counters/order")
-    for by in (1, 5, -10):
-        stack.request("POST", "/counters/orders", body={"by": by})
-    stack.request("PUT", "/counters/orders", body={"value": 10})
-    for _ in range(3):
-        stack.request("POST", "/counters/orders")
-    stack.request("POST", "/counters/orders2")
-    changes = stack.changes()
-    assert stack.record(changes) == len(changes)
+
+    def record() -> None:
+        stack.request("POST", "/counters/order")
+        for by in (1, 5, -10):
+            stack.request("POST", "/counters/orders", body={"by": by})
+        stack.request("PUT", "/counters/orders", body={"value": 10})
+        for _ in range(3):
+            stack.request("POST", "/counters/orders")
+        stack.request("POST", "/counters/orders2")
+        changes = stack.changes()
+        assert stack.record(changes) == len(changes)
+
+    prepare_once(stack, "VALUES of orders", record)
     return stack
 
 
@@ -66,7 +72,7 @@ def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
     ]
 
 
-def test_the_oldest_change_comes_first_if_not_told_otherwise(recorded: Stack) -> None:
+def test_the_oldest_change_comes_first_by_default(recorded: Stack) -> None:
     reply = recorded.request("GET", "/counters/orders/history")
 
     assert values(reply.body) == VALUES
@@ -74,13 +80,13 @@ def test_the_oldest_change_comes_first_if_not_told_otherwise(recorded: Stack) ->
     assert recorded.request("GET", "/counters/orders/history", query="order=asc") == reply
 
 
-def test_desc_is_the_newest_first(recorded: Stack) -> None:
+def test_in_descending_order_the_newest_change_comes_first(recorded: Stack) -> None:
     reply = recorded.request("GET", "/counters/orders/history", query="order=desc")
 
     assert values(reply.body) == VALUES[::-1]
 
 
-def test_after_goes_on_behind_that_version_in_that_order(recorded: Stack) -> None:
+def test_a_page_begins_after_the_given_version(recorded: Stack) -> None:
     expected = {
         "after=0": VALUES,
         "after=3": VALUES[3:],
@@ -114,23 +120,24 @@ def test_following_the_links_gives_each_change_once(
         assert pages[-1], "the last page is not empty: a link promises more"
 
 
-def test_a_page_holds_100_changes_if_not_told_otherwise(stack: Stack) -> None:
-    for _ in range(101):
-        stack.request("POST", "/counter")
-    stack.record(stack.changes())
+def test_a_page_has_100_changes_by_default(stack: Stack) -> None:
+    past = Past("default")
+    for number in range(101):
+        past.change(1_736_928_000 + number, 1)
+    past.record(stack)
 
     pages = list(follow(stack, "/counter/history", ""))
 
     assert [len(page) for page in pages] == [100, 1]
 
 
-def test_a_page_is_one_request(recorded: Stack, wire: Wire) -> None:
+def test_a_page_takes_one_request(recorded: Stack, wire: Wire) -> None:
     recorded.request("GET", "/counters/orders/history", query="limit=2&after=1")
 
     assert wire.operations() == ["Query"]
 
 
-def test_a_database_that_does_not_answer_is_throttled(stack: Stack, wire: Wire) -> None:
+def test_a_read_without_a_reply_is_throttled(stack: Stack, wire: Wire) -> None:
     wire.fail("Query", repeat(reply_lost))
 
     reply = stack.request("GET", "/counter/history")

@@ -3,11 +3,14 @@
 The roles are read after SAM's translation: it makes most of them, and would add to them.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
+import botocore.session
 import pytest
 from tests import aws_template, call_graph, sam_transform
 from tests.aws_template import Function
+from tests.stack import running
 
 from counters import clients, clock
 
@@ -107,16 +110,23 @@ def action(factory: str, method: str) -> str:
     return ACTIONS.get(name, name)
 
 
+@pytest.fixture(scope="module")
+def aws(session: botocore.session.Session) -> Iterator[None]:
+    """Let the functions' clients be made, for no use."""
+    with running(session):
+        yield
+
+
 @every_function
-@pytest.mark.usefixtures("stack")
-def test_a_role_may_do_what_the_code_does(function: Function) -> None:
+@pytest.mark.usefixtures("aws")
+def test_a_role_permits_exactly_the_calls_of_the_code(function: Function) -> None:
     used = {action(*call) for call in call_graph.uses(function.module).calls}
 
     assert set().union(*own(function).values()) == used
 
 
 @every_function
-def test_a_role_may_do_it_to_what_the_environment_names_and_to_nothing_else(
+def test_a_role_permits_them_only_on_what_the_environment_names(
     function: Function,
 ) -> None:
     resources = sam_transform.template()["Resources"]
@@ -151,7 +161,7 @@ def test_only_a_function_with_an_event_source_may_read_it(function: Function) ->
 
 
 @every_function
-def test_a_role_may_write_logs_and_traces_and_has_no_other_policy_of_aws(
+def test_a_role_permits_logs_and_traces_and_has_no_other_managed_policy(
     function: Function,
 ) -> None:
     managed = set(role(function).get("ManagedPolicyArns", []))
@@ -163,7 +173,7 @@ def test_a_role_may_write_logs_and_traces_and_has_no_other_policy_of_aws(
         assert permissions(function)["*"] == TRACES
 
 
-def test_a_function_behind_a_queue_or_the_stream_has_no_policy_of_aws() -> None:
+def test_a_function_with_an_event_source_has_no_managed_policy() -> None:
     # SAM would add one that reads every queue, or every stream, of the account.
     behind = {source["Properties"]["FunctionName"]["Ref"] for source in EVENT_SOURCES.values()}
 
@@ -171,7 +181,7 @@ def test_a_function_behind_a_queue_or_the_stream_has_no_policy_of_aws() -> None:
     assert not any("ManagedPolicyArns" in role(FUNCTIONS[name]) for name in behind)
 
 
-def test_no_change_is_applied_behind_the_apply_window() -> None:
+def test_no_change_is_applied_after_the_apply_window() -> None:
     changing = [
         function
         for function in FUNCTIONS.values()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
+from tests.component.output import metrics
 from tests.past import Past
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
@@ -29,9 +30,19 @@ RECORDING_SECONDS = aws_template.functions()["RecordHistory"].timeout
 DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 
-def make_changes(stack: Stack, count: int, counter_id: str = "orders") -> list[StreamRecord]:
+def make_changes(stack: Stack, count: int) -> list[StreamRecord]:
+    """Return the stream records of so many changes of the counter "orders", all of one hour."""
+    orders = Past("orders")
     for number in range(count):
-        stack.request("POST", f"/counters/{counter_id}", body={"by": number + 1})
+        orders.change(START + number, number + 1)
+    orders.store(stack)
+    return orders.records
+
+
+def request_changes(stack: Stack, count: int) -> list[StreamRecord]:
+    """Change the counter "orders" over HTTP, and return what is new in the stream."""
+    for number in range(count):
+        stack.request("POST", "/counters/orders", body={"by": number + 1})
     return stack.changes()
 
 
@@ -78,8 +89,8 @@ def test_the_history_of_a_counter_proves_its_value(stack: Stack) -> None:
     assert [entry["previous_value"] for entry in entries] == previous
 
 
-def test_an_entry_keeps_what_a_look_into_the_past_will_need(stack: Stack) -> None:
-    stack.record(make_changes(stack, 2))
+def test_an_entry_keeps_what_reading_the_past_needs(stack: Stack) -> None:
+    stack.record(request_changes(stack, 2))
 
     first, second = sorted(stack.items("HistoryTable"), key=lambda item: item["version"]["N"])
     counter = stack.items("CounterTable")[0]
@@ -88,7 +99,7 @@ def test_an_entry_keeps_what_a_look_into_the_past_will_need(stack: Stack) -> Non
     assert first["counter_created_at"] == second["counter_created_at"] == counter["created_at"]
 
 
-def test_no_records_are_no_work(stack: Stack, wire: Wire) -> None:
+def test_an_empty_batch_makes_no_request(stack: Stack, wire: Wire) -> None:
     assert stack.record([]) == 0
     assert wire.operations() == []
 
@@ -108,7 +119,7 @@ def test_a_batch_of_any_size_is_recorded(stack: Stack, wire: Wire, count: int) -
     assert versions(stack) == numbers(count)
 
 
-def test_the_changes_of_many_counters_are_recorded_each_for_its_own(stack: Stack) -> None:
+def test_changes_of_several_counters_are_recorded_separately(stack: Stack) -> None:
     for _ in range(3):
         for name in ("a", "b", "c"):
             stack.request("POST", f"/counters/{name}")
@@ -147,7 +158,7 @@ def test_a_record_twice_in_a_batch_is_recorded_once(stack: Stack, wire: Wire) ->
     assert versions(stack) == numbers(20)
 
 
-def test_of_a_failure_in_the_middle_the_first_record_not_done_is_reported(
+def test_after_a_failure_the_first_record_that_was_not_written_is_reported(
     stack: Stack, wire: Wire
 ) -> None:
     changes = make_changes(stack, 60)
@@ -174,7 +185,7 @@ def test_delivery_from_the_reported_record_loses_nothing(stack: Stack, wire: Wir
 
 
 @pytest.mark.parametrize("fault", [denied, throttled, reply_lost, internal_error])
-def test_while_the_table_takes_nothing_all_comes_again(
+def test_while_the_table_refuses_writes_the_whole_batch_is_reported(
     stack: Stack,
     wire: Wire,
     fault: Any,  # noqa: ANN401
@@ -189,7 +200,7 @@ def test_while_the_table_takes_nothing_all_comes_again(
     assert versions(stack) == numbers(3)
 
 
-def test_a_batch_whose_reply_is_lost_is_written_again(stack: Stack, wire: Wire) -> None:
+def test_a_write_whose_reply_is_lost_is_repeated(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 3)
     wire.fail("BatchWriteItem", [reply_lost])
 
@@ -197,7 +208,7 @@ def test_a_batch_whose_reply_is_lost_is_written_again(stack: Stack, wire: Wire) 
     assert versions(stack) == numbers(3)
 
 
-def test_what_the_table_left_unprocessed_is_written_again(stack: Stack, wire: Wire) -> None:
+def test_unprocessed_items_are_written_again(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 20)
     wire.fail("BatchWriteItem", [processed(5), processed(0), processed(14)])
 
@@ -205,7 +216,7 @@ def test_what_the_table_left_unprocessed_is_written_again(stack: Stack, wire: Wi
     assert versions(stack) == numbers(20)
 
 
-def test_what_stays_unprocessed_is_reported(stack: Stack, wire: Wire) -> None:
+def test_items_that_stay_unprocessed_are_reported(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 20)
     wire.fail("BatchWriteItem", chain([processed(7)], repeat(processed(0))))
 
@@ -229,7 +240,7 @@ SENSELESS = [
 
 
 @pytest.mark.parametrize("path", SENSELESS)
-def test_a_senseless_record_is_parked_whole_and_the_rest_arrives(
+def test_a_malformed_record_is_parked_unchanged_and_the_rest_is_recorded(
     stack: Stack, path: tuple[str, ...]
 ) -> None:
     changes = make_changes(stack, 5)
@@ -241,7 +252,7 @@ def test_a_senseless_record_is_parked_whole_and_the_rest_arrives(
 
 
 @pytest.mark.parametrize("value", ["1.5", "NaN", "x"])
-def test_a_value_that_is_no_integer_is_senseless(stack: Stack, value: str) -> None:
+def test_a_record_whose_value_is_not_an_integer_is_parked(stack: Stack, value: str) -> None:
     (record,) = make_changes(stack, 1)
     record["dynamodb"]["NewImage"]["value"]["N"] = value
 
@@ -263,7 +274,7 @@ def test_a_value_that_is_no_integer_is_senseless(stack: Stack, value: str) -> No
     ],
     ids=str,
 )
-def test_a_record_of_another_shape_is_senseless(stack: Stack, content: object) -> None:
+def test_a_record_of_another_shape_is_parked(stack: Stack, content: object) -> None:
     (record,) = make_changes(stack, 1)
     record["dynamodb"] = content
 
@@ -271,7 +282,7 @@ def test_a_record_of_another_shape_is_senseless(stack: Stack, content: object) -
     assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
 
 
-def test_changes_made_behind_the_services_back_are_parked(stack: Stack) -> None:
+def test_changes_made_around_the_service_are_parked(stack: Stack) -> None:
     stack.request("POST", "/counter")
     table = stack.refs["CounterTable"]
     key: Any = {"counter_id": {"S": "default"}}
@@ -290,7 +301,7 @@ def test_changes_made_behind_the_services_back_are_parked(stack: Stack) -> None:
     assert versions(stack, "default") == [1]
 
 
-def test_a_record_that_cannot_be_parked_comes_again(stack: Stack, wire: Wire) -> None:
+def test_a_record_that_cannot_be_parked_is_reported(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 5)
     changes[3] = without(changes[3], "dynamodb", "NewImage")
     wire.fail("SendMessage", repeat(denied))
@@ -303,7 +314,7 @@ def test_a_record_that_cannot_be_parked_comes_again(stack: Stack, wire: Wire) ->
     assert versions(stack) == [1, 2, 3, 5]
 
 
-def test_of_two_failures_the_first_in_the_stream_is_reported(stack: Stack, wire: Wire) -> None:
+def test_the_earlier_of_two_failures_is_reported(stack: Stack, wire: Wire) -> None:
     changes = make_changes(stack, 30)
     changes[10] = without(changes[10], "dynamodb", "NewImage")
     wire.fail("SendMessage", repeat(denied))
@@ -312,7 +323,7 @@ def test_of_two_failures_the_first_in_the_stream_is_reported(stack: Stack, wire:
     assert stack.record(changes) == 10
 
 
-def test_an_outage_of_the_history_does_not_park_a_record_again_and_again(
+def test_an_outage_of_the_history_does_not_park_a_record_repeatedly(
     stack: Stack, wire: Wire
 ) -> None:
     changes = make_changes(stack, 5)
@@ -326,7 +337,7 @@ def test_an_outage_of_the_history_does_not_park_a_record_again_and_again(
     assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [changes[3]]
 
 
-def test_an_operation_that_there_is_not_is_senseless(stack: Stack) -> None:
+def test_a_record_of_an_unknown_operation_is_parked(stack: Stack) -> None:
     (record,) = make_changes(stack, 1)
     record["dynamodb"]["NewImage"]["change"]["M"]["operation"] = {"S": "multiply"}
 
@@ -334,7 +345,7 @@ def test_an_operation_that_there_is_not_is_senseless(stack: Stack) -> None:
     assert [json.loads(body) for body in stack.messages(DEAD_LETTERS)] == [record]
 
 
-def test_a_value_out_of_the_integer_range_is_senseless(stack: Stack) -> None:
+def test_a_record_whose_value_is_out_of_range_is_parked(stack: Stack) -> None:
     orders = Past("orders")
     records = [orders.change(START, by) for by in (2**53 - 1, 1, -1, -1)]
 
@@ -348,7 +359,9 @@ def test_a_value_out_of_the_integer_range_is_senseless(stack: Stack) -> None:
 @pytest.mark.parametrize(
     "path", [("change", "M", "at"), ("created_at",)], ids=["of the change", "of the counter"]
 )
-def test_a_malformed_time_is_senseless(stack: Stack, path: tuple[str, ...], time: str) -> None:
+def test_a_record_with_a_malformed_time_is_parked(
+    stack: Stack, path: tuple[str, ...], time: str
+) -> None:
     record = deepcopy(Past("orders").change(START, 1))
     inner = record["dynamodb"]["NewImage"]
     for key in path:
@@ -362,7 +375,7 @@ def test_a_malformed_time_is_senseless(stack: Stack, path: tuple[str, ...], time
 
 @pytest.mark.parametrize("path", [("counter_id",), ("change", "M", "actor")], ids=str)
 @pytest.mark.parametrize("length", [0, 16_385])
-def test_a_text_of_a_length_that_none_of_ours_has_is_senseless(
+def test_a_record_with_an_empty_or_too_long_text_is_parked(
     stack: Stack, path: tuple[str, ...], length: int
 ) -> None:
     record = deepcopy(Past("orders").change(START, 1))
@@ -397,7 +410,7 @@ def interleaved() -> list[StreamRecord]:
 
 
 @pytest.mark.parametrize(("folded", "position"), [(0, 0), (1, 1), (2, 6), (3, 7)], ids=str)
-def test_of_what_the_trend_does_not_take_the_first_record_is_reported(
+def test_the_first_record_that_is_not_in_the_trend_is_reported(
     stack: Stack, wire: Wire, folded: int, position: int
 ) -> None:
     records = interleaved()
@@ -428,14 +441,14 @@ def test_an_hour_counts_once_however_often_its_fold_fails(
     assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
 
 
-def test_a_record_twice_in_a_batch_counts_once(stack: Stack) -> None:
+def test_a_record_twice_in_a_batch_is_in_the_trend_once(stack: Stack) -> None:
     records = interleaved()[:6]
 
     assert stack.record([*records[:4], *records[1:], records[0], *records]) == 16
     assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
 
 
-def test_a_batch_that_overlaps_the_last_one_counts_what_is_new(stack: Stack) -> None:
+def test_a_batch_that_overlaps_the_last_one_adds_to_the_trend_what_is_new(stack: Stack) -> None:
     records = interleaved()
     stack.record(records[:4])
 
@@ -445,7 +458,7 @@ def test_a_batch_that_overlaps_the_last_one_counts_what_is_new(stack: Stack) -> 
     assert changes_by_hour(stack) == expected
 
 
-def test_what_is_not_in_the_history_is_not_in_the_trend(stack: Stack, wire: Wire) -> None:
+def test_a_change_that_is_not_in_the_history_is_not_in_the_trend(stack: Stack, wire: Wire) -> None:
     orders = Past("orders")
     records = [orders.change(START, 1) for _ in range(30)]
     wire.fail("BatchWriteItem", [delivered, denied])
@@ -454,7 +467,7 @@ def test_what_is_not_in_the_history_is_not_in_the_trend(stack: Stack, wire: Wire
     assert changes_by_hour(stack) == {("orders", "08"): (25, 25)}
 
 
-def test_a_record_is_parked_only_when_all_before_it_is_in_the_trend(
+def test_a_record_is_parked_only_when_all_before_it_are_in_the_trend(
     stack: Stack, wire: Wire
 ) -> None:
     records = interleaved()[:6]
@@ -466,9 +479,7 @@ def test_a_record_is_parked_only_when_all_before_it_is_in_the_trend(
     assert wire.operations() == [*writes, "UpdateItem", "SendMessage", *writes]
 
 
-def test_an_outage_of_the_trend_does_not_park_a_record_again_and_again(
-    stack: Stack, wire: Wire
-) -> None:
+def test_an_outage_of_the_trend_does_not_park_a_record_repeatedly(stack: Stack, wire: Wire) -> None:
     records = interleaved()[:6]
     records[4] = without(records[4], "dynamodb", "NewImage")
     wire.fail("UpdateItem", repeat(throttled))
@@ -482,14 +493,7 @@ def test_an_outage_of_the_trend_does_not_park_a_record_again_and_again(
     assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (2, -2)}
 
 
-def metrics(printed: str) -> dict[str, Any]:
-    """Return what the one line of metrics among the printed lines says."""
-    (line,) = [line for line in printed.splitlines() if '"_aws"' in line]
-    given: dict[str, Any] = json.loads(line)
-    return given
-
-
-def test_a_batch_tells_what_came_of_it(
+def test_the_metrics_of_a_batch_have_its_entries_parked_records_and_lag(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     orders = Past("orders")
@@ -516,7 +520,7 @@ def test_a_batch_tells_what_came_of_it(
 
 
 @pytest.mark.parametrize("operation", ["BatchWriteItem", "UpdateItem"])
-def test_a_batch_of_which_nothing_is_done_has_no_lag(
+def test_a_batch_that_fails_whole_has_no_lag(
     stack: Stack, wire: Wire, capsys: pytest.CaptureFixture[str], operation: str
 ) -> None:
     wire.fail(operation, repeat(denied))
@@ -529,7 +533,7 @@ def test_a_batch_of_which_nothing_is_done_has_no_lag(
     assert "HistoryLag" not in given
 
 
-def test_what_is_done_before_a_failure_is_told_and_no_more(
+def test_the_metrics_count_only_what_was_written_before_a_failure(
     stack: Stack, wire: Wire, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wire.fail("UpdateItem", [delivered, denied])
@@ -540,7 +544,7 @@ def test_what_is_done_before_a_failure_is_told_and_no_more(
     assert metrics(capsys.readouterr().out)["EntriesWritten"] == [1]
 
 
-def test_a_change_from_a_clock_that_is_ahead_is_no_lag(
+def test_a_change_from_a_clock_that_is_ahead_has_no_lag(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: START - 1)
@@ -552,7 +556,7 @@ def test_a_change_from_a_clock_that_is_ahead_is_no_lag(
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_time_beyond_all_calendars_is_senseless(stack: Stack, time: str) -> None:
+def test_a_record_with_a_time_beyond_the_calendar_is_parked(stack: Stack, time: str) -> None:
     record = Past("orders").change(1_736_928_000, 1)
     record["dynamodb"]["NewImage"]["change"]["M"]["at"] = {"S": time}
 
@@ -562,14 +566,14 @@ def test_a_time_beyond_all_calendars_is_senseless(stack: Stack, time: str) -> No
 
 def begin_again(stack: Stack) -> list[StreamRecord]:
     """Let a counter that has three changes be deleted by hand, and changed five times."""
-    stack.record(make_changes(stack, 3))
+    stack.record(request_changes(stack, 3))
     stack.dynamodb.delete_item(
         TableName=stack.refs["CounterTable"], Key={"counter_id": {"S": "orders"}}
     )
-    return make_changes(stack, 5)
+    return request_changes(stack, 5)
 
 
-def test_a_counter_that_begins_again_takes_no_entrys_place(stack: Stack) -> None:
+def test_a_counter_that_begins_again_overwrites_no_entry(stack: Stack) -> None:
     removal, *changes = begin_again(stack)
     before = stack.items("HistoryTable")
 
@@ -580,7 +584,7 @@ def test_a_counter_that_begins_again_takes_no_entrys_place(stack: Stack) -> None
     assert versions(stack) == numbers(5)
 
 
-def test_it_takes_none_in_whatever_batches_it_comes(stack: Stack) -> None:
+def test_a_counter_that_begins_again_overwrites_no_entry_in_any_batch(stack: Stack) -> None:
     removal, *changes = begin_again(stack)
     before = stack.items("HistoryTable")
 
@@ -591,8 +595,8 @@ def test_it_takes_none_in_whatever_batches_it_comes(stack: Stack) -> None:
     assert versions(stack) == numbers(5)
 
 
-def test_a_counter_that_was_set_back_within_a_batch_takes_no_entrys_place(stack: Stack) -> None:
-    first = make_changes(stack, 4)
+def test_a_counter_that_was_set_back_within_a_batch_overwrites_no_entry(stack: Stack) -> None:
+    first = request_changes(stack, 4)
     stack.dynamodb.update_item(
         TableName=stack.refs["CounterTable"],
         Key={"counter_id": {"S": "orders"}},
@@ -600,7 +604,7 @@ def test_a_counter_that_was_set_back_within_a_batch_takes_no_entrys_place(stack:
         ExpressionAttributeNames={"#version": "version"},
         ExpressionAttributeValues={":version": {"N": "1"}},
     )
-    changes = make_changes(stack, 4)
+    changes = request_changes(stack, 4)
 
     assert stack.record([*first, *changes]) == 9
     parked = [json.loads(body) for body in stack.messages(DEAD_LETTERS)]
@@ -609,7 +613,7 @@ def test_a_counter_that_was_set_back_within_a_batch_takes_no_entrys_place(stack:
 
 
 @pytest.mark.parametrize("attributes", [{}, {"request_id": {"N": "1"}}], ids=str)
-def test_what_somebody_has_put_into_the_history_by_hand_is_not_written_over(
+def test_an_entry_that_was_written_by_hand_is_not_overwritten(
     stack: Stack, attributes: dict[str, Any]
 ) -> None:
     changes = make_changes(stack, 3)
@@ -622,7 +626,7 @@ def test_what_somebody_has_put_into_the_history_by_hand_is_not_written_over(
 
 
 @pytest.mark.parametrize("fault", [denied, throttled, request_lost])
-def test_while_the_places_cannot_be_looked_at_all_comes_again(
+def test_while_the_history_cannot_be_read_the_whole_batch_is_reported(
     stack: Stack, wire: Wire, fault: Fault
 ) -> None:
     changes = make_changes(stack, 5)
@@ -635,7 +639,7 @@ def test_while_the_places_cannot_be_looked_at_all_comes_again(
     assert stack.record(changes) == 5
 
 
-def test_places_that_were_left_unlooked_at_are_looked_at_again(stack: Stack, wire: Wire) -> None:
+def test_unprocessed_keys_are_read_again(stack: Stack, wire: Wire) -> None:
     removal, *changes = begin_again(stack)
     assert stack.record([removal]) == 1
     wire.fail("BatchGetItem", [looked_at(1), looked_at(0), looked_at(1)])
@@ -672,7 +676,7 @@ def entry(stack: Stack, version: int) -> Item:
     return item
 
 
-def test_a_fold_keeps_apart_what_it_added_and_what_it_took(stack: Stack) -> None:
+def test_a_fold_keeps_its_increase_and_its_decrease_apart(stack: Stack) -> None:
     orders = Past("orders")
     orders.change(START, 4)
     orders.fold(START + 1, 7, 9, events=5, sender="AROAEXAMPLE:checkout")
@@ -709,7 +713,7 @@ def test_only_a_fold_stores_its_sums(stack: Stack) -> None:
     assert stored == [set(), set(), more - {"sender"}, more]
 
 
-def test_what_an_older_version_wrote_is_read_by_its_difference(stack: Stack) -> None:
+def test_a_fold_that_an_older_version_wrote_has_the_sums_of_its_difference(stack: Stack) -> None:
     orders = Past("orders")
     for by in (5, -3):
         orders.change(START, by, events={"N": "4"})
@@ -741,7 +745,7 @@ def test_what_an_older_version_wrote_is_read_by_its_difference(stack: Stack) -> 
         pytest.param({"sender": {"S": 16_385 * "x"}}, id="from somebody with too long a name"),
     ],
 )
-def test_a_fold_that_does_not_add_up_is_senseless(stack: Stack, wrong: Item) -> None:
+def test_a_fold_that_does_not_add_up_is_parked(stack: Stack, wrong: Item) -> None:
     orders = Past("orders")
     orders.change(START, 1)
     record = deepcopy(orders.fold(START, 5, 2))
@@ -767,7 +771,7 @@ def moved_and_changed() -> list[StreamRecord]:
 CHANGES = [1, 4, 7]  # their positions among these
 
 
-def test_a_move_of_a_sequence_number_is_no_change(stack: Stack) -> None:
+def test_a_moved_sequence_number_is_not_a_change(stack: Stack) -> None:
     records = moved_and_changed()
 
     assert stack.record(records) == len(records)
@@ -776,7 +780,7 @@ def test_a_move_of_a_sequence_number_is_no_change(stack: Stack) -> None:
     assert changes_by_hour(stack) == {("orders", "08"): (3, 3)}
 
 
-def test_a_batch_of_nothing_but_moves_is_no_work(stack: Stack, wire: Wire) -> None:
+def test_a_batch_of_moved_sequence_numbers_makes_no_request(stack: Stack, wire: Wire) -> None:
     moves = [each for place, each in enumerate(moved_and_changed()) if place not in CHANGES]
 
     assert stack.record(moves) == len(moves)
@@ -784,7 +788,7 @@ def test_a_batch_of_nothing_but_moves_is_no_work(stack: Stack, wire: Wire) -> No
     assert stack.messages(DEAD_LETTERS) == []
 
 
-def test_the_first_move_of_a_counter_is_no_change_and_the_removal_of_all_is_none(
+def test_the_first_sequence_number_and_the_removal_of_all_are_not_changes(
     stack: Stack,
 ) -> None:
     orders = Past("orders")
@@ -801,7 +805,7 @@ def test_the_first_move_of_a_counter_is_no_change_and_the_removal_of_all_is_none
     assert versions(stack) == [1]
 
 
-def test_a_move_that_changes_anything_else_is_senseless(stack: Stack) -> None:
+def test_a_moved_sequence_number_with_any_other_change_is_parked(stack: Stack) -> None:
     orders = Past("orders")
     orders.change(START, 1)
     record = deepcopy(orders.move_number())
@@ -813,7 +817,7 @@ def test_a_move_that_changes_anything_else_is_senseless(stack: Stack) -> None:
 
 @pytest.mark.parametrize("written", [0, 1, 2])
 @pytest.mark.parametrize("operation", ["BatchWriteItem", "UpdateItem"])
-def test_of_a_failure_among_moves_the_first_change_not_done_is_reported(
+def test_among_moved_sequence_numbers_the_first_change_that_failed_is_reported(
     stack: Stack, wire: Wire, operation: str, written: int
 ) -> None:
     records = moved_and_changed()
@@ -833,7 +837,7 @@ def test_of_a_failure_among_moves_the_first_change_not_done_is_reported(
     assert changes_by_hour(stack) == {(name, "08"): (1, 1) for name in "abc"}
 
 
-def test_of_a_record_among_moves_that_cannot_be_parked_that_one_is_reported(
+def test_among_moved_sequence_numbers_a_record_that_cannot_be_parked_is_reported(
     stack: Stack, wire: Wire
 ) -> None:
     records = moved_and_changed()

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,14 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests import aws_template
+from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed
+from tests.contents import clear
 from tests.past import Past
-from tests.sizes import cases
+from tests.sizes import cases, examples
 from tests.stack import Item, Stack, StreamRecord
 from tests.wire import (
     Fault,
@@ -33,7 +34,6 @@ from tests.wire import (
 
 from counters import clock
 
-TABLES = "HistoryTable", "TrendTable"
 DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 # --- The stream ----------------------------------------------------------------------------------
@@ -406,35 +406,20 @@ class World:
                 self.stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return records
 
-    def empty(self) -> None:
-        """Leave nothing of the last example: moto would go through all of it for every read."""
-        for table in TABLES:
-            self.stack.dynamodb.delete_table(TableName=self.stack.refs[table])
-            self.stack.dynamodb.create_table(
-                TableName=self.stack.refs[table], **aws_template.tables()[table]
-            )
-
 
 @pytest.fixture
 def world(stack: Stack, wire: Wire) -> Iterator[World]:
     road = Road()
     wire.through = road.carry
-    logging.disable()  # it takes a fifth of the time, and nobody reads it
-    yield World(stack, road)
-    logging.disable(logging.NOTSET)
+    with silence():
+        yield World(stack, road)
 
 
 def test_history_and_trend_hold_exactly_what_the_stream_says(world: World) -> None:
-    @settings(
-        max_examples=cases(full=1500, part=60),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @examples(full=1500, part=20)
     @given(steps=STEPS, deliveries=DELIVERIES)
     def run(steps: list[Step], deliveries: list[Delivery]) -> None:
-        world.empty()
+        clear(world.stack, "HistoryTable", "TrendTable")
         world.parked()
         stream = stream_of(steps)
         world.counts["cases"] += 1
@@ -460,7 +445,7 @@ def test_history_and_trend_hold_exactly_what_the_stream_says(world: World) -> No
     print(f"{counts['cases']} cases with {counts['changes']} changes and", end=" ")
     print(f"{counts['senseless']} senseless records in {counts['deliveries']} deliveries:", end=" ")
     print(f"{met.total() - deaths} faults, {deaths} deaths;", dict(counts), dict(met))
-    size = cases(full=1500, part=60)
+    size = cases(full=1500, part=20)
     assert counts["cases"] >= size
     assert min(deaths, counts["senseless"]) > size / 4
     assert min(counts["folds of both signs"], counts["moves"]) >= size

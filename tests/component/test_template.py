@@ -2,11 +2,14 @@
 
 import importlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
+import botocore.session
 import pytest
 from tests import aws_template, call_graph
 from tests.aws_template import ROOT, TEMPLATE, Function
+from tests.stack import running
 
 from counters import clients
 
@@ -31,7 +34,7 @@ SCOPES = {
 API_GATEWAY_SECONDS = 29
 
 
-def test_there_is_a_function_for_each_handler_and_a_handler_for_each_function() -> None:
+def test_each_handler_has_a_function_and_each_function_a_handler() -> None:
     modules = {path.stem for path in (ROOT / "functions").glob("*.py")}
 
     assert {function.module for function in FUNCTIONS.values()} == modules
@@ -50,7 +53,7 @@ def test_the_environment_is_what_the_code_uses(function: Function) -> None:
     assert set(function.environment) == call_graph.uses(function.module).environment
 
 
-def test_every_route_has_an_authorizer_and_the_scope_of_the_contract() -> None:
+def test_every_route_has_an_authorizer_and_its_scope() -> None:
     api = TEMPLATE["Resources"]["Api"]["Properties"]
     given = {}
     for function in FUNCTIONS.values():
@@ -75,13 +78,13 @@ def test_a_client_can_ask_for_every_scope_and_no_other() -> None:
     assert client["Properties"]["AllowedOAuthFlows"] == ["client_credentials"]
 
 
-def test_nobody_signs_himself_up() -> None:
+def test_nobody_can_sign_up() -> None:
     (pool,) = aws_template.resources("AWS::Cognito::UserPool").values()
 
     assert pool["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
 
 
-def test_nothing_has_a_name_of_its_own_so_that_two_stacks_fit_into_one_account() -> None:
+def test_no_resource_has_a_fixed_name_so_that_an_account_can_have_two_stacks() -> None:
     # A stage is its API's, and a resource server is its user pool's.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
 
@@ -104,7 +107,7 @@ def test_a_change_of_a_counter_does_not_write_to_an_index(table: str) -> None:
 
 
 @every_function
-def test_a_function_logs_to_a_group_of_its_own_that_forgets(function: Function) -> None:
+def test_a_function_logs_to_a_group_of_its_own_with_a_retention(function: Function) -> None:
     properties = TEMPLATE["Resources"][function.name]["Properties"]
     group = properties["LoggingConfig"]["LogGroup"]["Ref"]
 
@@ -112,8 +115,15 @@ def test_a_function_logs_to_a_group_of_its_own_that_forgets(function: Function) 
     assert TEMPLATE["Resources"][group]["Properties"]["RetentionInDays"]
 
 
+@pytest.fixture(scope="module")
+def aws(session: botocore.session.Session) -> Iterator[None]:
+    """Let the functions' clients be made, for no use."""
+    with running(session):
+        yield
+
+
 @every_function
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("aws")
 def test_a_function_outlasts_its_database_calls_and_its_caller_outlasts_the_function(
     function: Function,
 ) -> None:
@@ -136,7 +146,7 @@ def streams() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stream", streams())
-def test_a_stream_gives_up_nothing_and_goes_on_where_a_batch_failed(
+def test_a_stream_drops_no_record_and_continues_where_a_batch_failed(
     stream: dict[str, Any],
 ) -> None:
     assert stream["StartingPosition"] == "TRIM_HORIZON"
@@ -148,7 +158,7 @@ def test_a_stream_gives_up_nothing_and_goes_on_where_a_batch_failed(
 
 
 @pytest.mark.parametrize("queue", aws_template.queues().values(), ids=aws_template.queues())
-def test_a_queue_is_encrypted_and_keeps_what_it_can(queue: dict[str, str]) -> None:
+def test_a_queue_is_encrypted_and_keeps_messages_for_14_days(queue: dict[str, str]) -> None:
     assert queue["SqsManagedSseEnabled"] == "true"
     assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
 
@@ -195,7 +205,9 @@ def test_a_message_is_not_delivered_again_while_its_function_runs(function: str)
     ("queue", "dead_letters"),
     [("IncrementQueue", "IncrementDeadLetterQueue"), ("EventQueue", "EventDeadLetterQueue")],
 )
-def test_sqs_gives_up_a_message_as_late_as_it_can(queue: str, dead_letters: str) -> None:
+def test_sqs_moves_a_message_to_the_dead_letters_as_late_as_possible(
+    queue: str, dead_letters: str
+) -> None:
     resources = TEMPLATE["Resources"]
     properties = resources[queue]["Properties"]
 
@@ -208,7 +220,7 @@ def test_sqs_gives_up_a_message_as_late_as_it_can(queue: str, dead_letters: str)
     assert properties.get("FifoQueue") == other.get("FifoQueue")
 
 
-def test_what_is_looked_up_under_a_key_is_still_in_the_history() -> None:
+def test_the_history_outlives_every_receipt_by_a_day() -> None:
     parameters = TEMPLATE["Parameters"]
     allowed = re.compile(parameters["HistoryDays"]["AllowedPattern"])
 
@@ -218,7 +230,7 @@ def test_what_is_looked_up_under_a_key_is_still_in_the_history() -> None:
     assert parameters["ReceiptHours"]["MaxValue"] + 24 <= shortest * 24
 
 
-def test_an_attempt_and_an_answer_fit_into_the_timeout_several_times() -> None:
+def test_the_timeout_has_room_for_several_attempts_and_an_answer() -> None:
     for function in FUNCTIONS.values():
         if function.routes:
             assert function.timeout > 2 * clients.ATTEMPT

@@ -6,7 +6,6 @@
 import importlib
 import itertools
 import json
-import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +15,11 @@ from unittest.mock import patch
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.output import silence
+from tests.contents import clear, forget
 from tests.past import Past
 from tests.proxy import Context
-from tests.sizes import cases
+from tests.sizes import FULL, cases
 from tests.stack import Item, Stack
 from tests.wire import Wire, delivered, reply_lost
 
@@ -97,12 +98,9 @@ class Runs:
     @contextmanager
     def going(self) -> Iterator[None]:
         variables = self.stack.environment(self.stack.functions[self.name])
-        with patch.dict("os.environ", variables), patch.object(self.wire, "through", self._carry):
-            logging.disable()
-            try:
-                yield
-            finally:
-                logging.disable(logging.NOTSET)
+        through = patch.object(self.wire, "through", self._carry)
+        with patch.dict("os.environ", variables), through, silence():
+            yield
 
     def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
         thread = threading.current_thread()
@@ -122,17 +120,18 @@ def go(first: Run, second: Run, order: Sequence[bool]) -> None:
     second.finish()
 
 
-def orders(steps: int, most: int) -> Iterator[list[bool]]:
-    """Yield orders in which one run stops at each step, and the other goes half-way or to its end.
+def orders(steps: int, *, alike: bool = False) -> Iterator[list[bool]]:
+    """Yield orders in which one run stops at each step, and the other goes to its end or half-way.
 
-    Others come by chance.
+    Others come by chance. If both runs do the same, it does not matter which of them stops.
     """
-    first = range(1, steps + 1, cases(1, 2))
-    for before, between in itertools.product(first, (steps // 2, 2 * steps)):
+    first = range(1, steps + 1, cases(full=1, part=2 if alike else 3))
+    for before, between in itertools.product(first, (2 * steps, steps // 2)[: cases(2, 1)]):
         yield [False] * before + [True] * between
-        yield [True] * before + [False] * between
+        if FULL or not alike:
+            yield [True] * before + [False] * between
     chance = random.Random(steps)
-    for _ in range(most):
+    for _ in range(cases(full=300, part=2)):
         yield [chance.random() < 0.5 for _ in range(2 * steps)]
 
 
@@ -165,18 +164,6 @@ def saved(stack: Stack, counter_id: str) -> dict[str, Any]:
     return state
 
 
-def clear_audits(stack: Stack) -> None:
-    for item in stack.items("AuditTable"):
-        stack.dynamodb.delete_item(
-            TableName=stack.refs["AuditTable"], Key={"counter_id": item["counter_id"]}
-        )
-
-
-def delete_entry(stack: Stack, counter_id: str, version: int) -> None:
-    key: Item = {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}
-    stack.dynamodb.delete_item(TableName=stack.refs["HistoryTable"], Key=key)
-
-
 def ten_changes(counter_id: str) -> Past:
     past = Past(counter_id)
     for number in range(10):
@@ -192,15 +179,15 @@ STEPS = 8  # requests of an audit of one counter
 
 
 @pytest.mark.usefixtures("_later")
-def test_of_two_audits_the_slower_does_not_set_the_faster_back(stack: Stack, wire: Wire) -> None:
-    for order in orders(STEPS, cases(300, 6)):
+def test_the_slower_of_two_audits_does_not_set_the_faster_back(stack: Stack, wire: Wire) -> None:
+    for order in orders(STEPS, alike=True):
         past = ten_changes(next(counter_ids))
         past.record(stack)
         runs = Runs(stack, wire, "AuditHistory")
         first, second = (runs.run(counter_id=past.counter_id) for _ in range(2))
         with runs.going():
             for step, number in enumerate(order):
-                if step == len(order) // 2:
+                if step == order.index(not order[0]):  # the other run begins
                     past.record(stack, [past.change(LATER, 1) for _ in range(3)])
                 (second if number else first).step()
             reached = saved(stack, past.counter_id).get("version", 0)
@@ -218,11 +205,11 @@ def test_of_two_audits_the_slower_does_not_set_the_faster_back(stack: Stack, wir
 
 
 @pytest.mark.usefixtures("_later")
-def test_what_somebody_accepts_during_an_audit_stays_accepted(stack: Stack, wire: Wire) -> None:
-    for order in orders(STEPS, cases(300, 6)):
+def test_a_version_accepted_during_an_audit_stays_accepted(stack: Stack, wire: Wire) -> None:
+    for order in orders(STEPS):
         counter_id = next(counter_ids)
         ten_changes(counter_id).record(stack)
-        delete_entry(stack, counter_id, 5)
+        forget(stack, 5, counter_id=counter_id)
         runs = Runs(stack, wire, "AuditHistory")
         plain = runs.run(counter_id=counter_id)
         accepting = runs.run(counter_id=counter_id, after=6)
@@ -237,12 +224,12 @@ def test_what_somebody_accepts_during_an_audit_stays_accepted(stack: Stack, wire
 
 @pytest.mark.parametrize("after", [None, 6])
 @pytest.mark.usefixtures("_later")
-def test_an_audit_that_others_always_forestall_does_not_say_that_it_accepted_anything(
+def test_an_audit_that_can_never_save_does_not_claim_to_have_accepted_anything(
     stack: Stack, wire: Wire, after: int | None
 ) -> None:
     counter_id = next(counter_ids)
     ten_changes(counter_id).record(stack)
-    delete_entry(stack, counter_id, 5)
+    forget(stack, 5, counter_id=counter_id)
     event = {"counter_id": counter_id} | ({} if after is None else {"after": after})
 
     def forestalled(request: AWSPreparedRequest) -> AWSResponse:
@@ -260,15 +247,13 @@ def test_an_audit_that_others_always_forestall_does_not_say_that_it_accepted_any
 
 
 @pytest.mark.usefixtures("_later")
-def test_what_one_audit_finds_is_not_passed_over_because_of_another(
-    stack: Stack, wire: Wire
-) -> None:
-    for order in orders(STEPS, cases(300, 6)):
+def test_a_finding_of_one_audit_is_not_skipped_because_of_another(stack: Stack, wire: Wire) -> None:
+    for order in orders(STEPS):
         past = ten_changes(next(counter_ids))
         past.record(stack)
         counter_id = past.counter_id
         stack.invoke("AuditHistory", {"counter_id": counter_id})
-        delete_entry(stack, counter_id, 5)
+        forget(stack, 5, counter_id=counter_id)
         past.record(stack, [past.change(BEGINNING + 7200, 1) for _ in range(3)])
         runs = Runs(stack, wire, "AuditHistory")
         plain, anew = runs.run(counter_id=counter_id), runs.run(counter_id=counter_id, after=0)
@@ -282,17 +267,17 @@ def test_what_one_audit_finds_is_not_passed_over_because_of_another(
 
 
 @pytest.mark.usefixtures("_later")
-def test_two_nights_at_once_are_one(
+def test_two_nightly_audits_at_once_have_the_effect_of_one(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_SCAN_SIZE", 2)
     names = [f"night{number}" for number in range(5)]
     for name in names:
         ten_changes(name).record(stack)
-    delete_entry(stack, "night3", 5)
+    forget(stack, 5, counter_id="night3")
     chance = random.Random(5)
-    for _ in range(cases(400, 20)):
-        clear_audits(stack)
+    for _ in range(cases(full=400, part=5)):
+        clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         first, second = runs.run(), runs.run()
         share = chance.random()
@@ -315,14 +300,14 @@ def test_two_nights_at_once_are_one(
 
 
 @pytest.mark.usefixtures("_later")
-def test_a_night_that_is_over_is_not_opened_again(
+def test_a_finished_nightly_audit_is_not_reopened(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
-    for steps in range(2, 26, cases(1, 3)):  # the first is to begin
-        clear_audits(stack)
+    for steps in range(2, 26, cases(full=1, part=8)):  # the first is to begin
+        clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         slow, fast = runs.run(), runs.run()
         with runs.going():
@@ -338,7 +323,7 @@ def test_a_night_that_is_over_is_not_opened_again(
 
 
 @pytest.mark.usefixtures("_later")
-def test_a_lost_reply_is_not_taken_for_another_audit(stack: Stack, wire: Wire) -> None:
+def test_a_lost_reply_is_not_mistaken_for_another_audit(stack: Stack, wire: Wire) -> None:
     ten_changes("orders").record(stack)
     wire.sent.clear()
     wire.fail("PutItem", [reply_lost])
@@ -388,7 +373,7 @@ def waiting(stack: Stack) -> list[str]:
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["each message once", "some messages twice"])
-def test_two_redrives_at_once_are_one(
+def test_two_redrives_at_once_have_the_effect_of_one(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch, *, twice: bool
 ) -> None:
     def alter(asked: dict[str, Any]) -> dict[str, Any]:
@@ -405,7 +390,7 @@ def test_two_redrives_at_once_are_one(
         understood.setattr(recording, "Operation", known)
         twin.record(stack)
     nonsense = [] if twice else ["nonsense"]  # received again and again, it would have no end
-    for order in orders(10, cases(300, 6)):
+    for order in orders(10, alike=True):
         past = parked_past(next(counter_ids))
         past.record(stack)
         for body in nonsense:
