@@ -9,6 +9,7 @@ import base64
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -45,6 +46,12 @@ STOP_SECONDS = 30
 LEFT_OVER_SECONDS = 60  # for what a killed run has left: an emulator that saves, or a build
 LOG_LINES_SHOWN = 40
 PORTS = 1 << 16
+
+# In the emulator's directory: what `sam build` made, and a hash of what it was made of.
+BUILD = "build"
+BUILD_STAMP = "build.stamp"
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME}"
 
 # Neither a proxy nor the user's AWS settings may come between this machine and itself.
 LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -161,34 +168,60 @@ def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
         LocalStackError: `sam` failed; the message has the end of its output.
 
     """
-    build = emulator.directory / "build"
-    cache = emulator.directory / "cache"
-    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    parameters = ["--parameter-overrides", f"Stage=dev PythonRuntime={runtime}"]
-    unfinished = emulator.directory / "build.unfinished"
-    if unfinished.exists():  # a build was killed: what it has left may be anything
-        for left in (build, cache):
-            shutil.rmtree(left, ignore_errors=True)
-    unfinished.touch()
-    _sam(
-        emulator,
-        "build",
-        *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build)),
-        *("--cached", "--cache-dir", str(cache)),
-        *parameters,
-    )
-    unfinished.unlink()
+    build(emulator)
     _sam(
         emulator,
         "deploy",
-        *("--template-file", str(build / "template.yaml"), "--stack-name", stack_name),
+        *("--template-file", str(emulator.directory / BUILD / "template.yaml")),
+        *("--stack-name", stack_name),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
         # A first deployment that failed must not be in the way of the second.
         *("--on-failure", "DELETE"),
-        *parameters,
+        *("--parameter-overrides", PARAMETERS),
     )
     return _describe(emulator, stack_name)
+
+
+def build(emulator: Emulator) -> None:
+    """Build `template.yaml`, unless the directory has a build of the same sources.
+
+    Raises:
+        LocalStackError: `sam` failed; the message has the end of its output.
+
+    """
+    target = emulator.directory / BUILD
+    if is_built(emulator.directory):
+        return
+    # The stamp is written last: a build without it may be of a run that was killed.
+    stamp = emulator.directory / BUILD_STAMP
+    stamp.unlink(missing_ok=True)
+    digest = _digest_of_sources()
+    shutil.rmtree(target, ignore_errors=True)
+    _sam(
+        emulator,
+        "build",
+        *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(target)),
+        *("--no-cached", "--parameter-overrides", PARAMETERS),
+    )
+    stamp.write_text(digest)
+
+
+def is_built(directory: Path) -> bool:
+    """Tell whether an emulator's directory has a finished build of the present sources."""
+    stamp = directory / BUILD_STAMP
+    return stamp.exists() and stamp.read_text() == _digest_of_sources()
+
+
+def _digest_of_sources() -> str:
+    """Return a hash of all that a build depends on."""
+    digest = hashlib.sha256(PARAMETERS.encode())
+    scripts = [ROOT / "scripts" / name for name in ("artifact.py", "requirements.txt")]
+    functions = [path for path in (ROOT / "functions").rglob("*") if path.is_file()]
+    for path in [ROOT / "template.yaml", *scripts, *sorted(functions)]:
+        if "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def access_token(stack: Stack) -> str:
@@ -367,6 +400,7 @@ def _sam_environment(emulator: Emulator) -> dict[str, str]:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": emulator.endpoint_url,
             "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.1",  # seconds; by default it looks every 5 seconds
         }
     )
 

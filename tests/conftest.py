@@ -5,7 +5,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = (
-    "tests/e2e/",
+    "tests/e2e/test_restart.py",  # starts emulators of its own
+    "tests/e2e/",  # share one stack
     "tests/component/test_artifact.py",
     "tests/component/test_long_history.py",
 )

@@ -23,6 +23,7 @@ from tests.e2e.service import (
     variables,
     wait_for,
 )
+from tests.sizes import FULL, cases
 
 from local_stack import Stack
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 INCREMENT = ["counters/increment"]
 
 # Each client pauses, so that the requests last longer than the outage in their midst.
-CLIENTS = 6
-TIMES = 60
+CLIENTS = cases(6, part=4)
+TIMES = cases(60, part=25)
 TOTAL = CLIENTS * TIMES
 COUNTERS = 3
 PAUSE_SECONDS = 0.08
@@ -149,6 +150,7 @@ def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
     assert dead_letters.bodies() == []
 
 
+@pytest.mark.skipif(not FULL, reason="measures, and proves nothing that no other test proves")
 def test_how_long_a_change_takes_into_the_history(
     stack: Stack, caller: Caller, proxy: FaultProxy, counter: str
 ) -> None:

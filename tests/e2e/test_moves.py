@@ -13,8 +13,8 @@ from tests.sizes import cases
 
 from local_stack import Stack
 
-CLIENTS = cases(16, part=8)  # each takes a process of the function
-SECONDS = cases(30, part=6)
+CLIENTS = cases(16, part=4)  # each takes a process of the function
+SECONDS = cases(30, part=3)
 START = 100
 NAMES = [f"account-{number}" for number in range(8)]
 
