@@ -180,7 +180,7 @@ def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
         *("--on-failure", "DELETE"),
         *("--parameter-overrides", PARAMETERS),
     )
-    return _describe(emulator, stack_name)
+    return describe(emulator, stack_name)
 
 
 def build(emulator: Emulator) -> None:
@@ -473,7 +473,8 @@ def _end_of(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
 
 
-def _describe(emulator: Emulator, stack_name: str) -> Stack:
+def describe(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
+    """Return a stack that is deployed."""
     # Neither AWS_PROFILE nor the user's files are read.
     bare = botocore.session.Session(
         {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}

@@ -65,7 +65,7 @@ class Producer:
 
     def redeliver_after(self, seconds: int) -> int:
         """Set the visibility timeout of IncrementQueue; return the one that it had."""
-        name: "QueueAttributeNameType" = "VisibilityTimeout"
+        name: QueueAttributeNameType = "VisibilityTimeout"
         url = self.stack.outputs["IncrementQueueUrl"]
         had = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
         self.sqs.set_queue_attributes(QueueUrl=url, Attributes={name: str(seconds)})
