@@ -1,6 +1,5 @@
 """Two stacks in one account have nothing to do with each other."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -18,10 +17,13 @@ def other(emulator: Emulator, stack: Stack) -> Stack:
     cloudformation = client(stack, "cloudformation")
     (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
     template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")
-    body = template["TemplateBody"]
+    # It is too long to be sent with the request.
+    s3 = client(stack, "s3")
+    s3.create_bucket(Bucket=OTHER)
+    s3.put_object(Bucket=OTHER, Key="template", Body=template["TemplateBody"].encode())
     cloudformation.create_stack(
         StackName=OTHER,
-        TemplateBody=body if isinstance(body, str) else json.dumps(body),
+        TemplateURL=f"https://s3.amazonaws.com/{OTHER}/template",
         Parameters=first["Parameters"],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
