@@ -24,7 +24,9 @@ from bench import artifacts, flask_server, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, table
 from bench.runtime import Runtime
-from local_stack import Stack, free_port, local_stack
+from deployment import Stack
+from emulator_process import free_port
+from local_stack import local_stack
 
 INCREMENTS = 3200
 CALLERS = 8

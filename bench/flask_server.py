@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.artifacts import Artifact
-from local_stack import free_port
+from emulator_process import free_port
 
 STOP_SECONDS = 10
 

@@ -24,7 +24,8 @@ from bench.aws_output import access_log, http_response
 from bench.output import captured
 from bench.usage import Usage
 from counters import clients
-from local_stack import CREDENTIALS, free_port, run_emulator
+from emulator_process import free_port, run_emulator
+from local_settings import CREDENTIALS
 
 MESSAGES = 10  # in a batch of the queue: Lambda's maximum for a FIFO queue
 

@@ -1,6 +1,7 @@
 """Builds and deploys `template.yaml` to an emulator, and describes the deployed stack."""
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -32,6 +33,12 @@ from local_settings import (
 from state_directory import end_of, open_log
 
 Report = Callable[[str], None]
+
+# In the emulator's directory: what `sam build` made, and a hash of what it was made from.
+BUILD = "build"
+BUILD_STAMP = "build.stamp"
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME}"
 
 
 @dataclass(frozen=True)
@@ -75,23 +82,50 @@ def deploy(
     Raises:
         LocalStackError: `sam` failed. The message has the end of its output.
     """
-    build = emulator.directory / "build"
-    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    parameters = ["--parameter-overrides", f"Stage=dev PythonRuntime={runtime}"]
     report("Building the functions…")
-    _build(emulator, build, parameters)
+    build(emulator)
     report("Deploying the stack to the emulator…")
     _sam(
         emulator,
         "deploy",
-        *("--template-file", str(build / "template.yaml"), "--stack-name", stack_name),
+        *("--template-file", str(emulator.directory / BUILD / "template.yaml")),
+        *("--stack-name", stack_name),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
         # If the first deployment of a stack fails, the next one must be able to start over.
         *("--on-failure", "DELETE"),
-        *parameters,
+        *("--parameter-overrides", PARAMETERS),
     )
-    return _describe(emulator, stack_name)
+    return describe(emulator, stack_name)
+
+
+def build(emulator: Emulator) -> None:
+    """Build `template.yaml`, unless the emulator's directory has a build of the same sources.
+
+    Raises:
+        LocalStackError: `sam` failed. The message has the end of its output.
+    """
+    if is_built(emulator.directory):
+        return
+    target = emulator.directory / BUILD
+    # The stamp is written last. A build without it may be incomplete: its run was killed.
+    stamp = emulator.directory / BUILD_STAMP
+    stamp.unlink(missing_ok=True)
+    digest = _digest_of_sources()
+    shutil.rmtree(target, ignore_errors=True)
+    _sam(
+        emulator,
+        "build",
+        *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(target)),
+        *("--no-cached", "--parameter-overrides", PARAMETERS),
+    )
+    stamp.write_text(digest)
+
+
+def is_built(directory: Path) -> bool:
+    """Return whether an emulator's directory has a finished build of the present sources."""
+    stamp = directory / BUILD_STAMP
+    return stamp.exists() and stamp.read_text() == _digest_of_sources()
 
 
 def access_token(stack: Stack) -> str:
@@ -137,22 +171,15 @@ def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
     return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
 
 
-def _build(emulator: Emulator, build: Path, parameters: list[str]) -> None:
-    """Build the functions, reusing what has not changed since the last build."""
-    cache = emulator.directory / "cache"
-    unfinished = emulator.directory / "build.unfinished"
-    if unfinished.exists():  # a build was killed, so its files may be incomplete
-        for left in (build, cache):
-            shutil.rmtree(left, ignore_errors=True)
-    unfinished.touch()
-    _sam(
-        emulator,
-        "build",
-        *("--template-file", str(ROOT / "template.yaml"), "--build-dir", str(build)),
-        *("--cached", "--cache-dir", str(cache)),
-        *parameters,
-    )
-    unfinished.unlink()
+def _digest_of_sources() -> str:
+    """Return a hash of everything that a build depends on."""
+    digest = hashlib.sha256(PARAMETERS.encode())
+    scripts = [ROOT / "scripts" / name for name in ("artifact.py", "requirements.txt")]
+    functions = [path for path in (ROOT / "functions").rglob("*") if path.is_file()]
+    for path in [ROOT / "template.yaml", *scripts, *sorted(functions)]:
+        if "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _sam(emulator: Emulator, *arguments: str) -> None:
@@ -194,6 +221,7 @@ def _sam_environment(emulator: Emulator) -> dict[str, str]:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": emulator.endpoint_url,
             "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.1",  # seconds; by default SAM polls every 5 seconds
         }
     )
 
@@ -216,7 +244,8 @@ def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401  depends o
     )
 
 
-def _describe(emulator: Emulator, stack_name: str) -> Stack:
+def describe(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
+    """Return a stack that is deployed."""
     cloudformation = _client(emulator, "cloudformation")
     (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}

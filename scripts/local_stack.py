@@ -16,26 +16,9 @@ from pathlib import Path
 from types import FrameType
 
 from deployment import Stack, access_token, deploy, read_stack
-from emulator_process import Emulator, free_port, run_emulator
-from local_settings import CREDENTIALS, HOST, LOCAL, REGION, STACK_NAME, LocalStackError
+from emulator_process import run_emulator
+from local_settings import LOCAL, STACK_NAME, LocalStackError
 from state_directory import end_of
-
-__all__ = [
-    "CREDENTIALS",
-    "HOST",
-    "REGION",
-    "STACK_NAME",
-    "Emulator",
-    "LocalStackError",
-    "Stack",
-    "access_token",
-    "deploy",
-    "free_port",
-    "local_stack",
-    "main",
-    "read_stack",
-    "run_emulator",
-]
 
 PORTS = 1 << 16
 

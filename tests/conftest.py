@@ -17,7 +17,8 @@ settings.load_profile("tally")
 
 # Tests that share what takes long to create run in the same process.
 TOGETHER = (
-    "tests/e2e/",
+    "tests/e2e/test_restart.py",  # starts emulators of its own
+    "tests/e2e/",  # share one stack
     "tests/component/test_artifact.py",
     "tests/component/test_long_history.py",
 )

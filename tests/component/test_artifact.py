@@ -22,7 +22,7 @@ from tests.stack import Stack
 from tests.stack import running as running_stack
 
 import artifact
-from local_stack import free_port
+from emulator_process import free_port
 
 FUNCTIONS = aws_template.functions()
 

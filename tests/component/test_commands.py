@@ -22,6 +22,8 @@ import account
 import artifact
 import environment
 import local_stack
+from emulator_process import free_port
+from local_settings import CREDENTIALS, HOST
 
 SCRIPTS = ROOT / "scripts"
 
@@ -274,7 +276,7 @@ def test_an_invalid_port_is_refused_in_one_line(
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server((local_stack.HOST, 0)) as server:
+    with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
         assert local_stack.main(["run", f"--port={port}", f"--directory={tmp_path}"])
     assert f"port {port} is in use" in capsys.readouterr().err
@@ -299,7 +301,7 @@ def test_a_second_stack_in_the_same_directory_is_refused(
     with a_running_stack(tmp_path):
         directory = tmp_path / ".local"
         (directory / "lock").write_text(str(os.getpid()))
-        port = local_stack.free_port()
+        port = free_port()
         assert local_stack.main(["run", f"--port={port}", f"--directory={directory}"])
     assert "another local stack is using" in capsys.readouterr().err
 
@@ -314,7 +316,7 @@ def test_a_deployment_to_another_endpoint_is_refused(name: str, config: Mapping[
     account.check({**config, name: "https://vpce-1.s3.eu-west-1.vpce.amazonaws.com"})
 
 
-@pytest.mark.parametrize("name", local_stack.CREDENTIALS)
+@pytest.mark.parametrize("name", CREDENTIALS)
 def test_a_deployment_with_the_local_stacks_credentials_is_refused(
     name: str, config: Mapping[str, str]
 ) -> None:

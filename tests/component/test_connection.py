@@ -34,7 +34,7 @@ from tests.sizes import examples
 
 from counters import clients, clock
 from counters.connection import Connection
-from local_stack import free_port
+from emulator_process import free_port
 
 CONNECT_SECONDS = 0.2
 READ_SECONDS = 0.1

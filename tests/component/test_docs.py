@@ -12,7 +12,7 @@ from tests import aws_template, sam_transform
 from tests.aws_template import ROOT, TEMPLATE, Function, Route
 
 from counters import errors
-from local_stack import Stack
+from deployment import Stack
 
 README = ROOT / "README.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

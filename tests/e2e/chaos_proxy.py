@@ -6,6 +6,7 @@ change of a counter is never applied later than the apply window allows.
 """
 
 import json
+import math
 import random
 import re
 import socket
@@ -22,6 +23,7 @@ from http import HTTPStatus
 from typing import IO, Any
 
 import urllib3
+from tests.sizes import cases
 
 from counters import clock
 
@@ -34,7 +36,9 @@ LATEST_SECONDS = clock.APPLY_WINDOW - 1  # after a change's time: nothing is app
 ROUGH_SECONDS, PERIOD_SECONDS = 4, 16
 
 # How many cards of a deck carry which fault. `SIZES` has the number of all cards in a deck; the
-# rest of them let a request pass.
+# rest of them let a request pass. `make test` sends fewer requests, so it takes smaller decks, with
+# every fault in them.
+SHARE = cases(1, part=3)
 READ = {
     "dropped": 3,
     "refused": 2,
@@ -299,8 +303,9 @@ class ChaosProxy:
         with self._lock:
             deck = self._decks[kind]
             if not deck:
-                deck += [fault for fault, number in DECKS[kind].items() for _ in range(number)]
-                deck += ["delivered"] * (SIZES[kind] - len(deck))
+                for fault, number in DECKS[kind].items():
+                    deck += [fault] * math.ceil(number / SHARE)
+                deck += ["delivered"] * (SIZES[kind] // SHARE - len(deck))
                 self._chances.shuffle(deck)
             fault = deck.pop()
             self.faults[fault, operation] += 1

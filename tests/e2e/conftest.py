@@ -4,18 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.kept_build import put_build_into
 from tests.e2e.service import Caller, token_for
 
-from local_stack import Emulator, Stack, deploy, free_port, run_emulator
+from deployment import Stack, deploy
+from emulator_process import Emulator, free_port, run_emulator
 
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
-    with (
-        tempfile.TemporaryDirectory(prefix="tally-") as directory,
-        run_emulator(Path(directory), free_port()) as emulator,
-    ):
-        yield emulator
+    with tempfile.TemporaryDirectory(prefix="tally-") as name:
+        put_build_into(Path(name))
+        with run_emulator(Path(name), free_port()) as emulator:
+            yield emulator
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.e2e.service import Caller, client, wait_for
 
-from local_stack import Stack
+from deployment import Stack
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 SECONDS = 30
 
@@ -58,6 +61,32 @@ class Producer:
             lambda: int(self.caller.get(path).body["value"]),
             lambda value: value == expected,
             seconds,
+        )
+
+    def redeliver_after(self, seconds: int) -> int:
+        """Set the visibility timeout of IncrementQueue; return the one that it had."""
+        name: QueueAttributeNameType = "VisibilityTimeout"
+        url = self.stack.outputs["IncrementQueueUrl"]
+        had = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
+        self.sqs.set_queue_attributes(QueueUrl=url, Attributes={name: str(seconds)})
+        return int(had[name])
+
+    def wait_until_done(self, seconds: float = SECONDS) -> None:
+        """Wait until both queues are empty: everything sent so far has been counted or parked."""
+        assert wait_for(self._is_done, seconds=seconds), "messages are left in a queue"
+
+    def _is_done(self) -> bool:
+        # Events go through EventQueue first, so a message is never missed between the two.
+        return all(
+            number == "0"
+            for queue in ("EventQueueUrl", "IncrementQueueUrl")
+            for number in self.sqs.get_queue_attributes(
+                QueueUrl=self.stack.outputs[queue],
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                ],
+            )["Attributes"].values()
         )
 
     def entries(self, counter: str) -> list[Any]:

@@ -17,7 +17,8 @@ import boto3
 import urllib3
 from botocore.config import Config
 
-from local_stack import CREDENTIALS, STACK_NAME, Stack
+from deployment import Stack
+from local_settings import CREDENTIALS, STACK_NAME
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient

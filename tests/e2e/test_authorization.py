@@ -10,7 +10,7 @@ import pytest
 from tests import aws_template
 from tests.e2e.service import Answer, Caller, cognito, token_for, written
 
-from local_stack import Stack
+from deployment import Stack
 
 SCOPES = {"GET": "counters/read", "POST": "counters/increment", "PUT": "counters/set"}
 ALL_SCOPES = frozenset(SCOPES.values())

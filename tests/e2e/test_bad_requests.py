@@ -4,7 +4,7 @@ import pytest
 from tests.component.bad_requests import BAD_REQUESTS, BadRequest
 from tests.e2e.service import Answer, Caller, counters
 
-from local_stack import Stack
+from deployment import Stack
 
 
 def rows(*, carried: bool) -> list[object]:

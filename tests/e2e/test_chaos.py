@@ -27,23 +27,24 @@ from tests.e2e.service import client, name_of, variables, wait_for
 from tests.e2e.workers import Workers
 from tests.sizes import FULL, cases
 
-from local_stack import Emulator, Stack
+from deployment import Stack
+from emulator_process import Emulator
 
-OPERATIONS = cases(20_000, part=1_000)  # with faults; a few hundred reads without faults follow
+OPERATIONS = cases(20_000, part=400)  # with faults; a few hundred reads without faults follow
 WORKERS = {
-    "IncrementCounter": cases(9, part=7),
-    "IncrementCounters": cases(8, part=6),
-    "SetCounter": 3,
-    "GetCounter": 4,
-    "ListHistory": 3,
-    "ListTrend": 2,
+    "IncrementCounter": cases(9, part=5),
+    "IncrementCounters": cases(8, part=5),
+    "SetCounter": cases(3, part=2),
+    "GetCounter": cases(4, part=2),
+    "ListHistory": cases(3, part=2),
+    "ListTrend": cases(2, part=1),
 }
-CALLERS = cases(32, part=24)
-SECONDS_TO_A_KILL = 4.0  # of any worker, on average
+CALLERS = cases(32, part=16)
+SECONDS_TO_A_KILL = cases(4, part=2)  # of any worker, on average
 SETTLE_SECONDS = cases(600, part=120)
 SETTLING = 4  # callers at once: to find an attempt in a long history takes a dozen reads
 CATCH_UP_SECONDS = cases(600, part=120)
-LOOKS = cases(20, part=5)  # versions, and as many times, at which each counter is read at the end
+LOOKS = cases(20, part=2)  # versions, and as many times, at which each counter is read at the end
 SHOWN = 2  # violations of each kind
 # In the full run, replies to these operations are cut at each of their bytes.
 ALL_CUT = {"BatchGetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"}

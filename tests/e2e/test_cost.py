@@ -17,7 +17,8 @@ from tests.proxy import Context, proxy_event, reply
 from tests.stack import FORWARDER_ROLE_ID
 
 from counters import clients
-from local_stack import CREDENTIALS, Stack
+from deployment import Stack
+from local_settings import CREDENTIALS
 
 COST = (ROOT / "docs" / "cost.md").read_text()
 COUNTING = (ROOT / "docs" / "counting-from-aws.md").read_text()

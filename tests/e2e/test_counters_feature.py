@@ -1,7 +1,7 @@
 from pytest_bdd import given, parsers, scenarios, then, when
 from tests.e2e.service import Answer, Caller, at_once
 
-from local_stack import Stack
+from deployment import Stack
 
 scenarios("counters.feature")
 

@@ -11,10 +11,10 @@ from typing import Any
 from tests.e2e.service import Answer, Caller, at_once, client
 from tests.sizes import cases
 
-from local_stack import Stack
+from deployment import Stack
 
-CLIENTS = cases(16, part=8)  # each takes a process of the function
-SECONDS = cases(30, part=6)
+CLIENTS = cases(16, part=4)  # each takes a process of the function
+SECONDS = cases(30, part=3)
 START = 100
 NAMES = [f"account-{number}" for number in range(8)]
 

@@ -9,10 +9,11 @@ import pytest
 from tests.e2e.fault_proxy import Carried, Reply, serving
 from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, variables
+from tests.sizes import cases
 
-from local_stack import Stack
+from deployment import Stack
 
-GROUPS = 20
+GROUPS = cases(20, part=4)
 MESSAGES = 25  # of a group: three batches
 WRITE_SECONDS = 0.3
 CONNECTIONS = 10  # of a client of boto3

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,26 +19,29 @@ from pathlib import Path
 import pytest
 import urllib3
 from tests.aws_template import ROOT
+from tests.e2e.kept_build import put_build_into
 from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, token_for, wait_for
+from tests.sizes import cases
 
-from local_stack import HOST, Emulator, Stack, deploy, free_port, read_stack, run_emulator
+from deployment import Stack, deploy, read_stack
+from emulator_process import Emulator, free_port, run_emulator
+from local_settings import HOST
 
 START_SECONDS = 180
 STOP_SECONDS = 5
-VISIBILITY_SECONDS = 60  # of IncrementQueue
-SAVED_SECONDS = 15  # a save of a small state, on a machine that does much else
+# How soon a batch comes again that was in flight at a save. The template has a minute.
+REDELIVERY_SECONDS = cases(60, part=1)
+SAVED_SECONDS = 60  # a save of a small state, on a machine that does much else
 
 
 @pytest.fixture
-def directory(emulator: Emulator, stack: Stack) -> Iterator[Path]:
-    """A directory without state, but with the build of the session's stack, which saves time."""
-    assert stack.endpoint_url == emulator.endpoint_url
+def directory() -> Iterator[Path]:
+    """A directory without state. It has a build, which saves time."""
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
         directory = Path(name) / "with spaces"
         directory.mkdir()
-        shutil.copytree(emulator.directory / ".aws-sam", directory / ".aws-sam")
-        shutil.copy(emulator.directory / "build.toml", directory)
+        put_build_into(directory)
         yield directory
 
 
@@ -157,7 +159,9 @@ def kill_while_counting(
     Returns:
         When each answer had come, in seconds since the epoch, and the version that it told.
     """
-    Producer(stack, caller).send("queue", *[{"counter_id": "queued"}] * 5)
+    producer = Producer(stack, caller)
+    producer.redeliver_after(REDELIVERY_SECONDS)
+    producer.send("queue", *[{"counter_id": "queued"}] * 5)
     answers: list[tuple[float, int]] = []
     stop = threading.Event()
 
@@ -205,7 +209,7 @@ def assert_whole(caller: Caller, version: int) -> None:
     queued = wait_for(
         lambda: int(caller.get("/counters/queued").body["value"]),
         lambda value: value in {5, 10},
-        seconds=VISIBILITY_SECONDS + 30,  # a batch may have been in flight when it was saved
+        seconds=REDELIVERY_SECONDS + 30,  # a batch may have been in flight when it was saved
     )
     assert queued in {5, 10}
     caller.whole_history("/counters/queued")

@@ -6,7 +6,7 @@ import uuid
 import pytest
 from tests.e2e.service import Caller
 
-from local_stack import Stack
+from deployment import Stack
 
 
 @pytest.mark.parametrize("counter", ["/counter", "/counters/recorded"])

@@ -5,15 +5,34 @@ from collections.abc import Iterator
 import pytest
 from tests.e2e.service import Caller, client, token_for
 
+from deployment import Stack, deploy, describe
+from emulator_process import Emulator
 from import_tables import import_tables
-from local_stack import CREDENTIALS, Emulator, Stack, deploy
+from local_settings import CREDENTIALS, STACK_NAME
+
+OTHER = "tally-other"
 
 
 @pytest.fixture(scope="module")
 def other(emulator: Emulator, stack: Stack) -> Stack:
-    other = deploy(emulator, "tally-other")
-    assert other.endpoint_url == stack.endpoint_url
-    return other
+    """A second stack of the template that `sam deploy` made the first one of."""
+    cloudformation = client(stack, "cloudformation")
+    (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
+    template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")
+    # It is too long to be sent with the request.
+    s3 = client(stack, "s3")
+    s3.create_bucket(Bucket=OTHER)
+    s3.put_object(Bucket=OTHER, Key="template", Body=template["TemplateBody"].encode())
+    cloudformation.create_stack(
+        StackName=OTHER,
+        TemplateURL=f"https://s3.amazonaws.com/{OTHER}/template",
+        Parameters=first["Parameters"],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName=OTHER, WaiterConfig={"Delay": 1}
+    )
+    return describe(emulator, OTHER)
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +82,16 @@ def test_a_deleted_stack_comes_back_with_its_counters(
     other_caller.put(counter, value=10)
     before = other_caller.history(counter, entries=1)
     cloudformation = client(other, "cloudformation")
-    cloudformation.delete_stack(StackName="tally-other")
+    cloudformation.delete_stack(StackName=OTHER)
     cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName="tally-other", WaiterConfig={"Delay": 1}
+        StackName=OTHER, WaiterConfig={"Delay": 1}
     )
     for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": other.region}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", other.endpoint_url)
 
-    imported = import_tables("tally-other", "dev")
-    again = deploy(emulator, "tally-other")
+    imported = import_tables(OTHER, "dev")
+    again = deploy(emulator, OTHER)
 
     assert {name: again.outputs[name] for name in imported} == imported
     assert imported == {name: other.outputs[name] for name in imported}

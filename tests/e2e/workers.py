@@ -16,7 +16,8 @@ from tests.e2e.service import client, name_of
 from tests.proxy import TIMEOUT
 from tests.runtime_api import Outcome
 
-from local_stack import Emulator, Stack
+from deployment import Stack
+from emulator_process import Emulator
 
 START_SECONDS = 60
 KILLED = Outcome("killed", None)
