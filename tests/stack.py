@@ -13,10 +13,11 @@ import boto3
 import botocore.session
 import pytest
 from moto import mock_aws
-from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
 from moto.core.model_instances import reset_model_data
-from moto.dynamodb.models import Table, dynamodb_backends
+from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType
+from moto.dynamodb.models.table import Table
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests import aws_template
 from tests.aws_template import Function, Route
@@ -119,7 +120,8 @@ class _Stacks:
             with patch.object(clients, "_client", lambda _service, client=client: client):
                 factory()
 
-    def _note(self, params: Mapping[str, Any], model: Any, **_: object) -> None:  # noqa: ANN401
+    def _note(self, **asked: Any) -> None:  # noqa: ANN401  of any operation
+        params, model = asked["params"], asked["model"]
         if model.name in {"CreateTable", "DeleteTable", "UpdateTable"}:
             self._replaced.add(params["TableName"])
         elif not model.name.startswith(READS):

@@ -46,7 +46,7 @@ def write_to_every_table(stack: Stack) -> None:
             each["AttributeName"]: {types[each["AttributeName"]]: "1"}
             for each in table["KeySchema"]
         }
-        stack.dynamodb.put_item(TableName=stack.refs[logical_id], Item=key)  # type: ignore[arg-type]
+        stack.dynamodb.put_item(TableName=stack.refs[logical_id], Item=key)
     assert all(stack.contents().values())
 
 
