@@ -8,7 +8,7 @@ from typing import Any
 from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
-from moto.dynamodb.parsing.expressions import UpdateExpressionParser
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query

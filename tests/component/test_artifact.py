@@ -187,7 +187,7 @@ class Run:
     requests: list[aws_endpoint.Asked]  # after that
 
 
-@pytest.fixture(scope="module", params=FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.fixture(scope="module", params=list(FUNCTIONS.values()), ids=list(FUNCTIONS))
 def run(
     request: pytest.FixtureRequest,
     session: botocore.session.Session,
