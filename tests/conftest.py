@@ -1,4 +1,4 @@
-"""Which tests go to which process: those that share what takes long to make go to the same."""
+"""Distributes the tests to processes. Tests that share a slow fixture go to the same process."""
 
 import pytest
 from xdist.remote import Producer
