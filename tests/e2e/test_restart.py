@@ -30,9 +30,10 @@ from local_settings import HOST
 
 START_SECONDS = 180
 STOP_SECONDS = 5
-# How soon a batch comes again that was in flight at a save. The template has a minute.
+# The visibility timeout of IncrementQueue, which is 60 seconds in the template: a batch that was in
+# flight when the state was saved is delivered again after it.
 REDELIVERY_SECONDS = cases(60, part=1)
-SAVED_SECONDS = 60  # a save of a small state, on a machine that does much else
+SAVED_SECONDS = 60  # the longest that a save of a small state may take on a busy machine
 
 
 @pytest.fixture
