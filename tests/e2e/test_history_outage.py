@@ -149,8 +149,9 @@ def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
     assert proxy.has_met(throttled, times=2)
     assert proxy.has_met(refused_internally, times=2)
     assert proxy.has_met(reply_lost, times=2)
-    refused = [carried for carried in proxy.carried if carried.fault]
-    assert all(str(prefix) in json.dumps(carried.parameters) for carried in refused)
+    # A late record of the clients' warm-up may have met a fault, too.
+    hit = [each for each in proxy.carried if str(prefix) in json.dumps(each.parameters)]
+    assert {each.fault for each in hit} == {throttled, refused_internally, reply_lost, None}
     # What each client had under way may have been recorded just before.
     assert behind >= during - CLIENTS
     assert dead_letters.bodies() == []
