@@ -7,9 +7,11 @@ has to be installed, writes to standard error only, and does nothing if all is t
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,7 @@ def main(wanted: str) -> None:
     fcntl.flock(root, fcntl.LOCK_EX)  # `make run` and `make test` may begin at once
     there = read_stamp()
     if there.get("python") == interpreter() and there.get(wanted) == digest(wanted):
+        replace_sam()
         return
     difference = reason_to_rebuild(there, wanted)
     if difference:
@@ -74,6 +77,7 @@ def main(wanted: str) -> None:
     else:
         say(f"Adding {wanted_packages(wanted)} to .venv.")
     install(SETS[wanted][0])
+    replace_sam()
     STAMP.write_text(json.dumps({**there, "run": digest("run"), wanted: digest(wanted)}))
 
 
@@ -144,6 +148,13 @@ def install(requirements: str) -> None:
         sys.exit(NOT_DOWNLOADED)
     say(done.stdout.rstrip())
     sys.exit(f"pip could not install {requirements}: what it says is above.")
+
+
+def replace_sam() -> None:
+    """Put `scripts/sam` in the place of the `sam` that pip installs."""
+    ours, installed = ROOT / "scripts" / "sam", VENV / "bin" / "sam"
+    if not installed.exists() or not filecmp.cmp(ours, installed, shallow=False):
+        shutil.copy(ours, installed)
 
 
 def is_offline(output: str) -> bool:

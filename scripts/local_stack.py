@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -26,13 +27,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 
 import environment
+import sam_local
 import snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,7 +166,11 @@ def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
     build = emulator.directory / "build"
     cache = emulator.directory / "cache"
     runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    parameters = ["--parameter-overrides", f"Stage=dev PythonRuntime={runtime}"]
+    architecture = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
+    parameters = [
+        "--parameter-overrides",
+        f"Stage=dev PythonRuntime={runtime} Architecture={architecture}",
+    ]
     unfinished = emulator.directory / "build.unfinished"
     if unfinished.exists():  # a build was killed: what it has left may be anything
         for left in (build, cache):
@@ -189,6 +195,32 @@ def deploy(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
         *parameters,
     )
     return _describe(emulator, stack_name)
+
+
+def offered_to_sam_local(
+    emulator: Emulator, stack_name: str = STACK_NAME
+) -> contextlib.AbstractContextManager[None]:
+    """Offer a deployed stack to `sam local`: see `sam_local.py`, which writes into `sam`."""
+    cloudformation = _client(emulator, "cloudformation")
+    lambda_ = _client(emulator, "lambda")
+    resources = cloudformation.describe_stack_resources(StackName=stack_name)["StackResources"]
+    functions = {
+        each["LogicalResourceId"]: lambda_.get_function_configuration(
+            FunctionName=each["PhysicalResourceId"]
+        )
+        for each in resources
+        if each["ResourceType"] == "AWS::Lambda::Function"
+    }
+    settings = {
+        **CREDENTIALS,
+        "AWS_SESSION_TOKEN": "",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": emulator.endpoint_url,
+    }
+    directory = emulator.directory
+    address = (HOST, emulator.port)
+    return sam_local.offered(directory / "sam", directory / "build", address, functions, settings)
 
 
 def access_token(stack: Stack) -> str:
@@ -439,7 +471,8 @@ def _end_of(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
 
 
-def _describe(emulator: Emulator, stack_name: str) -> Stack:
+def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401  the caller knows which one
+    """Return a client for a service of the emulator."""
     # Neither AWS_PROFILE nor the user's files are read.
     bare = botocore.session.Session(
         {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
@@ -450,14 +483,17 @@ def _describe(emulator: Emulator, stack_name: str) -> Stack:
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
-    config = Config(proxies={})
-    cloudformation = session.client(
-        "cloudformation", endpoint_url=emulator.endpoint_url, config=config
+    # The stubs know the services' names one by one.
+    return session.client(  # type: ignore[call-overload]
+        service, endpoint_url=emulator.endpoint_url, config=Config(proxies={})
     )
+
+
+def _describe(emulator: Emulator, stack_name: str) -> Stack:
+    cloudformation = _client(emulator, "cloudformation")
     (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    cognito = session.client("cognito-idp", endpoint_url=emulator.endpoint_url, config=config)
-    client = cognito.describe_user_pool_client(
+    client = _client(emulator, "cognito-idp").describe_user_pool_client(
         UserPoolId=outputs["UserPoolId"], ClientId=outputs["ClientId"]
     )["UserPoolClient"]
     # On AWS the API's id is the first label of its host name, and the stage its path.
@@ -479,9 +515,10 @@ def _run(directory: Path, port: int) -> None:
     """Run the stack until Ctrl-C or SIGTERM."""
     stack_file = directory / "stack.json"
     print(f"Starting Tally on port {port}: half a minute, the first time more.", flush=True)
-    with run_emulator(directory, port, persist=True) as emulator:
+    with run_emulator(directory, port, persist=True) as emulator, contextlib.ExitStack() as closing:
         stack_file.unlink(missing_ok=True)  # of a run that was killed
         stack = deploy(emulator)
+        closing.enter_context(offered_to_sam_local(emulator))
         try:
             _write_atomically(stack_file, json.dumps(asdict(stack), indent=2) + "\n")
             print(_welcome(stack), flush=True)

@@ -347,7 +347,8 @@ def _actor(event: dict[str, Any]) -> str:
     if not actor:
         detail = (
             "requestContext.authorizer.claims: must have sub or client_id. The Cognito authorizer"
-            " adds them; a test of the method in the console and sam local start-api do not."
+            " adds them. sam local start-api and the test page of API Gateway's console have no"
+            " authorizer: use the URL of make run, or of a deployed stack, with an access token."
         )
         raise model.UnauthorizedError(detail)
     return actor
