@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -38,13 +37,12 @@ SHELL = {
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "AWS_SESSION_TOKEN": "a-token",
     "AWS_DEFAULT_REGION": "eu-west-1",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
     "COUNTER_TABLE": "another",
 }
 
 
 class Trap:
-    """A proxy that lets nothing through, and notes what was asked of it."""
+    """What stands for AWS, and for the proxy to it; notes what it is asked, and never answers."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.asked: list[bytes] = []
@@ -110,7 +108,7 @@ class Project:
                 assert wait_for(lambda: _listens(port), seconds=START_SECONDS), log.read_text()
                 yield port
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
 
 
 def _listens(port: int) -> bool:
@@ -137,9 +135,9 @@ def project(
         "samconfig.toml": ROOT / "samconfig.toml",
     }.items():
         (directory / name).symlink_to(target)
-    shell = {**os.environ, **SHELL, "HTTP_PROXY": trap.url, "HTTPS_PROXY": trap.url}
+    to_trap = dict.fromkeys(("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"), trap.url)
     with offered_to_sam_local(emulator):
-        yield Project(directory, shell)
+        yield Project(directory, {**os.environ, **SHELL, **to_trap})
 
 
 def image(stack: Stack) -> str:
@@ -173,12 +171,10 @@ def skip_without_an_engine(image: str) -> None:
 def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
     """Return whether an answer to a sample event is what it is to be each time."""
     match answer:
-        case {"statusCode": status}:
-            return bool(FUNCTIONS[function].routes) and status == 200
-        case {"batchItemFailures": failures}:
-            return failures == []
-        case {"findings": findings, "finished": finished}:
-            return findings == [] and finished
+        case {"statusCode": 200}:
+            return bool(FUNCTIONS[function].routes)
+        case {"batchItemFailures": []} | {"findings": [], "finished": True}:
+            return True
         case {"redriven": 0, "parked": 0}:
             return True
     return False
@@ -198,7 +194,8 @@ def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
     (entry,) = caller.history("/counters/sample:stock", entries=1, after=before["version"])
     claims = load("increment_counters")["requestContext"]["authorizer"]["claims"]
     assert entry["actor"] == claims["sub"]
-    assert [line for line in trap.asked if b"amazonaws" in line] == [], "AWS was contacted"
+    # SAM looks for a newer version of itself.
+    assert [line for line in trap.asked if b"pypi.org" not in line] == [], "AWS was contacted"
 
 
 def test_start_lambda_answers_every_sample_event_once_more(project: Project, stack: Stack) -> None:
