@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import docker
 import pytest
 import urllib3
 from botocore import UNSIGNED
 from botocore.config import Config
-from docker.errors import DockerException, ImageNotFound
 from tests import aws_template
 from tests.aws_template import ROOT
 from tests.component.samples import load
@@ -30,6 +28,16 @@ from local_stack import HOST, Emulator, Stack, free_port, offered_to_sam_local
 AT_ONCE = 3
 START_SECONDS = 60
 FUNCTIONS = aws_template.functions()
+
+# Finds an image, as SAM does. It is a program because the library leaves sockets open.
+FIND = """
+import docker, sys
+engine = docker.from_env()
+try:
+    engine.images.get(sys.argv[1])
+except docker.errors.ImageNotFound:
+    engine.images.pull(sys.argv[1])
+"""
 
 # What of the user's shell must not get into a container, or lead SAM to AWS.
 SHELL = {
@@ -73,7 +81,13 @@ class Project:
     """A directory from which `sam` is run, as a user would in a clone."""
 
     directory: Path
+    has_engine: bool
     variables: dict[str, str] = field(repr=False)
+
+    def skip_without_an_engine(self) -> None:
+        """Skip a test. Not in a fixture, so that pytest reports all tests in one line."""
+        if not self.has_engine:
+            pytest.skip("no container engine (Docker or podman) is running that has Lambda's image")
 
     def start(self, command: str, **more: Any) -> subprocess.Popen[str]:  # noqa: ANN401
         return subprocess.Popen(
@@ -126,7 +140,6 @@ def project(
 ) -> Iterator[Project]:
     """What `make run` leaves for `sam local`, beside what is committed."""
     assert stack.endpoint_url == emulator.endpoint_url
-    skip_without_an_engine(image(stack))
     directory = tmp_path_factory.mktemp("a  clone")
     for name, target in {
         ".local": emulator.directory,
@@ -136,8 +149,10 @@ def project(
     }.items():
         (directory / name).symlink_to(target)
     to_trap = dict.fromkeys(("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"), trap.url)
+    find = [sys.executable, "-c", FIND, image(stack)]
+    has_engine = not subprocess.run(find, stderr=subprocess.DEVNULL, check=False).returncode
     with offered_to_sam_local(emulator):
-        yield Project(directory, {**os.environ, **SHELL, **to_trap})
+        yield Project(directory, has_engine, {**os.environ, **SHELL, **to_trap})
 
 
 def image(stack: Stack) -> str:
@@ -146,26 +161,6 @@ def image(stack: Stack) -> str:
     (architecture,) = function["Architectures"]
     version = function["Runtime"].removeprefix("python")
     return f"public.ecr.aws/lambda/python:{version}-{architecture}"
-
-
-def skip_without_an_engine(image: str) -> None:
-    """Skip the tests unless Docker or podman runs and has Lambda's image, or can pull it."""
-    try:
-        engine = docker.from_env()
-    except DockerException:
-        pytest.skip("no container engine (Docker or podman) is running")
-    try:
-        engine.ping()
-        engine.images.get(image)
-    except ImageNotFound:
-        try:
-            engine.images.pull(image)
-        except DockerException:
-            pytest.skip(f"{image} cannot be pulled")
-    except (DockerException, OSError):
-        pytest.skip("no container engine (Docker or podman) is running")
-    finally:
-        engine.close()
 
 
 def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
@@ -183,6 +178,7 @@ def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
 def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
     project: Project, trap: Trap, caller: Caller
 ) -> None:
+    project.skip_without_an_engine()
     before = caller.get("/counters/sample:stock").body
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -199,6 +195,7 @@ def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
 
 
 def test_start_lambda_answers_every_sample_event_once_more(project: Project, stack: Stack) -> None:
+    project.skip_without_an_engine()
     with project.serving("start-lambda") as port:
         lambda_ = boto3.client(
             "lambda",
@@ -222,6 +219,7 @@ def test_start_lambda_answers_every_sample_event_once_more(project: Project, sta
 
 
 def test_start_api_says_that_it_has_no_authorizer(project: Project) -> None:
+    project.skip_without_an_engine()
     with project.serving("start-api") as port, urllib3.PoolManager(retries=False) as http:
         answer = http.request("GET", f"http://{HOST}:{port}/counter")
 
