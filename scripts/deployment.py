@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ import botocore.session
 from botocore.config import Config
 
 import environment
+import sam_local
 from emulator_process import Emulator, clean_environment, kill_group
 from local_settings import (
     CREDENTIALS,
+    HOST,
     LOCAL,
     LOCAL_ONLY,
     REGION,
@@ -38,7 +42,8 @@ Report = Callable[[str], None]
 BUILD = "build"
 BUILD_STAMP = "build.stamp"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
-PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME}"
+ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
+PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME} Architecture={ARCHITECTURE}"
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,32 @@ def is_built(directory: Path) -> bool:
     """Return whether an emulator's directory has a finished build of the present sources."""
     stamp = directory / BUILD_STAMP
     return stamp.exists() and stamp.read_text() == _digest_of_sources()
+
+
+def offered_to_sam_local(
+    emulator: Emulator, stack_name: str = STACK_NAME
+) -> AbstractContextManager[None]:
+    """Offer a deployed stack to `sam local`: `sam_local.py` writes what it needs into `sam`."""
+    lambda_ = _client(emulator, "lambda")
+    resources = _client(emulator, "cloudformation").describe_stack_resources(StackName=stack_name)
+    functions = {
+        each["LogicalResourceId"]: lambda_.get_function_configuration(
+            FunctionName=each["PhysicalResourceId"]
+        )
+        for each in resources["StackResources"]
+        if each["ResourceType"] == "AWS::Lambda::Function"
+    }
+    settings = {
+        **CREDENTIALS,
+        "AWS_SESSION_TOKEN": "",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": emulator.endpoint_url,
+    }
+    directory = emulator.directory
+    return sam_local.offered(
+        directory / "sam", directory / BUILD, (HOST, emulator.port), functions, settings
+    )
 
 
 def access_token(stack: Stack) -> str:

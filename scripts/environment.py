@@ -8,9 +8,11 @@ standard library, writes only to standard error, and does nothing if everything 
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,7 @@ def main(wanted: str) -> None:
     fcntl.flock(root, fcntl.LOCK_EX)  # `make run` and `make test` may start at the same time
     there = read_stamp()
     if there.get("python") == interpreter() and there.get(wanted) == digest(wanted):
+        replace_sam()
         return
     difference = reason_to_rebuild(there, wanted)
     if difference:
@@ -77,6 +80,7 @@ def main(wanted: str) -> None:
         there = {"python": interpreter()}
     say(f"Installing the packages for {purpose(wanted)}: this can take a minute or two…")
     install(SETS[wanted][0])
+    replace_sam()
     STAMP.write_text(json.dumps({**there, "run": digest("run"), wanted: digest(wanted)}))
 
 
@@ -152,6 +156,13 @@ def install(requirements: str) -> None:
         sys.exit(NOT_DOWNLOADED)
     say(done.stdout.rstrip())
     sys.exit(f"pip could not install {requirements}: see its output above.")
+
+
+def replace_sam() -> None:
+    """Put `scripts/sam` in the place of the `sam` that pip installs."""
+    ours, installed = ROOT / "scripts" / "sam", VENV / "bin" / "sam"
+    if not installed.exists() or not filecmp.cmp(ours, installed, shallow=False):
+        shutil.copy(ours, installed)
 
 
 def is_offline(output: str) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from deployment import Stack, access_token, deploy, read_stack
+from deployment import Stack, access_token, deploy, offered_to_sam_local, read_stack
 from emulator_process import run_emulator
 from local_settings import LOCAL, STACK_NAME, LocalStackError
 from state_directory import end_of
@@ -82,9 +82,10 @@ def _run(directory: Path, port: int) -> None:
         stack_file.unlink(missing_ok=True)  # a killed run leaves it behind
         try:
             stack = deploy(emulator, report=report)
-            _write_atomically(stack_file, json.dumps(asdict(stack), indent=2) + "\n")
-            report(_welcome(stack))
-            emulator.process.wait()
+            with offered_to_sam_local(emulator):
+                _write_atomically(stack_file, json.dumps(asdict(stack), indent=2) + "\n")
+                report(_welcome(stack))
+                emulator.process.wait()
         except _Stopped:
             report("Saving the state…")
             raise

@@ -220,7 +220,8 @@ def _actor(event: dict[str, Any]) -> str:
     if not actor:
         detail = (
             "requestContext.authorizer.claims: must have sub or client_id. The Cognito authorizer"
-            " adds them. The console's method test and sam local start-api skip the authorizer."
+            " adds them. sam local start-api and the console's method test skip the authorizer: use"
+            " the URL of make run, or of a deployed stack, with an access token."
         )
         raise UnauthorizedError(detail)
     return actor

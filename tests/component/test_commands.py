@@ -123,6 +123,15 @@ def test_each_command_installs_what_it_needs_once(make: Make) -> None:
     assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
 
 
+def test_every_command_puts_our_sam_in_the_place_of_pips(make: Make, clone: Path) -> None:
+    sam = clone / ".venv" / "bin" / "sam"
+    for _ in range(2):
+        make("environment.py", "run")
+        assert sam.read_bytes() == (SCRIPTS / "sam").read_bytes()
+        assert os.access(sam, os.X_OK)
+        sam.write_text("pip's")
+
+
 def test_after_make_test_make_run_installs_nothing(make: Make) -> None:
     make("environment.py", "all")
     assert make("environment.py", "run").stderr == ""

@@ -1,0 +1,229 @@
+"""`sam local` as a user types it: every function in a container, against the local stack."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import urllib3
+from botocore import UNSIGNED
+from botocore.config import Config
+from tests import aws_template
+from tests.aws_template import ROOT
+from tests.component.samples import load
+from tests.e2e.service import Caller, client, wait_for
+
+from deployment import Stack, offered_to_sam_local
+from emulator_process import Emulator, free_port
+from local_settings import HOST
+
+AT_ONCE = 3
+START_SECONDS = 60
+FUNCTIONS = aws_template.functions()
+
+# Finds an image, as SAM does. It is a program because the library leaves sockets open.
+FIND = """
+import docker, sys
+engine = docker.from_env()
+try:
+    engine.images.get(sys.argv[1])
+except docker.errors.ImageNotFound:
+    engine.images.pull(sys.argv[1])
+"""
+
+# What of the user's shell must not get into a container, or lead SAM to AWS.
+SHELL = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "AWS_SESSION_TOKEN": "a-token",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "COUNTER_TABLE": "another",
+}
+
+
+class Trap:
+    """What stands for AWS, and for the proxy to it; notes what it is asked, and never answers."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.asked: list[bytes] = []
+        self.url = f"http://{HOST}:{listener.getsockname()[1]}"
+        self._listener = listener
+
+    def run(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, suppress(OSError):
+                    self.asked.append(connection.recv(1024).partition(b"\r\n")[0])
+
+
+@pytest.fixture(scope="module")
+def trap() -> Iterator[Trap]:
+    with socket.create_server((HOST, 0)) as listener:
+        trap = Trap(listener)
+        thread = threading.Thread(target=trap.run)
+        thread.start()
+        yield trap
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A directory from which `sam` is run, as a user would in a clone."""
+
+    directory: Path
+    has_engine: bool
+    variables: dict[str, str] = field(repr=False)
+
+    def skip_without_an_engine(self) -> None:
+        """Skip a test. Not in a fixture, so that pytest reports all tests in one line."""
+        if not self.has_engine:
+            pytest.skip("no container engine (Docker or podman) is running that has Lambda's image")
+
+    def start(self, command: str, **more: Any) -> subprocess.Popen[str]:  # noqa: ANN401
+        return subprocess.Popen(
+            command.split(), cwd=self.directory, env=self.variables, text=True, **more
+        )
+
+    def invoke(self, function: str) -> Any:  # noqa: ANN401
+        """Return what a function answers to its sample event."""
+        event = f"events/{FUNCTIONS[function].module}.json"
+        with self.start(
+            f".venv/bin/sam local invoke {function} --event {event}",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            answer, log = process.communicate()
+        assert process.returncode == 0, log
+        assert answer, log
+        return json.loads(answer)
+
+    @contextmanager
+    def serving(self, command: str) -> Iterator[int]:
+        """Run `sam local start-…`, and give its port once it listens there."""
+        port = free_port()
+        log = self.directory / f"{port}.log"
+        with (
+            log.open("w") as output,
+            self.start(
+                f".venv/bin/sam local {command} --port {port}", stdout=output, stderr=output
+            ) as process,
+        ):
+            try:
+                assert wait_for(lambda: _listens(port), seconds=START_SECONDS), log.read_text()
+                yield port
+            finally:
+                process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection((HOST, port)):
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def project(
+    emulator: Emulator,
+    stack: Stack,
+    trap: Trap,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Project]:
+    """What `make run` leaves for `sam local`, beside what is committed."""
+    assert stack.endpoint_url == emulator.endpoint_url
+    directory = tmp_path_factory.mktemp("a  clone")
+    for name, target in {
+        ".local": emulator.directory,
+        ".venv": Path(sys.executable).parent.parent,
+        "events": ROOT / "events",
+        "samconfig.toml": ROOT / "samconfig.toml",
+    }.items():
+        (directory / name).symlink_to(target)
+    to_trap = dict.fromkeys(("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"), trap.url)
+    find = [sys.executable, "-c", FIND, image(stack)]
+    has_engine = not subprocess.run(find, stderr=subprocess.DEVNULL, check=False).returncode
+    with offered_to_sam_local(emulator):
+        yield Project(directory, has_engine, {**os.environ, **SHELL, **to_trap})
+
+
+def image(stack: Stack) -> str:
+    """Return the name of AWS's image for the functions."""
+    (function, *_) = client(stack, "lambda").list_functions()["Functions"]
+    (architecture,) = function["Architectures"]
+    version = function["Runtime"].removeprefix("python")
+    return f"public.ecr.aws/lambda/python:{version}-{architecture}"
+
+
+def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
+    """Return whether an answer to a sample event is what it is to be each time."""
+    match answer:
+        case {"statusCode": 200}:
+            return bool(FUNCTIONS[function].routes)
+        case {"batchItemFailures": []} | {"findings": [], "finished": True}:
+            return True
+        case {"redriven": 0, "parked": 0}:
+            return True
+    return False
+
+
+def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
+    project: Project, trap: Trap, caller: Caller
+) -> None:
+    project.skip_without_an_engine()
+    before = caller.get("/counters/sample:stock").body
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = dict(zip(FUNCTIONS, pool.map(project.invoke, FUNCTIONS), strict=True))
+
+    assert [name for name, answer in answers.items() if not is_good(name, answer)] == [], answers
+    after = caller.get("/counters/sample:stock").body
+    assert (after["value"], after["version"]) == (before["value"] + 1, before["version"] + 1)
+    (entry,) = caller.history("/counters/sample:stock", entries=1, after=before["version"])
+    claims = load("increment_counters")["requestContext"]["authorizer"]["claims"]
+    assert entry["actor"] == claims["sub"]
+    # SAM looks for a newer version of itself.
+    assert [line for line in trap.asked if b"pypi.org" not in line] == [], "AWS was contacted"
+
+
+def test_start_lambda_answers_every_sample_event_once_more(project: Project, stack: Stack) -> None:
+    project.skip_without_an_engine()
+    with project.serving("start-lambda") as port:
+        lambda_ = boto3.client(
+            "lambda",
+            region_name=stack.region,
+            endpoint_url=f"http://{HOST}:{port}",
+            config=Config(signature_version=UNSIGNED, proxies={}, read_timeout=START_SECONDS),
+        )
+
+        def invoke(function: str) -> Any:  # noqa: ANN401
+            event = json.dumps(load(FUNCTIONS[function].module)).encode()
+            return json.load(lambda_.invoke(FunctionName=function, Payload=event)["Payload"])
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            answers = dict(zip(FUNCTIONS, pool.map(invoke, FUNCTIONS), strict=True))
+        lambda_.close()
+
+    assert [name for name, answer in answers.items() if not is_good(name, answer)] == [], answers
+    for queue in ("Event", "History", "Increment"):
+        url = stack.outputs[f"{queue}DeadLetterQueueUrl"]
+        assert "Messages" not in client(stack, "sqs").receive_message(QueueUrl=url)
+
+
+def test_start_api_says_that_it_has_no_authorizer(project: Project) -> None:
+    project.skip_without_an_engine()
+    with project.serving("start-api") as port, urllib3.PoolManager(retries=False) as http:
+        answer = http.request("GET", f"http://{HOST}:{port}/counter")
+
+    assert answer.status == 401
+    assert "sam local start-api" in answer.json()["detail"]
