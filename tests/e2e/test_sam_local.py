@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
     return False
 
 
+def documented(command: str) -> Any:  # noqa: ANN401
+    """Return the JSON that a document shows below a command."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    shown = rf"^\$ .venv/bin/{command} --event events/get_counter.json\n(.+)$"
+    (output,) = re.findall(shown, "\n".join(texts), re.MULTILINE)
+    return json.loads(output)
+
+
 def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
     project: Project, trap: Trap, caller: Caller
 ) -> None:
@@ -187,6 +196,7 @@ def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
         answers = dict(zip(FUNCTIONS, pool.map(project.invoke, FUNCTIONS), strict=True))
 
     assert [name for name, answer in answers.items() if not is_good(name, answer)] == [], answers
+    assert answers["GetCounter"] == documented("sam local invoke GetCounter")
     after = caller.get("/counters/sample:stock").body
     assert (after["value"], after["version"]) == (before["value"] + 1, before["version"] + 1)
     (entry,) = caller.history("/counters/sample:stock", entries=1, after=before["version"])
