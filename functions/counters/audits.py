@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from counters import trend
-from counters.clients import answered, dynamodb, reading
+from counters.clients import answered, dynamodb, get_item, reading
 from counters.model import Entry, Sums
 
 SWEEP = "*"  # not a valid counter name
@@ -97,15 +97,8 @@ def load(key: str, until: float) -> str | None:
         ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
-        reply = answered(
-            until,
-            lambda: dynamodb().get_item(
-                TableName=os.environ["AUDIT_TABLE"],
-                Key={"counter_id": {"S": key}},
-                ConsistentRead=True,
-            ),
-        )
-    return reply.get("Item", {}).get("state", {}).get("S")
+        item = get_item(os.environ["AUDIT_TABLE"], {"counter_id": {"S": key}}, until)
+    return item.get("state", {}).get("S")
 
 
 def save(key: str, state: str, before: str | None, until: float) -> bool:

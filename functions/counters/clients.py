@@ -197,6 +197,28 @@ def reading() -> Iterator[None]:
         raise ThrottledError(detail) from error
 
 
+def get_item(
+    table: str, key: "Mapping[str, AttributeValueTypeDef]", until: float
+) -> "Mapping[str, AttributeValueTypeDef]":
+    """Return the item with the given key, with a strongly consistent read.
+
+    Args:
+        table: the table's name.
+        key: the key.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Returns:
+        The item; empty if there is none.
+
+    Raises:
+        UndecidedError: if there was no answer in time.
+    """
+    reply = answered(
+        until, lambda: dynamodb().get_item(TableName=table, Key=key, ConsistentRead=True)
+    )
+    return reply.get("Item", {})
+
+
 def get_items(
     table: str,
     keys: "Sequence[Any]",

@@ -103,10 +103,8 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
     """
     with reading(), suppress(_GapError):
         first = _first_of(counter_id, period, until)
-        for entry in _up_to_gap(counter_id, "asc", first, MAX_INTEGER, _PAGE, until):
-            yield entry
-            if entry.time >= period.end + clock.APPLY_WINDOW:
-                return
+        entries = _up_to_gap(counter_id, "asc", first, MAX_INTEGER, _PAGE, until)
+        yield from _up_to_end(entries, period)
 
 
 def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
@@ -117,12 +115,8 @@ def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry
     """
     with reading():
         first = _first_of(counter_id, period, until)
-        for entry in history.walk(
-            counter_id, "asc", first, MAX_INTEGER, _PAGE, until, consistent=True
-        ):
-            yield entry
-            if entry.time >= period.end + clock.APPLY_WINDOW:
-                return
+        entries = history.walk(counter_id, "asc", first, MAX_INTEGER, _PAGE, until, consistent=True)
+        yield from _up_to_end(entries, period)
 
 
 def _versions(query: Listing, until: float) -> tuple[int, int]:
@@ -144,6 +138,14 @@ def _first_of(counter_id: str, period: Period, until: float) -> int:
     """Return a version that is at or below the lowest version of the period."""
     start = period.start - clock.APPLY_WINDOW
     return max(1, boundary(counter_id, start, 1, MAX_INTEGER, until).below)
+
+
+def _up_to_end(entries: "Iterator[Entry]", period: Period) -> "Iterator[Entry]":
+    """Yield entries until one shows that all later ones are outside the period."""
+    for entry in entries:
+        yield entry
+        if entry.time >= period.end + clock.APPLY_WINDOW:
+            return
 
 
 def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query

@@ -12,7 +12,14 @@ Writes are sent once. A write to a counter is not idempotent, so `attempt` decid
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from counters.clients import answered, cancellation_reasons, dynamodb, get_items, reading
+from counters.clients import (
+    answered,
+    cancellation_reasons,
+    dynamodb,
+    get_item,
+    get_items,
+    reading,
+)
 from counters.model import Change, Condition, Counter, Increment, Operation
 
 if TYPE_CHECKING:
@@ -73,15 +80,8 @@ def read(counter_id: str, until: float) -> StoredCounter:
         ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
-        reply = answered(
-            until,
-            lambda: dynamodb().get_item(
-                TableName=os.environ["COUNTER_TABLE"],
-                Key={"counter_id": {"S": counter_id}},
-                ConsistentRead=True,
-            ),
-        )
-    return _stored_counter(counter_id, reply.get("Item", {}))
+        item = get_item(os.environ["COUNTER_TABLE"], {"counter_id": {"S": counter_id}}, until)
+    return _stored_counter(counter_id, item)
 
 
 def read_all(counter_ids: "Sequence[str]", until: float) -> dict[str, StoredCounter]:

@@ -14,7 +14,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from counters import clock
-from counters.clients import UndecidedError, answered, dynamodb, reading
+from counters.clients import UndecidedError, answered, dynamodb, get_item, reading
 from counters.model import SECONDS, Entry, Period, Sums
 
 if TYPE_CHECKING:
@@ -71,15 +71,8 @@ def read(counter_id: str, hour: float, until: float) -> Sums:
         ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
-        reply = answered(
-            until,
-            lambda: dynamodb().get_item(
-                TableName=os.environ["TREND_TABLE"],
-                Key=_key(counter_id, hour),
-                ConsistentRead=True,
-            ),
-        )
-    return _sums(reply["Item"]) if "Item" in reply else Sums()
+        item = get_item(os.environ["TREND_TABLE"], _key(counter_id, hour), until)
+    return _sums(item) if item else Sums()
 
 
 def hours(
