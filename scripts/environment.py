@@ -159,7 +159,7 @@ def install(requirements: str) -> None:
 
 
 def replace_sam() -> None:
-    """Put `scripts/sam` in the place of the `sam` that pip installs."""
+    """Replace the `sam` command that pip installed with `scripts/sam`."""
     ours, installed = ROOT / "scripts" / "sam", VENV / "bin" / "sam"
     if not installed.exists() or not filecmp.cmp(ours, installed, shallow=False):
         shutil.copy(ours, installed)

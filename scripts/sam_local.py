@@ -1,10 +1,10 @@
-"""What `sam local` needs to run a function in a container against the local stack.
+"""Writes what `sam local` needs to run a function in a container against the local stack.
 
-It is in a directory that samconfig.toml names, and that is there while the stack runs:
+samconfig.toml names the directory. It exists as long as the stack runs, and has:
 
 - `template.json`: the template, with what SAM cannot know of the deployed functions;
-- `env.json`: the functions' environments. Only what is in such a file is safe from variables of the
-  same names in the user's shell;
+- `env.json`: the functions' environments. SAM prefers variables of the user's shell to those of the
+  template, but not to those of this file;
 - `code`: what was built, and `in_container.py`, which connects the container to the emulator.
 """
 
@@ -39,10 +39,10 @@ def offered(
     """Offer a stack to `sam local`; delete what was written at the end.
 
     Args:
-        directory: takes what is written; deleted first if it is left of a run that was killed.
+        directory: where to write. What a killed run left there is deleted first.
         build: what `sam build` made.
         address: where the emulator listens: a host and a port.
-        functions: what Lambda knows of each function (GetFunctionConfiguration), by its logical id.
+        functions: Lambda's GetFunctionConfiguration of each function, by its logical id.
         settings: variables that every function has besides its own.
     """
     shutil.rmtree(directory, ignore_errors=True)

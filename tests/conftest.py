@@ -11,11 +11,11 @@ from xdist.scheduler import LoadScopeScheduling
 # Python's own thresholds, looking for garbage takes a quarter of the CPU.
 gc.set_threshold(50_000, 20, 20)
 
-# By default hypothesis fails an example that takes over 200 ms, which a busy machine makes it take.
+# By default, hypothesis fails an example that takes over 200 ms. On a busy machine, many do.
 settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
-# Tests that share what takes long to create run in the same process.
+# Tests that share a slow fixture run in the same process.
 TOGETHER = (
     "tests/e2e/test_restart.py",  # starts emulators of its own
     "tests/e2e/",  # share one stack

@@ -16,7 +16,7 @@ _QUERY = inspect.signature(_query)
 
 
 def speed_up() -> None:
-    """Do so from now on in this process."""
+    """Install the faster functions in this process."""
     for changed, name, method in [
         (BaseJSONSerializer, "_serialize_type_structure", _serialize),
         (Table, "query", _query_of_one_key),

@@ -119,8 +119,8 @@ def all_or_none(stack: Stack, answers: list[Answer]) -> None:
         }
         for items in moves
     ]
-    # An answer has null for a counter whose history was late. Those with nothing else come last:
-    # any move between their counters may be theirs.
+    # If the history is late, an answer has null instead of the version and the value. Check answers
+    # without any version last: they match every move between the same counters.
     answered = sorted(
         (answer.body for answer in answers if answer.status == 200),
         key=lambda body: all(each["version"] is None for each in body),
