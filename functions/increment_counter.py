@@ -4,7 +4,6 @@ import json
 
 from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counter_response, endpoint
-from counters.headers import idempotency_key
 from counters.idempotency import Intent, once
 
 
@@ -12,13 +11,10 @@ from counters.idempotency import Intent, once
 def handler(request: Request) -> Response:
     """Return the counter as this increment left it, whatever changed it afterwards."""
     increment = rules.increment(request.counter_id, request.body)
-    key = idempotency_key(request.headers)
-    if key is None:
-        return counter_response(attempt.increment(increment, request.change()))
     body = json.dumps([increment.by, increment.bounds.low, increment.bounds.high])
-    intent = Intent(key, request.actor, increment.counter_id, (increment.counter_id,), body)
+    intent = Intent(request.idempotency_key, request.counter_id, (request.counter_id,), body)
     (counter,), replayed = once(
-        intent, request.change(), lambda change: (attempt.increment(increment, change),)
+        intent, request.change, lambda change: (attempt.increment(increment, change),)
     )
     return counter_response(counter, replayed=replayed)
 

@@ -4,7 +4,6 @@ import json
 
 from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counters_response, endpoint
-from counters.headers import idempotency_key
 from counters.idempotency import Intent, once
 
 _TARGET = "/increments"  # a counter's name cannot contain a slash, so the two never collide
@@ -14,14 +13,11 @@ _TARGET = "/increments"  # a counter's name cannot contain a slash, so the two n
 def handler(request: Request) -> Response:
     """Return the counters as this request left them, in the order of the increments."""
     increments = rules.increments(request.body.get("increments"))
-    key = idempotency_key(request.headers)
-    if key is None:
-        return counters_response(attempt.increment_all(increments, request.change()))
     body = json.dumps(increments)
     counter_ids = tuple(each.counter_id for each in increments)
     counters, replayed = once(
-        Intent(key, request.actor, _TARGET, counter_ids, body),
-        request.change(),
+        Intent(request.idempotency_key, _TARGET, counter_ids, body),
+        request.change,
         lambda change: attempt.increment_all(increments, change),
     )
     return counters_response(counters, replayed=replayed)

@@ -10,8 +10,8 @@ def handler(request: Request) -> Response:
     """Return the counter as this request left it, whatever changed it afterwards."""
     value = rules.integer("value", request.body.get("value"))
     required = condition(request.headers)
-    change = request.change()
-    return counter_response(attempt.set_value(request.counter_id, value, required, change))
+    counter = attempt.set_value(request.counter_id, value, required, request.change)
+    return counter_response(counter)
 
 
 init_phase.end(clients.dynamodb)

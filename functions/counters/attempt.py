@@ -112,7 +112,7 @@ def increment_all(
             made.
     """
     updates = [store.increment(each, change) for each in requested]
-    search = Search([each.counter_id for each in requested], change.request_id, change.at)
+    search = Search([each.counter_id for each in requested], change.request_id, change.began)
     try:
         _send(partial(store.transact, updates, change.request_id), change)
         search.made = True
@@ -136,19 +136,18 @@ class Search:
         made: whether the change is known to be made.
     """
 
-    def __init__(self, counter_ids: "Sequence[str]", request_id: str, at: str) -> None:
+    def __init__(self, counter_ids: "Sequence[str]", request_id: str, began: float) -> None:
         """Create the search for an attempt.
 
         Args:
             counter_ids: the counters of the attempt. It changes all or none of them.
             request_id: the id of the attempt.
-            at: when the attempt began (RFC 3339).
+            began: when the attempt began, in seconds since the epoch.
         """
         self.request_id = request_id
         self.made = False
         self._counter_ids = counter_ids
-        self._at = at
-        self._began = clock.seconds(at)
+        self._began = began
         self._found: dict[str, Counter] = {}
         self._created_at: dict[str, str | None] = {}
 
@@ -195,9 +194,10 @@ class Search:
         Returns:
             Each counter as the change left it; a ChangedCounter where that is not known.
         """
+        updated_at = clock.timestamp(self._began)
         return tuple(
             self._found.get(each)
-            or ChangedCounter(each, created_at=self._created_at.get(each), updated_at=self._at)
+            or ChangedCounter(each, created_at=self._created_at.get(each), updated_at=updated_at)
             for each in self._counter_ids
         )
 
@@ -213,7 +213,7 @@ def _change_one(
     try:
         return _send(partial(store.send, update), change)
     except _UnknownError:
-        (counter,) = _wait(Search([counter_id], change.request_id, change.at), change)
+        (counter,) = _wait(Search([counter_id], change.request_id, change.began), change)
         return counter
 
 

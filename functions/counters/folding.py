@@ -149,11 +149,12 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
     subtractions = [-event.by for event in events if event.by < 0]
     senders = [event.sender for event in events if event.sender is not None]
     folded = Fold(len(events), sum(additions), sum(subtractions), _listed(senders) or None)
+    now = clock.now()
     change = Change(
         _listed([event.actor for event in events]),
         events[-1].event_id,
-        clock.timestamp(clock.now()),
-        clock.now(),
+        now,
+        now,  # it is sent once, now
         folded,
     )
     increment = Increment(counter_id, folded.increase - folded.decrease, Bounds())

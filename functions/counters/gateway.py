@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from counters import clock, model, rules
 from counters.clients import ATTEMPT
 from counters.errors import CounterError, InternalError, UnauthorizedError
-from counters.headers import supported_headers
+from counters.headers import idempotency_key, supported_headers
 from counters.model import Change, ChangedCounter, Counter
 from counters.rules import invalid
 
@@ -37,8 +37,8 @@ class Request(NamedTuple):
         query: the query parameters.
         body: the fields of the body.
         headers: the supported headers, by name in lower case.
-        actor: the caller: the `sub` or `client_id` of the access token.
-        invocation_id: the id of the Lambda invocation.
+        idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
+        change: the attempt to make the request's change, if it makes one. It begins now.
         until: latest time to start a request to AWS, in seconds since the epoch.
     """
 
@@ -46,15 +46,9 @@ class Request(NamedTuple):
     query: Mapping[str, str]
     body: Mapping[str, object]
     headers: Mapping[str, str]
-    actor: str
-    invocation_id: str
+    idempotency_key: str | None
+    change: Change
     until: float
-
-    def change(self) -> Change:
-        """Return a new attempt to make this request's change. It begins now."""
-        # Callers can choose API Gateway's request id, so use Lambda's.
-        at = clock.timestamp(clock.now())
-        return Change(self.actor, self.invocation_id, at, self.until)
 
     def limit(self) -> int:
         """Return the parameter `limit`; 100 if it is missing.
@@ -195,15 +189,18 @@ def _request(
     headers: Collection[str],
 ) -> Request:
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
+    supported = supported_headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"])
+    until = clock.deadline(context, ATTEMPT)
     return Request(
         # A REST API passes the path on as it was sent, percent-encoded.
         rules.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
-        supported_headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"]),
-        _actor(event),
-        context.aws_request_id,
-        clock.deadline(context, ATTEMPT),
+        supported,
+        idempotency_key(supported),
+        # Callers can choose API Gateway's request id, so the attempt has Lambda's.
+        Change(_actor(event), context.aws_request_id, clock.now(), until),
+        until,
     )
 
 

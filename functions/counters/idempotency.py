@@ -36,33 +36,24 @@ class Intent(NamedTuple):
     """A request under an idempotency key.
 
     Attributes:
-        key: the idempotency key.
-        actor: the caller.
-        target: what the request changes: a counter's name, or a route's path. A caller can use the
-            same key once for each target.
+        key: the idempotency key; None if the request has none.
+        target: what the request changes: a counter's name, or a route's path.
         counter_ids: the counters to change.
         body: the content of the request. A repeat has the same body.
     """
 
-    key: str
-    actor: str
+    key: str | None
     target: str
     counter_ids: tuple[str, ...]
     body: str
-
-    def receipt_id(self) -> str:
-        """Return the key of the receipt: a hash of caller, target and idempotency key."""
-        return _digest(json.dumps([self.actor, self.target, self.key]))
-
-    def fingerprint(self) -> str:
-        """Return a hash of the body."""
-        return _digest(self.body)
 
 
 def once(
     intent: Intent, change: Change, apply: "Callable[[Change], Outcome]"
 ) -> tuple[Outcome, bool]:
     """Apply a change, unless an earlier request with the same key has applied it.
+
+    Without a key, the change is applied.
 
     Args:
         intent: the request.
@@ -79,8 +70,22 @@ def once(
         OutcomeUnknownError: if DynamoDB did not accept the receipt, or `apply` raises it.
         CounterError: if `apply` raises it. BoundExceededError and ThrottledError free the key.
     """
-    receipt_id, fingerprint = intent.receipt_id(), intent.fingerprint()
-    patience = min(change.until, clock.now() + _PATIENCE)
+    if intent.key is None:
+        return apply(change), False
+    # A caller can use a key once for each target.
+    receipt_id = _digest(json.dumps([change.actor, intent.target, intent.key]))
+    return _once(receipt_id, _digest(intent.body), intent.counter_ids, change, apply)
+
+
+def _once(
+    receipt_id: str,
+    fingerprint: str,
+    counter_ids: tuple[str, ...],
+    change: Change,
+    apply: "Callable[[Change], Outcome]",
+) -> tuple[Outcome, bool]:
+    """Apply a change, unless its receipt shows that it was applied. See `once`."""
+    patience = min(change.until, change.began + _PATIENCE)
     checks = 0
     search: Search | None = None
     while True:
@@ -90,7 +95,7 @@ def once(
         if receipt.outcome:
             return receipt.outcome, True
         if search is None or search.request_id != receipt.attempt:
-            search = Search(intent.counter_ids, receipt.attempt, receipt.started_at)
+            search = Search(counter_ids, receipt.attempt, receipt.began)
         try:
             counters = search.check(change.until)
         except UndecidedError as error:
@@ -104,7 +109,7 @@ def once(
             receipts.settle(receipt_id, receipt, counters, change.until)
             return counters, True
         # The earlier attempt can no longer take effect. Begin this one now, with its own window.
-        change = change._replace(at=clock.timestamp(clock.now()))
+        change = change._replace(began=clock.now())
         if receipts.take_over(receipt_id, fingerprint, change, receipt):
             return _make(receipt_id, change, apply), False
 

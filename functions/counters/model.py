@@ -73,14 +73,14 @@ class Change(NamedTuple):
         actor: who makes the change.
         request_id: the id of this attempt. If it is in the counter or in the history, the change
             was made.
-        at: when the attempt began (RFC 3339).
+        began: when the attempt began, in seconds since the epoch.
         until: latest time to send the change, in seconds since the epoch.
         fold: the sums of the events that it counts; None if the change comes over HTTP.
     """
 
     actor: str
     request_id: str
-    at: str
+    began: float
     until: float
     fold: Fold | None = None
 

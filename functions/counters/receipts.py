@@ -31,20 +31,19 @@ class Receipt(NamedTuple):
 
     Attributes:
         attempt: the id of the attempt that makes the change.
-        started_at: when the attempt began (RFC 3339).
+        began: when the attempt began, in seconds since the epoch.
         fingerprint: a hash of the request's body.
         outcome: the changed counters; empty as long as they are not known.
     """
 
     attempt: str
-    started_at: str
+    began: float
     fingerprint: str
     outcome: tuple[Counter, ...]
 
     def seconds_left(self) -> int:
         """Return how many seconds the attempt's apply window still lasts; at least 1."""
-        end = clock.seconds(self.started_at) + clock.APPLY_WINDOW
-        return max(1, math.ceil(end - clock.now()))
+        return max(1, math.ceil(self.began + clock.APPLY_WINDOW - clock.now()))
 
 
 def put(receipt_id: str, fingerprint: str, change: "Change") -> Receipt | None:
@@ -66,7 +65,7 @@ def put(receipt_id: str, fingerprint: str, change: "Change") -> Receipt | None:
     # TTL deletes late, so treat an expired receipt as absent.
     condition = "attribute_not_exists(#receipt_id) OR #expires_at <= :now"
     while True:
-        now = {":now": _seconds(clock.now())}
+        now = {":now": _seconds(change.began)}
         done, existing = _put(receipt_id, fingerprint, change, condition, now)
         if done:
             return None
@@ -189,13 +188,12 @@ def _put(
 def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]:
     # Keep the receipt for its full lifetime even by the clock of a function that is ahead.
     lifetime = 3600 * int(os.environ["RECEIPT_HOURS"]) + clock.CLOCK_DIFFERENCE
-    expires_at = clock.seconds(change.at) + lifetime
     return {
         "receipt_id": {"S": receipt_id},
         "attempt": {"S": change.request_id},
-        "started_at": {"S": change.at},
+        "started_at": {"S": clock.timestamp(change.began)},
         "fingerprint": {"S": fingerprint},
-        "expires_at": _seconds(math.ceil(expires_at)),
+        "expires_at": _seconds(math.ceil(change.began + lifetime)),
     }
 
 
@@ -213,7 +211,7 @@ def _receipt(item: dict[str, Any]) -> Receipt:
     outcome = json.loads(item["outcome"]["S"]) if "outcome" in item else []
     return Receipt(
         item["attempt"]["S"],
-        item["started_at"]["S"],
+        clock.seconds(item["started_at"]["S"]),
         item["fingerprint"]["S"],
         tuple(Counter(**each) for each in outcome),
     )

@@ -12,6 +12,7 @@ Writes are sent once. A write to a counter is not idempotent, so `attempt` decid
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from counters import clock
 from counters.clients import (
     answered,
     cancellation_reasons,
@@ -316,11 +317,12 @@ def _update(
         change: this attempt.
         expression: the rest of the UpdateExpression, which continues the SET clause.
     """
+    at: AttributeValueTypeDef = {"S": clock.timestamp(change.began)}
     description: dict[str, AttributeValueTypeDef] = {
         "operation": {"S": operation},
         "actor": {"S": change.actor},
         "request_id": {"S": change.request_id},
-        "at": {"S": change.at},
+        "at": at,
     }
     if change.fold is not None:
         description["events"] = _n(change.fold.events)
@@ -346,7 +348,7 @@ def _update(
         "ExpressionAttributeValues": {
             ":catalog": _CATALOG,
             ":one": _n(1),
-            ":at": {"S": change.at},
+            ":at": at,
             ":change": {"M": description},
         },
         # If the condition fails, the reply contains the item. That saves a read.
