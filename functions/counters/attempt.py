@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from counters import clock, history, store, timeline
+from counters import clock, store, timeline
 from counters.clients import UndecidedError, may_be_applied, not_applied
 from counters.errors import (
     BoundExceededError,
@@ -22,7 +22,7 @@ from counters.errors import (
     ThrottledError,
     VersionMismatchError,
 )
-from counters.model import MAX_INTEGER, Change, ChangedCounter, Condition, Counter, Increment
+from counters.model import Change, ChangedCounter, Condition, Counter, Increment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,7 +176,7 @@ class Search:
             else:
                 not_found.append(stored.counter)
         for counter in not_found:
-            found, complete = _find(counter, self.request_id, self._began, until)
+            found, complete = timeline.find_attempt(counter, self.request_id, self._began, until)
             if found:
                 self._remember(found)
             elif not self.made:
@@ -267,65 +267,3 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
         if counters is None:  # unlikely: the apply window is longer than a function runs
             raise ThrottledError(_THROTTLED)
         return counters
-
-
-def _find(
-    current: Counter, request_id: str, began: float, until: float
-) -> tuple[Counter | None, bool]:
-    """Look in the history for the change that an attempt made to a counter.
-
-    Args:
-        current: the counter as it is now, or was a moment ago.
-        request_id: the id of the attempt.
-        began: when the attempt began, in seconds since the epoch.
-        until: latest time to start a read, in seconds since the epoch.
-
-    Returns:
-        Two values: the counter as the change left it, or None if the change was not found; and
-        whether the history is complete. It is complete if it has every version of `current` that
-        the attempt could have made.
-
-    Raises:
-        UndecidedError: if DynamoDB did not answer in time.
-    """
-    recent = _find_recent(current, request_id, began, until)
-    if recent:
-        return recent
-    counter_id, last = current.counter_id, current.version
-    start = began - clock.APPLY_WINDOW
-    boundary = timeline.recent_boundary(counter_id, start, last, until)
-    # The search relied on the entry `below`, so check first that it is of this counter.
-    expected = max(1, boundary.below)
-    complete = True
-    while expected <= last:
-        entries = history.read(counter_id, expected, last, until)
-        if not entries:
-            return None, False
-        for entry in entries:
-            if entry.request_id == request_id:
-                return history.counter(entry), True
-            complete = complete and entry.is_of(current, expected)
-            # This change, and so every later one, was made after the attempt's apply window.
-            if complete and entry.time > began + clock.APPLY_WINDOW:
-                return None, True
-            expected = entry.version + 1
-    return None, complete
-
-
-def _find_recent(
-    current: Counter, request_id: str, began: float, until: float
-) -> tuple[Counter | None, bool] | None:
-    """Try to answer `_find` from the last 25 changes. Return None if they are not enough."""
-    # A counter that does not exist can still have a history, if someone deleted its item.
-    expected = current.version
-    last = expected or MAX_INTEGER
-    for entry in history.read(current.counter_id, 1, last, until, timeline.FEW, newest_first=True):
-        if entry.request_id == request_id:
-            return history.counter(entry), True
-        if not current.version:
-            return None, False
-        if entry.is_of(current, expected):
-            if entry.time < began - clock.APPLY_WINDOW:
-                return None, True  # all lower versions were made before the attempt began
-            expected -= 1
-    return None if expected else (None, True)

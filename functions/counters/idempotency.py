@@ -33,11 +33,12 @@ Outcome = tuple[Counter | ChangedCounter, ...]
 
 
 class Intent(NamedTuple):
-    """A request under an idempotency key.
+    """A request to change counters.
 
     Attributes:
         key: the idempotency key; None if the request has none.
-        target: what the request changes: a counter's name, or a route's path.
+        target: what the request changes: a counter's name, or a route's path. A caller can use the
+            same key once for each target.
         counter_ids: the counters to change.
         body: the content of the request. A repeat has the same body.
     """
@@ -46,6 +47,14 @@ class Intent(NamedTuple):
     target: str
     counter_ids: tuple[str, ...]
     body: str
+
+    def receipt_id(self, actor: str) -> str:
+        """Return the key of the receipt: a hash of caller, target and idempotency key."""
+        return _digest(json.dumps([actor, self.target, self.key]))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the body."""
+        return _digest(self.body)
 
 
 def once(
@@ -72,19 +81,14 @@ def once(
     """
     if intent.key is None:
         return apply(change), False
-    # A caller can use a key once for each target.
-    receipt_id = _digest(json.dumps([change.actor, intent.target, intent.key]))
-    return _once(receipt_id, _digest(intent.body), intent.counter_ids, change, apply)
+    return _once(intent, change, apply)
 
 
 def _once(
-    receipt_id: str,
-    fingerprint: str,
-    counter_ids: tuple[str, ...],
-    change: Change,
-    apply: "Callable[[Change], Outcome]",
+    intent: Intent, change: Change, apply: "Callable[[Change], Outcome]"
 ) -> tuple[Outcome, bool]:
-    """Apply a change, unless its receipt shows that it was applied. See `once`."""
+    """Do what `once` does, for a request with a key."""
+    receipt_id, fingerprint = intent.receipt_id(change.actor), intent.fingerprint()
     patience = min(change.until, change.began + _PATIENCE)
     checks = 0
     search: Search | None = None
@@ -95,7 +99,7 @@ def _once(
         if receipt.outcome:
             return receipt.outcome, True
         if search is None or search.request_id != receipt.attempt:
-            search = Search(counter_ids, receipt.attempt, receipt.began)
+            search = Search(intent.counter_ids, receipt.attempt, receipt.began)
         try:
             counters = search.check(change.until)
         except UndecidedError as error:

@@ -1,4 +1,4 @@
-"""Finds the version for a time, in a history of any length.
+"""Finds the version for a time, or the change of an attempt, in a history of any length.
 
 Later versions have later times, with small exceptions. So a time is found by bisection over the
 versions. TrendTable often shows which versions belong to the hour, and then only those are
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from counters import clock, history, trend
 from counters.clients import reading
 from counters.errors import CounterError, NotFoundError, ThrottledError
-from counters.model import Counter, Entry
+from counters.model import MAX_INTEGER, Counter, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 # Reading this many entries at once takes one or two read units. Bisecting them would take more.
-FEW = 25
+_FEW = 25
 
 
 class Boundary(NamedTuple):
@@ -126,19 +126,67 @@ def boundary(counter_id: str, time: float, first: int, last: int, until: float) 
     return _search(counter_id, time, first, last, until, trend.around(counter_id, time, until))
 
 
-def recent_boundary(counter_id: str, time: float, last: int, until: float) -> Boundary:
-    """Find the point at which the history reaches a recent time, without reading the trend.
+def find_attempt(
+    current: Counter, request_id: str, began: float, until: float
+) -> tuple[Counter | None, bool]:
+    """Look in the history for the change that an attempt made to a counter.
 
     Args:
-        counter_id: the counter.
-        time: the time, in seconds since the epoch.
-        last: the highest version to consider.
+        current: the counter as it is now, or was a moment ago.
+        request_id: the id of the attempt.
+        began: when the attempt began, in seconds since the epoch.
         until: latest time to start a read, in seconds since the epoch.
+
+    Returns:
+        Two values: the counter as the change left it, or None if the change was not found; and
+        whether the history is complete. It is complete if it has every version of `current` that
+        the attempt could have made.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
     """
-    return _search(counter_id, time, 1, last, until, _backwards(last))
+    recent = _find_recent_attempt(current, request_id, began, until)
+    if recent:
+        return recent
+    counter_id, last = current.counter_id, current.version
+    # Most attempts are recent, so search backwards from the end. The trend is not needed.
+    start = began - clock.APPLY_WINDOW
+    before = _search(counter_id, start, 1, last, until, _backwards(last))
+    # The search relied on the entry `below`, so check first that it is of this counter.
+    expected = max(1, before.below)
+    complete = True
+    while expected <= last:
+        entries = history.read(counter_id, expected, last, until)
+        if not entries:
+            return None, False
+        for entry in entries:
+            if entry.request_id == request_id:
+                return history.counter(entry), True
+            complete = complete and entry.is_of(current, expected)
+            # This change, and so every later one, was made after the attempt's apply window.
+            if complete and entry.time > began + clock.APPLY_WINDOW:
+                return None, True
+            expected = entry.version + 1
+    return None, complete
+
+
+def _find_recent_attempt(
+    current: Counter, request_id: str, began: float, until: float
+) -> tuple[Counter | None, bool] | None:
+    """Try `find_attempt` with the last 25 changes. Return None if they are not enough."""
+    # A counter that does not exist can still have a history, if someone deleted its item.
+    expected = current.version
+    last = expected or MAX_INTEGER
+    for entry in history.read(current.counter_id, 1, last, until, _FEW, newest_first=True):
+        if entry.request_id == request_id:
+            return history.counter(entry), True
+        if not current.version:
+            return None, False
+        if entry.is_of(current, expected):
+            if entry.time < began - clock.APPLY_WINDOW:
+                return None, True  # all lower versions were made before the attempt began
+            expected -= 1
+    return None if expected else (None, True)
 
 
 def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
@@ -166,7 +214,7 @@ def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
     newer = above
     # After the guesses, try the first version: everything before `time` may have expired.
     probes = itertools.chain(guesses, [first])
-    while newer - older > FEW:
+    while newer - older > _FEW:
         within = (version for version in probes if older < version < newer)
         middle = next(within, (older + newer) // 2)
         entries = history.read(counter_id, middle, newer - 1, until, limit=1)
@@ -189,7 +237,7 @@ def _older_of_newest(
         that is not among those entries.
     """
     above = None
-    for entry in history.read(counter_id, first, last, until, FEW, newest_first=True):
+    for entry in history.read(counter_id, first, last, until, _FEW, newest_first=True):
         if entry.time < time:
             return entry.version, above
         above = entry.version
@@ -198,7 +246,7 @@ def _older_of_newest(
 
 def _backwards(last: int) -> "Iterator[int]":
     """Yield versions below `last`. Each is twice as far from it as the previous one."""
-    distance = 2 * FEW
+    distance = 2 * _FEW
     while distance < last:
         yield last - distance
         distance *= 2

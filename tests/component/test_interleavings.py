@@ -158,7 +158,7 @@ class Game:
 
     def state(self) -> str:
         """Return a text that differs between states. It does not depend on the callers' names."""
-        receipt = self.world.stack.item("ReceiptTable", self._intent().receipt_id())
+        receipt = self.world.stack.item("ReceiptTable", self._intent().receipt_id("somebody"))
         shared = repr(
             (
                 receipt or {},
@@ -178,7 +178,7 @@ class Game:
         )
 
     def _intent(self) -> idempotency.Intent:
-        return idempotency.Intent("key", "somebody", self.counter, (self.counter,), "")
+        return idempotency.Intent("key", self.counter, (self.counter,), "")
 
     def _caller(self, name: str, key: str | None = "key") -> Caller:
         path = f"/counters/{self.counter}"

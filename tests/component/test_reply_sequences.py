@@ -144,7 +144,7 @@ def try_one(ledger: Ledger, attempts: Attempts, operation: str, name: str, repea
 def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
     """Return whether there is a receipt for a key. Its counter has the same name."""
     target = key if operation == "UpdateItem" else "/increments"
-    receipt_id = idempotency.Intent(key, "somebody", target, (), "").receipt_id()
+    receipt_id = idempotency.Intent(key, target, (), "").receipt_id("somebody")
     return ledger.stack.item("ReceiptTable", receipt_id) is not None
 
 
