@@ -211,11 +211,12 @@ def get_item(
         The item; empty if there is none.
 
     Raises:
-        UndecidedError: if there was no answer in time.
+        ThrottledError: if there was no answer in time.
     """
-    reply = answered(
-        until, lambda: dynamodb().get_item(TableName=table, Key=key, ConsistentRead=True)
-    )
+    with reading():
+        reply = answered(
+            until, lambda: dynamodb().get_item(TableName=table, Key=key, ConsistentRead=True)
+        )
     return reply.get("Item", {})
 
 
