@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import aws_template
-from tests.e2e.service import Answer, Caller, cognito, token_for, written
+from tests.e2e.service import Answer, Caller, cognito, stored_data, token_for
 
 from deployment import Stack
 
@@ -36,11 +36,11 @@ def call(stack: Stack, method: str, path: str, token: str | None) -> Answer:
 
 def assert_refused(stack: Stack, token_of: Callable[[str], str | None]) -> None:
     """Call every route with the token that is made for a route of its scope."""
-    before = written(stack)
+    before = stored_data(stack)
     for method, path, scope in ROUTES:
         answer = call(stack, method, path, token_of(scope))
         assert answer.status in {401, 403}, (method, path, answer)
-    assert written(stack) == before
+    assert stored_data(stack) == before
 
 
 def make_client(stack: Stack, user_pool_id: str, **settings: Any) -> tuple[str, str]:  # noqa: ANN401

@@ -2,7 +2,7 @@ import re
 
 import pytest
 from tests.component.bad_requests import BAD_REQUESTS, BadRequest
-from tests.e2e.service import Answer, Caller, counters
+from tests.e2e.service import Answer, Caller, stored_counters
 
 from deployment import Stack
 
@@ -20,7 +20,7 @@ def send(caller: Caller, bad: BadRequest) -> Answer:
 def test_a_bad_request_is_told_which_field_is_bad_and_changes_nothing(
     stack: Stack, caller: Caller, bad: BadRequest
 ) -> None:
-    before = counters(stack)
+    before = stored_counters(stack)
     answer = send(caller, bad)
     assert answer.status == 400
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -31,13 +31,13 @@ def test_a_bad_request_is_told_which_field_is_bad_and_changes_nothing(
     if bad.headers:  # on its way the case of a header's name may change
         detail, field = detail.lower(), field.lower()
     assert detail.startswith(f"{field}: ")
-    assert counters(stack) == before
+    assert stored_counters(stack) == before
 
 
 @pytest.mark.parametrize("bad", rows(carried=False))
 def test_a_bad_request_that_a_gateway_makes_another_of_is_refused_all_the_same(
     stack: Stack, caller: Caller, bad: BadRequest
 ) -> None:
-    before = counters(stack)
+    before = stored_counters(stack)
     assert 400 <= send(caller, bad).status < 500
-    assert counters(stack) == before
+    assert stored_counters(stack) == before

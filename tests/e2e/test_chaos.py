@@ -23,7 +23,7 @@ from tests.e2e import chaos_proxy, workers
 from tests.e2e.chaos_callers import Callers, Service
 from tests.e2e.chaos_proxy import ChaosProxy
 from tests.e2e.linearizability import Entry, Run, Standing, Violation, check
-from tests.e2e.service import client, name_of, variables, wait_for
+from tests.e2e.service import client, extra_variables, physical_name, wait_for
 from tests.e2e.workers import Workers
 from tests.sizes import FULL, cases
 
@@ -88,7 +88,7 @@ class Stored:
 
     def findings(self) -> list[Any]:
         """Return what the deployed audit finds."""
-        lambda_, name = client(self._stack, "lambda"), name_of(self._stack, "AuditHistory")
+        lambda_, name = client(self._stack, "lambda"), physical_name(self._stack, "AuditHistory")
         findings = []
         for counter_id in self._counters:
             payload = json.dumps({"counter_id": counter_id})
@@ -140,7 +140,9 @@ def test_every_answer_is_true_whatever_fails(
     with ThreadPoolExecutor(CALLERS) as pool, ExitStack() as stopping:
         stopping.callback(callers.stop)  # else a failure here would wait for all callers
         with ExitStack() as faults:
-            faults.enter_context(variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url))
+            faults.enter_context(
+                extra_variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url)
+            )
             faults.enter_context(proxy.raging())
             faults.enter_context(running.dying(random.Random(2), SECONDS_TO_A_KILL))
             list(pool.map(partial(callers.run, operations=OPERATIONS), range(CALLERS)))

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.e2e.service import Answer, Caller, at_once
+from tests.e2e.service import Answer, Caller, run_clients
 from tests.sizes import cases
 
 from deployment import Stack
@@ -20,7 +20,7 @@ def answers(stack: Stack) -> list[Answer]:
     def increment(caller: Caller, _number: int) -> list[Answer]:
         return [caller.post(COUNTER) for _ in range(TIMES)]
 
-    return at_once(stack, ["counters/increment"], CLIENTS, increment)
+    return run_clients(stack, ["counters/increment"], CLIENTS, increment)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.aws_template import ROOT
-from tests.e2e.producer import SECONDS, Producer
+from tests.e2e.producer import WAIT_SECONDS, Producer
 from tests.e2e.service import Caller, client, wait_for
 
 from deployment import Stack
@@ -265,7 +265,7 @@ def examples(stack: Stack) -> dict[str, str]:
         Capabilities=["CAPABILITY_IAM"],
     )
     cloudformation.get_waiter("stack_create_complete").wait(
-        StackName="examples", WaiterConfig={"Delay": 1, "MaxAttempts": SECONDS}
+        StackName="examples", WaiterConfig={"Delay": 1, "MaxAttempts": WAIT_SECONDS}
     )
     resources = cloudformation.describe_stack_resources(StackName="examples")["StackResources"]
     return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}

@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 
 from tests.e2e.fault_proxy import Losing, serving
-from tests.e2e.service import Answer, Caller, at_once, variables
+from tests.e2e.service import Answer, Caller, extra_variables, run_clients
 from tests.sizes import cases
 
 from deployment import Stack
@@ -39,7 +39,7 @@ def test_one_key_is_applied_once_and_everybody_gets_the_same_answer(
     def send(client: Caller, _number: int) -> list[Answer]:
         return [keyed(client, counter, "the-key")[0] for _ in range(3)]
 
-    answers = at_once(stack, INCREMENT, CLIENTS, send)
+    answers = run_clients(stack, INCREMENT, CLIENTS, send)
 
     assert len({json.dumps(answer.body) for answer in answers}) == 1
     assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) <= 1
@@ -54,7 +54,7 @@ def test_of_those_who_set_one_version_one_wins(stack: Stack, caller: Caller, cou
         body = json.dumps({"value": number + 1})
         return [client.request("PUT", counter, body, {"If-Match": tag})]
 
-    answers = at_once(stack, ["counters/set"], CLIENTS, send)
+    answers = run_clients(stack, ["counters/set"], CLIENTS, send)
 
     assert Counter(answer.status for answer in answers) == {200: 1, 412: CLIENTS - 1}
     (winner,) = (answer for answer in answers if answer.status == 200)
@@ -68,7 +68,7 @@ def test_a_stock_is_never_oversold(stack: Stack, caller: Caller, counter: str) -
     def send(client: Caller, number: int) -> list[Answer]:
         return [client.post(counter, by=-1, min=0) for _ in range(number, 4 * STOCK, CLIENTS)]
 
-    answers = at_once(stack, INCREMENT, CLIENTS, send)
+    answers = run_clients(stack, INCREMENT, CLIENTS, send)
 
     assert Counter(answer.status for answer in answers) == {200: STOCK, 409: 3 * STOCK}
     sold = sorted(answer.body["value"] for answer in answers if answer.status == 200)
@@ -94,7 +94,7 @@ def test_a_hot_counter_loses_nothing_and_doubles_nothing(
             answers.append(answer)
         return answers
 
-    answers = at_once(stack, INCREMENT, HOT_CLIENTS, send)
+    answers = run_clients(stack, INCREMENT, HOT_CLIENTS, send)
 
     print(f"{len(answers) / SECONDS:.0f} answers a second, {repeats['keyed']} repeats with a key")
     assert_counted_once(caller, counter, answers)
@@ -112,10 +112,10 @@ def test_an_increment_counts_once_though_the_database_s_replies_are_lost(
     losing = Losing(LOST)
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, "IncrementCounter", AWS_ENDPOINT_URL_DYNAMODB=url),
+        extra_variables(stack, "IncrementCounter", AWS_ENDPOINT_URL_DYNAMODB=url),
         proxy.failing(stack.outputs["CounterTable"], losing),
     ):
-        answers = at_once(stack, INCREMENT, LOSING_CLIENTS, send)
+        answers = run_clients(stack, INCREMENT, LOSING_CLIENTS, send)
 
     print(f"{losing.lost} replies lost")
     assert losing.lost > LOST / 2 * len(answers)

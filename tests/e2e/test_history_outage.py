@@ -20,10 +20,10 @@ from tests.e2e.service import (
     REQUEST_SECONDS,
     Answer,
     Caller,
-    at_once,
     client,
-    name_of,
-    variables,
+    extra_variables,
+    physical_name,
+    run_clients,
     wait_for,
 )
 from tests.sizes import FULL, cases
@@ -50,7 +50,7 @@ def detour(stack: Stack) -> Iterator[FaultProxy]:
     """Lead RecordHistory's requests to the database through a proxy, until the module ends."""
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url),
+        extra_variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url),
     ):
         yield proxy
 
@@ -118,7 +118,7 @@ def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
 
     with ThreadPoolExecutor(1) as pool, ExitStack() as stopping:
         stopping.callback(over.set)
-        clients = pool.submit(at_once, stack, INCREMENT, CLIENTS, send)
+        clients = pool.submit(run_clients, stack, INCREMENT, CLIENTS, send)
         # Otherwise the faults could all hit the changes that the clients warm up with.
         wait_for(lambda: all(trend(caller, path) for path in paths), seconds=REQUEST_SECONDS)
         with proxy.failing(stack.outputs[table], throttled):
@@ -172,7 +172,7 @@ def test_how_long_a_change_takes_into_the_history(
             answered_at[version] = time.monotonic()
         return []
 
-    at_once(stack, INCREMENT, LAG_CLIENTS, send)
+    run_clients(stack, INCREMENT, LAG_CLIENTS, send)
     total = LAG_CLIENTS * LAG_TIMES
     assert len(caller.history(counter, entries=total + 1)) == total + 1
 
@@ -276,7 +276,7 @@ def record_of_a_first_change(counter_id: str) -> Any:  # noqa: ANN401
 
 def invoke(stack: Stack, function: str) -> Any:  # noqa: ANN401
     lambda_: LambdaClient = client(stack, "lambda")
-    reply = lambda_.invoke(FunctionName=name_of(stack, function))
+    reply = lambda_.invoke(FunctionName=physical_name(stack, function))
     answer = json.load(reply["Payload"])
     assert not reply.get("FunctionError"), answer
     return answer

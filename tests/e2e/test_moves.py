@@ -8,7 +8,7 @@ import uuid
 from collections import Counter, defaultdict
 from typing import Any
 
-from tests.e2e.service import Answer, Caller, at_once, client
+from tests.e2e.service import Answer, Caller, client, run_clients
 from tests.sizes import cases
 
 from deployment import Stack
@@ -71,7 +71,7 @@ def test_the_total_never_changes(stack: Stack, caller: Caller) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        answers = at_once(
+        answers = run_clients(
             stack,
             ["counters/increment"],
             CLIENTS,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.e2e.fault_proxy import Carried, Reply, serving
 from tests.e2e.producer import Producer
-from tests.e2e.service import Caller, variables
+from tests.e2e.service import Caller, extra_variables
 from tests.sizes import cases
 
 from deployment import Stack
@@ -43,7 +43,7 @@ def test_batches_of_different_groups_overlap_and_batches_of_one_group_do_not(
 
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, "IngestIncrements", AWS_ENDPOINT_URL_DYNAMODB=url),
+        extra_variables(stack, "IngestIncrements", AWS_ENDPOINT_URL_DYNAMODB=url),
         proxy.failing(stack.outputs["CounterTable"], slow),
     ):
         with ThreadPoolExecutor(CONNECTIONS) as pool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.fault_proxy import Reply, serving
 from tests.e2e.producer import Producer
-from tests.e2e.service import REQUEST_SECONDS, Caller, client, name_of, variables
+from tests.e2e.service import REQUEST_SECONDS, Caller, client, extra_variables, physical_name
 from tests.fifo_queue import MOST, FifoQueue, Message
 from tests.sizes import cases
 
@@ -78,11 +78,11 @@ class Killer:
 @contextmanager
 def redelivering_soon(producer: Producer) -> Iterator[None]:
     """Deliver a failed batch again after a few seconds instead of the template's minute."""
-    seconds = producer.redeliver_after(REDELIVERY_SECONDS)
+    seconds = producer.set_visibility_timeout(REDELIVERY_SECONDS)
     try:
         yield
     finally:
-        producer.redeliver_after(seconds)
+        producer.set_visibility_timeout(seconds)
 
 
 def test_a_consumer_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(
@@ -95,11 +95,11 @@ def test_a_consumer_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_no
     groups = [f"{name}:{number}" for name in names for number in range(3)]
     expected = Counter[str]()
     messages = 10 * (KILLS + 2)
-    killer = Killer(emulator, name_of(stack, FUNCTION))
+    killer = Killer(emulator, physical_name(stack, FUNCTION))
 
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, FUNCTION, AWS_ENDPOINT_URL_DYNAMODB=url),
+        extra_variables(stack, FUNCTION, AWS_ENDPOINT_URL_DYNAMODB=url),
         redelivering_soon(producer),
         proxy.failing(stack.outputs["CounterTable"], killer),
     ):
@@ -133,7 +133,7 @@ class Deliveries:
 
     def __init__(self, stack: Stack, counter: str) -> None:
         self._lambda = client(stack, "lambda")
-        self._name = name_of(stack, FUNCTION)
+        self._name = physical_name(stack, FUNCTION)
         self._counter = counter
         # One for each group, so that all have the same sequence numbers.
         self.queues = [FifoQueue(stack.outputs["IncrementQueueArn"]) for _ in range(GROUPS)]

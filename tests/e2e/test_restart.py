@@ -161,7 +161,7 @@ def kill_while_counting(
         When each answer had come, in seconds since the epoch, and the version that it told.
     """
     producer = Producer(stack, caller)
-    producer.redeliver_after(REDELIVERY_SECONDS)
+    producer.set_visibility_timeout(REDELIVERY_SECONDS)
     producer.send("queue", *[{"counter_id": "queued"}] * 5)
     answers: list[tuple[float, int]] = []
     stop = threading.Event()
