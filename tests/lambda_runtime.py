@@ -20,7 +20,7 @@ NEEDS = "awslambdaric, Lambda's runtime client, which is built for Linux only"
 
 
 def is_available() -> bool:
-    """Return whether the runtime client is installed. If it is not, `NEEDS` says what is missing."""
+    """Return whether the runtime client is installed. If not, `NEEDS` says what is missing."""
     return importlib.util.find_spec("awslambdaric") is not None
 
 

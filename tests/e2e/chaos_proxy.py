@@ -183,7 +183,7 @@ class ChaosProxy:
 
     def __init__(self, endpoint_url: str, seed: int) -> None:
         self.faults = Counter[tuple[str, str]]()
-        self.told: set[str] = set()
+        self.confirmed: set[str] = set()
         self.cuts = Cuts()
         self.kill: Kill = lambda _access_key, _when: None
         self._endpoint_url = endpoint_url
@@ -195,7 +195,7 @@ class ChaosProxy:
         self._lock = threading.Lock()
 
     @contextmanager
-    def raging(self) -> Iterator[None]:
+    def injecting_faults(self) -> Iterator[None]:
         """Inject faults. At the end, wait for every write that is to be applied later."""
         self._calm = False
         try:
@@ -282,7 +282,7 @@ class ChaosProxy:
         going_on = self._send(connection, reply)
         prompt = time.monotonic() - began < PROMPT_SECONDS
         if request.change and reply.status == HTTPStatus.OK and prompt:
-            self.told.add(request.change)
+            self.confirmed.add(request.change)
         return going_on
 
     def _kill_sender(self, request: Request, fault: str, worker: str) -> None:

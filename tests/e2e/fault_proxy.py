@@ -18,7 +18,7 @@ REQUEST_SECONDS = 30
 
 _WRITES = {"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"}
 # Those of one connection, not of the request or reply; and those that are made anew.
-_OF_THE_HOP = {"connection", "content-length", "date", "host", "server", "transfer-encoding"}
+_HOP_HEADERS = {"connection", "content-length", "date", "host", "server", "transfer-encoding"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def reply_lost(forward: Callable[[], Reply]) -> None:
     forward()
 
 
-class Losing:
+class ReplyLoss:
     """A fault: every request is applied, and then the replies to a share of them are lost."""
 
     def __init__(self, share: float) -> None:
@@ -68,21 +68,21 @@ class Losing:
 
 
 @dataclass(frozen=True)
-class Carried:
+class HandledRequest:
     """A request that came, and what became of it."""
 
     operation: str
     parameters: dict[str, Any]
     fault: Fault | None
-    began_at: float  # when it came; of time.monotonic()
-    over_at: float  # when the emulator, or else the fault, had answered; of time.monotonic()
+    started_at: float  # when it came; of time.monotonic()
+    ended_at: float  # when the emulator, or else the fault, had answered; of time.monotonic()
 
 
 class FaultProxy:
     """Carries a function's requests to the emulator's DynamoDB, and notes each."""
 
     def __init__(self, endpoint_url: str) -> None:
-        self.carried: list[Carried] = []
+        self.requests: list[HandledRequest] = []
         self._endpoint_url = endpoint_url
         self._http = urllib3.PoolManager(retries=False, timeout=REQUEST_SECONDS)
         self._failing: tuple[str, Fault] | None = None
@@ -96,30 +96,32 @@ class FaultProxy:
         finally:
             self._failing = None
 
-    def met(self, fault: Fault | None) -> list[Carried]:
-        """Return the requests that met a fault, or those that met none."""
-        return [carried for carried in self.carried if carried.fault is fault]
+    def requests_with(self, fault: Fault | None) -> list[HandledRequest]:
+        """Return the requests that requests_with a fault, or those that requests_with none."""
+        return [request for request in self.requests if request.fault is fault]
 
-    def has_met(self, fault: Fault, times: int = 1) -> bool:
-        return len(self.met(fault)) >= times
+    def has_injected(self, fault: Fault, times: int = 1) -> bool:
+        return len(self.requests_with(fault)) >= times
 
-    def carry(self, path: str, headers: dict[str, str], body: bytes) -> Reply | None:
+    def handle(self, path: str, headers: dict[str, str], body: bytes) -> Reply | None:
         def forward() -> Reply:
             reply = self._http.request(
                 "POST", self._endpoint_url + path, body=body, headers=headers, decode_content=False
             )
             return Reply(reply.status, dict(reply.headers), reply.data)
 
-        began_at = time.monotonic()
+        started_at = time.monotonic()
         operation = headers["X-Amz-Target"].rpartition(".")[2]
         parameters = json.loads(body)
         fault = None
         if self._failing and operation in _WRITES:
-            table, planned = self._failing
+            table, injected = self._failing
             if table in parameters.get("RequestItems", {parameters.get("TableName")}):
-                fault = planned
+                fault = injected
         reply = fault(forward) if fault else forward()
-        self.carried.append(Carried(operation, parameters, fault, began_at, time.monotonic()))
+        self.requests.append(
+            HandledRequest(operation, parameters, fault, started_at, time.monotonic())
+        )
         return reply
 
     def close(self) -> None:
@@ -134,7 +136,7 @@ def serving(endpoint_url: str) -> Iterator[tuple[FaultProxy, str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            reply = proxy.carry(self.path, _end_to_end(dict(self.headers)), body)
+            reply = proxy.handle(self.path, _end_to_end(dict(self.headers)), body)
             if reply is None:
                 return
             self.send_response(reply.status)
@@ -159,7 +161,7 @@ def serving(endpoint_url: str) -> Iterator[tuple[FaultProxy, str]]:
 
 
 def _end_to_end(headers: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _OF_THE_HOP}
+    return {name: value for name, value in headers.items() if name.lower() not in _HOP_HEADERS}
 
 
 def _error(status: HTTPStatus, code: str) -> Reply:

@@ -32,7 +32,7 @@ class InvocationResult(NamedTuple):
 
 
 class Worker:
-    """One process of a function. It handles one event at a time. If it has died, it is restarted."""
+    """One process of a function. It handles one event at a time. It restarts if it has died."""
 
     def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
         self.access_key = access_key  # lets the proxy see which worker sent a request
