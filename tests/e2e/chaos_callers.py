@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from tests import aws_template
-from tests.e2e.linearizability import Answer, Call, Update
+from tests.e2e.recorded_run import Answer, Call, Update
 from tests.e2e.workers import Workers
 from tests.proxy import proxy_event
 from tests.runtime_api import Outcome

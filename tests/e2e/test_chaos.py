@@ -22,7 +22,8 @@ import pytest
 from tests.e2e import chaos_proxy, workers
 from tests.e2e.chaos_callers import Callers, Service
 from tests.e2e.chaos_proxy import ChaosProxy
-from tests.e2e.linearizability import CounterState, Entry, Run, Violation, check
+from tests.e2e.linearizability import check
+from tests.e2e.recorded_run import CounterState, Entry, Run, Violation
 from tests.e2e.service import client, extra_variables, physical_name, wait_for
 from tests.e2e.workers import Workers
 from tests.sizes import FULL, cases
