@@ -136,7 +136,7 @@ class _Unsettled(NamedTuple):
 
 
 class Callers:
-    """Send random requests. Repeat each keyed change until its outcome is known."""
+    """Callers that send random requests, and repeat keyed changes until their outcome is known."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -149,9 +149,7 @@ class Callers:
         self.began = time.time()
         self._stopped = False
         self._unsettled: list[_Unsettled] = []
-        self._latest_versions: dict[str, int] = defaultdict(
-            int
-        )  # the highest version of each counter
+        self._latest_versions: dict[str, int] = defaultdict(int)  # by counter
         self._lock = threading.Lock()
 
     def run(self, number: int, operations: int) -> None:
@@ -229,7 +227,10 @@ class Callers:
                 return
 
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
-        """Take a change with an unknown outcome, usually one that is due. Return None at random."""
+        """Take a random unsettled change, usually one that is due. Return None if there is none.
+
+        It also returns None at random, so that new changes are sent as well.
+        """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
             due = [each for each in self._unsettled if each.retry_at <= now]

@@ -150,7 +150,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
             faults.enter_context(worker_pool.killing(random.Random(2), MEAN_SECONDS_BETWEEN_KILLS))
             list(pool.map(partial(callers.run, operations=OPERATIONS), range(CALLERS)))
         fault_seconds = time.monotonic() - began
-        # The outcome of a key can only be found in a complete history.
+        # A repeat searches the history for earlier attempts, so the history must be complete.
         wait_for(stored.caught_up, seconds=CATCH_UP_SECONDS)
         catch_up_seconds = time.monotonic() - began - fault_seconds
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -161,7 +161,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
     run = Run(service.calls, stored.histories(), stored.states(), frozenset(proxy.confirmed))
     violations, findings = check(run), stored.findings()
 
-    print(f"\n{fault_seconds:.0f} s with faults, {time.monotonic() - began:.0f} s in all")
+    print(f"\n{fault_seconds:.0f} s with faults, {time.monotonic() - began:.0f} s in total")
     print(f"the history was complete {catch_up_seconds:.0f} s after the faults")
     print(f"settling {len(settled)} keys took {settle_seconds:.0f} s")
     print(f"{len(violations)} violations")
@@ -192,12 +192,12 @@ def count_exceptions(log: Path) -> Counter[str]:
 
 def report(run: Run, proxy: ChaosProxy, worker_pool: Workers, exceptions: Counter[str]) -> None:
     """Print the numbers of requests, answers, faults and kills."""
-    operations = Counter(f"{'keyed ' if call.key else ''}{call.operation}" for call in run.calls)
+    calls = Counter(f"{'keyed ' if call.key else ''}{call.operation}" for call in run.calls)
     answers = Counter(f"{call.status} {call.problem or ''}".strip() for call in run.calls)
     faults: dict[str, Counter[str]] = defaultdict(Counter)
     for (fault, operation), number in sorted(proxy.faults.items()):
         faults[fault][operation] += number
-    print(f"{len(run.calls)} operations: {dict(operations.most_common())}")
+    print(f"{len(run.calls)} operations: {dict(calls.most_common())}")
     print(f"answers: {dict(answers.most_common())}")
     print(f"{sum(map(len, run.histories.values()))} changes of {len(run.histories)} counters")
     for fault, operations in faults.items():

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.e2e.fault_proxy import HandledRequest, Reply, serving
+from tests.e2e.dynamodb_proxy import Reply
+from tests.e2e.fault_proxy import HandledRequest, serving
 from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, extra_variables
 from tests.sizes import cases
@@ -25,9 +26,9 @@ def slow(forward: Callable[[], Reply]) -> Reply:
     return forward()
 
 
-@pytest.mark.parametrize("way", ["queue", "bus"])
+@pytest.mark.parametrize("source", ["queue", "bus"])
 def test_batches_overlap_only_between_different_groups(
-    stack: Stack, caller: Caller, way: str
+    stack: Stack, caller: Caller, source: str
 ) -> None:
     producer = Producer(stack, caller)
     # Each group has its own counter, so the counter of a write identifies the group.
@@ -36,7 +37,7 @@ def test_batches_overlap_only_between_different_groups(
 
     def send(name: str) -> None:
         bodies = [{"counter_id": name, "by": by} for by in amounts]
-        if way == "bus":
+        if source == "bus":
             producer.put(stack.outputs["EventBusName"], "shop", *bodies)
         else:
             producer.send(name, *bodies)
@@ -55,7 +56,7 @@ def test_batches_overlap_only_between_different_groups(
     overlap = max_overlap(writes)
     groups = [[each for each in writes if counter_of(each) == name] for name in names]
     print(
-        f"by the {way}: {len(writes)} writes of {GROUPS} groups, at most {overlap} at the same time"
+        f"from the {source}: {len(writes)} writes of {GROUPS} groups, at most {overlap} concurrent"
     )
     assert overlap > 1
     assert [max_overlap(group) for group in groups] == [1] * GROUPS

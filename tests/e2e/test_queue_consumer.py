@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.e2e.fault_proxy import Reply, serving
+from tests.e2e.dynamodb_proxy import Reply
+from tests.e2e.fault_proxy import serving
 from tests.e2e.producer import Producer
 from tests.e2e.service import REQUEST_SECONDS, Caller, client, extra_variables, physical_name
 from tests.fifo_queue import MOST, FifoQueue, Message

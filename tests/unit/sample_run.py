@@ -16,12 +16,13 @@ def time_of(version: int) -> str:
 
 def entry(version: int, previous: int, value: int, request_id: str, **changed: Any) -> Entry:  # noqa: ANN401
     by = value - previous
-    change = Entry(
+    new = Entry(
         version, value, previous, by, "increment", "me", time_of(version), BEGAN, request_id
     )
-    return change._replace(**changed)
+    return new._replace(**changed)
 
 
+# The histories of the counters a and b.
 A = [
     entry(1, 0, 2, "first"),
     entry(2, 2, 10, "set", operation="set"),
@@ -31,21 +32,22 @@ A = [
 B = [entry(1, 0, -5, "move")]
 
 
-def counter(name: str, change: Entry) -> dict[str, Any]:
+def counter(name: str, last: Entry) -> dict[str, Any]:
+    """Return a counter after its last entry, as the API shows it."""
     return {
         "counter_id": name,
-        "value": change.value,
-        "version": change.version,
-        "created_at": change.counter_created_at,
-        "updated_at": change.created_at,
+        "value": last.value,
+        "version": last.version,
+        "created_at": last.counter_created_at,
+        "updated_at": last.created_at,
     }
 
 
-def page_entry(change: Entry) -> dict[str, Any]:
+def page_entry(stored: Entry) -> dict[str, Any]:
     """Return an entry as a page of history shows it."""
     names = ("version", "value", "previous_value", "by", "operation", "actor", "created_at")
-    parts = {"increase": max(change.by, 0), "decrease": max(-change.by, 0)}
-    return {name: getattr(change, name) for name in names} | parts
+    parts = {"increase": max(stored.by, 0), "decrease": max(-stored.by, 0)}
+    return {name: getattr(stored, name) for name in names} | parts
 
 
 def problem(status: int, kind: str, **members: object) -> Answer:
