@@ -324,7 +324,7 @@ def _counter(counter_id: str, entry: Entry) -> dict[str, Any]:
 
 
 def _as_of(run: Run, call: Call, version: int) -> dict[str, Any] | None:
-    """Return the call's counter at a version; None if there is no such version."""
+    """Return the call's counter at a version. None if the counter has no such version."""
     (counter_id,) = call.counter_ids
     entries = run.histories.get(counter_id, [])
     if version > len(entries):

@@ -195,7 +195,7 @@ class Parked:
 
 
 def parked_messages(producer: Producer, counter: str) -> list[Parked]:
-    """Take a counter's messages from the dead-letter queue, once nothing is in flight any more."""
+    """Take a counter's parked messages, once everything that was sent is counted or parked."""
     producer.wait_until_done()
     return [message for message in _dead_letters(producer) if counter in message.body]
 

@@ -130,7 +130,7 @@ def test_increments_count_once_when_database_replies_are_lost(
 
 
 def assert_counted_once(caller: Caller, counter: str, answers: list[Answer]) -> None:
-    """Check that a counter matches the answers to all requests that have changed it."""
+    """Check that a counter, which only these requests have changed, matches their answers."""
     statuses = Counter(answer.status for answer in answers)
     print(f"statuses {dict(statuses)}")
     assert statuses.keys() <= {200, 503}

@@ -188,13 +188,13 @@ def kill_while_counting(
 
 
 def acknowledged_version(stderr: str, acknowledged: list[tuple[float, int]]) -> int:
-    """Return the last version that was acknowledged before the last save, as stderr names it."""
+    """Return the last version acknowledged before the save that stderr names."""
     pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
     stderr = stderr.removeprefix("Waiting for the last processes of a killed run to end.\n")
     match = re.fullmatch(pattern, stderr)
     assert match, stderr
-    named = datetime.fromisoformat(match[1]).timestamp()
-    saved = [version for answered_at, version in acknowledged if answered_at < named]
+    last_save = datetime.fromisoformat(match[1]).timestamp()
+    saved = [version for answered_at, version in acknowledged if answered_at < last_save]
     assert saved, "no increment was saved before the kill"
     return max(saved)
 
