@@ -21,7 +21,7 @@ def main() -> None:
     Raises:
         SystemExit: they cannot run on this machine.
     """
-    if not lambda_runtime.is_here():
+    if not lambda_runtime.is_available():
         sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
     start = time.monotonic()
     sections = []

@@ -17,7 +17,7 @@ import urllib3
 from tests import lambda_runtime, runtime_api
 from tests.component.samples import load
 from tests.e2e import fault_proxy
-from tests.e2e.fault_proxy import Losing
+from tests.e2e.fault_proxy import ReplyLoss
 from tests.e2e.service import client
 
 from bench import artifacts, flask_server, runtime
@@ -75,14 +75,14 @@ def measure() -> Section:
             "a bare handler with boto3": (bare, PEERS_TABLES, False),
             "the floor (no SDK)": (floor, PEERS_TABLES, False),
         }
-        losing = Losing(LOST)
+        reply_loss = ReplyLoss(LOST)
         outcomes = {}
         for name, (program, tables, keyed) in programs.items():
             print(f"  {name}…", file=sys.stderr, flush=True)
-            with proxy.failing(tables["COUNTER_TABLE"], losing):
+            with proxy.failing(tables["COUNTER_TABLE"], reply_loss):
                 outcomes[name] = _count(stack, endpoint, running, program, tables, keyed=keyed)
         outcomes["Flask, SQLite (nothing lost)"] = _flask(peers[FLASK])
-        text = _text(outcomes, losing.lost)
+        text = _text(outcomes, reply_loss.lost)
     return Section("Concurrent increments", "python -m bench.concurrency", text)
 
 

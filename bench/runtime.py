@@ -73,7 +73,7 @@ def running() -> Iterator[Runtime]:
     """Set up the runtime with the bench's probes, and start the database of `database.py`."""
     with tempfile.TemporaryDirectory() as scratch, database.serving() as endpoint:
         directory = Path(scratch)
-        lambda_runtime.lay_out(directory)
+        lambda_runtime.link_runtime_client(directory)
         for probe in _PROBES:
             (directory / f"bench_{probe}").symlink_to(Path(__file__).parent / probe)
         yield Runtime(directory, endpoint)

@@ -1,10 +1,11 @@
-"""Lambda's image for `sam local`, made of this machine's Python, for where AWS's cannot be pulled.
+"""Builds an image for `sam local` from this machine's Python. It replaces AWS's Lambda image.
 
-Writes a root file system to standard output, as a tar archive (see .ci/sam-local). It has:
+CI uses it where AWS's image cannot be pulled (see .ci/sam-local). The image is written to standard
+output as a tar archive of a root file system. It contains:
 
 - Python and the runtime client, which gets events and calls the handler;
 - `/var/runtime/bootstrap`, which starts them;
-- sh, mv and chmod, with which SAM adds its runtime emulator.
+- sh, mv and chmod, which SAM needs to add its runtime emulator.
 """
 
 import importlib.metadata
@@ -21,7 +22,7 @@ from pathlib import Path
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = Path(sys.base_prefix, "bin", VERSION)
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
-LEFT_OUT = re.compile(r"/(site-packages|test|__pycache__|config-[^/]*)(/|$)")
+EXCLUDED = re.compile(r"/(site-packages|test|__pycache__|config-[^/]*)(/|$)")
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
 BOOTSTRAP = f"""#!/bin/sh
 export PYTHONPATH=/var/runtime
@@ -43,12 +44,12 @@ def main() -> None:
 
 
 def files() -> dict[str, Path]:
-    """Return the files, by their paths in the image."""
+    """Return the files of the image, by their path in it."""
     commands = {f"/bin/{name}": Path(str(shutil.which(name))) for name in ("sh", "mv", "chmod")}
     library = [
         path
         for path in STANDARD_LIBRARY.rglob("*")
-        if path.is_file() and not LEFT_OUT.search(str(path))
+        if path.is_file() and not EXCLUDED.search(str(path))
     ]
     client = {
         f"/var/runtime/{file}": Path(str(file.locate()))
@@ -66,7 +67,7 @@ def files() -> dict[str, Path]:
 
 
 def shared_libraries(binaries: list[Path]) -> Iterator[Path]:
-    """Give the libraries that binaries load, and the loader."""
+    """Yield the shared libraries that the binaries load, and the dynamic loader."""
     ldd = [str(shutil.which("ldd")), *map(str, binaries)]
     done = subprocess.run(ldd, stdout=subprocess.PIPE, text=True, check=False)
     for match in re.finditer(r"(?:=> |^\s+)(/\S+) \(", done.stdout, re.MULTILINE):

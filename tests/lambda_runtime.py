@@ -1,4 +1,4 @@
-"""What Lambda has around a function: its runtime client, its environment, a process of its own."""
+"""Runs a built function as Lambda does: AWS's runtime client, Lambda's environment, one process."""
 
 import importlib.metadata
 import importlib.util
@@ -19,13 +19,13 @@ STOP_SECONDS = 10
 NEEDS = "awslambdaric, Lambda's runtime client, which is built for Linux only"
 
 
-def is_here() -> bool:
-    """Tell whether functions can be run as Lambda runs them; if not, `NEEDS` says what lacks."""
+def is_available() -> bool:
+    """Return whether the runtime client is installed. If not, `NEEDS` says what is missing."""
     return importlib.util.find_spec("awslambdaric") is not None
 
 
-def lay_out(directory: Path) -> None:
-    """Put into a directory what Lambda has beside a function: its runtime client, and no more."""
+def link_runtime_client(directory: Path) -> None:
+    """Link the runtime client into a directory. Lambda provides no other Python packages."""
     for name in ("awslambdaric", "simplejson", "snapshot-restore-py"):
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or []}:
@@ -39,11 +39,11 @@ def environment(
     """Return the environment that Lambda gives a function, without the template's variables.
 
     Args:
-        name: the function's.
-        handler: its handler.
-        artifact: the directory in which it is.
+        name: the name of the function.
+        handler: the handler of the function.
+        artifact: the directory of the built function.
         runtime: the directory of the runtime client.
-        endpoint_url: where AWS is.
+        endpoint_url: the endpoint of every AWS service.
     """
     return {
         "PATH": os.defpath,
@@ -75,9 +75,9 @@ def environment(
 def process(
     api: RuntimeApi, variables: Mapping[str, str], output: IO[str] | int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a function, which asks `api` for its events, in a process that has these variables."""
+    """Run a function in its own process, with these variables. It gets its events from `api`."""
     with subprocess.Popen(
-        # -S: what is installed for development is out of reach.
+        # -S: the function cannot import packages that are installed for development.
         [sys.executable, "-S", "-m", "awslambdaric", variables["_HANDLER"]],
         cwd=variables["LAMBDA_TASK_ROOT"],
         env={**variables, "AWS_LAMBDA_RUNTIME_API": api.address},

@@ -1,4 +1,4 @@
-"""Lambda's side of a function: the Runtime API, on 127.0.0.1.
+"""Serves Lambda's Runtime API on 127.0.0.1, for one function process.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -21,36 +21,36 @@ VERSION = "/2018-06-01/runtime"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a runtime made of an event: `kind` is `response`, `error` or `init/error`."""
+    """The result of an event. `kind` is `response`, `error` or `init/error`."""
 
     kind: str
     body: Any
 
 
 @dataclass(frozen=True)
-class Handed:
-    """The invocation of an event that the runtime has taken."""
+class Invocation:
+    """An event that the runtime has received."""
 
     request_id: str
     deadline: float  # seconds since the epoch
 
 
 class RuntimeApi:
-    """Hands events to the one runtime that asks, and takes what it makes of them."""
+    """Sends events to a runtime and collects the outcomes."""
 
     def __init__(self, address: str, timeout: float) -> None:
         self.address = address
         self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.events: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        # None: the runtime is gone, so there is nothing to wait for.
-        self.handed: queue.SimpleQueue[Handed | None] = queue.SimpleQueue()
+        # None if the runtime has ended.
+        self.invocations: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self._timeout = timeout
 
     def invoke(self, event: Mapping[str, Any]) -> Outcome:
-        """Return what the runtime makes of an event.
+        """Send an event and return its outcome.
 
         Raises:
-            queue.Empty: nothing, in time.
+            queue.Empty: there was no outcome in time.
         """
         self.events.put(event)
         return self.outcomes.get(timeout=self._timeout)
@@ -58,26 +58,26 @@ class RuntimeApi:
 
 @contextmanager
 def serving(timeout: float) -> Iterator[RuntimeApi]:
-    """Serve the Runtime API for one runtime, which has `timeout` seconds for an event."""
+    """Serve the Runtime API for one runtime. Each event must be handled in `timeout` seconds."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.path == f"{VERSION}/invocation/next"
             event = api.events.get()
-            if event is None:  # the runtime is gone
+            if event is None:  # the runtime has ended
                 return
             body = json.dumps(event).encode()
-            handed = Handed(str(uuid.uuid4()), time.time() + timeout)
-            api.handed.put(handed)
-            with suppress(ConnectionError):  # the runtime is gone
-                self._hand_over(body, handed)
+            invocation = Invocation(str(uuid.uuid4()), time.time() + timeout)
+            api.invocations.put(invocation)
+            with suppress(ConnectionError):  # the runtime has ended
+                self._send_event(body, invocation)
 
-        def _hand_over(self, body: bytes, handed: Handed) -> None:
+        def _send_event(self, body: bytes, invocation: Invocation) -> None:
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Lambda-Runtime-Aws-Request-Id", handed.request_id)
-            self.send_header("Lambda-Runtime-Deadline-Ms", str(int(handed.deadline * 1000)))
+            self.send_header("Lambda-Runtime-Aws-Request-Id", invocation.request_id)
+            self.send_header("Lambda-Runtime-Deadline-Ms", str(int(invocation.deadline * 1000)))
             arn = "arn:aws:lambda:eu-west-1:123456789012:function:tally"
             self.send_header("Lambda-Runtime-Invoked-Function-Arn", arn)
             trace = "Root=1-6b02bd20-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0"
@@ -98,7 +98,7 @@ def serving(timeout: float) -> Iterator[RuntimeApi]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     api = RuntimeApi(f"127.0.0.1:{server.server_port}", timeout)
-    # A runtime that waits for its next event does not keep the server from closing.
+    # When the server stops, do not wait for a runtime that is waiting for its next event.
     server.daemon_threads = True
     server.block_on_close = False
     with server:

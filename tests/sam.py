@@ -1,4 +1,4 @@
-"""`sam build`, as a user runs it."""
+"""Runs `sam build` as a user would."""
 
 import os
 import subprocess
@@ -12,35 +12,35 @@ BUILD_SECONDS = 300
 
 
 def build(template: Path, target: Path, *parameters: str) -> str:
-    """Build a template's functions for this Python, a directory for each.
+    """Build each function of a template into its own directory, for this version of Python.
 
     Args:
-        template: the template.
-        target: where the directories come; it is made.
-        parameters: more of the template's parameters, as `name=value`.
+        template: the path of the template.
+        target: the directory to build into. It is created.
+        parameters: more parameters of the template, as `name=value`.
 
     Returns:
-        What was printed.
+        The output of the command.
 
     Raises:
-        RuntimeError: it failed; with what was printed.
+        RuntimeError: the build failed. The message is the output of the command.
     """
-    here = Path(sys.executable).parent
-    done = subprocess.run(
+    bin_directory = Path(sys.executable).parent
+    completed = subprocess.run(
         [
-            *(here / "sam", "build", "--no-cached"),
+            *(bin_directory / "sam", "build", "--no-cached"),
             *("--template-file", template, "--build-dir", target),
             *("--parameter-overrides", f"PythonRuntime={PYTHON}", *parameters),
         ],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
+        | {"PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=BUILD_SECONDS,
         check=False,
     )
-    if done.returncode:
-        raise RuntimeError(done.stdout)
-    return done.stdout
+    if completed.returncode:
+        raise RuntimeError(completed.stdout)
+    return completed.stdout

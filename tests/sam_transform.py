@@ -1,4 +1,4 @@
-"""template.yaml as CloudFormation gets it: SAM's own translator has expanded it."""
+"""template.yaml as CloudFormation receives it, expanded by SAM's translator."""
 
 from functools import cache
 from typing import Any
@@ -13,20 +13,20 @@ from tests.aws_template import ROOT
 
 @cache
 def template() -> dict[str, Any]:
-    """Return the whole template."""
+    """Return the expanded template."""
     source = yaml_parse((ROOT / "template.yaml").read_text())
     source["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"  # as `sam deploy` sets it
-    # The translator reads the partition off the session, and asks nothing of AWS.
+    # The translator only reads the partition from the session. It sends no requests to AWS.
     session = boto3.Session("none", "none", region_name="eu-west-1")
     translator = Translator(get_bundled_managed_policy_map("aws"), Parser(), boto_session=session)
     result: dict[str, Any] = translator.translate(source, {})
     return result
 
 
-def resources(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the resources of a type, each by its logical id."""
+def resources(resource_type: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of one type, by logical id."""
     return {
         name: resource
         for name, resource in template()["Resources"].items()
-        if resource["Type"] == kind
+        if resource["Type"] == resource_type
     }

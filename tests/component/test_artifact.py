@@ -147,10 +147,10 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of what Lambda has beside a function, and the teller."""
-    if not lambda_runtime.is_here():
+    if not lambda_runtime.is_available():
         pytest.skip(f"needs {lambda_runtime.NEEDS}")
     directory = tmp_path_factory.mktemp("runtime")
-    lambda_runtime.lay_out(directory)
+    lambda_runtime.link_runtime_client(directory)
     (directory / "teller.py").write_text(TELLER)
     return directory
 

@@ -1,4 +1,4 @@
-"""Callers who send random requests of every kind, and record each call with its answer."""
+"""Callers that send random requests of every kind, and record each call with its answer."""
 
 import json
 import math
@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from tests import aws_template
-from tests.e2e.linearizability import Answer, Call, Wish
+from tests.e2e.recorded_run import Answer, Call, Update
 from tests.e2e.workers import Workers
 from tests.proxy import proxy_event
 from tests.runtime_api import Outcome
 
 from counters import clock
 
-QUIET_SECONDS = clock.APPLY_WINDOW + 2  # the state at a time that long ago cannot change any more
-LONGEST_PAUSE_SECONDS = 5.0  # though Retry-After may ask for more
+SETTLED_SECONDS = clock.APPLY_WINDOW + 2  # the state this long ago can no longer change
+LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
 CLAIMS = {"sub": "chaos", "client_id": "chaos"}
 
-# What callers do, with the relative frequency of each.
-SHARES = {
+# The operations of the callers, with their relative frequencies.
+FREQUENCIES = {
     "increment": 20,
     "keyed increment": 18,
     "increments": 8,
@@ -49,55 +49,57 @@ _ROUTES = {
 }
 
 
-class Asked(NamedTuple):
-    """A change to send, with an Idempotency-Key if `key` is not None."""
+class ChangeRequest(NamedTuple):
+    """A request to change counters, with an Idempotency-Key if `key` is not None."""
 
-    kind: str
+    operation: str
     counter_ids: tuple[str, ...]
-    wishes: tuple[Wish, ...]
+    updates: tuple[Update, ...]
     body: dict[str, Any]
     key: str | None = None
     headers: Mapping[str, str] = {}
 
 
 class Service:
-    """The API's routes, without API Gateway. Every call is recorded in `calls`."""
+    """Calls the API's routes without API Gateway, and records every call in `calls`."""
 
     def __init__(self, workers: Workers) -> None:
         self.calls: list[Call] = []
         self._workers = workers
         self._functions = aws_template.functions()
 
-    def change(self, asked: Asked) -> Call:
+    def change(self, request: ChangeRequest) -> Call:
         """Send a change once, and return the call."""
-        headers = dict(asked.headers)
-        if asked.key:
-            headers["Idempotency-Key"] = asked.key
+        headers = dict(request.headers)
+        if request.key:
+            headers["Idempotency-Key"] = request.key
         method, path = "POST", "/increments"
-        if asked.kind != "increments":
-            (counter_id,) = asked.counter_ids
-            method, ending = _ROUTES[asked.kind]
+        if request.operation != "increments":
+            (counter_id,) = request.counter_ids
+            method, ending = _ROUTES[request.operation]
             path = f"/counters/{counter_id}{ending}"
-        event = self._event(method, path, "", headers, json.dumps(asked.body).encode())
-        return self._send(event, asked, {})
+        event = self._event(method, path, "", headers, json.dumps(request.body).encode())
+        return self._send(event, request, {})
 
-    def read(self, kind: str, counter_id: str, **query: Any) -> Call:  # noqa: ANN401
+    def read(self, operation: str, counter_id: str, **query: Any) -> Call:  # noqa: ANN401
         """Send a read once, and return the call."""
-        method, ending = _ROUTES[kind]
+        method, ending = _ROUTES[operation]
         event = self._event(method, f"/counters/{counter_id}{ending}", urlencode(query), {}, b"")
-        return self._send(event, Asked(kind, (counter_id,), (), {}), query)
+        return self._send(event, ChangeRequest(operation, (counter_id,), (), {}), query)
 
-    def _send(self, event: tuple[str, dict[str, Any]], asked: Asked, query: dict[str, Any]) -> Call:
-        invocation = self._workers.invoke(*event)
+    def _send(
+        self, event: tuple[str, dict[str, Any]], request: ChangeRequest, query: dict[str, Any]
+    ) -> Call:
+        result = self._workers.invoke(*event)
         call = Call(
-            asked.kind,
-            asked.counter_ids,
-            invocation.began,
+            request.operation,
+            request.counter_ids,
+            result.began,
             time.monotonic(),
-            _answer(invocation.outcome),
-            invocation.request_id,
-            asked.key,
-            asked.wishes,
+            _answer(result.outcome),
+            result.request_id,
+            request.key,
+            request.updates,
             query,
         )
         self.calls.append(call)
@@ -119,22 +121,22 @@ class Service:
 def _answer(outcome: Outcome | None) -> Answer | None:
     if outcome is None:
         return None
-    if outcome.kind != "response":  # the function raised an exception, which it should never do
+    if outcome.kind != "response":  # the function raised an exception, which must never happen
         return Answer(500, {"type": outcome.kind, **outcome.body})
     content = outcome.body["body"]
     body = json.loads(content) if content else None
     return Answer(outcome.body["statusCode"], body, outcome.body["headers"])
 
 
-class _Open(NamedTuple):
-    """A change with an unknown outcome, and when to send it again."""
+class _Unsettled(NamedTuple):
+    """A change with an unknown outcome."""
 
-    asked: Asked
-    when: float  # by time.monotonic()
+    request: ChangeRequest
+    retry_at: float  # time.monotonic()
 
 
 class Callers:
-    """Send random requests. Repeat each keyed change until its outcome is known."""
+    """Callers that send random requests, and repeat keyed changes until their outcome is known."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -145,145 +147,152 @@ class Callers:
         self.accounts = [f"{prefix}-account-{number}" for number in range(6)]
         self.counters = [*self.hot, *self.bounded, *self.set, *self.accounts]
         self.began = time.time()
-        self._over = False
-        self._open: list[_Open] = []
-        self._seen: dict[str, int] = defaultdict(int)  # the highest version of each counter
+        self._stopped = False
+        self._unsettled: list[_Unsettled] = []
+        self._latest_versions: dict[str, int] = defaultdict(int)  # by counter
         self._lock = threading.Lock()
 
     def run(self, number: int, operations: int) -> None:
         """Act as one caller until all callers together have sent `operations` requests."""
         chances = random.Random(number)
-        while not self._over and len(self._service.calls) < operations:
-            (kind,) = chances.choices(list(SHARES), list(SHARES.values()))
-            if kind.startswith("keyed "):
-                self._repeat_some(kind.removeprefix("keyed "), chances)
-            elif kind in {"increment", "increments"}:
-                self._note(self._service.change(self._increment(kind, chances)))
-            elif kind in {"set", "set if match"}:
-                self._note(self._service.change(self._set(chances, if_match=kind != "set")))
-            elif kind == "page":
+        while not self._stopped and len(self._service.calls) < operations:
+            (operation,) = chances.choices(list(FREQUENCIES), list(FREQUENCIES.values()))
+            if operation.startswith("keyed "):
+                self._send_keyed(operation.removeprefix("keyed "), chances)
+            elif operation in {"increment", "increments"}:
+                self._remember_versions(self._service.change(self._increment(operation, chances)))
+            elif operation in {"set", "set if match"}:
+                self._remember_versions(
+                    self._service.change(self._set(chances, if_match=operation != "set"))
+                )
+            elif operation == "page":
                 self._read_pages(chances)
             else:
-                self._read(kind, chances)
+                self._read(operation, chances)
 
     def stop(self) -> None:
-        """Let all callers return soon, also from `settle`."""
-        self._over = True
+        """Make all callers return soon, even from `settle`."""
+        self._stopped = True
 
-    def unsettled(self) -> list[Asked]:
+    def unsettled(self) -> list[ChangeRequest]:
         """Return the changes with an unknown outcome, one for each key."""
-        return list({each.asked.key: each.asked for each in self._open}.values())
+        return list({each.request.key: each.request for each in self._unsettled}.values())
 
-    def settle(self, asked: Asked, deadline: float) -> bool:
+    def settle(self, request: ChangeRequest, deadline: float) -> bool:
         """Repeat a keyed change until its outcome is known.
 
         Args:
-            asked: the change.
-            deadline: when to give up, by time.monotonic().
+            request: the change.
+            deadline: when to give up, as time.monotonic().
 
         Returns:
             Whether the outcome is known.
         """
         while True:
-            call = self._service.change(asked)
-            if _settled(call) or self._over or time.monotonic() > deadline:
-                return _settled(call)
+            call = self._service.change(request)
+            if _is_settled(call) or self._stopped or time.monotonic() > deadline:
+                return _is_settled(call)
             time.sleep(min(LONGEST_PAUSE_SECONDS, _retry_after(call)))
 
-    def look_back(self, counter_id: str, looks: int) -> None:
-        """Read all of a counter's history and trend, and its state at some versions and times."""
+    def read_past(self, counter_id: str, reads: int) -> None:
+        """Read a counter's whole history and trend, and its state at random versions and times."""
         chances = random.Random(counter_id[8:])
-        self._note(self._service.read("get", counter_id))
+        self._remember_versions(self._service.read("get", counter_id))
         for order in ("asc", "desc"):
             self._follow(counter_id, {"limit": 1000, "order": order})
         for interval in ("hour", "minute"):
             period = {"from": clock.timestamp(self.began), "to": clock.timestamp(time.time())}
             self._service.read("trend", counter_id, interval=interval, **period)
-        for _ in range(looks):
-            version = chances.randint(0, self._seen[counter_id])
+        for _ in range(reads):
+            version = chances.randint(0, self._latest_versions[counter_id])
             self._service.read("version", counter_id, version=version)
-            at = chances.uniform(self.began - 1, time.time() - QUIET_SECONDS)
+            at = chances.uniform(self.began - 1, time.time() - SETTLED_SECONDS)
             self._service.read("at", counter_id, at=clock.timestamp(at))
 
-    def _repeat_some(self, kind: str, chances: random.Random) -> None:
+    def _send_keyed(self, operation: str, chances: random.Random) -> None:
         """Send a keyed change: a new one, or one with an unknown outcome."""
-        asked = self._taken(chances)
-        if asked is None:
-            asked = self._increment(kind, chances)._replace(key=str(uuid.uuid4()))
+        request = self._take_unsettled(chances)
+        if request is None:
+            request = self._increment(operation, chances)._replace(key=str(uuid.uuid4()))
             if chances.random() < 0.2:
-                self._put_back(asked, 0)  # another caller sends it at the same time
+                self._add_unsettled(request, 0)  # another caller sends it at the same time
         while True:
-            call = self._service.change(asked)
-            self._note(call)
-            if _settled(call):
+            call = self._service.change(request)
+            self._remember_versions(call)
+            if _is_settled(call):
                 if chances.random() < 0.9:
                     return
             elif call.answer:
-                self._put_back(asked, _retry_after(call))
+                self._add_unsettled(request, _retry_after(call))
                 return
 
-    def _taken(self, chances: random.Random) -> Asked | None:
-        """Return an open change that is due, sometimes one that is not due yet, or None."""
+    def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
+        """Take a random unsettled change, usually one that is due. Return None if there is none.
+
+        It also returns None at random, so that new changes are sent as well.
+        """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
-            due = [each for each in self._open if each.when <= now]
+            due = [each for each in self._unsettled if each.retry_at <= now]
             if not due or chances.random() < 0.3:
                 return None
-            taken = chances.choice(due)
-            self._open.remove(taken)
-            return taken.asked
+            chosen = chances.choice(due)
+            self._unsettled.remove(chosen)
+            return chosen.request
 
-    def _put_back(self, asked: Asked, seconds: float) -> None:
+    def _add_unsettled(self, request: ChangeRequest, seconds: float) -> None:
         with self._lock:
-            self._open.append(_Open(asked, time.monotonic() + seconds))
+            self._unsettled.append(_Unsettled(request, time.monotonic() + seconds))
 
-    def _increment(self, kind: str, chances: random.Random) -> Asked:
-        """Return a random increment, or increments that keep the total of the accounts."""
-        if kind == "increment":
+    def _increment(self, operation: str, chances: random.Random) -> ChangeRequest:
+        """Return a random increment, or increments that do not change the total of the accounts."""
+        if operation == "increment":
             counter_id = chances.choice([*self.hot, *self.bounded, *self.set[:1]])
             body: dict[str, Any] = {"by": chances.choice([1, 1, 2, -1, -3])}
             if counter_id in self.bounded:
                 body |= {"min": 0, "max": 8}
-            return Asked(kind, (counter_id,), (_wish(body),), body)
-        *takers, giver = chances.sample(self.accounts, chances.randint(2, 5))
+            return ChangeRequest(operation, (counter_id,), (_update(body),), body)
+        *payees, payer = chances.sample(self.accounts, chances.randint(2, 5))
         parts: list[dict[str, Any]] = [
-            {"counter_id": taker, "by": chances.randint(1, 9)} for taker in takers
+            {"counter_id": payee, "by": chances.randint(1, 9)} for payee in payees
         ]
         total = sum(part["by"] for part in parts)
-        parts.append({"counter_id": giver, "by": -total, "min": -100})
+        parts.append({"counter_id": payer, "by": -total, "min": -100})
         chances.shuffle(parts)
         names = tuple(part["counter_id"] for part in parts)
-        return Asked(kind, names, tuple(map(_wish, parts)), {"increments": parts})
+        return ChangeRequest(operation, names, tuple(map(_update, parts)), {"increments": parts})
 
-    def _set(self, chances: random.Random, *, if_match: bool) -> Asked:
+    def _set(self, chances: random.Random, *, if_match: bool) -> ChangeRequest:
         counter_id, value = chances.choice(self.set), chances.randint(-1000, 1000)
-        expected = self._seen[counter_id] if if_match else None
+        expected = self._latest_versions[counter_id] if if_match else None
         headers: dict[str, str] = {}
         if expected is not None:
             headers = {"If-Match": f'"{expected}"'} if expected else {"If-None-Match": "*"}
-        wish = Wish(value=value, expected=expected)
-        return Asked("set", (counter_id,), (wish,), {"value": value}, None, headers)
+        update = Update(value=value, expected=expected)
+        return ChangeRequest("set", (counter_id,), (update,), {"value": value}, None, headers)
 
-    def _read(self, kind: str, chances: random.Random) -> None:
+    def _read(self, operation: str, chances: random.Random) -> None:
         counter_id = chances.choice(self.counters)
         query: dict[str, Any] = {}
-        if kind == "version":
-            query["version"] = max(0, self._seen[counter_id] - chances.choice([0, 1, 2, 5, 30]))
-        elif kind == "at":
-            ago = chances.choice([0, 0.5, 2, 8, QUIET_SECONDS, 2 * QUIET_SECONDS])
+        if operation == "version":
+            query["version"] = max(
+                0, self._latest_versions[counter_id] - chances.choice([0, 1, 2, 5, 30])
+            )
+        elif operation == "at":
+            ago = chances.choice([0, 0.5, 2, 8, SETTLED_SECONDS, 2 * SETTLED_SECONDS])
             query["at"] = clock.timestamp(time.time() - ago)
-        elif kind == "trend":
+        elif operation == "trend":
             query["interval"] = chances.choice(["hour", "minute"])
-        self._note(self._service.read(kind, counter_id, **query))
+        self._remember_versions(self._service.read(operation, counter_id, **query))
 
     def _read_pages(self, chances: random.Random) -> None:
-        """Read some pages in a row, starting at the first, at any, or at the newest entry."""
+        """Read successive pages, starting at the first entry, a random one, or the newest."""
         counter_id = chances.choice(self.counters)
         query: dict[str, Any] = {"limit": chances.choice([2, 10, 100])}
         if chances.random() < 0.3:
             query["order"] = "desc"
         elif chances.random() < 0.7:
-            query["after"] = max(0, self._seen[counter_id] - chances.randint(0, 30))
+            query["after"] = max(0, self._latest_versions[counter_id] - chances.randint(0, 30))
         self._follow(counter_id, query, most=4)
 
     def _follow(self, counter_id: str, query: dict[str, Any], most: int = 1000) -> None:
@@ -294,24 +303,26 @@ class Callers:
             query = {**query, "after": call.answer.body[-1]["version"]}
             assert f"after={query['after']}" in call.answer.headers["Link"]
 
-    def _note(self, call: Call) -> None:
-        """Remember the highest version that an answer shows."""
-        if call.answer is None or call.status != 200 or call.kind == "trend":
+    def _remember_versions(self, call: Call) -> None:
+        """Remember the highest version of each counter that an answer shows."""
+        if call.answer is None or call.status != 200 or call.operation == "trend":
             return
         body = call.answer.body
         for counter in body if isinstance(body, list) else [body]:
             name, version = counter["counter_id"], counter["version"] or 0
-            self._seen[name] = max(self._seen[name], version)
+            self._latest_versions[name] = max(self._latest_versions[name], version)
 
 
-def _wish(fields: Mapping[str, Any]) -> Wish:
-    return Wish(by=fields["by"], low=fields.get("min", -math.inf), high=fields.get("max", math.inf))
+def _update(fields: Mapping[str, Any]) -> Update:
+    return Update(
+        by=fields["by"], low=fields.get("min", -math.inf), high=fields.get("max", math.inf)
+    )
 
 
-def _settled(call: Call) -> bool:
+def _is_settled(call: Call) -> bool:
     return call.status == 200 or call.problem == "bound-exceeded"
 
 
 def _retry_after(call: Call) -> float:
-    """Return the pause before the call is repeated, in seconds."""
+    """Return the seconds to wait before repeating the call."""
     return float(call.answer.headers.get("Retry-After", 0.1)) if call.answer else 0.1

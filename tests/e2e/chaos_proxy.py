@@ -1,8 +1,8 @@
-"""A proxy between the functions and DynamoDB that fails as networks and databases do.
+"""A proxy between the functions and DynamoDB that fails in the ways of networks and databases.
 
-Each request draws a fault from a shuffled deck, so every fault comes up again and again. A write is
-applied before its reply, seconds after it, or never. One request is never applied twice, and a
-change of a counter is never applied later than the apply window allows.
+Each request draws a fault from a shuffled deck, so every fault recurs. A write is applied before
+its reply, seconds after it, or never. No request is applied twice, and no change of a counter is
+applied after its apply window.
 """
 
 import json
@@ -13,32 +13,37 @@ import socket
 import struct
 import threading
 import time
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from email.utils import formatdate
+from dataclasses import replace
 from http import HTTPStatus
-from typing import IO, Any
+from typing import IO
 
-import urllib3
+from tests.e2e.dynamodb_proxy import (
+    HEALTHY,
+    Proxy,
+    Reply,
+    Request,
+    listening,
+    read_request,
+    refusal,
+)
 from tests.sizes import cases
 
 from counters import clock
 
-REQUEST_SECONDS = 30  # for the emulator
-PROMPT_SECONDS = 1.0  # a reply within this time has reached the function before its timeout
-LATEST_SECONDS = clock.APPLY_WINDOW - 1  # after a change's time: nothing is applied later
+PROMPT_SECONDS = 1.0  # a reply this fast reaches the function before its timeout
+LATEST_SECONDS = clock.APPLY_WINDOW - 1  # no change is applied this long after it began
 
-# The function that writes the history meets faults for so long in every period, in seconds. In the
-# rest of the period it catches up: callers wait for the history when a reply is lost.
-ROUGH_SECONDS, PERIOD_SECONDS = 4, 16
+# The function that writes the history meets faults only in the first seconds of each period. In the
+# rest of the period it catches up, because callers wait for the history when a reply is lost.
+FAULT_SECONDS, PERIOD_SECONDS = 4, 16
 
-# How many cards of a deck carry which fault. `SIZES` has the number of all cards in a deck; the
-# rest of them let a request pass. `make test` sends fewer requests, so it takes smaller decks, with
-# every fault in them.
-SHARE = cases(1, part=3)
+# The number of cards with each fault in a deck. `SIZES` has the number of all cards in a deck. The
+# other cards let a request pass. `make test` sends fewer requests, so it uses smaller decks, which
+# still contain every fault.
+DIVISOR = cases(1, part=3)
 READ = {
     "dropped": 3,
     "refused": 2,
@@ -85,7 +90,7 @@ SIZES = {
     "batch write": 200,
 }
 
-_CLASSES = {
+_DECK_OF = {
     "GetItem": "read",
     "Query": "read",
     "Scan": "read",
@@ -99,71 +104,22 @@ _CLASSES = {
 }
 _TARGET = re.compile(rb"x-amz-target: *DynamoDB_20120810\.(\w+)", re.IGNORECASE)
 _WORKER = re.compile(rb"Credential=(WORKER\w+)/")
-_CHANGE = re.compile(rb'"request_id": *{"S": *"([^"]+)"}')
+_CHANGE_ID = re.compile(rb'"request_id": *{"S": *"([^"]+)"}')
 _AT = re.compile(rb'"at": *{"S": *"([^"]+)"}')
-_FORWARDED = ("authorization", "content-type", "x-amz-date", "x-amz-target", "x-amz-security-token")
 
 Kill = Callable[[str, str], None]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a function asks DynamoDB."""
-
-    operation: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def change(self) -> str | None:
-        """The id of the change of counters that this request is to make, if it makes one."""
-        found = _CHANGE.search(self.body)
-        makes = self.operation in {"UpdateItem", "TransactWriteItems"}
-        return found[1].decode() if makes and found else None
-
-    def with_body(self, parameters: dict[str, Any]) -> "Request":
-        return Request(self.operation, self.path, self.headers, json.dumps(parameters).encode())
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What DynamoDB answers."""
-
-    status: int
-    body: bytes
-
-    def raw(self) -> bytes:
-        """Return it as it goes over the wire, with the headers that DynamoDB sends."""
-        lines = [
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
-            "Server: Server",
-            f"Date: {formatdate(usegmt=True)}",
-            "Content-Type: application/x-amz-json-1.0",
-            f"Content-Length: {len(self.body)}",
-            "Connection: keep-alive",
-            f"x-amzn-RequestId: {'0123456789ABCDEFGHIJKLMNOP' * 2}",
-            f"x-amz-crc32: {zlib.crc32(self.body)}",
-        ]
-        return "\r\n".join([*lines, "", ""]).encode() + self.body
-
-
-def refusal(status: int, code: str, **members: object) -> Reply:
-    """Return an error as DynamoDB shapes it."""
-    kind = f"com.amazonaws.dynamodb.v20120810#{code}"
-    return Reply(status, json.dumps({"__type": kind, "message": "a fault", **members}).encode())
-
-
 class Cuts:
-    """Where to cut replies: at each of their bytes in turn, for each operation separately."""
+    """Chooses where to cut replies: after 0 bytes, then 1 and so on, for each operation."""
 
     def __init__(self) -> None:
-        self.rounds = Counter[str]()  # by operation: how often its replies were cut at every byte
+        self.rounds = Counter[str]()  # complete rounds, by operation
         self._next = Counter[str]()
         self._lock = threading.Lock()
 
-    def take(self, operation: str, length: int) -> int:
-        """Return how many bytes to send of a reply that has `length` bytes: fewer than that."""
+    def next_length(self, operation: str, length: int) -> int:
+        """Return how many bytes to send of a reply of `length` bytes. It is less than `length`."""
         with self._lock:
             if self._next[operation] >= length:
                 self._next[operation] = 0
@@ -172,63 +128,52 @@ class Cuts:
             return self._next[operation] - 1
 
 
-class ChaosProxy:
-    """Passes requests on to the emulator's DynamoDB, with faults, and counts the faults.
+class ChaosProxy(Proxy):
+    """Forwards requests to DynamoDB with faults, and counts the faults.
 
     Attributes:
         faults: the number of requests by fault and operation.
-        told: the ids of the changes whose success was reported to the function in time.
-        kill: kills a worker, given its access key and the fault that asks for it.
+        confirmed: the ids of the changes whose success reached the function in time.
+        kill: kills a worker, given its access key and the fault.
     """
 
     def __init__(self, endpoint_url: str, seed: int) -> None:
+        super().__init__(endpoint_url)
         self.faults = Counter[tuple[str, str]]()
-        self.told: set[str] = set()
+        self.confirmed: set[str] = set()
         self.cuts = Cuts()
         self.kill: Kill = lambda _access_key, _when: None
-        self._endpoint_url = endpoint_url
-        self._http = urllib3.PoolManager(retries=False, timeout=REQUEST_SECONDS, maxsize=64)
         self._chances = random.Random(seed)
         self._decks: dict[str, list[str]] = defaultdict(list)
-        self._calm = True
-        self._later: list[threading.Thread] = []
+        self._paused = True
+        self._delayed_writes: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def raging(self) -> Iterator[None]:
-        """Inject faults. At the end, wait for every write that is to be applied later."""
-        self._calm = False
+    def injecting_faults(self) -> Iterator[None]:
+        """Inject faults. At the end, wait until every delayed write is applied or dropped."""
+        self._paused = False
         try:
             yield
         finally:
-            self._calm = True
-            for thread in self._later:
+            self._paused = True
+            for thread in self._delayed_writes:
                 thread.join()
 
-    def serve(self, connection: socket.socket) -> None:
-        """Answer the requests of a connection one by one, until a fault or the caller ends it."""
-        with suppress(OSError), connection, connection.makefile("rb") as stream:
-            while self._serve(connection, stream):
-                pass
-
-    def close(self) -> None:
-        self._http.clear()
-
-    def _serve(self, connection: socket.socket, stream: IO[bytes]) -> bool:
-        """Answer one request. Return whether the connection stays open."""
+    def serve_request(self, connection: socket.socket, stream: IO[bytes]) -> bool:
         head = connection.recv(1 << 16, socket.MSG_PEEK)
         if not head:
             return False
         target, worker = _TARGET.search(head), _WORKER.search(head)
         operation = target[1].decode() if target else ""
-        fault = self._draw(operation, of_worker=worker is not None)
+        fault = self._draw(operation, from_worker=worker is not None)
         if fault == "refused":
-            # The caller gets a reset, because its request is not read.
+            # Closing the connection now sends a reset to the caller.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
-        request = _read(stream, operation)
+        request = read_request(stream)
         if not operation:  # the function opens its connection
-            return self._send(connection, Reply(200, b"healthy"))
+            return self._send(connection, HEALTHY)
         if fault in KILLS:
             assert worker
             self._kill_sender(request, fault, worker[1].decode())
@@ -236,12 +181,12 @@ class ChaosProxy:
         return self._answer(connection, request, fault)
 
     def _answer(self, connection: socket.socket, request: Request, fault: str) -> bool:  # noqa: C901, PLR0911, PLR0912  a case for each fault
-        """Answer a request with its fault. Return whether the connection stays open."""
+        """Answer a request, with a fault. Return whether the connection stays open."""
         match fault:
             case "dropped":
                 return False
             case "reply lost":
-                self._forward(request)
+                self.forward(request)
                 return False
             case "lost, applied later":
                 self._apply_later(request)
@@ -251,7 +196,7 @@ class ChaosProxy:
             case "500":
                 return self._send(connection, refusal(500, "InternalServerError"))
             case "500, applied":
-                self._forward(request)
+                self.forward(request)
                 return self._send(connection, refusal(500, "InternalServerError"))
             case "500, applied later":
                 self._apply_later(request)
@@ -263,11 +208,11 @@ class ChaosProxy:
             case "part":
                 return self._send(connection, self._forward_part(request))
         began = time.monotonic()
-        reply = self._forward(request)
+        reply = self.forward(request)
         match fault:
             case "cut":
                 raw = reply.raw()
-                connection.sendall(raw[: self.cuts.take(request.operation, len(raw))])
+                connection.sendall(raw[: self.cuts.next_length(request.operation, len(raw))])
                 return False
             case "delayed":
                 time.sleep(self._uniform(0.05, 1.2))
@@ -279,74 +224,62 @@ class ChaosProxy:
                     connection.sendall(raw[start : start + len(raw) // 8 + 1])
                     time.sleep(0.4)
                 return True
-        going_on = self._send(connection, reply)
+        stays_open = self._send(connection, reply)
         prompt = time.monotonic() - began < PROMPT_SECONDS
-        if request.change and reply.status == HTTPStatus.OK and prompt:
-            self.told.add(request.change)
-        return going_on
+        change = _change_id(request)
+        if change and reply.status == HTTPStatus.OK and prompt:
+            self.confirmed.add(change)
+        return stays_open
 
     def _kill_sender(self, request: Request, fault: str, worker: str) -> None:
         if fault == "applied, killed":
-            self._forward(request)
+            self.forward(request)
         self.kill(worker, fault)
         if fault == "killed, applied later":
             self._apply_later(request)
 
-    def _draw(self, operation: str, *, of_worker: bool) -> str:
-        """Take a card from the operation's deck."""
-        kind = _CLASSES.get(operation)
-        rough = of_worker or time.monotonic() % PERIOD_SECONDS < ROUGH_SECONDS
-        if kind is None or self._calm or not rough:
+    def _draw(self, operation: str, *, from_worker: bool) -> str:
+        """Draw a fault from the operation's deck. Shuffle a new deck if it is empty."""
+        deck_name = _DECK_OF.get(operation)
+        faults_on = from_worker or time.monotonic() % PERIOD_SECONDS < FAULT_SECONDS
+        if deck_name is None or self._paused or not faults_on:
             return "delivered"
-        if kind == "write" and not of_worker:
-            kind = "recording"
+        if deck_name == "write" and not from_worker:
+            deck_name = "recording"
         with self._lock:
-            deck = self._decks[kind]
+            deck = self._decks[deck_name]
             if not deck:
-                for fault, number in DECKS[kind].items():
-                    deck += [fault] * math.ceil(number / SHARE)
-                deck += ["delivered"] * (SIZES[kind] // SHARE - len(deck))
+                for fault, number in DECKS[deck_name].items():
+                    deck += [fault] * math.ceil(number / DIVISOR)
+                deck += ["delivered"] * (SIZES[deck_name] // DIVISOR - len(deck))
                 self._chances.shuffle(deck)
             fault = deck.pop()
             self.faults[fault, operation] += 1
         return fault
 
-    def _uniform(self, least: float, most: float) -> float:
+    def _uniform(self, low: float, high: float) -> float:
         with self._lock:
-            return self._chances.uniform(least, most)
-
-    def _forward(self, request: Request) -> Reply:
-        try:
-            reply = self._http.request(
-                "POST",
-                self._endpoint_url + request.path,
-                body=request.body,
-                headers=request.headers,
-                decode_content=False,
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise ConnectionError from error  # closes the connection, like a lost reply
-        return Reply(reply.status, reply.data)
+            return self._chances.uniform(low, high)
 
     def _forward_part(self, request: Request) -> Reply:
-        """Process a part of a batch, and report the rest as unprocessed."""
+        """Forward a part of a batch, and report the rest as unprocessed."""
         parameters = json.loads(request.body)
-        ((table, asked),) = parameters["RequestItems"].items()
-        listed = asked["Keys"] if request.operation == "BatchGetItem" else asked
-        if len(listed) < 2:
-            # DynamoDB throttles a batch if it can process nothing of it.
+        ((table, requested),) = parameters["RequestItems"].items()
+        entries = requested["Keys"] if request.operation == "BatchGetItem" else requested
+        if len(entries) < 2:
+            # If DynamoDB can process nothing of a batch, it throttles the whole batch.
             with self._lock:
                 self.faults["part", request.operation] -= 1
                 self.faults["throttled", request.operation] += 1
             return refusal(400, "ProvisionedThroughputExceededException")
         with self._lock:
-            self._chances.shuffle(listed)
-            number = self._chances.randrange(1, len(listed))
-        done, left = listed[:number], listed[number:]
+            self._chances.shuffle(entries)
+            number = self._chances.randrange(1, len(entries))
+        done, left = entries[:number], entries[number:]
         if request.operation == "BatchGetItem":
-            done, left = {**asked, "Keys": done}, {**asked, "Keys": left}
+            done, left = {**requested, "Keys": done}, {**requested, "Keys": left}
         parameters["RequestItems"] = {table: done}
-        reply = self._forward(request.with_body(parameters))
+        reply = self.forward(replace(request, body=json.dumps(parameters).encode()))
         if reply.status != HTTPStatus.OK:
             return reply
         body = json.loads(reply.body)
@@ -363,11 +296,11 @@ class ChaosProxy:
             if at and time.time() > clock.seconds(at[1].decode()) + LATEST_SECONDS:
                 return
             with suppress(ConnectionError):
-                self._forward(request)
+                self.forward(request)
 
         thread = threading.Thread(target=apply, daemon=True)
         with self._lock:
-            self._later.append(thread)
+            self._delayed_writes.append(thread)
         thread.start()
 
     @staticmethod
@@ -376,27 +309,15 @@ class ChaosProxy:
         return True
 
 
-def _read(stream: IO[bytes], operation: str) -> Request:
-    """Read a whole request.
-
-    Raises:
-        ConnectionError: the request is incomplete, because its sender was killed.
-    """
-    start = stream.readline()
-    headers = {}
-    while line := stream.readline().strip():
-        name, _, value = line.decode().partition(":")
-        headers[name.lower()] = value.strip()
-    length = int(headers.get("content-length", "0"))
-    body = stream.read(length)
-    if not start or len(body) < length:
-        raise ConnectionError
-    forwarded = {name: headers[name] for name in _FORWARDED if name in headers}
-    return Request(operation, start.split()[1].decode(), forwarded, body)
+def _change_id(request: Request) -> str | None:
+    """Return the id of the change that a request makes to counters. None if it makes none."""
+    found = _CHANGE_ID.search(request.body)
+    writes = request.operation in {"UpdateItem", "TransactWriteItems"}
+    return found[1].decode() if writes and found else None
 
 
 def _conflict(request: Request) -> Reply:
-    """Refuse a write because another transaction is using one of its items."""
+    """Refuse a write as DynamoDB does during a transaction on one of its items."""
     if request.operation != "TransactWriteItems":
         return refusal(400, "TransactionConflictException")
     reasons = [{"Code": "None"} for _ in json.loads(request.body)["TransactItems"]]
@@ -408,18 +329,5 @@ def _conflict(request: Request) -> Reply:
 def serving(endpoint_url: str, seed: int) -> Iterator[tuple[ChaosProxy, str]]:
     """Serve on a free port of 127.0.0.1. Yield the proxy, without faults yet, and its endpoint."""
     proxy = ChaosProxy(endpoint_url, seed)
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-
-        def accept() -> None:
-            with suppress(OSError):  # closed
-                while True:
-                    connection, _ = server.accept()
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=proxy.serve, args=[connection], daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        try:
-            yield proxy, f"http://127.0.0.1:{server.getsockname()[1]}"
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            proxy.close()
+    with listening(proxy) as url:
+        yield proxy, url

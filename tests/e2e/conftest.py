@@ -26,7 +26,7 @@ def stack(emulator: Emulator) -> Stack:
 
 @pytest.fixture(scope="session")
 def caller(stack: Stack) -> Iterator[Caller]:
-    """Someone who may do everything."""
+    """A caller with every scope."""
     with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
         yield caller
 

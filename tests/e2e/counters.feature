@@ -32,9 +32,9 @@ Feature: A counter that many users share
       | /counter         |
       | /counters/visits |
 
-  Scenario Outline: What many users add at once comes to exactly the sum
+  Scenario Outline: Concurrent increments add up exactly
     Given <counter> stands at 0
-    When 8 users at once add 7 to it, 5 times each
+    When 8 users add 7 to it concurrently, 5 times each
     Then it stands at 280
 
     Examples:

@@ -1,56 +1,48 @@
-"""What lies between a deployed function and its database: it can refuse writes or lose replies."""
+"""A proxy between a deployed function and DynamoDB that makes writes to one table fail."""
 
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import IO, Any
 
-import urllib3
-
-POLL_SECONDS = 0.02
-REQUEST_SECONDS = 30
+from tests.e2e.dynamodb_proxy import (
+    HEALTHY,
+    Proxy,
+    Reply,
+    Request,
+    listening,
+    read_request,
+    refusal,
+)
 
 _WRITES = {"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"}
-# Those of one connection, not of the request or reply; and those that are made anew.
-_OF_THE_HOP = {"connection", "content-length", "date", "host", "server", "transfer-encoding"}
 
-
-@dataclass(frozen=True)
-class Reply:
-    """What DynamoDB answers."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-# Takes what forwards the request; returns the reply, or None to break the connection instead.
+# Gets a function that forwards the request. Returns the reply, or None to close the connection.
 Fault = Callable[[Callable[[], Reply]], Reply | None]
 
 
 def throttled(_forward: Callable[[], Reply]) -> Reply:
-    """Refuse the request as DynamoDB does if it is asked too much: nothing is applied."""
-    return _error(HTTPStatus.BAD_REQUEST, "ThrottlingException")
+    """Refuse the request as DynamoDB does when it throttles. Nothing is applied."""
+    return refusal(400, "ThrottlingException")
 
 
 def refused_internally(_forward: Callable[[], Reply]) -> Reply:
-    """Answer that something went wrong, before anything was applied."""
-    return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
+    """Answer with a 500. Nothing is applied."""
+    return refusal(500, "InternalServerError")
 
 
 def reply_lost(forward: Callable[[], Reply]) -> None:
-    """Let the request be applied, and break the connection before the reply."""
+    """Apply the request, and close the connection without a reply."""
     forward()
 
 
-class Losing:
-    """A fault: every request is applied, and then the replies to a share of them are lost."""
+class ReplyLoss:
+    """A fault that applies every request, and then loses a share of the replies."""
 
     def __init__(self, share: float) -> None:
         self.lost = 0
@@ -68,101 +60,67 @@ class Losing:
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A request that came, and what became of it."""
+class HandledRequest:
+    """A request that the proxy has handled. Times are those of time.monotonic()."""
 
     operation: str
     parameters: dict[str, Any]
     fault: Fault | None
-    began_at: float  # when it came; of time.monotonic()
-    over_at: float  # when the emulator, or else the fault, had answered; of time.monotonic()
+    started_at: float  # when the request arrived
+    ended_at: float  # when the emulator or the fault had replied
 
 
-class FaultProxy:
-    """Carries a function's requests to the emulator's DynamoDB, and notes each."""
+class FaultProxy(Proxy):
+    """Forwards requests to DynamoDB, makes some of them fail, and records each."""
 
     def __init__(self, endpoint_url: str) -> None:
-        self.carried: list[Carried] = []
-        self._endpoint_url = endpoint_url
-        self._http = urllib3.PoolManager(retries=False, timeout=REQUEST_SECONDS)
+        super().__init__(endpoint_url)
+        self.requests: list[HandledRequest] = []
         self._failing: tuple[str, Fault] | None = None
 
     @contextmanager
     def failing(self, table: str, fault: Fault) -> Iterator[None]:
-        """Let every write to a table meet a fault."""
+        """Inject a fault into every write to a table."""
         self._failing = table, fault
         try:
             yield
         finally:
             self._failing = None
 
-    def met(self, fault: Fault | None) -> list[Carried]:
-        """Return the requests that met a fault, or those that met none."""
-        return [carried for carried in self.carried if carried.fault is fault]
+    def requests_with(self, fault: Fault | None) -> list[HandledRequest]:
+        """Return the requests that met a fault, or if it is None, those that met none."""
+        return [request for request in self.requests if request.fault is fault]
 
-    def has_met(self, fault: Fault, times: int = 1) -> bool:
-        return len(self.met(fault)) >= times
+    def has_injected(self, fault: Fault, times: int = 1) -> bool:
+        return len(self.requests_with(fault)) >= times
 
-    def carry(self, path: str, headers: dict[str, str], body: bytes) -> Reply | None:
-        def forward() -> Reply:
-            reply = self._http.request(
-                "POST", self._endpoint_url + path, body=body, headers=headers, decode_content=False
-            )
-            return Reply(reply.status, dict(reply.headers), reply.data)
+    def serve_request(self, connection: socket.socket, stream: IO[bytes]) -> bool:
+        request = read_request(stream)
+        reply = self._handle(request) if request.operation else HEALTHY
+        if reply is None:
+            return False
+        connection.sendall(reply.raw())
+        return True
 
-        began_at = time.monotonic()
-        operation = headers["X-Amz-Target"].rpartition(".")[2]
-        parameters = json.loads(body)
+    def _handle(self, request: Request) -> Reply | None:
+        started_at = time.monotonic()
+        parameters = json.loads(request.body)
         fault = None
-        if self._failing and operation in _WRITES:
-            table, planned = self._failing
+        if self._failing and request.operation in _WRITES:
+            table, injected = self._failing
             if table in parameters.get("RequestItems", {parameters.get("TableName")}):
-                fault = planned
-        reply = fault(forward) if fault else forward()
-        self.carried.append(Carried(operation, parameters, fault, began_at, time.monotonic()))
+                fault = injected
+        reply = fault(lambda: self.forward(request)) if fault else self.forward(request)
+        ended_at = time.monotonic()
+        self.requests.append(
+            HandledRequest(request.operation, parameters, fault, started_at, ended_at)
+        )
         return reply
-
-    def close(self) -> None:
-        self._http.clear()
 
 
 @contextmanager
 def serving(endpoint_url: str) -> Iterator[tuple[FaultProxy, str]]:
-    """Serve on a free port of 127.0.0.1; give the proxy, and its own endpoint."""
+    """Serve on a free port of 127.0.0.1. Yield the proxy and its endpoint."""
     proxy = FaultProxy(endpoint_url)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            reply = proxy.carry(self.path, _end_to_end(dict(self.headers)), body)
-            if reply is None:
-                return
-            self.send_response(reply.status)
-            for name, value in _end_to_end(reply.headers).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
-            self.end_headers()
-            self.wfile.write(reply.body)
-
-        def log_message(self, *_args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    with server:
-        threading.Thread(target=server.serve_forever, args=[POLL_SECONDS], daemon=True).start()
-        try:
-            yield proxy, f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            proxy.close()
-
-
-def _end_to_end(headers: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _OF_THE_HOP}
-
-
-def _error(status: HTTPStatus, code: str) -> Reply:
-    kind = f"com.amazonaws.dynamodb.v20120810#{code}"
-    body = json.dumps({"__type": kind, "message": "as the test has it"}).encode()
-    return Reply(status, {"Content-Type": "application/x-amz-json-1.0"}, body)
+    with listening(proxy) as url:
+        yield proxy, url

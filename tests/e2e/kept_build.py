@@ -1,4 +1,4 @@
-"""What `sam build` makes, built once for all emulators that the tests start."""
+"""Runs `sam build` once for all emulators that the tests start."""
 
 import fcntl
 import os
@@ -14,10 +14,10 @@ KEPT = ROOT / ".aws-sam" / "e2e"
 
 
 def put_build_into(directory: Path) -> None:
-    """Put a build of the present sources where an emulator with this directory expects it."""
+    """Put a build of the current sources into the directory of an emulator."""
     KEPT.mkdir(parents=True, exist_ok=True)
     with KEPT.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes run the tests
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests may run in several processes
         if not is_built(KEPT):
             with run_emulator(KEPT, free_port()) as emulator:
                 build(emulator)
@@ -26,8 +26,8 @@ def put_build_into(directory: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """Make a hard link: it is faster than a copy, and nothing writes to the files of a build."""
+    """Create a hard link, which is faster than a copy. Nothing writes to the files of a build."""
     try:
         os.link(source, target)
-    except OSError:  # the two are on different file systems
+    except OSError:  # source and target are on different file systems
         shutil.copy2(source, target)

@@ -1,4 +1,4 @@
-"""Another AWS resource: it counts by messages to the queue and by events on a bus."""
+"""Counts as another AWS resource does: with messages to the queue and events on a bus."""
 
 import json
 import uuid
@@ -11,11 +11,11 @@ from deployment import Stack
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-SECONDS = 30
+WAIT_SECONDS = 30
 
 
 class Producer:
-    """Sends messages and events, and waits for what comes of them."""
+    """Sends messages and events, and waits until they are counted."""
 
     def __init__(self, stack: Stack, caller: Caller) -> None:
         self.stack = stack
@@ -54,8 +54,8 @@ class Producer:
             )
             assert reply["FailedEntryCount"] == 0
 
-    def value(self, counter: str, expected: int, seconds: float = SECONDS) -> int:
-        """Return the value of a counter, once it is as expected, or when that takes too long."""
+    def value(self, counter: str, expected: int, seconds: float = WAIT_SECONDS) -> int:
+        """Return the value of a counter, once it is the expected one or the time is up."""
         path = f"/counters/{counter}"
         return wait_for(
             lambda: int(self.caller.get(path).body["value"]),
@@ -63,20 +63,20 @@ class Producer:
             seconds,
         )
 
-    def redeliver_after(self, seconds: int) -> int:
-        """Set the visibility timeout of IncrementQueue; return the one that it had."""
+    def set_visibility_timeout(self, seconds: int) -> int:
+        """Set the visibility timeout of IncrementQueue. Return the previous one."""
         name: QueueAttributeNameType = "VisibilityTimeout"
         url = self.stack.outputs["IncrementQueueUrl"]
-        had = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
+        previous = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
         self.sqs.set_queue_attributes(QueueUrl=url, Attributes={name: str(seconds)})
-        return int(had[name])
+        return int(previous[name])
 
-    def wait_until_done(self, seconds: float = SECONDS) -> None:
+    def wait_until_done(self, seconds: float = WAIT_SECONDS) -> None:
         """Wait until both queues are empty: everything sent so far has been counted or parked."""
-        assert wait_for(self._is_done, seconds=seconds), "messages are left in a queue"
+        assert wait_for(self._is_done, seconds=seconds), "a queue still has messages"
 
     def _is_done(self) -> bool:
-        # Events go through EventQueue first, so a message is never missed between the two.
+        # Events pass through EventQueue first. Reading it first misses no message between the two.
         return all(
             number == "0"
             for queue in ("EventQueueUrl", "IncrementQueueUrl")
@@ -90,5 +90,5 @@ class Producer:
         )
 
     def entries(self, counter: str) -> list[Any]:
-        """Return the history of a counter, once it is complete."""
+        """Return the complete history of a counter."""
         return self.caller.whole_history(f"/counters/{counter}")

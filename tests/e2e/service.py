@@ -1,4 +1,4 @@
-"""The deployed service as its callers see it, and what it has written."""
+"""Calls the deployed service over HTTP, and reads what it has stored."""
 
 import json
 import re
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
 
-REQUEST_SECONDS = 120  # for a burst the emulator has to start a process a client
+REQUEST_SECONDS = 120  # in a burst, the emulator starts a process for each client
 HISTORY_SECONDS = 30
-PAGE = 1000  # the most entries of a history at once
+PAGE = 1000  # the most entries on a page of history
 
 _NEXT = re.compile(r'<([^>]*)>; rel="next"')
 _NO_PROXY = Config(proxies={})
 
-Seen = TypeVar("Seen")
+Value = TypeVar("Value")
 
 
 def wait_for(
-    look: Callable[[], Seen],
-    until: Callable[[Seen], bool] = bool,
+    read: Callable[[], Value],
+    condition: Callable[[Value], bool] = bool,
     seconds: float = HISTORY_SECONDS,
-) -> Seen:
-    """Look until what is seen is as it should be, or the time is up; return it."""
+) -> Value:
+    """Call `read` until its result meets the condition or the time is up. Return the result."""
     deadline = time.monotonic() + seconds
     while True:
-        seen = look()
-        if until(seen) or time.monotonic() > deadline:
-            return seen
+        value = read()
+        if condition(value) or time.monotonic() > deadline:
+            return value
         time.sleep(0.1)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `body` is the parsed JSON."""
+    """The answer to an HTTP request. `body` is the parsed JSON."""
 
     url: str
     status: int
@@ -60,13 +60,13 @@ class Answer:
 
     @property
     def next_url(self) -> str | None:
-        """Where the next page is, if there is one."""
+        """The URL of the next page. None on the last page."""
         link = _NEXT.fullmatch(self.headers.get("Link", ""))
         return urljoin(self.url, link[1]) if link else None
 
 
 class Caller:
-    """One caller: one kept connection, one token (or none). No request is ever sent twice."""
+    """A caller with one open connection and one token or none. It never retries a request."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url
@@ -88,7 +88,7 @@ class Caller:
         body: str | bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send `body` as it is; `path` goes behind the API's address, or is an address itself."""
+        """Send a request. `path` is relative to the URL of the API, or a full URL."""
         url = path if path.startswith(self._url) else self._url + path
         response = self._http.request(
             method, url, body=body, headers={**self._headers, **(headers or {})}
@@ -106,7 +106,7 @@ class Caller:
         return self.request("PUT", path, json.dumps(fields))
 
     def pages(self, path: str) -> Iterator[list[Any]]:
-        """Follow the links from the first page to the last."""
+        """Yield every page, following the links from the first."""
         url: str | None = path
         while url:
             answer = self.get(url)
@@ -115,9 +115,10 @@ class Caller:
             url = answer.next_url
 
     def history(self, counter: str, entries: int, after: int = 0) -> list[Any]:
-        """Return the first page behind version `after` once it has that many entries.
+        """Return the first page after version `after`, once it has that many entries.
 
-        The history follows the counter. If it does not in time, the page is what there is.
+        The history lags behind the counter. If the entries do not arrive in time, the page is
+        returned without them.
         """
 
         def page() -> list[Any]:
@@ -129,31 +130,31 @@ class Caller:
         return wait_for(page, lambda page: len(page) >= entries)
 
     def whole_history(self, counter: str) -> list[Any]:
-        """Return all of the history, once it is there: it must add up, and to the counter."""
-        standing = self.get(counter).body
-        before = max(0, standing["version"] - PAGE)
-        self.history(counter, entries=standing["version"] - before, after=before)
+        """Return the complete history. Check that it adds up to the counter's value."""
+        current = self.get(counter).body
+        before = max(0, current["version"] - PAGE)
+        self.history(counter, entries=current["version"] - before, after=before)
         pages = self.pages(f"{counter}/history?limit={PAGE}")
         entries = [entry for page in pages for entry in page]
-        assert [entry["version"] for entry in entries] == list(range(1, standing["version"] + 1))
+        assert [entry["version"] for entry in entries] == list(range(1, current["version"] + 1))
         assert entries[0]["previous_value"] == 0
         assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
         assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))
-        assert entries[-1]["value"] == standing["value"]
+        assert entries[-1]["value"] == current["value"]
         return entries
 
 
-def at_once(
+def run_clients(
     stack: Stack,
     scopes: Collection[str],
     clients: int,
     send: Callable[[Caller, int], list[Answer]],
     warm_up: Callable[[Caller], object] | None = None,
 ) -> list[Answer]:
-    """Let so many clients send, each with a connection and a number of its own, all at once.
+    """Call `send` in many clients at the same time, each with its own connection and number.
 
-    Before that each warms up, usually by a change of another counter: the processes that it takes
-    are there then, and the clients do not come one after the other as these start.
+    Before that, each client warms up, by default by changing another counter. So the processes of
+    the functions are already running, and do not delay some of the clients.
     """
     token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
@@ -179,7 +180,7 @@ def token_for(
     client_id: str | None = None,
     client_secret: str | None = None,
 ) -> str:
-    """Get an access token with these scopes for an app client, the stack's if none is given."""
+    """Return an access token with these scopes, by default for the stack's own app client."""
     basic = f"{client_id or stack.client_id}:{client_secret or stack.client_secret}"
     with urllib3.PoolManager(retries=False) as http:
         response = http.request(
@@ -194,60 +195,61 @@ def token_for(
     return token
 
 
-def counters(stack: Stack) -> list[Any]:
-    """Return every counter as it is stored."""
+def stored_counters(stack: Stack) -> list[Any]:
+    """Return every item of CounterTable."""
     return _scan(stack, stack.outputs["CounterTable"])
 
 
-def written(stack: Stack) -> dict[str, list[Any]]:
-    """Return every counter and, once it is complete, every entry of the history."""
+def stored_data(stack: Stack) -> dict[str, list[Any]]:
+    """Return every item of CounterTable and HistoryTable, once the history is complete."""
     deadline = time.monotonic() + HISTORY_SECONDS
     while True:
-        standing = counters(stack)
+        counters = stored_counters(stack)
         history = _scan(stack, stack.outputs["HistoryTable"])
-        if len(history) == sum(int(counter["version"]["N"]) for counter in standing):
-            return {"counters": standing, "history": history}
+        if len(history) == sum(int(counter["version"]["N"]) for counter in counters):
+            return {"counters": counters, "history": history}
         assert time.monotonic() < deadline, "the history is not complete"
         time.sleep(0.1)
 
 
 def cognito(stack: Stack) -> "CognitoIdentityProviderClient":
-    """Return a client for the user pools of the stack's emulator."""
+    """Return a client for Cognito in the stack's emulator."""
     return _session(stack.region).client(
         "cognito-idp", endpoint_url=stack.endpoint_url, config=_NO_PROXY
     )
 
 
-def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  which one, the caller knows
-    """Return a client for a service of the stack's emulator."""
-    # The stubs know the services' names one by one.
+def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  the type depends on the service
+    """Return a client for a service in the stack's emulator."""
+    # The stubs have an overload for each service, but none for a variable name.
     return _session(stack.region).client(  # type: ignore[call-overload]
         service, endpoint_url=stack.endpoint_url, config=_NO_PROXY
     )
 
 
 @contextmanager
-def variables(stack: Stack, function: str, **more: str) -> Iterator[None]:
-    """Give a function more environment variables, and take them away again."""
+def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]:
+    """Add environment variables to a function, and remove them at the end."""
     lambda_: LambdaClient = client(stack, "lambda")
-    name = name_of(stack, function)
-    given = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    name = physical_name(stack, function)
+    original = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
 
-    def give(variables: dict[str, str]) -> None:
+    def update(variables: dict[str, str]) -> None:
         lambda_.update_function_configuration(
             FunctionName=name, Environment={"Variables": variables}
         )
         waiter = lambda_.get_waiter("function_updated_v2")
         waiter.wait(FunctionName=name, WaiterConfig={"Delay": 1})
 
-    give({**given, **more})
+    update({**original, **extra})
     try:
         yield
     finally:
-        give(given)
+        update(original)
 
 
-def name_of(stack: Stack, function: str) -> str:
+def physical_name(stack: Stack, function: str) -> str:
+    """Return the name of a deployed function, given its logical id."""
     cloudformation = client(stack, "cloudformation")
     resource = cloudformation.describe_stack_resource(
         StackName=STACK_NAME, LogicalResourceId=function

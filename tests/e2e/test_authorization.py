@@ -1,4 +1,4 @@
-"""Every route of the template, with every token that must not open it."""
+"""Authorization: every route accepts only valid tokens with its scope."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import aws_template
-from tests.e2e.service import Answer, Caller, cognito, token_for, written
+from tests.e2e.service import Answer, Caller, cognito, stored_data, token_for
 
 from deployment import Stack
 
@@ -16,10 +16,10 @@ SCOPES = {"GET": "counters/read", "POST": "counters/increment", "PUT": "counters
 ALL_SCOPES = frozenset(SCOPES.values())
 BODIES = {"POST": "{}", "PUT": '{"value": 10}'}
 INCREMENTS = '{"increments": [{"counter_id": "guarded"}]}'
-SHORT_VALIDITY = 3  # seconds; AWS takes no less than 5 minutes, the emulator does
+SHORT_VALIDITY = 3  # seconds; AWS requires at least 5 minutes, but the emulator does not
 
 
-# Every route of the template: what a request to it is, and the scope that it takes.
+# Every route of the template: its method, path and scope.
 ROUTES = [
     (route.method, route.path, SCOPES[route.method])
     for function in aws_template.functions().values()
@@ -28,23 +28,28 @@ ROUTES = [
 
 
 def call(stack: Stack, method: str, path: str, token: str | None) -> Answer:
-    """Send a request that nothing but the token can be wrong with."""
+    """Send a request that is valid except for its token."""
     with Caller(stack.url, token) as caller:
         body = INCREMENTS if path == "/increments" else BODIES.get(method)
         return caller.request(method, path.format(counter_id="guarded"), body)
 
 
-def assert_refused(stack: Stack, token_of: Callable[[str], str | None]) -> None:
-    """Call every route with the token that is made for a route of its scope."""
-    before = written(stack)
+def assert_every_route_refuses(stack: Stack, token_for_scope: Callable[[str], str | None]) -> None:
+    """Check that every route refuses a token and changes nothing.
+
+    Args:
+        stack: the deployed stack.
+        token_for_scope: returns the token to use for a route, given the route's scope.
+    """
+    before = stored_data(stack)
     for method, path, scope in ROUTES:
-        answer = call(stack, method, path, token_of(scope))
+        answer = call(stack, method, path, token_for_scope(scope))
         assert answer.status in {401, 403}, (method, path, answer)
-    assert written(stack) == before
+    assert stored_data(stack) == before
 
 
-def make_client(stack: Stack, user_pool_id: str, **settings: Any) -> tuple[str, str]:  # noqa: ANN401
-    """Make an app client with all scopes; return its id and secret."""
+def create_app_client(stack: Stack, user_pool_id: str, **settings: Any) -> tuple[str, str]:  # noqa: ANN401
+    """Create an app client with all scopes. Return its id and secret."""
     client = cognito(stack).create_user_pool_client(
         UserPoolId=user_pool_id,
         ClientName="made-by-a-test",
@@ -67,49 +72,53 @@ def encode(claims: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
 
 
-def test_the_template_has_the_routes_of_a_counter_by_default_and_by_name() -> None:
+def test_template_has_the_same_routes_for_the_default_and_named_counters() -> None:
     for counter in ("/counter", "/counters/{counter_id}"):
         assert {method for method, path, _ in ROUTES if path == counter} == {"GET", "POST", "PUT"}
         assert ("GET", f"{counter}/history", "counters/read") in ROUTES
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
-def test_the_scope_of_a_route_opens_it(stack: Stack, method: str, path: str, scope: str) -> None:
+def test_route_accepts_a_token_with_its_scope(
+    stack: Stack, method: str, path: str, scope: str
+) -> None:
     assert call(stack, method, path, token_for(stack, [scope])).status == 200
 
 
-def test_without_a_token_every_route_is_closed(stack: Stack) -> None:
-    assert_refused(stack, lambda _: None)
+def test_every_route_refuses_a_request_without_a_token(stack: Stack) -> None:
+    assert_every_route_refuses(stack, lambda _: None)
 
 
-@pytest.mark.parametrize("garbage", ["garbage", "a.b.c", "..", "e30.e30.e30"])
-def test_garbage_opens_no_route(stack: Stack, garbage: str) -> None:
-    assert_refused(stack, lambda _: garbage)
+@pytest.mark.parametrize("malformed", ["garbage", "a.b.c", "..", "e30.e30.e30"])
+def test_every_route_refuses_a_malformed_token(stack: Stack, malformed: str) -> None:
+    assert_every_route_refuses(stack, lambda _: malformed)
 
 
-def test_a_changed_signature_opens_no_route(stack: Stack) -> None:
+def test_every_route_refuses_a_changed_signature(stack: Stack) -> None:
     header, payload, signature = token_for(stack, ALL_SCOPES).split(".")
     changed = ("B" if signature.startswith("A") else "A") + signature[1:]
-    assert_refused(stack, lambda _: f"{header}.{payload}.{changed}")
+    assert_every_route_refuses(stack, lambda _: f"{header}.{payload}.{changed}")
 
 
-def test_scopes_written_into_a_token_open_no_route(stack: Stack) -> None:
+def test_every_route_refuses_a_token_with_edited_scopes(stack: Stack) -> None:
     def with_all_scopes(scope: str) -> str:
         token = token_for(stack, ALL_SCOPES - {scope})
         header, _, signature = token.split(".")
         claims = claims_of(token) | {"scope": " ".join(ALL_SCOPES)}
         return f"{header}.{encode(claims)}.{signature}"
 
-    assert_refused(stack, with_all_scopes)
+    assert_every_route_refuses(stack, with_all_scopes)
 
 
-def test_an_unsigned_token_opens_no_route(stack: Stack) -> None:
+def test_every_route_refuses_an_unsigned_token(stack: Stack) -> None:
     claims = claims_of(token_for(stack, ALL_SCOPES))
-    assert_refused(stack, lambda _: f"{encode({'alg': 'none', 'typ': 'JWT'})}.{encode(claims)}.")
+    assert_every_route_refuses(
+        stack, lambda _: f"{encode({'alg': 'none', 'typ': 'JWT'})}.{encode(claims)}."
+    )
 
 
-def test_a_token_opens_routes_until_it_expires(stack: Stack) -> None:
-    client = make_client(
+def test_token_works_until_it_expires(stack: Stack) -> None:
+    client = create_app_client(
         stack,
         stack.outputs["UserPoolId"],
         AccessTokenValidity=SHORT_VALIDITY,
@@ -118,10 +127,10 @@ def test_a_token_opens_routes_until_it_expires(stack: Stack) -> None:
     token = token_for(stack, ALL_SCOPES, *client)
     assert call(stack, "GET", "/counter", token).status == 200
     time.sleep(max(0, claims_of(token)["exp"] - time.time()))
-    assert_refused(stack, lambda _: token)
+    assert_every_route_refuses(stack, lambda _: token)
 
 
-def test_a_token_of_another_pool_opens_no_route(stack: Stack) -> None:
+def test_every_route_refuses_a_token_from_another_user_pool(stack: Stack) -> None:
     pools = cognito(stack)
     pool = pools.create_user_pool(PoolName="another")["UserPool"]["Id"]
     pools.create_resource_server(
@@ -133,10 +142,10 @@ def test_a_token_of_another_pool_opens_no_route(stack: Stack) -> None:
             for scope in ALL_SCOPES
         ],
     )
-    token = token_for(stack, ALL_SCOPES, *make_client(stack, pool))
-    assert_refused(stack, lambda _: token)
+    token = token_for(stack, ALL_SCOPES, *create_app_client(stack, pool))
+    assert_every_route_refuses(stack, lambda _: token)
 
 
-def test_all_scopes_but_that_of_the_route_do_not_open_it(stack: Stack) -> None:
+def test_route_refuses_a_token_with_all_scopes_except_its_own(stack: Stack) -> None:
     tokens = {scope: token_for(stack, ALL_SCOPES - {scope}) for scope in ALL_SCOPES}
-    assert_refused(stack, tokens.__getitem__)
+    assert_every_route_refuses(stack, tokens.__getitem__)

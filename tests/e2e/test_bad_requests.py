@@ -2,12 +2,12 @@ import re
 
 import pytest
 from tests.component.bad_requests import BAD_REQUESTS, BadRequest
-from tests.e2e.service import Answer, Caller, counters
+from tests.e2e.service import Answer, Caller, stored_counters
 
 from deployment import Stack
 
 
-def rows(*, carried: bool) -> list[object]:
+def bad_requests(*, carried: bool) -> list[object]:
     return [pytest.param(bad, id=bad.id) for bad in BAD_REQUESTS if bad.carried is carried]
 
 
@@ -16,11 +16,11 @@ def send(caller: Caller, bad: BadRequest) -> Answer:
     return caller.request(bad.method, path, bad.body, bad.headers)
 
 
-@pytest.mark.parametrize("bad", rows(carried=True))
-def test_a_bad_request_is_told_which_field_is_bad_and_changes_nothing(
+@pytest.mark.parametrize("bad", bad_requests(carried=True))
+def test_bad_request_gets_a_400_that_names_the_field_and_changes_nothing(
     stack: Stack, caller: Caller, bad: BadRequest
 ) -> None:
-    before = counters(stack)
+    before = stored_counters(stack)
     answer = send(caller, bad)
     assert answer.status == 400
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -28,16 +28,16 @@ def test_a_bad_request_is_told_which_field_is_bad_and_changes_nothing(
     assert answer.body["type"].endswith("invalid-request")
     assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", answer.body["instance"])
     detail, field = answer.body["detail"], bad.field
-    if bad.headers:  # on its way the case of a header's name may change
+    if bad.headers:  # the case of a header name may change on the way
         detail, field = detail.lower(), field.lower()
     assert detail.startswith(f"{field}: ")
-    assert counters(stack) == before
+    assert stored_counters(stack) == before
 
 
-@pytest.mark.parametrize("bad", rows(carried=False))
-def test_a_bad_request_that_a_gateway_makes_another_of_is_refused_all_the_same(
+@pytest.mark.parametrize("bad", bad_requests(carried=False))
+def test_bad_request_that_clients_or_gateways_alter_is_still_refused(
     stack: Stack, caller: Caller, bad: BadRequest
 ) -> None:
-    before = counters(stack)
+    before = stored_counters(stack)
     assert 400 <= send(caller, bad).status < 500
-    assert counters(stack) == before
+    assert stored_counters(stack) == before

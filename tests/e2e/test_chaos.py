@@ -1,10 +1,10 @@
-"""Every answer is true, although functions are killed and the database fails in every way.
+"""Every answer is correct, although functions are killed and the database fails in every way.
 
 - Workers run the built functions as Lambda does (workers.py). They are killed at random.
-- A proxy between them and the local database drops, delays, cuts, refuses and throttles, and
-  answers 5xx before, after or long before a write is applied (chaos_proxy.py).
-- Callers increment, move, set and read, with keys and without (chaos_callers.py).
-- At the end, every answer is compared with the history (linearizability.py).
+- A proxy between the workers and the local database drops, delays, cuts, refuses and throttles.
+  It answers with 5xx before a write is applied, after it, or long before it (chaos_proxy.py).
+- Callers increment, move, set and read, with and without keys (chaos_callers.py).
+- At the end, every answer is checked against the history (linearizability.py).
 """
 
 import json
@@ -22,8 +22,9 @@ import pytest
 from tests.e2e import chaos_proxy, workers
 from tests.e2e.chaos_callers import Callers, Service
 from tests.e2e.chaos_proxy import ChaosProxy
-from tests.e2e.linearizability import Entry, Run, Standing, Violation, check
-from tests.e2e.service import client, name_of, variables, wait_for
+from tests.e2e.linearizability import check
+from tests.e2e.recorded_run import CounterState, Entry, Run, Violation
+from tests.e2e.service import client, extra_variables, physical_name, wait_for
 from tests.e2e.workers import Workers
 from tests.sizes import FULL, cases
 
@@ -40,21 +41,23 @@ WORKERS = {
     "ListTrend": cases(2, part=1),
 }
 CALLERS = cases(32, part=16)
-SECONDS_TO_A_KILL = cases(4, part=2)  # of any worker, on average
-# How long it may take to settle all open keys, one after the other. Finding an attempt in a long
-# history takes a dozen reads. The emulator serves one read at a time, and each takes it as long as
-# the history of the counter is: 0.14 s for 2,500 entries. Several callers at once would run out of
-# their functions' time.
+MEAN_SECONDS_BETWEEN_KILLS = cases(4, part=2)  # of a random worker
+# The limit for settling all keys with an unknown outcome, one after the other. Finding an attempt
+# in a long history takes a dozen reads. The emulator serves one read at a time, and its duration
+# grows with the length of the history: 0.14 s for 2,500 entries. With several concurrent callers,
+# the functions would time out.
 SETTLE_SECONDS = cases(1800, part=120)
 CATCH_UP_SECONDS = cases(600, part=120)
-LOOKS = cases(20, part=2)  # versions, and as many times, at which each counter is read at the end
-SHOWN = 2  # violations of each kind
-# In the full run, replies to these operations are cut at each of their bytes.
-ALL_CUT = {"BatchGetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"}
+PAST_READS = cases(
+    20, part=2
+)  # of each counter at the end: at this many versions, and as many times
+SHOWN_PER_KIND = 2  # violations in the failure message
+# In the full run, replies to these operations are cut after every possible number of bytes.
+CUT_AT_EVERY_BYTE = {"BatchGetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"}
 
 
 class Stored:
-    """What the database has about some counters, read without the proxy."""
+    """What the database stores about some counters, read without the proxy."""
 
     def __init__(self, stack: Stack, counters: list[str]) -> None:
         self._stack = stack
@@ -66,9 +69,9 @@ class Stored:
             name: list(map(_entry, self._items("HistoryTable", name))) for name in self._counters
         }
 
-    def standing(self) -> dict[str, Standing]:
+    def states(self) -> dict[str, CounterState]:
         return {
-            name: Standing(
+            name: CounterState(
                 int(item["value"]["N"]),
                 int(item["version"]["N"]),
                 item["change"]["M"]["request_id"]["S"],
@@ -78,17 +81,17 @@ class Stored:
         }
 
     def caught_up(self) -> bool:
-        """Tell whether history and trend have every change."""
-        for name, standing in self.standing().items():
+        """Return whether the history and the trend include every change."""
+        for name, state in self.states().items():
             hours = self._items("TrendTable", name)
-            folded = max((int(hour["last_version"]["N"]) for hour in hours), default=0)
-            if not folded == len(self._items("HistoryTable", name)) == standing.version:
+            trend_version = max((int(hour["last_version"]["N"]) for hour in hours), default=0)
+            if not trend_version == len(self._items("HistoryTable", name)) == state.version:
                 return False
         return True
 
     def findings(self) -> list[Any]:
-        """Return what the deployed audit finds."""
-        lambda_, name = client(self._stack, "lambda"), name_of(self._stack, "AuditHistory")
+        """Return the findings of the deployed audit."""
+        lambda_, name = client(self._stack, "lambda"), physical_name(self._stack, "AuditHistory")
         findings = []
         for counter_id in self._counters:
             payload = json.dumps({"counter_id": counter_id})
@@ -122,56 +125,58 @@ def proxied(
     """The proxy, the workers that use it, and its endpoint."""
     with (
         chaos_proxy.serving(stack.endpoint_url, seed=1) as (proxy, url),
-        workers.running(emulator, stack, WORKERS, url, tmp_path) as running,
+        workers.running(emulator, stack, WORKERS, url, tmp_path) as worker_pool,
     ):
-        proxy.kill = running.kill
-        yield proxy, running, url
+        proxy.kill = worker_pool.kill
+        yield proxy, worker_pool, url
 
 
-def test_every_answer_is_true_whatever_fails(
+def test_every_answer_matches_the_history_despite_all_faults(
     stack: Stack, proxied: tuple[ChaosProxy, Workers, str], tmp_path: Path
 ) -> None:
-    proxy, running, url = proxied
-    service = Service(running)
+    proxy, worker_pool, url = proxied
+    service = Service(worker_pool)
     callers = Callers(service)
     stored = Stored(stack, callers.counters)
     began = time.monotonic()
 
-    with ThreadPoolExecutor(CALLERS) as pool, ExitStack() as stopping:
-        stopping.callback(callers.stop)  # else a failure here would wait for all callers
+    with ThreadPoolExecutor(CALLERS) as pool, ExitStack() as cleanup:
+        cleanup.callback(callers.stop)  # otherwise a failure here would wait for all callers
         with ExitStack() as faults:
-            faults.enter_context(variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url))
-            faults.enter_context(proxy.raging())
-            faults.enter_context(running.dying(random.Random(2), SECONDS_TO_A_KILL))
+            faults.enter_context(
+                extra_variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url)
+            )
+            faults.enter_context(proxy.injecting_faults())
+            faults.enter_context(worker_pool.killing(random.Random(2), MEAN_SECONDS_BETWEEN_KILLS))
             list(pool.map(partial(callers.run, operations=OPERATIONS), range(CALLERS)))
-        raged = time.monotonic() - began
-        # What became of a key is in the history.
+        fault_seconds = time.monotonic() - began
+        # A repeat searches the history for earlier attempts, so the history must be complete.
         wait_for(stored.caught_up, seconds=CATCH_UP_SECONDS)
-        behind = time.monotonic() - began - raged
+        catch_up_seconds = time.monotonic() - began - fault_seconds
         deadline = time.monotonic() + SETTLE_SECONDS
-        settled = [callers.settle(asked, deadline) for asked in callers.unsettled()]
-        settling = time.monotonic() - deadline + SETTLE_SECONDS
+        settled = [callers.settle(request, deadline) for request in callers.unsettled()]
+        settle_seconds = time.monotonic() - deadline + SETTLE_SECONDS
         caught_up = wait_for(stored.caught_up, seconds=CATCH_UP_SECONDS)
-        list(pool.map(partial(callers.look_back, looks=LOOKS), callers.counters))
-    run = Run(service.calls, stored.histories(), stored.standing(), frozenset(proxy.told))
+        list(pool.map(partial(callers.read_past, reads=PAST_READS), callers.counters))
+    run = Run(service.calls, stored.histories(), stored.states(), frozenset(proxy.confirmed))
     violations, findings = check(run), stored.findings()
 
-    print(f"\n{raged:.0f} s with faults, {time.monotonic() - began:.0f} s in all")
-    print(f"the history was complete {behind:.0f} s after the faults")
-    print(f"{len(settled)} keys to settle, which took {settling:.0f} s")
+    print(f"\n{fault_seconds:.0f} s with faults, {time.monotonic() - began:.0f} s in total")
+    print(f"the history was complete {catch_up_seconds:.0f} s after the faults")
+    print(f"settling {len(settled)} keys took {settle_seconds:.0f} s")
     print(f"{len(violations)} violations")
-    report(run, proxy, running, exceptions(tmp_path / "log"))
-    assert caught_up, "history and trend do not have every change"
-    assert not violations, "\n".join(shown(violations))
-    moved = [each.value for name, each in run.standing.items() if name in callers.accounts]
-    assert sum(moved) == 0, "moves keep the total"
+    report(run, proxy, worker_pool, count_exceptions(tmp_path / "log"))
+    assert caught_up, "history or trend lacks a change"
+    assert not violations, "\n".join(summary(violations))
+    account_values = [each.value for name, each in run.states.items() if name in callers.accounts]
+    assert sum(account_values) == 0, "moves changed the total of the accounts"
     assert findings == []
-    assert all(settled), f"{settled.count(False)} keys were not settled in time"
-    assert_all_was_met(run, proxy, running)
+    assert all(settled), f"{settled.count(False)} keys still have an unknown outcome"
+    assert_full_coverage(run, proxy, worker_pool)
 
 
-def exceptions(log: Path) -> Counter[str]:
-    """Count the exceptions in the workers' log, by text and line of code."""
+def count_exceptions(log: Path) -> Counter[str]:
+    """Count the exceptions in the workers' log, by message and line of code."""
     found = Counter[str]()
     for line in log.read_text().splitlines():
         try:
@@ -185,41 +190,41 @@ def exceptions(log: Path) -> Counter[str]:
     return found
 
 
-def report(run: Run, proxy: ChaosProxy, running: Workers, unforeseen: Counter[str]) -> None:
+def report(run: Run, proxy: ChaosProxy, worker_pool: Workers, exceptions: Counter[str]) -> None:
     """Print the numbers of requests, answers, faults and kills."""
-    kinds = Counter(f"{'keyed ' if call.key else ''}{call.kind}" for call in run.calls)
+    calls = Counter(f"{'keyed ' if call.key else ''}{call.operation}" for call in run.calls)
     answers = Counter(f"{call.status} {call.problem or ''}".strip() for call in run.calls)
     faults: dict[str, Counter[str]] = defaultdict(Counter)
     for (fault, operation), number in sorted(proxy.faults.items()):
         faults[fault][operation] += number
-    print(f"{len(run.calls)} operations: {dict(kinds.most_common())}")
+    print(f"{len(run.calls)} operations: {dict(calls.most_common())}")
     print(f"answers: {dict(answers.most_common())}")
     print(f"{sum(map(len, run.histories.values()))} changes of {len(run.histories)} counters")
     for fault, operations in faults.items():
         print(f"  {fault}: {operations.total()} {dict(operations)}")
-    print(f"{running.kills.total()} kills: {dict(running.kills)}")
-    print(f"replies cut at each of their bytes, so many times: {dict(proxy.cuts.rounds)}")
-    for exception, number in unforeseen.most_common():
+    print(f"{worker_pool.kills.total()} kills: {dict(worker_pool.kills)}")
+    print(f"rounds of cuts at every byte, by operation: {dict(proxy.cuts.rounds)}")
+    for exception, number in exceptions.most_common():
         print(f"  internal error: {number} {exception}")
 
 
-def shown(violations: list[Violation]) -> Iterator[str]:
-    """Yield the number of violations of each kind, then some of them."""
+def summary(violations: list[Violation]) -> Iterator[str]:
+    """Yield the number of violations of each kind, then some examples."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for violation in violations:
         kinds[violation.kind].append(violation.detail)
     for kind, details in kinds.items():
         yield f"{len(details)} {kind}"
     for kind, details in kinds.items():
-        yield from (f"{kind}: {detail}" for detail in details[:SHOWN])
+        yield from (f"{kind}: {detail}" for detail in details[:SHOWN_PER_KIND])
 
 
-def assert_all_was_met(run: Run, proxy: ChaosProxy, running: Workers) -> None:
-    """Check that each fault and each kind of kill happened, and each kind of call succeeded."""
-    met = {fault for (fault, _), number in proxy.faults.items() if number}
-    assert {fault for deck in chaos_proxy.DECKS.values() for fault in deck} <= met
-    assert running.kills.keys() == {*chaos_proxy.KILLS, "at any time"}
-    answered = {(call.kind, call.key is not None) for call in run.calls if call.status == 200}
-    assert answered == {(call.kind, call.key is not None) for call in run.calls}
+def assert_full_coverage(run: Run, proxy: ChaosProxy, worker_pool: Workers) -> None:
+    """Check that each fault and kind of kill happened, and that each operation succeeded."""
+    injected = {fault for (fault, _), number in proxy.faults.items() if number}
+    assert {fault for deck in chaos_proxy.DECKS.values() for fault in deck} <= injected
+    assert worker_pool.kills.keys() == {*chaos_proxy.KILLS, "at any time"}
+    succeeded = {(call.operation, call.key is not None) for call in run.calls if call.status == 200}
+    assert succeeded == {(call.operation, call.key is not None) for call in run.calls}
     if FULL:
-        assert proxy.cuts.rounds.keys() >= ALL_CUT
+        assert proxy.cuts.rounds.keys() >= CUT_AT_EVERY_BYTE

@@ -1,4 +1,4 @@
-"""What each operation costs in the database, as the database itself reports it."""
+"""The documented cost of each operation matches what the database reports."""
 
 import importlib
 import json
@@ -26,14 +26,14 @@ SENDER = "AROAEXAMPLE12345678AB:a-session-of-30-characters-xxx"
 
 
 class Handlers:
-    """The handlers, in this process, with the database of the stack, and what they consume."""
+    """Runs the handlers in this process with the stack's database, and meters what they consume."""
 
     def __init__(self) -> None:
         self.meter = Meter()
         self.queue = FifoQueue()
 
     def request(self, method: str, path: str, **request: Any) -> tuple[float, float]:  # noqa: ANN401
-        """Make a request; return the write units and the read units that it took."""
+        """Send a request. Return the write units and the read units that it consumed."""
         self.meter.clear()
         for function in functions().values():
             for route in function.routes:
@@ -55,9 +55,10 @@ class Handlers:
         raise LookupError(method, path)
 
     def ingest(self, counters: Sequence[str], groups: Sequence[str]) -> float:
-        """Deliver a full batch for these counters and groups in turn; return its write units.
+        """Deliver a full batch for these counters and groups in turn. Return its write units.
 
-        A counter or a group that is new costs more, once: so another batch goes before it.
+        The first event of a counter or group costs more. So the same kind of batch is delivered
+        once before the one that is measured.
         """
         for _ in range(2):
             self.meter.clear()
@@ -98,11 +99,11 @@ def handlers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers
         factory.cache_clear()
 
 
-def key(text: str) -> dict[str, str]:
+def idempotency_key(text: str) -> dict[str, str]:
     return {"Idempotency-Key": text}
 
 
-def test_the_units_of_each_operation_in_the_docs_are_what_the_database_reports(
+def test_documented_units_of_each_operation_match_the_database(
     handlers: Handlers, counter: str
 ) -> None:
     new = handlers.request("POST", counter)
@@ -114,12 +115,14 @@ def test_the_units_of_each_operation_in_the_docs_are_what_the_database_reports(
             "POST", counter, body={"max": 0}, status=409
         ),
         "`PUT`": handlers.request("PUT", counter, body={"value": 1}),
-        "`POST` with a key, first try": handlers.request("POST", counter, headers=key("a")),
-        "… its first repeat": handlers.request("POST", counter, headers=key("a")),
-        "… every other repeat": handlers.request("POST", counter, headers=key("a")),
+        "`POST` with a key, first try": handlers.request(
+            "POST", counter, headers=idempotency_key("a")
+        ),
+        "… its first repeat": handlers.request("POST", counter, headers=idempotency_key("a")),
+        "… every other repeat": handlers.request("POST", counter, headers=idempotency_key("a")),
     }
-    asked = [{"counter_id": f"{counter[10:]}-{number}"} for number in range(10)]
-    body = {"increments": asked}
+    increments = [{"counter_id": f"{counter[10:]}-{number}"} for number in range(10)]
+    body = {"increments": increments}
     handlers.request("POST", "/increments", body=body)
     costs["`POST /increments` of 10 counters"] = handlers.request("POST", "/increments", body=body)
     rows = [f"| {name} | {write:g} | {read:g} |" for name, (write, read) in costs.items()]
@@ -131,7 +134,7 @@ def test_the_units_of_each_operation_in_the_docs_are_what_the_database_reports(
         assert row in COST
 
 
-def test_the_write_units_of_a_batch_in_the_docs_are_what_the_database_reports(
+def test_documented_write_units_of_a_batch_match_the_database(
     handlers: Handlers,
 ) -> None:
     names = [f"{uuid.uuid4()}:{'x' * 20}" for _ in range(10)]
@@ -141,9 +144,10 @@ def test_the_write_units_of_a_batch_in_the_docs_are_what_the_database_reports(
         "5 counters": handlers.ingest(names[:5], names[:5]),
         "10 counters": handlers.ingest(names, names),
     }
-    each = [handlers.ingest(names[:1], [group]) for group in groups]
-    measured["1 counter, its 8th message group"] = each[6]  # its name was one before them
-    measured["1 counter, its 9th message group"] = each[7]
+    by_group = [handlers.ingest(names[:1], [group]) for group in groups]
+    # The counter's first message group was names[0], so by_group[6] is its 8th.
+    measured["1 counter, its 8th message group"] = by_group[6]
+    measured["1 counter, its 9th message group"] = by_group[7]
     rows = [f"| {name} | {units:g} | {units / MOST:g} |" for name, units in measured.items()]
     print("\n".join(rows))
 
@@ -152,7 +156,7 @@ def test_the_write_units_of_a_batch_in_the_docs_are_what_the_database_reports(
         assert row in COUNTING
 
 
-def test_a_page_of_history_reads_itself_and_one_entry_more(
+def test_page_of_history_reads_one_entry_more_than_it_returns(
     handlers: Handlers, caller: Caller, counter: str
 ) -> None:
     for _ in range(100):

@@ -1,5 +1,5 @@
 from pytest_bdd import given, parsers, scenarios, then, when
-from tests.e2e.service import Answer, Caller, at_once
+from tests.e2e.service import Answer, Caller, run_clients
 
 from deployment import Stack
 
@@ -28,12 +28,12 @@ def update(caller: Caller, path: str, value: int) -> Answer:
     return caller.put(path, value=value)
 
 
-@when(parsers.parse("{users:d} users at once add {by:d} to it, {times:d} times each"))
-def add_at_once(stack: Stack, path: str, users: int, by: int, times: int) -> None:
+@when(parsers.parse("{users:d} users add {by:d} to it concurrently, {times:d} times each"))
+def add_concurrently(stack: Stack, path: str, users: int, by: int, times: int) -> None:
     def add(user: Caller, _number: int) -> list[Answer]:
         return [user.post(path, by=by) for _ in range(times)]
 
-    answers = at_once(stack, ["counters/increment"], users, add)
+    answers = run_clients(stack, ["counters/increment"], users, add)
     assert {answer.status for answer in answers} == {200}
 
 

@@ -1,4 +1,4 @@
-"""What other AWS resources count: by messages to the queue and by events, as the docs tell it."""
+"""Other AWS resources count with queue messages and events, as the docs describe."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.aws_template import ROOT
-from tests.e2e.producer import SECONDS, Producer
+from tests.e2e.producer import WAIT_SECONDS, Producer
 from tests.e2e.service import Caller, client, wait_for
 
 from deployment import Stack
@@ -27,12 +27,12 @@ def producer(stack: Stack, caller: Caller) -> Producer:
     return Producer(stack, caller)
 
 
-def new() -> str:
+def random_id() -> str:
     return str(uuid.uuid4())
 
 
-def sender(producer: Producer) -> str:
-    """Return the SenderId of every message: the emulator reports the account."""
+def sender_id(producer: Producer) -> str:
+    """Return the SenderId of every message. In the emulator it is the account id."""
     account: str = producer.stack.outputs["IncrementQueueArn"].split(":")[4]
     return account
 
@@ -41,8 +41,8 @@ def actors(producer: Producer, counter: str) -> set[str]:
     return {entry["actor"] for entry in producer.entries(counter)}
 
 
-def test_messages_arrive_in_counter_history_and_trend(producer: Producer) -> None:
-    counter, other = new(), new()
+def test_queue_messages_reach_counter_history_and_trend(producer: Producer) -> None:
+    counter, other = random_id(), random_id()
     bodies = [{"counter_id": counter, "by": by} for by in range(1, 41)]
 
     producer.send(counter, *bodies, {"counter_id": other}, {"counter_id": counter, "by": -5})
@@ -55,17 +55,17 @@ def test_messages_arrive_in_counter_history_and_trend(producer: Producer) -> Non
     assert len(entries) < 41
     assert sum(entry["increase"] for entry in entries) == 820
     assert sum(entry["decrease"] for entry in entries) == 5
-    assert {entry["actor"] for entry in entries} == {f"sqs:{sender(producer)}"}
+    assert {entry["actor"] for entry in entries} == {f"sqs:{sender_id(producer)}"}
 
     def trend() -> tuple[int, int]:
         hours = producer.caller.get(f"/counters/{counter}/trend").body
         return sum(hour["increase"] - hour["decrease"] for hour in hours), hours[-1]["close"]
 
-    assert wait_for(trend, lambda seen: seen == (815, 815)) == (815, 815)
+    assert wait_for(trend, lambda sums: sums == (815, 815)) == (815, 815)
 
 
-def test_a_fold_keeps_additions_and_subtractions_apart(producer: Producer) -> None:
-    counter = new()
+def test_fold_records_additions_and_subtractions_separately(producer: Producer) -> None:
+    counter = random_id()
 
     producer.send(counter, *[{"counter_id": counter, "by": by} for by in (5, -3, 4, -6)])
 
@@ -74,14 +74,14 @@ def test_a_fold_keeps_additions_and_subtractions_apart(producer: Producer) -> No
         return sum(row["increase"] for row in rows), sum(row["decrease"] for row in rows)
 
     for path in ("history", "trend"):
-        assert wait_for(partial(sums, path), lambda seen: seen == (9, 9)) == (9, 9)
+        assert wait_for(partial(sums, path), lambda sums: sums == (9, 9)) == (9, 9)
     entries = producer.entries(counter)
     print([(entry["by"], entry["increase"], entry["decrease"]) for entry in entries])
     assert producer.value(counter, 0) == 0
 
 
-def test_events_on_the_bus_arrive_and_their_source_has_counted(producer: Producer) -> None:
-    counter = new()
+def test_bus_events_are_counted_with_their_source_as_actor(producer: Producer) -> None:
+    counter = random_id()
     same = [{"counter_id": counter, "by": 2}] * 5
 
     producer.put(producer.stack.outputs["EventBusName"], "shop.checkout", *same)
@@ -90,11 +90,11 @@ def test_events_on_the_bus_arrive_and_their_source_has_counted(producer: Produce
     entries = producer.entries(counter)
     assert sum(entry["events"] for entry in entries) == 5
     assert {entry["actor"] for entry in entries} == {"event:shop.checkout"}
-    assert {entry["sender"] for entry in entries} == {sender(producer)}
+    assert {entry["sender"] for entry in entries} == {sender_id(producer)}
 
 
-def test_events_for_20_counters_at_once_are_all_counted(producer: Producer) -> None:
-    counters = [new() for _ in range(20)]
+def test_events_for_20_counters_are_all_counted(producer: Producer) -> None:
+    counters = [random_id() for _ in range(20)]
     events = [
         {"counter_id": counter, "by": by}
         for by in range(1, 4)
@@ -109,20 +109,20 @@ def test_events_for_20_counters_at_once_are_all_counted(producer: Producer) -> N
         assert sum(entry["events"] for entry in producer.entries(counter)) == 6
 
 
-def to_the_bus(producer: Producer, *counts: dict[str, object]) -> None:
-    producer.put(producer.stack.outputs["EventBusName"], "shop", *counts)
+def send_to_bus(producer: Producer, *increments: dict[str, object]) -> None:
+    producer.put(producer.stack.outputs["EventBusName"], "shop", *increments)
 
 
-def to_the_queue(producer: Producer, *counts: dict[str, object]) -> None:
-    for count in counts:
-        producer.send(str(count["counter_id"]), count)
+def send_to_queue(producer: Producer, *increments: dict[str, object]) -> None:
+    for increment in increments:
+        producer.send(str(increment["counter_id"]), increment)
 
 
-@pytest.mark.parametrize("send", [to_the_bus, to_the_queue])
-def test_a_counter_that_has_no_room_stops_no_other(
+@pytest.mark.parametrize("send", [send_to_bus, send_to_queue])
+def test_counter_at_its_maximum_does_not_block_other_counters(
     producer: Producer, send: Callable[..., None]
 ) -> None:
-    full, other = new(), new()
+    full, other = random_id(), random_id()
     too_much = {"counter_id": full, "by": MAX}
 
     send(producer, too_much, too_much, {"counter_id": other})
@@ -137,12 +137,12 @@ def test_a_counter_that_has_no_room_stops_no_other(
 
 @pytest.mark.parametrize("bus", ["the stack's", "default"])
 @pytest.mark.usefixtures("examples")
-def test_the_rules_count_an_event_but_not_its_replay(producer: Producer, bus: str) -> None:
-    # PutEvents cannot set `replay-name`, so this asks EventBridge what the rules would match.
+def test_rules_match_an_event_but_not_its_replay(producer: Producer, bus: str) -> None:
+    # PutEvents cannot set `replay-name`, so this asks EventBridge whether the rules would match.
     name = producer.stack.outputs["EventBusName"] if bus == "the stack's" else bus
     rules = producer.events.list_rules(EventBusName=name)["Rules"]
     event: dict[str, object] = {
-        "id": new(),
+        "id": random_id(),
         "detail-type": "Count",
         "source": "shop",
         "account": "123456789012",
@@ -169,8 +169,8 @@ def test_the_rules_count_an_event_but_not_its_replay(producer: Producer, bus: st
         assert not matches(rule, {**first, "replay-name": "again"})
 
 
-def test_a_message_that_makes_no_sense_is_parked_and_its_group_goes_on(producer: Producer) -> None:
-    counter = new()
+def test_invalid_message_is_parked_and_the_rest_of_its_group_is_counted(producer: Producer) -> None:
+    counter = random_id()
     poison = json.dumps({"counter_id": counter, "by": "many"})
     good = {"counter_id": counter}
 
@@ -188,14 +188,14 @@ def test_a_message_that_makes_no_sense_is_parked_and_its_group_goes_on(producer:
 
 @dataclass(frozen=True)
 class Parked:
-    """A message of the dead-letter queue, and why it is there."""
+    """A message in the dead-letter queue, with its `reason` attribute."""
 
     body: str
     reason: str | None
 
 
 def parked_messages(producer: Producer, counter: str) -> list[Parked]:
-    """Take the dead letters about a counter, after everything sent was counted or parked."""
+    """Take a counter's parked messages, once everything that was sent is counted or parked."""
     producer.wait_until_done()
     return [message for message in _dead_letters(producer) if counter in message.body]
 
@@ -214,8 +214,8 @@ def _dead_letters(producer: Producer) -> list[Parked]:
     return found
 
 
-def test_a_message_sent_twice_under_one_id_is_counted_once(producer: Producer) -> None:
-    counter = new()
+def test_message_sent_twice_with_one_deduplication_id_is_counted_once(producer: Producer) -> None:
+    counter = random_id()
     for _ in range(2):
         producer.sqs.send_message(
             QueueUrl=producer.stack.outputs["IncrementQueueUrl"],
@@ -228,7 +228,7 @@ def test_a_message_sent_twice_under_one_id_is_counted_once(producer: Producer) -
     assert producer.value(counter, 13) == 13
 
 
-def test_an_order_of_a_busy_counter_is_counted_once_as_the_docs_say(producer: Producer) -> None:
+def test_documented_code_for_a_busy_counter_counts_each_order_once(producer: Producer) -> None:
     (code,) = re.findall(r"```python\n([^`]*zlib.crc32[^`]*)```", DOCS)
     (counter,) = set(re.findall(r'"counter_id": "([^"]+)"', code))
     before = int(producer.caller.get(f"/counters/{counter}").body["value"])
@@ -240,7 +240,7 @@ def test_an_order_of_a_busy_counter_is_counted_once_as_the_docs_say(producer: Pr
     }
 
     for number in [*range(20), *range(20)]:
-        exec(code, {**names, "order_id": f"order-{number}"})  # noqa: S102  it is from our docs
+        exec(code, {**names, "order_id": f"order-{number}"})  # noqa: S102  the code is from our docs
 
     producer.wait_until_done()
     assert producer.value(counter, before + 20) == before + 20
@@ -248,7 +248,7 @@ def test_an_order_of_a_busy_counter_is_counted_once_as_the_docs_say(producer: Pr
 
 @pytest.fixture(scope="module")
 def examples(stack: Stack) -> dict[str, str]:
-    """Deploy the examples of the docs, all as one stack; return the names of its resources."""
+    """Deploy all examples of the docs in one stack. Return its resources' physical ids by name."""
     template = "\n".join(
         re.sub(r"\AResources:\n", "", block) if number else block
         for number, block in enumerate(re.findall(r"```yaml\n(Resources:.*?)```", DOCS, re.DOTALL))
@@ -265,15 +265,15 @@ def examples(stack: Stack) -> dict[str, str]:
         Capabilities=["CAPABILITY_IAM"],
     )
     cloudformation.get_waiter("stack_create_complete").wait(
-        StackName="examples", WaiterConfig={"Delay": 1, "MaxAttempts": SECONDS}
+        StackName="examples", WaiterConfig={"Delay": 1, "MaxAttempts": WAIT_SECONDS}
     )
     resources = cloudformation.describe_stack_resources(StackName="examples")["StackResources"]
     return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
 
 
 @pytest.mark.usefixtures("examples")
-def test_events_on_the_default_bus_are_counted_as_the_docs_say(producer: Producer) -> None:
-    counter = new()
+def test_documented_rule_counts_events_on_the_default_bus(producer: Producer) -> None:
+    counter = random_id()
 
     producer.put("default", "shop.basket", {"counter_id": counter}, {"counter_id": counter})
 
@@ -281,7 +281,7 @@ def test_events_on_the_default_bus_are_counted_as_the_docs_say(producer: Produce
     assert actors(producer, counter) == {"event:shop.basket"}
 
 
-def test_objects_in_a_bucket_are_counted_as_the_docs_say(
+def test_documented_rule_counts_objects_in_a_bucket(
     producer: Producer, examples: dict[str, str]
 ) -> None:
     s3 = client(producer.stack, "s3")
@@ -293,7 +293,7 @@ def test_objects_in_a_bucket_are_counted_as_the_docs_say(
     assert actors(producer, counter) == {"event:aws.s3"}
 
 
-def test_runs_of_a_state_machine_are_counted_as_the_docs_say(
+def test_documented_state_machine_counts_its_runs(
     producer: Producer, examples: dict[str, str]
 ) -> None:
     states = client(producer.stack, "stepfunctions")
@@ -304,13 +304,13 @@ def test_runs_of_a_state_machine_are_counted_as_the_docs_say(
     assert actors(producer, "runs") == {"event:shop.fulfilment"}
 
 
-def test_a_schedule_counts_as_the_docs_say(producer: Producer, examples: dict[str, str]) -> None:
+def test_documented_schedule_counts(producer: Producer, examples: dict[str, str]) -> None:
     scheduler = client(producer.stack, "scheduler")
     name = examples["CountHours"].rpartition("/")[2]
     schedule = scheduler.get_schedule(Name=name)
     assert schedule["ScheduleExpression"] == "rate(1 hour)"
 
-    # Nobody waits an hour: another is due now.
+    # The test cannot wait for an hour. Create a copy of the schedule that is due now.
     scheduler.create_schedule(
         Name="now",
         ScheduleExpression=f"at({datetime.now(UTC):%Y-%m-%dT%H:%M:%S})",

@@ -1,28 +1,28 @@
-"""Many clients at once over HTTP: one key, one version, one stock, a hot counter, lost replies."""
+"""Concurrent HTTP clients share a key, a version, a stock or a counter, or lose replies."""
 
 import json
 import time
 import uuid
 from collections import Counter
 
-from tests.e2e.fault_proxy import Losing, serving
-from tests.e2e.service import Answer, Caller, at_once, variables
+from tests.e2e.fault_proxy import ReplyLoss, serving
+from tests.e2e.service import Answer, Caller, extra_variables, run_clients
 from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(32, part=8)  # each takes a process of a function
+CLIENTS = cases(32, part=8)  # each occupies a process of a function
 STOCK = cases(100, part=25)
 INCREMENT = ["counters/increment"]
 SECONDS = cases(60, part=3)
 HOT_CLIENTS = cases(16, part=8)
-LOST = 0.2  # share of the replies to writes to CounterTable
-LOSING_CLIENTS = cases(8, part=4)
-LOSING_TIMES = cases(100, part=10)
+LOST_SHARE = 0.2  # the share of lost replies to writes to CounterTable
+LOSS_CLIENTS = cases(8, part=4)
+LOSS_TIMES = cases(100, part=10)
 
 
-def keyed(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
-    """Increment once for a key: repeat until there is an answer; tell how many repeats it took."""
+def increment_with_key(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
+    """Increment under a key. Repeat until it succeeds. Return the answer and the repeats."""
     repeats = 0
     while True:
         answer = caller.request("POST", counter, headers={"Idempotency-Key": key})
@@ -33,13 +33,13 @@ def keyed(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
         time.sleep(min(1, int(answer.headers.get("Retry-After", 0))))
 
 
-def test_one_key_is_applied_once_and_everybody_gets_the_same_answer(
+def test_concurrent_requests_with_one_key_are_applied_once_and_get_the_same_answer(
     stack: Stack, caller: Caller, counter: str
 ) -> None:
     def send(client: Caller, _number: int) -> list[Answer]:
-        return [keyed(client, counter, "the-key")[0] for _ in range(3)]
+        return [increment_with_key(client, counter, "the-key")[0] for _ in range(3)]
 
-    answers = at_once(stack, INCREMENT, CLIENTS, send)
+    answers = run_clients(stack, INCREMENT, CLIENTS, send)
 
     assert len({json.dumps(answer.body) for answer in answers}) == 1
     assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) <= 1
@@ -47,14 +47,16 @@ def test_one_key_is_applied_once_and_everybody_gets_the_same_answer(
     assert answers[0].body["version"] == 1
 
 
-def test_of_those_who_set_one_version_one_wins(stack: Stack, caller: Caller, counter: str) -> None:
+def test_only_one_of_many_concurrent_conditional_sets_succeeds(
+    stack: Stack, caller: Caller, counter: str
+) -> None:
     tag = caller.put(counter, value=0).headers["ETag"]
 
     def send(client: Caller, number: int) -> list[Answer]:
         body = json.dumps({"value": number + 1})
         return [client.request("PUT", counter, body, {"If-Match": tag})]
 
-    answers = at_once(stack, ["counters/set"], CLIENTS, send)
+    answers = run_clients(stack, ["counters/set"], CLIENTS, send)
 
     assert Counter(answer.status for answer in answers) == {200: 1, 412: CLIENTS - 1}
     (winner,) = (answer for answer in answers if answer.status == 200)
@@ -62,13 +64,15 @@ def test_of_those_who_set_one_version_one_wins(stack: Stack, caller: Caller, cou
     assert caller.get(counter).body == winner.body
 
 
-def test_a_stock_is_never_oversold(stack: Stack, caller: Caller, counter: str) -> None:
+def test_concurrent_decrements_never_go_below_the_minimum(
+    stack: Stack, caller: Caller, counter: str
+) -> None:
     caller.put(counter, value=STOCK)
 
     def send(client: Caller, number: int) -> list[Answer]:
         return [client.post(counter, by=-1, min=0) for _ in range(number, 4 * STOCK, CLIENTS)]
 
-    answers = at_once(stack, INCREMENT, CLIENTS, send)
+    answers = run_clients(stack, INCREMENT, CLIENTS, send)
 
     assert Counter(answer.status for answer in answers) == {200: STOCK, 409: 3 * STOCK}
     sold = sorted(answer.body["value"] for answer in answers if answer.status == 200)
@@ -77,7 +81,7 @@ def test_a_stock_is_never_oversold(stack: Stack, caller: Caller, counter: str) -
     assert caller.get(counter).body["value"] == 0
 
 
-def test_a_hot_counter_loses_nothing_and_doubles_nothing(
+def test_hot_counter_counts_every_increment_once(
     stack: Stack, caller: Caller, counter: str
 ) -> None:
     repeats = Counter[str]()
@@ -87,50 +91,53 @@ def test_a_hot_counter_loses_nothing_and_doubles_nothing(
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             if (number + len(answers)) % 2:
-                answer, again = keyed(client, counter, str(uuid.uuid4()))
-                repeats["keyed"] += again
+                answer, more_repeats = increment_with_key(client, counter, str(uuid.uuid4()))
+                repeats["keyed"] += more_repeats
             else:
                 answer = client.post(counter)
             answers.append(answer)
         return answers
 
-    answers = at_once(stack, INCREMENT, HOT_CLIENTS, send)
+    answers = run_clients(stack, INCREMENT, HOT_CLIENTS, send)
 
     print(f"{len(answers) / SECONDS:.0f} answers a second, {repeats['keyed']} repeats with a key")
     assert_counted_once(caller, counter, answers)
 
 
-def test_an_increment_counts_once_though_the_database_s_replies_are_lost(
+def test_increments_count_once_when_database_replies_are_lost(
     stack: Stack, caller: Caller, counter: str
 ) -> None:
     def send(client: Caller, _number: int) -> list[Answer]:
         answers: list[Answer] = []
-        for _ in range(LOSING_TIMES):
-            answers += [keyed(client, counter, str(uuid.uuid4()))[0], client.post(counter)]
+        for _ in range(LOSS_TIMES):
+            answers += [
+                increment_with_key(client, counter, str(uuid.uuid4()))[0],
+                client.post(counter),
+            ]
         return answers
 
-    losing = Losing(LOST)
+    reply_loss = ReplyLoss(LOST_SHARE)
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, "IncrementCounter", AWS_ENDPOINT_URL_DYNAMODB=url),
-        proxy.failing(stack.outputs["CounterTable"], losing),
+        extra_variables(stack, "IncrementCounter", AWS_ENDPOINT_URL_DYNAMODB=url),
+        proxy.failing(stack.outputs["CounterTable"], reply_loss),
     ):
-        answers = at_once(stack, INCREMENT, LOSING_CLIENTS, send)
+        answers = run_clients(stack, INCREMENT, LOSS_CLIENTS, send)
 
-    print(f"{losing.lost} replies lost")
-    assert losing.lost > LOST / 2 * len(answers)
+    print(f"{reply_loss.lost} replies lost")
+    assert reply_loss.lost > LOST_SHARE / 2 * len(answers)
     assert_counted_once(caller, counter, answers)
 
 
 def assert_counted_once(caller: Caller, counter: str, answers: list[Answer]) -> None:
-    """Hold a counter, which only these requests have changed, to what they were answered."""
+    """Check that a counter, which only these requests have changed, matches their answers."""
     statuses = Counter(answer.status for answer in answers)
     print(f"statuses {dict(statuses)}")
     assert statuses.keys() <= {200, 503}
     version = len(caller.whole_history(counter))
     answered = [answer.body["version"] for answer in answers if answer.status == 200]
     assert len(set(answered)) == len(answered)
-    # What was not applied says so; of the rest nobody has had an answer.
+    # The other 503s say that the increment was not applied.
     unknown = sum(
         answer.status == 503 and answer.body["type"].endswith("outcome-unknown")
         for answer in answers

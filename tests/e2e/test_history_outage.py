@@ -1,4 +1,4 @@
-"""The way into the history: tables that refuse writes, how long it takes, and what was parked."""
+"""RecordHistory under faults: outages of its tables, its delay, and parked records."""
 
 import datetime as dt
 import itertools
@@ -20,10 +20,10 @@ from tests.e2e.service import (
     REQUEST_SECONDS,
     Answer,
     Caller,
-    at_once,
     client,
-    name_of,
-    variables,
+    extra_variables,
+    physical_name,
+    run_clients,
     wait_for,
 )
 from tests.sizes import FULL, cases
@@ -37,34 +37,34 @@ if TYPE_CHECKING:
 INCREMENT = ["counters/increment"]
 
 CLIENTS = cases(6, part=4)
-CHANGES = cases(180, part=40)  # answered while the table refuses writes
+CHANGES = cases(180, part=40)  # answered during the outage
 COUNTERS = 3
 PAUSE_SECONDS = 0.08
 
 LAG_CLIENTS = 8
-LAG_TIMES = 50
+LAG_CHANGES = 50
 
 
 @pytest.fixture(scope="module")
-def detour(stack: Stack) -> Iterator[FaultProxy]:
-    """Lead RecordHistory's requests to the database through a proxy, until the module ends."""
+def module_proxy(stack: Stack) -> Iterator[FaultProxy]:
+    """A proxy between RecordHistory and DynamoDB, for all tests of this module."""
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url),
+        extra_variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url),
     ):
         yield proxy
 
 
 @pytest.fixture
-def proxy(detour: FaultProxy) -> FaultProxy:
-    """What RecordHistory's requests go through; it has carried none yet."""
-    detour.carried.clear()
-    return detour
+def proxy(module_proxy: FaultProxy) -> FaultProxy:
+    """The proxy of RecordHistory. It has not handled any requests yet."""
+    module_proxy.requests.clear()
+    return module_proxy
 
 
 @pytest.fixture
 def dead_letters(stack: Stack) -> Iterator["DeadLetters"]:
-    """The queue of the parked records, which is empty."""
+    """The queue of parked records, empty at the start."""
     queue = DeadLetters(stack)
     assert queue.bodies() == []
     yield queue
@@ -82,7 +82,7 @@ class DeadLetters:
         self._sqs.send_message(QueueUrl=self._url, MessageBody=body)
 
     def bodies(self) -> list[str]:
-        """Return the messages that are to be had, and leave them there."""
+        """Return the bodies of the available messages, and leave the messages in the queue."""
         messages = self._sqs.receive_message(
             QueueUrl=self._url, MaxNumberOfMessages=10, VisibilityTimeout=0
         ).get("Messages", [])
@@ -93,19 +93,19 @@ class DeadLetters:
 
 
 @pytest.mark.parametrize("table", ["HistoryTable", "TrendTable"])
-def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
+def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
     stack: Stack, caller: Caller, proxy: FaultProxy, dead_letters: DeadLetters, table: str
 ) -> None:
     prefix = uuid.uuid4()
     paths = [f"/counters/{prefix}:{number}" for number in range(COUNTERS)]
     answers: dict[str, list[tuple[Answer, int]]] = {path: [] for path in paths}
 
-    over = threading.Event()
+    stopped = threading.Event()
 
     def send(client: Caller, number: int) -> list[Answer]:
-        for turn in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
+        for turn in itertools.takewhile(lambda _: not stopped.is_set(), itertools.count()):
             path = paths[(number + turn) % COUNTERS]
-            by = (number + turn) % 7 - 2 or 10  # up and down
+            by = (number + turn) % 7 - 2 or 10  # positive or negative
             answers[path].append((client.post(path, by=by), by))
             time.sleep(PAUSE_SECONDS)
         return []
@@ -113,115 +113,116 @@ def test_an_outage_of_a_table_loses_nothing_and_doubles_nothing(
     def answered() -> int:
         return sum(map(len, answers.values()))
 
-    def suffered() -> bool:
-        return answered() >= before + CHANGES and proxy.has_met(throttled, times=2)
+    def outage_was_long_enough() -> bool:
+        return answered() >= before + CHANGES and proxy.has_injected(throttled, times=2)
 
     with ThreadPoolExecutor(1) as pool, ExitStack() as stopping:
-        stopping.callback(over.set)
-        clients = pool.submit(at_once, stack, INCREMENT, CLIENTS, send)
-        # Otherwise the faults could all hit the changes that the clients warm up with.
+        stopping.callback(stopped.set)
+        clients = pool.submit(run_clients, stack, INCREMENT, CLIENTS, send)
+        # Wait until the clients have warmed up. Otherwise all faults could hit warm-up changes.
         wait_for(lambda: all(trend(caller, path) for path in paths), seconds=REQUEST_SECONDS)
         with proxy.failing(stack.outputs[table], throttled):
             began, before = time.monotonic(), answered()
-            wait_for(suffered, seconds=REQUEST_SECONDS)
+            wait_for(outage_was_long_enough, seconds=REQUEST_SECONDS)
             during, seconds = answered() - before, time.monotonic() - began
-            behind = answered() - sum(
+            missing = answered() - sum(
                 bucket["changes"] for path in paths for bucket in trend(caller, path)
             )
-        # It comes back badly: two more writes fail, each way.
+        # After the outage, two more writes fail in each of two ways.
         for fault in (refused_internally, reply_lost):
             with proxy.failing(stack.outputs[table], fault):
-                wait_for(partial(proxy.has_met, fault, times=2), seconds=REQUEST_SECONDS)
+                wait_for(partial(proxy.has_injected, fault, times=2), seconds=REQUEST_SECONDS)
         ended = time.monotonic()
-        over.set()
+        stopped.set()
         clients.result()
 
     for path in paths:
         assert_recorded(caller, path, answers[path])
     print(
-        f"{table}: {answered()} changes, {during} of them in the {seconds:.1f} s in which it"
-        f" refused {len(proxy.met(throttled))} writes, and then {behind} were not in the trend;"
-        f" {len(proxy.met(refused_internally))} errors and {len(proxy.met(reply_lost))} lost"
-        f" replies later it took {len(proxy.met(None))} writes in all, and everything was in"
-        f" {time.monotonic() - ended:.1f} s after the last fault"
+        f"{table}: {answered()} changes, {during} of them during the outage of {seconds:.1f} s. It"
+        f" refused {len(proxy.requests_with(throttled))} writes. Then the trend lacked {missing}."
+        f" Next came {len(proxy.requests_with(refused_internally))} errors and"
+        f" {len(proxy.requests_with(reply_lost))} lost replies. {len(proxy.requests_with(None))}"
+        f" requests met no fault. Everything was recorded {time.monotonic() - ended:.1f} s after"
+        " the last fault."
     )
     assert during >= CHANGES
-    assert proxy.has_met(throttled, times=2)
-    assert proxy.has_met(refused_internally, times=2)
-    assert proxy.has_met(reply_lost, times=2)
-    # A late record of the clients' warm-up may have met a fault, too.
-    hit = [each for each in proxy.carried if str(prefix) in json.dumps(each.parameters)]
-    assert {each.fault for each in hit} == {throttled, refused_internally, reply_lost, None}
-    # What each client had under way may have been recorded just before.
-    assert behind >= during - CLIENTS
+    assert proxy.has_injected(throttled, times=2)
+    assert proxy.has_injected(refused_internally, times=2)
+    assert proxy.has_injected(reply_lost, times=2)
+    # Leave out the warm-up changes: their records may be late and meet a fault, too.
+    requests = [each for each in proxy.requests if str(prefix) in json.dumps(each.parameters)]
+    assert {each.fault for each in requests} == {throttled, refused_internally, reply_lost, None}
+    # One change of each client may have been under way when the outage began.
+    assert missing >= during - CLIENTS
     assert dead_letters.bodies() == []
 
 
-@pytest.mark.skipif(not FULL, reason="measures, and proves nothing that no other test proves")
-def test_how_long_a_change_takes_into_the_history(
+@pytest.mark.skipif(not FULL, reason="only measures the delay")
+def test_measure_delay_between_a_change_and_its_history_entry(
     stack: Stack, caller: Caller, proxy: FaultProxy, counter: str
 ) -> None:
-    # The first write of a new process of RecordHistory is not what is measured.
+    # Start a process of RecordHistory, so that its start is not measured.
     caller.post(counter)
     assert len(caller.history(counter, entries=1)) == 1
     answered_at: dict[int, float] = {}
 
     def send(client: Caller, _number: int) -> list[Answer]:
-        for _ in range(LAG_TIMES):
+        for _ in range(LAG_CHANGES):
             version = client.post(counter).body["version"]
             answered_at[version] = time.monotonic()
         return []
 
-    at_once(stack, INCREMENT, LAG_CLIENTS, send)
-    total = LAG_CLIENTS * LAG_TIMES
+    run_clients(stack, INCREMENT, LAG_CLIENTS, send)
+    total = LAG_CLIENTS * LAG_CHANGES
     assert len(caller.history(counter, entries=total + 1)) == total + 1
 
-    # The proxy sees each write as it is over. To ask the table every 20 ms slows the clients by a
-    # quarter, and tells the time to 40 ms only.
+    # Take the times of the writes from the proxy. Polling the table every 20 ms would slow the
+    # clients by a quarter, and is only accurate to 40 ms.
     written_at: dict[int, float] = {}
     counter_id = {"S": counter.rpartition("/")[2]}
-    for carried in proxy.carried:
-        if carried.operation != "BatchWriteItem":
+    for request in proxy.requests:
+        if request.operation != "BatchWriteItem":
             continue
-        for write in carried.parameters["RequestItems"].get(stack.outputs["HistoryTable"], []):
+        for write in request.parameters["RequestItems"].get(stack.outputs["HistoryTable"], []):
             item = write["PutRequest"]["Item"]
             if item["counter_id"] == counter_id:
-                written_at.setdefault(int(item["version"]["N"]), carried.over_at)
+                written_at.setdefault(int(item["version"]["N"]), request.ended_at)
     lags = [1000 * (written_at[version] - at) for version, at in answered_at.items()]
     assert len(lags) == total
     seconds = max(answered_at.values()) - min(answered_at.values())
     print(
-        f"{total} changes by {LAG_CLIENTS} clients, {total / seconds:.0f} a second: in the history"
-        f" {statistics.median(lags):.0f} ms (median), {statistics.quantiles(lags, n=100)[-1]:.0f}"
-        f" ms (99th percentile), {max(lags):.0f} ms (most) after the answer;"
-        f" {sum(lag < 0 for lag in lags)} before it"
+        f"{total} changes by {LAG_CLIENTS} clients, {total / seconds:.0f} a second. Delay between"
+        f" answer and history: median {statistics.median(lags):.0f} ms, 99th percentile"
+        f" {statistics.quantiles(lags, n=100)[-1]:.0f} ms, maximum {max(lags):.0f} ms."
+        f" {sum(lag < 0 for lag in lags)} were recorded before the answer."
     )
 
 
-def test_a_parked_record_is_redriven_and_what_makes_no_sense_stays(
+def test_redrive_records_a_valid_record_and_leaves_an_invalid_one_in_the_queue(
     stack: Stack, caller: Caller, counter: str, dead_letters: DeadLetters
 ) -> None:
-    parked = json.dumps(record_of_a_first_change(counter.rpartition("/")[2]))
-    senseless = json.dumps({"eventID": "senseless", "dynamodb": {"NewImage": {}}})
+    parked = json.dumps(sample_insert_record(counter.rpartition("/")[2]))
+    invalid = json.dumps({"eventID": "invalid", "dynamodb": {"NewImage": {}}})
     dead_letters.park(parked)
-    dead_letters.park(senseless)
+    dead_letters.park(invalid)
 
     assert invoke(stack, "RedriveHistory") == {"redriven": 1, "parked": 1}
     history = caller.get(f"{counter}/history").body
     assert [(entry["version"], entry["value"]) for entry in history] == [(1, 1)]
-    assert trend(caller, counter) == by_the_hour(history)
-    assert dead_letters.bodies() == [senseless]
+    assert trend(caller, counter) == expected_trend(history)
+    assert dead_letters.bodies() == [invalid]
 
     assert invoke(stack, "RedriveHistory") == {"redriven": 0, "parked": 1}
     dead_letters.park(parked)
     assert invoke(stack, "RedriveHistory") == {"redriven": 1, "parked": 1}
     assert caller.get(f"{counter}/history").body == history
-    assert trend(caller, counter) == by_the_hour(history)
-    assert dead_letters.bodies() == [senseless]
+    assert trend(caller, counter) == expected_trend(history)
+    assert dead_letters.bodies() == [invalid]
 
 
 def assert_recorded(caller: Caller, counter: str, answers: list[tuple[Answer, int]]) -> None:
-    """Hold the history and the trend to the counter, and to what was asked for and answered."""
+    """Check that history and trend match the counter, and the requests and their answers."""
     entries = caller.whole_history(counter)
     assert [
         (entry["version"], entry["by"], entry["value"], entry["created_at"]) for entry in entries
@@ -229,19 +230,19 @@ def assert_recorded(caller: Caller, counter: str, answers: list[tuple[Answer, in
         (answer.body["version"], by, answer.body["value"], answer.body["updated_at"])
         for answer, by in answers
     )
-    expected = by_the_hour(entries)
-    assert wait_for(lambda: trend(caller, counter), lambda seen: seen == expected) == expected
+    expected = expected_trend(entries)
+    assert wait_for(lambda: trend(caller, counter), lambda buckets: buckets == expected) == expected
 
 
 def trend(caller: Caller, counter: str) -> list[Any]:
-    """Return the hours of a counter that have changes."""
+    """Return the hourly buckets of a counter that have changes."""
     answer = caller.get(f"{counter}/trend?interval=hour")
     assert answer.status == 200, answer
     return [bucket for bucket in answer.body if bucket["changes"]]
 
 
-def by_the_hour(entries: list[Any]) -> list[Any]:
-    """Return what the trend must be, by the history."""
+def expected_trend(entries: list[Any]) -> list[Any]:
+    """Return the hourly trend that these history entries add up to."""
     hours = sorted({entry["created_at"][:13] for entry in entries})
     buckets = []
     for hour in hours:
@@ -261,8 +262,8 @@ def by_the_hour(entries: list[Any]) -> list[Any]:
     return buckets
 
 
-def record_of_a_first_change(counter_id: str) -> Any:  # noqa: ANN401
-    """Return the sample of a stream record of a first change, as one of this counter, of now."""
+def sample_insert_record(counter_id: str) -> Any:  # noqa: ANN401
+    """Return the sample stream record of a first change, with this counter and the current time."""
     sample = json.loads((ROOT / "events" / "record_history.json").read_text())
     record = sample["Records"][0]
     assert record["eventName"] == "INSERT"
@@ -276,7 +277,7 @@ def record_of_a_first_change(counter_id: str) -> Any:  # noqa: ANN401
 
 def invoke(stack: Stack, function: str) -> Any:  # noqa: ANN401
     lambda_: LambdaClient = client(stack, "lambda")
-    reply = lambda_.invoke(FunctionName=name_of(stack, function))
+    reply = lambda_.invoke(FunctionName=physical_name(stack, function))
     answer = json.load(reply["Payload"])
     assert not reply.get("FunctionError"), answer
     return answer

@@ -1,4 +1,4 @@
-"""Many clients move amounts between counters: the total over all of them never changes."""
+"""Concurrent `POST /increments` that move amounts between counters never change the total."""
 
 import json
 import random
@@ -8,24 +8,24 @@ import uuid
 from collections import Counter, defaultdict
 from typing import Any
 
-from tests.e2e.service import Answer, Caller, at_once, client
+from tests.e2e.service import Answer, Caller, client, run_clients
 from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(16, part=4)  # each takes a process of the function
+CLIENTS = cases(16, part=4)  # each occupies a process of the function
 SECONDS = cases(30, part=3)
 START = 100
 NAMES = [f"account-{number}" for number in range(8)]
 
 
 def move(caller: Caller, chance: random.Random) -> Answer:
-    """Take from one counter, as far as it has that, and give to one or some others."""
-    giver, *takers = chance.sample(NAMES, chance.choice([2, 2, 3, 5]))
-    amounts = [chance.randint(1, 40) for _ in takers]
-    increments: list[dict[str, object]] = [{"counter_id": giver, "by": -sum(amounts), "min": 0}]
+    """Move random amounts from one counter to others, unless it would fall below 0."""
+    payer, *payees = chance.sample(NAMES, chance.choice([2, 2, 3, 5]))
+    amounts = [chance.randint(1, 40) for _ in payees]
+    increments: list[dict[str, object]] = [{"counter_id": payer, "by": -sum(amounts), "min": 0}]
     increments += [
-        {"counter_id": taker, "by": amount} for taker, amount in zip(takers, amounts, strict=True)
+        {"counter_id": payee, "by": amount} for payee, amount in zip(payees, amounts, strict=True)
     ]
     chance.shuffle(increments)
     body = json.dumps({"increments": increments})
@@ -36,9 +36,9 @@ def move(caller: Caller, chance: random.Random) -> Answer:
             time.sleep(0.2)
             continue
         if headers and answer.status == 200 and chance.random() < 0.1:
-            again = caller.request("POST", "/increments", body, headers)
-            assert (again.status, again.body) == (200, answer.body)
-            assert again.headers["Idempotent-Replayed"] == "true"
+            repeat = caller.request("POST", "/increments", body, headers)
+            assert (repeat.status, repeat.body) == (200, answer.body)
+            assert repeat.headers["Idempotent-Replayed"] == "true"
         if answer.status == 200:
             assert [counter["counter_id"] for counter in answer.body] == [
                 each["counter_id"] for each in increments
@@ -46,46 +46,46 @@ def move(caller: Caller, chance: random.Random) -> Answer:
         return answer
 
 
-def test_the_total_never_changes(stack: Stack, caller: Caller) -> None:
+def test_concurrent_moves_never_change_the_total(stack: Stack, caller: Caller) -> None:
     for name in NAMES:
         caller.put(f"/counters/{name}", value=START)
     dynamodb = client(stack, "dynamodb")
     table = stack.outputs["CounterTable"]
     totals = Counter[int]()
-    over = threading.Event()
+    stopped = threading.Event()
 
     def watch() -> None:
         gets = [{"Get": {"TableName": table, "Key": {"counter_id": {"S": name}}}} for name in NAMES]
-        while not over.wait(0.1):
+        while not stopped.wait(0.1):
             found = dynamodb.transact_get_items(TransactItems=gets)["Responses"]
             totals[sum(int(each["Item"]["value"]["N"]) for each in found)] += 1
 
-    def send(each: Caller, number: int) -> list[Answer]:
+    def send(sender: Caller, number: int) -> list[Answer]:
         chance = random.Random(number)
         deadline = time.monotonic() + SECONDS
         answers = []
         while time.monotonic() < deadline:
-            answers.append(move(each, chance))
+            answers.append(move(sender, chance))
         return answers
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        answers = at_once(
+        answers = run_clients(
             stack,
             ["counters/increment"],
             CLIENTS,
             send,
-            lambda each: each.post("/increments", increments=[{"counter_id": "warm-up"}]),
+            lambda sender: sender.post("/increments", increments=[{"counter_id": "warm-up"}]),
         )
     finally:
-        over.set()
+        stopped.set()
         watcher.join()
 
     statuses = Counter(answer.status for answer in answers)
     print(
         f"{len(answers) / SECONDS:.0f} answers a second, statuses {dict(statuses)},"
-        f" {totals.total()} looks at the total: {dict(totals)}"
+        f" {totals.total()} reads of the total: {dict(totals)}"
     )
     assert statuses[200] > 3 * SECONDS
     assert statuses[409] > 0
@@ -94,13 +94,13 @@ def test_the_total_never_changes(stack: Stack, caller: Caller) -> None:
     values = [caller.whole_history(f"/counters/{name}")[-1]["value"] for name in NAMES]
     assert min(values) >= 0
     assert sum(values) == START * len(NAMES)
-    all_or_none(stack, answers)
+    assert_each_request_is_atomic(stack, answers)
 
 
-def all_or_none(stack: Stack, answers: list[Answer]) -> None:
-    """See that each request changed all of its counters once, as it was answered, or none."""
+def assert_each_request_is_atomic(stack: Stack, answers: list[Answer]) -> None:
+    """Check that each request changed all of its counters, as its answer says, or none."""
     dynamodb = client(stack, "dynamodb")
-    made: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    items_by_request: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name in NAMES:
         pages = dynamodb.get_paginator("query").paginate(
             TableName=stack.outputs["HistoryTable"],
@@ -109,10 +109,12 @@ def all_or_none(stack: Stack, answers: list[Answer]) -> None:
         )
         for page in pages:
             for item in page["Items"]:
-                made[item["request_id"]["S"]].append(item)
-    moves = [items for items in made.values() if items[0]["operation"]["S"] == "increment"]
+                items_by_request[item["request_id"]["S"]].append(item)
+    moves = [
+        items for items in items_by_request.values() if items[0]["operation"]["S"] == "increment"
+    ]
     assert all(sum(int(item["by"]["N"]) for item in items) == 0 for items in moves)
-    left = [
+    unanswered = [
         {
             item["counter_id"]["S"]: (int(item["version"]["N"]), int(item["value"]["N"]))
             for item in items
@@ -126,14 +128,14 @@ def all_or_none(stack: Stack, answers: list[Answer]) -> None:
         key=lambda body: all(each["version"] is None for each in body),
     )
     for body in answered:
-        its_own = [move for move in left if _is_of(body, move)]
-        assert its_own, body
-        left.remove(its_own[0])
-    assert len(left) <= sum(answer.status == 503 for answer in answers)
+        matches = [move for move in unanswered if _matches(body, move)]
+        assert matches, body
+        unanswered.remove(matches[0])
+    assert len(unanswered) <= sum(answer.status == 503 for answer in answers)
 
 
-def _is_of(body: list[dict[str, Any]], move: dict[str, tuple[int, int]]) -> bool:
-    """Return whether an answer may be that to a move: it has the move's counters and versions."""
+def _matches(body: list[dict[str, Any]], move: dict[str, tuple[int, int]]) -> bool:
+    """Return whether an answer can belong to a move: counters, versions and values match."""
     return {each["counter_id"] for each in body} == move.keys() and all(
         each["version"] is None or (each["version"], each["value"]) == move[each["counter_id"]]
         for each in body

@@ -1,4 +1,4 @@
-"""The function that counts what comes through the queue: killed, and many times at once."""
+"""IngestIncrements counts each message once, although it is killed and deliveries overlap."""
 
 import json
 import os
@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.e2e.fault_proxy import Reply, serving
+from tests.e2e.dynamodb_proxy import Reply
+from tests.e2e.fault_proxy import serving
 from tests.e2e.producer import Producer
-from tests.e2e.service import REQUEST_SECONDS, Caller, client, name_of, variables
+from tests.e2e.service import REQUEST_SECONDS, Caller, client, extra_variables, physical_name
 from tests.fifo_queue import MOST, FifoQueue, Message
 from tests.sizes import cases
 
@@ -24,10 +25,10 @@ from emulator_process import Emulator
 
 FUNCTION = "IngestIncrements"
 KILLS = cases(50, part=3)
-REDELIVERY_SECONDS = 3  # a new process of the function has started by then
+REDELIVERY_SECONDS = 3  # enough for a new process of the function to start
 GROUPS = 3
-BATCHES = cases(60, part=5)  # of a group
-ZOMBIES = 2
+BATCHES = cases(60, part=5)  # per group
+REDELIVERERS = 2
 
 
 @pytest.fixture
@@ -36,71 +37,71 @@ def producer(stack: Stack, caller: Caller) -> Producer:
 
 
 class Killer:
-    """A fault that kills the function's processes, before or behind what one asks of the database.
+    """A fault that kills all processes of a function, before or after a request to DynamoDB.
 
-    Batches of several groups may be in flight. All of them are cut short.
+    Batches of several groups may be in flight. The kill interrupts all of them.
     """
 
     def __init__(self, emulator: Emulator, function: str) -> None:
         self._group = emulator.process.pid
         self._function = f"AWS_LAMBDA_FUNCTION_NAME={function}".encode()
         self._chance = random.Random(1)
-        self._left = 0  # requests that go through before the next kill
+        self._requests_before_kill = 0  # counts down to the next kill
         self._lock = threading.Lock()
         self.kills = Counter[str]()
 
     def __call__(self, forward: Callable[[], Reply]) -> Reply | None:
         with self._lock:
-            if not self._left and self.kills.total() < KILLS:
-                self._left = self._chance.randrange(6)
+            if not self._requests_before_kill and self.kills.total() < KILLS:
+                self._requests_before_kill = self._chance.randrange(6)
                 if self._chance.random() < 0.5:
                     self._kill("before a write")
                 else:
                     forward()
-                    self._kill("behind a write")
+                    self._kill("after a write")
                 return None
-            self._left = max(0, self._left - 1)
+            self._requests_before_kill = max(0, self._requests_before_kill - 1)
         return forward()
 
     def _kill(self, when: str) -> None:
         killed = False
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                mine = os.getpgid(int(process.name)) == self._group
-                if mine and self._function in (process / "environ").read_bytes().split(b"\0"):
+                in_group = os.getpgid(int(process.name)) == self._group
+                if in_group and self._function in (process / "environ").read_bytes().split(b"\0"):
                     os.kill(int(process.name), signal.SIGKILL)
                     killed = True
             except (ProcessLookupError, FileNotFoundError, PermissionError):
-                pass  # it has ended meanwhile
+                pass  # it has ended in the meantime
         self.kills[when] += killed
 
 
 @contextmanager
-def redelivering_soon(producer: Producer) -> Iterator[None]:
-    """Deliver a failed batch again after a few seconds instead of the template's minute."""
-    seconds = producer.redeliver_after(REDELIVERY_SECONDS)
+def fast_redelivery(producer: Producer) -> Iterator[None]:
+    """Redeliver a failed batch after a few seconds instead of the template's minute."""
+    seconds = producer.set_visibility_timeout(REDELIVERY_SECONDS)
     try:
         yield
     finally:
-        producer.redeliver_after(seconds)
+        producer.set_visibility_timeout(seconds)
 
 
-def test_a_consumer_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(
+def test_every_message_is_counted_once_when_the_consumer_is_killed(
     stack: Stack, emulator: Emulator, producer: Producer
 ) -> None:
     if not Path("/proc/self/environ").exists():
-        pytest.skip("finds the function's process in /proc")
+        pytest.skip("needs /proc to find the function's processes")
     chance = random.Random(2)
     names = [f"killed-{uuid.uuid4()}" for _ in range(3)]
     groups = [f"{name}:{number}" for name in names for number in range(3)]
     expected = Counter[str]()
     messages = 10 * (KILLS + 2)
-    killer = Killer(emulator, name_of(stack, FUNCTION))
+    killer = Killer(emulator, physical_name(stack, FUNCTION))
 
     with (
         serving(stack.endpoint_url) as (proxy, url),
-        variables(stack, FUNCTION, AWS_ENDPOINT_URL_DYNAMODB=url),
-        redelivering_soon(producer),
+        extra_variables(stack, FUNCTION, AWS_ENDPOINT_URL_DYNAMODB=url),
+        fast_redelivery(producer),
         proxy.failing(stack.outputs["CounterTable"], killer),
     ):
         for _ in range(messages // 10):
@@ -116,30 +117,30 @@ def test_a_consumer_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_no
 
     print(f"{messages} messages, {killer.kills.total()} kills: {dict(killer.kills)}")
     assert killer.kills.total() == KILLS
-    assert killer.kills.keys() == {"before a write", "behind a write"}
+    assert killer.kills.keys() == {"before a write", "after a write"}
     assert min(killer.kills.values()) >= KILLS / 6
     for name in names:
         assert producer.value(name, expected[name]) == expected[name]
-    assert sum(events(producer, name) for name in names) == messages
+    assert sum(count_events(producer, name) for name in names) == messages
 
 
-def events(producer: Producer, name: str) -> int:
+def count_events(producer: Producer, name: str) -> int:
     """Return how many events are in a counter's history."""
     return sum(entry.get("events", 0) for entry in producer.entries(name))
 
 
 class Deliveries:
-    """Batches of some groups of one counter, each group in order, as SQS hands them out."""
+    """Delivers messages of several groups for one counter, each group in order, as SQS does."""
 
     def __init__(self, stack: Stack, counter: str) -> None:
         self._lambda = client(stack, "lambda")
-        self._name = name_of(stack, FUNCTION)
+        self._name = physical_name(stack, FUNCTION)
         self._counter = counter
-        # One for each group, so that all have the same sequence numbers.
+        # One queue per group, so that all groups have the same sequence numbers.
         self.queues = [FifoQueue(stack.outputs["IncrementQueueArn"]) for _ in range(GROUPS)]
         self.total = 0
         self._lock = threading.Lock()
-        self._start = threading.Barrier(GROUPS + ZOMBIES, timeout=REQUEST_SECONDS)
+        self._barrier = threading.Barrier(GROUPS + REDELIVERERS, timeout=REQUEST_SECONDS)
 
     def message(self, group: int, chance: random.Random) -> Message:
         by = chance.randint(-5, 9) or 10
@@ -149,12 +150,12 @@ class Deliveries:
             return self.queues[group].send(body, f"{self._counter}:{group}")
 
     def warm_up(self) -> None:
-        """Wait until there are as many processes of the function as are to deliver at once."""
+        """Start enough processes of the function for all deliveries at the same time."""
         self.deliver([])
-        self._start.wait()
+        self._barrier.wait()
 
     def deliver(self, batch: list[Message]) -> list[str]:
-        """Deliver a batch; return the ids of the messages that failed."""
+        """Deliver a batch. Return the ids of the messages that failed."""
         payload = json.dumps({"Records": [message.record() for message in batch]})
         reply = self._lambda.invoke(FunctionName=self._name, Payload=payload)
         answer = json.load(reply["Payload"])
@@ -162,7 +163,7 @@ class Deliveries:
         return [each["itemIdentifier"] for each in answer["batchItemFailures"]]
 
     def deliver_all(self, group: int) -> int:
-        """Deliver the group in order, each batch until all of it is done; return how often."""
+        """Deliver a group in order, each batch until it succeeds. Return the deliveries."""
         chance, deliveries = random.Random(group), 0
         self.warm_up()
         for _ in range(BATCHES):
@@ -173,54 +174,57 @@ class Deliveries:
                 deliveries += 1
         return deliveries
 
-    def deliver_again(self, number: int, over: threading.Event) -> int:
-        """Deliver what was delivered, and may be under way, anew: from anywhere, of any length.
+    def redeliver(self, number: int, stopped: threading.Event) -> int:
+        """Redeliver random parts of the groups until stopped. Return the number of deliveries.
 
-        What comes first of it has been delivered in order, so all before it is out of the way.
+        The first message of each part has been delivered in order, so all messages before it are
+        done. The rest may be in delivery at the same time.
         """
         chance, deliveries = random.Random(-number - 1), 0
         self.warm_up()
-        while not over.is_set():
+        while not stopped.is_set():
             with self._lock:
                 sent = list(self.queues[chance.randrange(GROUPS)].sent)
             if len(sent) > MOST:
-                # All before the last ten has been acknowledged.
+                # All messages before the last ten have been acknowledged.
                 start = chance.randrange(len(sent) - MOST + 1)
                 self.deliver(sent[start : start + chance.randint(1, MOST)])
                 deliveries += 1
         return deliveries
 
 
-def test_overlapping_deliveries_and_requests_at_once_are_counted_once(
+def test_overlapping_deliveries_and_concurrent_requests_are_counted_once(
     stack: Stack, caller: Caller, producer: Producer
 ) -> None:
     name = f"at-once-{uuid.uuid4()}"
     deliveries = Deliveries(stack, name)
-    over = threading.Event()
+    stopped = threading.Event()
 
     def count() -> int:
         answers = 0
-        while not over.is_set():
+        while not stopped.is_set():
             assert caller.post(f"/counters/{name}", by=2).status == 200
             answers += 1
         return answers
 
-    with ThreadPoolExecutor(GROUPS + ZOMBIES + 1) as pool:
+    with ThreadPoolExecutor(GROUPS + REDELIVERERS + 1) as pool:
         groups = [pool.submit(deliveries.deliver_all, group) for group in range(GROUPS)]
-        again = [pool.submit(deliveries.deliver_again, number, over) for number in range(ZOMBIES)]
+        redelivering = [
+            pool.submit(deliveries.redeliver, number, stopped) for number in range(REDELIVERERS)
+        ]
         counting = pool.submit(count)
         try:
-            first = sum(group.result(REQUEST_SECONDS) for group in groups)
+            ordered = sum(group.result(REQUEST_SECONDS) for group in groups)
         finally:
-            over.set()
-        zombies, increments = sum(each.result() for each in again), counting.result()
+            stopped.set()
+        redeliveries, increments = sum(each.result() for each in redelivering), counting.result()
 
     messages = sum(len(queue.sent) for queue in deliveries.queues)
     print(
-        f"{messages} messages in {first} deliveries, {zombies} deliveries again at the same time,"
-        f" {increments} increments over HTTP"
+        f"{messages} messages in {ordered} deliveries, {redeliveries} redeliveries at the"
+        f" same time, {increments} increments over HTTP"
     )
     expected = deliveries.total + 2 * increments
     assert producer.value(name, expected) == expected
-    assert events(producer, name) == messages
-    assert zombies >= 0.2 * first
+    assert count_events(producer, name) == messages
+    assert redeliveries >= 0.2 * ordered

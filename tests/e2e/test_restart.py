@@ -1,4 +1,4 @@
-"""The stack of `make run`: stopped or killed, it goes on, and says what may be lost."""
+"""The stack of `make run` keeps its state over stops and kills, and says what may be lost."""
 
 import json
 import os
@@ -30,15 +30,15 @@ from local_settings import HOST
 
 START_SECONDS = 180
 STOP_SECONDS = 5
-# The visibility timeout of IncrementQueue, which is 60 seconds in the template: a batch that was in
-# flight when the state was saved is delivered again after it.
+# The visibility timeout of IncrementQueue, which is 60 seconds in the template. If a batch was in
+# flight when the state was saved, it is redelivered after this time.
 REDELIVERY_SECONDS = cases(60, part=1)
-SAVED_SECONDS = 60  # the longest that a save of a small state may take on a busy machine
+SAVED_SECONDS = 60  # enough to save a small state on a busy machine
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory without state. It has a build, which saves time."""
+    """A directory without state. It has a build already, which saves time."""
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
         directory = Path(name) / "with spaces"
         directory.mkdir()
@@ -47,7 +47,7 @@ def directory() -> Iterator[Path]:
 
 
 def is_stopped(emulator: Emulator) -> bool:
-    """Tell whether nothing of the emulator's process group, its functions included, is left."""
+    """Return whether all processes of the emulator have ended, including its functions."""
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -58,7 +58,7 @@ def is_stopped(emulator: Emulator) -> bool:
     return False
 
 
-def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(
+def test_restart_continues_from_the_saved_state_and_stop_leaves_no_process(
     directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     counter = "/counters/kept"
@@ -73,28 +73,28 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(
             producer = Producer(stack, caller)
             producer.send("queue", {"counter_id": "queued"}, {"counter_id": "queued"})
             assert producer.value("queued", 2) == 2
-    assert_nothing_runs(emulator)
+    assert_no_process_is_left(emulator)
     assert_private(directory)
-    make_readable(directory)  # as earlier versions did
+    make_readable_by_others(directory)  # as earlier versions left it
 
     with run_emulator(directory, free_port(), persist=True) as emulator:
-        again = deploy(emulator)
+        restarted = deploy(emulator)
         assert_private(directory)
-        assert again == moved(stack, emulator.port)
-        with Caller(again.url, old_token) as caller:
+        assert restarted == with_port(stack, emulator.port)
+        with Caller(restarted.url, old_token) as caller:
             assert caller.get(counter).body == before
             assert caller.get(f"{counter}/history").body == history
             assert caller.post(counter).body["version"] == 3
-        with Caller(again.url, token_for(again, again.scopes)) as caller:
+        with Caller(restarted.url, token_for(restarted, restarted.scopes)) as caller:
             assert caller.post(counter).body["value"] == 12
             entries = caller.history(counter, entries=4)
-            # The queue's sequence numbers go on, or these would be taken for what is in already.
-            producer = Producer(again, caller)
+            # If the queue's sequence numbers started again, these would be taken for duplicates.
+            producer = Producer(restarted, caller)
             producer.send("queue", {"counter_id": "queued"})
             assert producer.value("queued", 3) == 3
-            producer.put(again.outputs["EventBusName"], "shop", {"counter_id": "queued"})
+            producer.put(restarted.outputs["EventBusName"], "shop", {"counter_id": "queued"})
             assert producer.value("queued", 4) == 4
-    assert_nothing_runs(emulator)
+    assert_no_process_is_left(emulator)
 
     assert capfd.readouterr().err == ""
     assert entries[:2] == history
@@ -106,28 +106,28 @@ def test_a_restart_goes_on_where_the_stop_was_and_leaves_nothing_running(
     ]
 
 
-def test_after_a_kill_the_next_start_has_what_was_saved_and_says_what_may_be_lost(
+def test_start_after_a_kill_restores_the_saved_state_and_says_what_may_be_lost(
     directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     with running(directory, port) as (runner, stack):
         emulator_pid = int((directory / "emulator.pid").read_text())
         with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
-            known = kill_while_counting(stack, caller, directory, [runner.pid, emulator_pid])
+            acknowledged = kill_while_counting(stack, caller, directory, [runner.pid, emulator_pid])
     capfd.readouterr()
 
     for victim in ("the emulator", "nobody"):
         with run_emulator(directory, port, persist=True) as emulator:
-            version = version_that_must_be_there(capfd.readouterr().err, known)
+            version = acknowledged_version(capfd.readouterr().err, acknowledged)
             with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
-                assert_whole(caller, version)
+                assert_consistent(caller, version)
                 if victim != "nobody":
                     pids = [emulator.process.pid]
-                    known = kill_while_counting(stack, caller, directory, pids)
+                    acknowledged = kill_while_counting(stack, caller, directory, pids)
         capfd.readouterr()
 
     with run_emulator(directory, port, persist=True):
-        assert capfd.readouterr().err == ""  # the last one was stopped in order
+        assert capfd.readouterr().err == ""  # the previous run was stopped, not killed
 
 
 @contextmanager
@@ -155,20 +155,20 @@ def saved_at(directory: Path) -> float:
 def kill_while_counting(
     stack: Stack, caller: Caller, directory: Path, pids: list[int]
 ) -> list[tuple[float, int]]:
-    """Count until something of it is saved, then kill while the counting goes on.
+    """Count until a save includes some increments. Kill the processes while counting continues.
 
     Returns:
-        When each answer had come, in seconds since the epoch, and the version that it told.
+        The time of each answer, in seconds since the epoch, and the version in it.
     """
     producer = Producer(stack, caller)
-    producer.redeliver_after(REDELIVERY_SECONDS)
+    producer.set_visibility_timeout(REDELIVERY_SECONDS)
     producer.send("queue", *[{"counter_id": "queued"}] * 5)
     answers: list[tuple[float, int]] = []
-    stop = threading.Event()
+    stopped = threading.Event()
 
     def count() -> None:
         with Caller(stack.url, token_for(stack, stack.scopes)) as other:
-            while not stop.is_set():
+            while not stopped.is_set():
                 try:
                     version = other.post("/counters/killed").body["version"]
                     answers.append((time.time(), version))
@@ -177,66 +177,66 @@ def kill_while_counting(
 
     counting = threading.Thread(target=count)
     counting.start()
-    # A save is behind the first answer, and more answers are under way.
+    # Wait for a save after the first answer. By then, more increments are in flight.
     wait_for(lambda: answers and saved_at(directory) > answers[0][0], seconds=SAVED_SECONDS)
     assert saved_at(directory) > answers[0][0]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    stop.set()
+    stopped.set()
     counting.join()
     return answers
 
 
-def version_that_must_be_there(told: str, known: list[tuple[float, int]]) -> int:
-    """Return the last version acknowledged before the time that the next start names."""
+def acknowledged_version(stderr: str, acknowledged: list[tuple[float, int]]) -> int:
+    """Return the last version acknowledged before the save that stderr names."""
     pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
-    told = told.removeprefix("Waiting for the last processes of a killed run to end.\n")
-    match = re.fullmatch(pattern, told)
-    assert match, told
-    named = datetime.fromisoformat(match[1]).timestamp()
-    saved = [version for came, version in known if came < named]
-    assert saved, "nothing was saved before the kill"
+    stderr = stderr.removeprefix("Waiting for the last processes of a killed run to end.\n")
+    match = re.fullmatch(pattern, stderr)
+    assert match, stderr
+    last_save = datetime.fromisoformat(match[1]).timestamp()
+    saved = [version for answered_at, version in acknowledged if answered_at < last_save]
+    assert saved, "no increment was saved before the kill"
     return max(saved)
 
 
-def assert_whole(caller: Caller, version: int) -> None:
-    """The counters go on, no history has a gap, and each message that is known is counted once."""
+def assert_consistent(caller: Caller, version: int) -> None:
+    """Check that no saved change is lost, histories have no gaps, and messages count once."""
     counter = caller.get("/counters/killed").body
     assert counter["version"] >= version
     caller.whole_history("/counters/killed")
     assert caller.post("/counters/killed").body["version"] == counter["version"] + 1
     caller.whole_history("/counters/killed")
-    # Each five messages were in the queue or in the counter when the state was saved.
+    # When the state was saved, each batch of five messages was in the queue or in the counter.
     queued = wait_for(
         lambda: int(caller.get("/counters/queued").body["value"]),
         lambda value: value in {5, 10},
-        seconds=REDELIVERY_SECONDS + 30,  # a batch may have been in flight when it was saved
+        seconds=REDELIVERY_SECONDS + 30,  # the saved state may have a batch in flight
     )
     assert queued in {5, 10}
     caller.whole_history("/counters/queued")
 
 
-def moved(stack: Stack, port: int) -> Stack:
-    """Return the stack as it is on another port."""
+def with_port(stack: Stack, port: int) -> Stack:
+    """Return the same stack on another port."""
     old_port = stack.endpoint_url.rpartition(":")[2]
     fields = json.loads(json.dumps(asdict(stack)).replace(f":{old_port}", f":{port}"))
     return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
 
 
-def make_readable(directory: Path) -> None:
+def make_readable_by_others(directory: Path) -> None:
     for path in (directory, *directory.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def assert_private(directory: Path) -> None:
-    """Nobody else can enter the directory, or read the state or a log in it."""
+    """Check that other users can read neither the directory nor the state and logs in it."""
     state = directory / "state"
     for path in (directory, state, *state.rglob("*"), *directory.glob("*.log")):
         assert not path.stat().st_mode & 0o077, path
 
 
-def assert_nothing_runs(emulator: Emulator) -> None:
+def assert_no_process_is_left(emulator: Emulator) -> None:
     assert is_stopped(emulator)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, emulator.port)).close()

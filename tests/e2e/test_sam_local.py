@@ -1,4 +1,4 @@
-"""`sam local` as a user types it: every function in a container, against the local stack."""
+"""`sam local` runs every function in a container against the local stack."""
 
 import json
 import os
@@ -30,12 +30,12 @@ from deployment import Stack, offered_to_sam_local
 from emulator_process import Emulator, free_port
 from local_settings import HOST
 
-AT_ONCE = 3
+CONCURRENCY = 3
 START_SECONDS = 60
 FUNCTIONS = aws_template.functions()
 
-# Finds an image, as SAM does. It is a program because the library leaves sockets open.
-FIND = """
+# Finds an image as SAM does. It runs in its own process because the library leaves sockets open.
+FIND_IMAGE = """
 import docker, sys
 engine = docker.from_env()
 try:
@@ -44,8 +44,8 @@ except docker.errors.ImageNotFound:
     engine.images.pull(sys.argv[1])
 """
 
-# What of the user's shell must not get into a container, or lead SAM to AWS.
-SHELL = {
+# Variables of the user's shell that must not reach a container or lead SAM to AWS.
+USER_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "AWS_SESSION_TOKEN": "a-token",
@@ -55,10 +55,10 @@ SHELL = {
 
 
 class Trap:
-    """What stands for AWS, and for the proxy to it; notes what it is asked, and never answers."""
+    """Stands in for AWS and for an HTTP proxy. It records each request line and never answers."""
 
     def __init__(self, listener: socket.socket) -> None:
-        self.asked: list[bytes] = []
+        self.requests: list[bytes] = []
         self.url = f"http://{HOST}:{listener.getsockname()[1]}"
         self._listener = listener
 
@@ -67,7 +67,7 @@ class Trap:
             while True:
                 connection, _ = self._listener.accept()
                 with connection, suppress(OSError):
-                    self.asked.append(connection.recv(1024).partition(b"\r\n")[0])
+                    self.requests.append(connection.recv(1024).partition(b"\r\n")[0])
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +83,14 @@ def trap() -> Iterator[Trap]:
 
 @dataclass(frozen=True)
 class Project:
-    """A directory from which `sam` is run, as a user would in a clone."""
+    """A directory to run `sam` in, like a user's clone of the repository."""
 
     directory: Path
     has_engine: bool
     variables: dict[str, str] = field(repr=False)
 
-    def skip_without_an_engine(self) -> None:
-        """Skip a test. Not in a fixture, so that pytest reports all tests in one line."""
+    def skip_without_engine(self) -> None:
+        """Skip a test without an engine. Not a fixture, so that pytest reports one line for all."""
         if not self.has_engine:
             pytest.skip("no container engine (Docker or podman) is running that has Lambda's image")
 
@@ -100,7 +100,7 @@ class Project:
         )
 
     def invoke(self, function: str) -> Any:  # noqa: ANN401
-        """Return what a function answers to its sample event."""
+        """Return the answer of a function to its sample event."""
         event = f"events/{FUNCTIONS[function].module}.json"
         with self.start(
             f".venv/bin/sam local invoke {function} --event {event}",
@@ -114,7 +114,7 @@ class Project:
 
     @contextmanager
     def serving(self, command: str) -> Iterator[int]:
-        """Run `sam local start-…`, and give its port once it listens there."""
+        """Run `sam local start-…`. Yield its port once it accepts connections."""
         port = free_port()
         log = self.directory / f"{port}.log"
         with (
@@ -143,7 +143,7 @@ def project(
     trap: Trap,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Project]:
-    """What `make run` leaves for `sam local`, beside what is committed."""
+    """A clone with everything that `make run` adds for `sam local`."""
     assert stack.endpoint_url == emulator.endpoint_url
     directory = tmp_path_factory.mktemp("a  clone")
     for name, target in {
@@ -153,11 +153,11 @@ def project(
         "samconfig.toml": ROOT / "samconfig.toml",
     }.items():
         (directory / name).symlink_to(target)
-    to_trap = dict.fromkeys(("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"), trap.url)
-    find = [sys.executable, "-c", FIND, image(stack)]
-    has_engine = not subprocess.run(find, stderr=subprocess.DEVNULL, check=False).returncode
+    trap_variables = dict.fromkeys(("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"), trap.url)
+    find_image = [sys.executable, "-c", FIND_IMAGE, image(stack)]
+    has_engine = not subprocess.run(find_image, stderr=subprocess.DEVNULL, check=False).returncode
     with offered_to_sam_local(emulator):
-        yield Project(directory, has_engine, {**os.environ, **SHELL, **to_trap})
+        yield Project(directory, has_engine, {**os.environ, **USER_ENVIRONMENT, **trap_variables})
 
 
 def image(stack: Stack) -> str:
@@ -168,8 +168,8 @@ def image(stack: Stack) -> str:
     return f"public.ecr.aws/lambda/python:{version}-{architecture}"
 
 
-def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
-    """Return whether an answer to a sample event is what it is to be each time."""
+def is_expected(function: str, answer: Any) -> bool:  # noqa: ANN401
+    """Return whether an answer to a sample event is correct, however often the event is sent."""
     match answer:
         case {"statusCode": 200}:
             return bool(FUNCTIONS[function].routes)
@@ -181,23 +181,24 @@ def is_good(function: str, answer: Any) -> bool:  # noqa: ANN401
 
 
 def documented(command: str) -> Any:  # noqa: ANN401
-    """Return the JSON that a document shows below a command."""
+    """Return the JSON that the docs show as the output of a command."""
     texts = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
     shown = rf"^\$ .venv/bin/{command} --event events/get_counter.json\n(.+)$"
     (output,) = re.findall(shown, "\n".join(texts), re.MULTILINE)
     return json.loads(output)
 
 
-def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
+def test_sam_local_invoke_works_for_every_function_with_any_user_environment(
     project: Project, trap: Trap, caller: Caller
 ) -> None:
-    project.skip_without_an_engine()
+    project.skip_without_engine()
     before = caller.get("/counters/sample:stock").body
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         answers = dict(zip(FUNCTIONS, pool.map(project.invoke, FUNCTIONS), strict=True))
 
-    assert [name for name, answer in answers.items() if not is_good(name, answer)] == [], answers
+    unexpected = {name: each for name, each in answers.items() if not is_expected(name, each)}
+    assert not unexpected
     assert answers["GetCounter"] == documented("sam local invoke GetCounter")
     after = caller.get("/counters/sample:stock").body
     assert (after["value"], after["version"]) == (before["value"] + 1, before["version"] + 1)
@@ -206,11 +207,11 @@ def test_every_function_answers_its_sample_event_whatever_is_in_the_users_shell(
     assert entry["actor"] == claims["sub"]
     # SAM asks this host whether there is a newer version of SAM.
     host = urlsplit(AWS_SAM_CLI_PYPI_ENDPOINT).netloc.encode()
-    assert [line for line in trap.asked if host not in line] == [], "AWS was contacted"
+    assert [line for line in trap.requests if host not in line] == [], "AWS was contacted"
 
 
-def test_start_lambda_answers_every_sample_event_once_more(project: Project, stack: Stack) -> None:
-    project.skip_without_an_engine()
+def test_sam_local_start_lambda_works_for_every_function(project: Project, stack: Stack) -> None:
+    project.skip_without_engine()
     with project.serving("start-lambda") as port:
         lambda_ = boto3.client(
             "lambda",
@@ -223,18 +224,19 @@ def test_start_lambda_answers_every_sample_event_once_more(project: Project, sta
             event = json.dumps(load(FUNCTIONS[function].module)).encode()
             return json.load(lambda_.invoke(FunctionName=function, Payload=event)["Payload"])
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
             answers = dict(zip(FUNCTIONS, pool.map(invoke, FUNCTIONS), strict=True))
         lambda_.close()
 
-    assert [name for name, answer in answers.items() if not is_good(name, answer)] == [], answers
+    unexpected = {name: each for name, each in answers.items() if not is_expected(name, each)}
+    assert not unexpected
     for queue in ("Event", "History", "Increment"):
         url = stack.outputs[f"{queue}DeadLetterQueueUrl"]
         assert "Messages" not in client(stack, "sqs").receive_message(QueueUrl=url)
 
 
-def test_start_api_says_that_it_has_no_authorizer(project: Project) -> None:
-    project.skip_without_an_engine()
+def test_sam_local_start_api_explains_that_it_has_no_authorizer(project: Project) -> None:
+    project.skip_without_engine()
     with project.serving("start-api") as port, urllib3.PoolManager(retries=False) as http:
         answer = http.request("GET", f"http://{HOST}:{port}/counter")
 

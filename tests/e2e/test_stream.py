@@ -1,4 +1,4 @@
-"""What the stream carries on: the history, and the names."""
+"""History and list of counters over HTTP."""
 
 import itertools
 import uuid
@@ -10,7 +10,9 @@ from deployment import Stack
 
 
 @pytest.mark.parametrize("counter", ["/counter", "/counters/recorded"])
-def test_every_change_is_recorded(stack: Stack, caller: Caller, counter: str) -> None:
+def test_every_change_is_recorded_in_the_history(
+    stack: Stack, caller: Caller, counter: str
+) -> None:
     start = caller.get(counter).body
     caller.put(counter, value=0)
     answers = [
@@ -44,7 +46,7 @@ def test_every_change_is_recorded(stack: Stack, caller: Caller, counter: str) ->
     ]
 
 
-def test_what_was_refused_is_not_recorded(caller: Caller, counter: str) -> None:
+def test_refused_increment_is_not_recorded(caller: Caller, counter: str) -> None:
     caller.put(counter, value=2**53 - 1)
     refused = caller.post(counter)
     assert (refused.status, refused.body["value"]) == (409, 2**53 - 1)
@@ -53,11 +55,11 @@ def test_what_was_refused_is_not_recorded(caller: Caller, counter: str) -> None:
     assert versions == [1, 2]
 
 
-def test_a_counter_that_was_never_written_has_no_history(caller: Caller, counter: str) -> None:
+def test_new_counter_has_no_history(caller: Caller, counter: str) -> None:
     assert caller.get(f"{counter}/history").body == []
 
 
-def test_names_are_listed_in_order_by_prefix_and_page(caller: Caller) -> None:
+def test_counters_are_listed_by_prefix_in_order_page_by_page(caller: Caller) -> None:
     prefix = f"{uuid.uuid4()}:"
     names = [f"{prefix}{name}" for name in ("B", "a", "a.1", "b", "c")]
     for name in (*reversed(names), str(uuid.uuid4())):
@@ -67,6 +69,6 @@ def test_names_are_listed_in_order_by_prefix_and_page(caller: Caller) -> None:
     assert list(itertools.chain.from_iterable(pages)) == names
 
 
-def test_a_name_with_escapes_is_the_name_without(caller: Caller, counter: str) -> None:
+def test_percent_encoded_name_is_the_same_counter(caller: Caller, counter: str) -> None:
     assert caller.post(f"{counter}%3Ax").body["counter_id"].endswith(":x")
     assert caller.get(f"{counter}:x").body["value"] == 1

@@ -1,4 +1,4 @@
-"""Two stacks in one account have nothing to do with each other."""
+"""Two stacks in one account share nothing."""
 
 from collections.abc import Iterator
 
@@ -15,11 +15,11 @@ OTHER = "tally-other"
 
 @pytest.fixture(scope="module")
 def other(emulator: Emulator, stack: Stack) -> Stack:
-    """A second stack of the template that `sam deploy` made the first one of."""
+    """A second stack, from the template that `sam deploy` used for the first."""
     cloudformation = client(stack, "cloudformation")
     (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
     template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")
-    # It is too long to be sent with the request.
+    # The template is too long for the request, so it goes through S3.
     s3 = client(stack, "s3")
     s3.create_bucket(Bucket=OTHER)
     s3.put_object(Bucket=OTHER, Key="template", Body=template["TemplateBody"].encode())
@@ -41,14 +41,12 @@ def other_caller(other: Stack) -> Iterator[Caller]:
         yield caller
 
 
-def test_each_has_its_own_resources(stack: Stack, other: Stack) -> None:
+def test_stacks_share_no_resources(stack: Stack, other: Stack) -> None:
     assert stack.outputs.keys() == other.outputs.keys()
     assert set(stack.outputs.values()).isdisjoint(other.outputs.values())
 
 
-def test_a_counter_of_one_is_not_in_the_other(
-    caller: Caller, other_caller: Caller, counter: str
-) -> None:
+def test_stacks_share_no_counters(caller: Caller, other_caller: Caller, counter: str) -> None:
     caller.put(counter, value=10)
     assert other_caller.get(counter).body["version"] == 0
     other_caller.post(counter)
@@ -56,7 +54,7 @@ def test_a_counter_of_one_is_not_in_the_other(
     assert other_caller.get(counter).body["value"] == 1
 
 
-def test_a_change_of_one_is_in_its_own_history_only(
+def test_change_is_only_in_the_history_of_its_own_stack(
     caller: Caller, other_caller: Caller, counter: str
 ) -> None:
     caller.post(counter, by=3)
@@ -65,14 +63,14 @@ def test_a_change_of_one_is_in_its_own_history_only(
     assert [entry["by"] for entry in other_caller.history(counter, entries=1)] == [5]
 
 
-def test_a_token_of_one_is_refused_by_the_other(stack: Stack, other: Stack, counter: str) -> None:
-    for here, there in ((stack, other), (other, stack)):
-        with Caller(there.url, token_for(here, here.scopes)) as stranger:
+def test_stack_refuses_a_token_of_the_other_stack(stack: Stack, other: Stack, counter: str) -> None:
+    for own, foreign in ((stack, other), (other, stack)):
+        with Caller(foreign.url, token_for(own, own.scopes)) as stranger:
             assert stranger.post(counter).status in {401, 403}
             assert stranger.get(counter).status in {401, 403}
 
 
-def test_a_deleted_stack_comes_back_with_its_counters(
+def test_deleted_stack_can_be_recreated_with_its_counters(
     emulator: Emulator,
     other: Stack,
     other_caller: Caller,
@@ -91,11 +89,11 @@ def test_a_deleted_stack_comes_back_with_its_counters(
     monkeypatch.setenv("AWS_ENDPOINT_URL", other.endpoint_url)
 
     imported = import_tables(OTHER, "dev")
-    again = deploy(emulator, OTHER)
+    recreated = deploy(emulator, OTHER)
 
-    assert {name: again.outputs[name] for name in imported} == imported
+    assert {name: recreated.outputs[name] for name in imported} == imported
     assert imported == {name: other.outputs[name] for name in imported}
-    with Caller(again.url, token_for(again, again.scopes)) as caller:
+    with Caller(recreated.url, token_for(recreated, recreated.scopes)) as caller:
         assert caller.get(counter).body["value"] == 10
         caller.post(counter)
         entries = caller.history(counter, entries=2)

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import pytest
 from tests import aws_template, lambda_runtime, runtime_api
-from tests.e2e.service import client, name_of
+from tests.e2e.service import client, physical_name
 from tests.proxy import TIMEOUT
 from tests.runtime_api import Outcome
 
@@ -20,29 +20,29 @@ from deployment import Stack
 from emulator_process import Emulator
 
 START_SECONDS = 60
-KILLED = Outcome("killed", None)
+NO_OUTCOME = Outcome("killed", None)
 
 
-class Invocation(NamedTuple):
-    """The result of an event. `outcome` is None if the process was killed or ran out of time."""
+class InvocationResult(NamedTuple):
+    """The result of an event. `outcome` is None if the process was killed or timed out."""
 
-    request_id: str  # Lambda's id of the invocation; a change of a counter carries it
-    began: float  # by time.monotonic()
+    request_id: str  # Lambda's id of the invocation, which is stored with a change of a counter
+    began: float  # time.monotonic()
     outcome: Outcome | None
 
 
 class Worker:
-    """One process of a function. It handles one event at a time, and is restarted if it died."""
+    """One process of a function. It handles one event at a time. It restarts if it has died."""
 
     def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
-        self.access_key = access_key  # tells the proxy which worker sent a request
+        self.access_key = access_key  # lets the proxy see which worker sent a request
         self._log = log
         self._variables = {**variables, "AWS_ACCESS_KEY_ID": access_key}
         self._running = ExitStack()
-        self._lock = threading.RLock()  # a process is not killed while it is being replaced
+        self._lock = threading.RLock()  # do not kill a process while it is being replaced
         self._start()
 
-    def invoke(self, event: Mapping[str, Any]) -> Invocation:
+    def invoke(self, event: Mapping[str, Any]) -> InvocationResult:
         """Send an event to the process. Kill the process at the function's timeout.
 
         Raises:
@@ -56,29 +56,29 @@ class Worker:
             began = time.monotonic()
             self._api.events.put(event)
             try:
-                handed = self._api.handed.get(timeout=START_SECONDS)
+                invocation = self._api.invocations.get(timeout=START_SECONDS)
             except queue.Empty as error:
                 message = "a worker did not start"
                 raise RuntimeError(message) from error
-            if handed is not None:
+            if invocation is not None:
                 break
         try:
-            outcome = self._api.outcomes.get(timeout=max(0, handed.deadline - time.time()))
+            outcome = self._api.outcomes.get(timeout=max(0, invocation.deadline - time.time()))
         except queue.Empty:
-            outcome = KILLED
-        if outcome is KILLED:
+            outcome = NO_OUTCOME
+        if outcome is NO_OUTCOME:
             self.kill()
-            return Invocation(handed.request_id, began, None)
-        return Invocation(handed.request_id, began, outcome)
+            return InvocationResult(invocation.request_id, began, None)
+        return InvocationResult(invocation.request_id, began, outcome)
 
     def kill(self) -> None:
-        """Kill the process. It has no time to do anything about it."""
+        """Kill the process with SIGKILL, so that it cannot clean up."""
         with self._lock:
             self._process.kill()
             self._process.wait()
-            self._api.handed.put(None)
+            self._api.invocations.put(None)
             self._api.events.put(None)
-            self._api.outcomes.put(KILLED)
+            self._api.outcomes.put(NO_OUTCOME)
 
     def stop(self) -> None:
         self._running.close()
@@ -104,8 +104,8 @@ class Workers:
         self._workers[worker.access_key] = worker
         self._free.setdefault(function, queue.SimpleQueue()).put(worker)
 
-    def invoke(self, function: str, event: Mapping[str, Any]) -> Invocation:
-        """Send an event to a free worker of the function. Wait until there is one."""
+    def invoke(self, function: str, event: Mapping[str, Any]) -> InvocationResult:
+        """Send an event to a free worker of the function. Wait until one is free."""
         worker = self._free[function].get()
         try:
             return worker.invoke(event)
@@ -119,12 +119,12 @@ class Workers:
         self._workers[access_key].kill()
 
     @contextmanager
-    def dying(self, chances: random.Random, seconds: float) -> Iterator[None]:
+    def killing(self, chances: random.Random, seconds: float) -> Iterator[None]:
         """Kill a random worker every `seconds` seconds on average."""
-        over = threading.Event()
+        stopped = threading.Event()
 
         def kill() -> None:
-            while not over.wait(chances.uniform(0, 2 * seconds)):
+            while not stopped.wait(chances.uniform(0, 2 * seconds)):
                 self.kill(chances.choice(list(self._workers)), "at any time")
 
         killer = threading.Thread(target=kill)
@@ -132,7 +132,7 @@ class Workers:
         try:
             yield
         finally:
-            over.set()
+            stopped.set()
             killer.join()
 
     def stop(self) -> None:
@@ -147,17 +147,17 @@ def running(
     """Run workers that reach the database through the proxy.
 
     Args:
-        emulator: has built the artifact.
-        stack: has the functions. Each worker gets its function's environment variables.
+        emulator: the emulator whose directory has the built functions.
+        stack: the deployed stack. Each worker gets its function's environment variables.
         numbers: the number of workers for each function, by its logical id.
         proxy_url: the workers' DynamoDB endpoint.
-        directory: an empty directory. The workers write their log to the file `log` in it.
+        directory: an empty directory. The workers write their log to its file `log`.
     """
-    if not lambda_runtime.is_here():
+    if not lambda_runtime.is_available():
         pytest.skip(f"needs {lambda_runtime.NEEDS}")
     runtime = directory / "runtime"
     runtime.mkdir()
-    lambda_runtime.lay_out(runtime)
+    lambda_runtime.link_runtime_client(runtime)
     lambda_ = client(stack, "lambda")
     workers = Workers()
     with ExitStack() as stopping:
@@ -165,7 +165,9 @@ def running(
         stopping.callback(workers.stop)
         for name, number in numbers.items():
             function = aws_template.functions()[name]
-            configuration = lambda_.get_function_configuration(FunctionName=name_of(stack, name))
+            configuration = lambda_.get_function_configuration(
+                FunctionName=physical_name(stack, name)
+            )
             variables = {
                 **lambda_runtime.environment(
                     name,
