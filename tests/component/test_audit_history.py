@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests.contents import forget, prepare_once
+from tests.contents import delete_entries, prepare_once
 from tests.past import Past
 from tests.stack import Stack
 from tests.wire import Wire, delivered, throttled
@@ -113,7 +113,7 @@ def test_entries_that_were_audited_are_not_read_again(
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [1, 2, 30, 59])
 def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
-    forget(stack, version)
+    delete_entries(stack, version)
 
     assert [(each["counter_id"], each["version"]) for each in findings(stack)] == [
         ("orders", version)
@@ -124,14 +124,14 @@ def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
 def test_a_missing_last_entry_is_found_when_the_stream_can_no_longer_bring_it(
     stack: Stack,
 ) -> None:
-    forget(stack, 60)
+    delete_entries(stack, 60)
 
     assert versions(findings(stack)) == [60]
 
 
 @pytest.mark.usefixtures("orders", "later")
 def test_entries_missing_in_a_row_are_one_finding(stack: Stack) -> None:
-    forget(stack, 20, 21, 22)
+    delete_entries(stack, 20, 21, 22)
 
     (finding,) = findings(stack)
 
@@ -258,7 +258,7 @@ def test_a_counter_that_cannot_be_read_does_not_stop_the_audit_of_others(
         Key={"counter_id": {"S": "stock"}},
         UpdateExpression="REMOVE change",
     )
-    forget(stack, 2)
+    delete_entries(stack, 2)
 
     report = audit(stack)
 
@@ -395,7 +395,7 @@ def test_a_counter_with_a_lower_version_than_its_history_is_found(
 
 @pytest.mark.usefixtures("orders", "later")
 def test_all_of_several_faults_are_found(stack: Stack) -> None:
-    forget(stack, 10)
+    delete_entries(stack, 10)
     change_entry(stack, 40, value={"N": "1000"})
     change_hour(stack, BEGINNING + 4 * HOUR, changes={"N": "99"})
     extra: dict[str, Any] = {"counter_id": {"S": "orders"}, "version": {"N": "61"}}
@@ -415,7 +415,7 @@ def test_all_of_several_faults_are_found(stack: Stack) -> None:
 def test_a_finding_is_a_log_line_and_a_metric(
     stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    forget(stack, 30)
+    delete_entries(stack, 30)
     capsys.readouterr()
     caplog.clear()
 
@@ -437,7 +437,7 @@ def test_a_finding_is_a_log_line_and_a_metric(
 
 @pytest.mark.usefixtures("orders", "later")
 def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: Past) -> None:
-    forget(stack, 30)
+    delete_entries(stack, 30)
     assert versions(findings(stack)) == versions(findings(stack)) == [30]
 
     orders.record(stack, orders.records[29:30])
@@ -447,7 +447,7 @@ def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: 
 
 @pytest.mark.usefixtures("orders", "later")
 def test_an_audit_continues_after_an_accepted_version(stack: Stack) -> None:
-    forget(stack, 30)
+    delete_entries(stack, 30)
 
     assert findings(stack, after=31) == []
     assert audit(stack, counter_id="orders")["entries"] == 0
@@ -494,7 +494,7 @@ def test_a_malformed_event_is_refused_in_one_line_and_writes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     audit(stack, counter_id="orders")
-    forget(stack, 30)
+    delete_entries(stack, 30)
     before = stack.contents()
     capsys.readouterr()
 
@@ -517,7 +517,7 @@ def assert_short(raised: pytest.ExceptionInfo[CounterError]) -> None:
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("after", [1, 29, 31, 59, 60])
 def test_any_version_in_the_history_can_be_accepted(stack: Stack, after: int) -> None:
-    forget(stack, 30)
+    delete_entries(stack, 30)
 
     found = versions(findings(stack, after=after))
 
@@ -549,7 +549,7 @@ def test_an_entry_that_the_stream_may_still_bring_is_not_a_finding(
 def test_an_audit_waits_at_a_gap_while_the_stream_may_still_fill_it(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, gone: list[int]
 ) -> None:
-    forget(stack, *gone)
+    delete_entries(stack, *gone)
     above = BEGINNING + 600 * gone[-1]  # when the entry above the gap was made
 
     def report(seconds: float) -> tuple[int, list[int | None]]:
@@ -573,7 +573,7 @@ def test_an_audit_waits_at_a_gap_while_the_stream_may_still_fill_it(
 def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget(stack, 58)
+    delete_entries(stack, 58)
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 600 * 60)
     assert findings(stack) == []
 
@@ -656,7 +656,7 @@ def test_an_hour_is_compared_when_it_can_no_longer_change(
 @pytest.mark.usefixtures("orders", "later")
 def test_an_expired_start_of_the_history_is_not_a_finding(stack: Stack) -> None:
     stack.refs["HistoryDays"] = "29"
-    forget(stack, *range(1, 20), 25)
+    delete_entries(stack, *range(1, 20), 25)
 
     assert findings(stack) == []
 
@@ -667,7 +667,7 @@ def test_a_missing_start_that_cannot_have_expired_is_a_finding(
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 10 * DAY)
     stack.refs["HistoryDays"] = "29"
-    forget(stack, 1, 2, 3)
+    delete_entries(stack, 1, 2, 3)
 
     assert versions(findings(stack)) == [1]
 
@@ -681,7 +681,7 @@ def test_audited_entries_that_have_expired_since_are_not_a_finding(
     assert findings(stack) == []
     new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
     orders.record(stack, new)
-    forget(stack, *range(1, 70))
+    delete_entries(stack, *range(1, 70))
 
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
     assert versions(findings(stack)) == [61], "the last good one has not expired"
@@ -716,7 +716,7 @@ def test_the_first_nightly_audit_covers_all_counters_and_the_next_those_that_cha
 
 def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Past) -> None:
     fill(stack, "a", "b")
-    forget(stack, 30)
+    delete_entries(stack, 30)
 
     report = audit(stack)
 

@@ -12,7 +12,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.output import silence
 from tests.component.samples import load
-from tests.event_queue import SENDER, EventMessage, Forwarded, an_event, deliver, forwarded
+from tests.event_queue import SENDER, EventMessage, Forwarded, deliver, event_body, forwarded
 from tests.stack import Stack
 from tests.wire import (
     Fault,
@@ -47,7 +47,7 @@ def _silence(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def counting(counter_id: object = "orders", **fields: object) -> EventMessage:
     """Return an event that counts, as a message of EventQueue."""
-    return EventMessage(an_event({"counter_id": counter_id}, **fields))
+    return EventMessage(event_body({"counter_id": counter_id}, **fields))
 
 
 def arrived(stack: Stack) -> list[str]:
@@ -73,7 +73,7 @@ def event_id(message: EventMessage) -> str:
 
 
 def test_the_sender_of_an_event_is_passed_on(stack: Stack) -> None:
-    assert deliver(stack, EventMessage(an_event({"counter_id": "orders"}))) == []
+    assert deliver(stack, EventMessage(event_body({"counter_id": "orders"}))) == []
 
     (message,) = forwarded(stack)
     assert message.sender == SENDER
@@ -146,8 +146,8 @@ DEEP = 50_000
 NO_EVENT = {
     "no JSON": "orders",
     "a half": '{"detail": {"counter_id": "orders"}',
-    "more than one": an_event({"counter_id": "orders"}) * 2,
-    "a byte order mark": "\ufeff" + an_event({"counter_id": "orders"}),
+    "more than one": event_body({"counter_id": "orders"}) * 2,
+    "a byte order mark": "\ufeff" + event_body({"counter_id": "orders"}),
     "a list": json.dumps([{"detail": {"counter_id": "orders"}}]),
     "a text": '"orders"',
     "a number": "1",
@@ -213,14 +213,14 @@ def test_an_event_without_a_counter_is_forwarded_in_a_group_of_its_own(
 def test_the_forwarder_does_not_decide_whether_an_event_counts(
     stack: Stack, fields: dict[str, object]
 ) -> None:
-    event = counting(**fields) if "detail" not in fields else EventMessage(an_event(**fields))
+    event = counting(**fields) if "detail" not in fields else EventMessage(event_body(**fields))
 
     assert deliver(stack, event) == []
     assert forwarded(stack) == [Forwarded("orders", event_id(event), event.body)]
 
 
 def test_a_malformed_event_reaches_the_dead_letters_of_the_counters(stack: Stack) -> None:
-    malformed = EventMessage(an_event({"counter": "orders"}))
+    malformed = EventMessage(event_body({"counter": "orders"}))
     assert deliver(stack, malformed) == []
 
     (message,) = forwarded(stack)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.component.output import silence
 from tests.component.simulation import BEGINNING, Killed, dies, dies_after
 from tests.contents import clear
-from tests.fifo_queue import MOST, STEP, FifoQueue, Message, Parked, as_parked, deliver, parked
+from tests.fifo_queue import MAX_BATCH, STEP, FifoQueue, Message, Parked, as_parked, deliver, parked
 from tests.sizes import cases, examples
 from tests.stack import REGION, Item, Stack, StreamRecord
 from tests.wire import (
@@ -280,7 +280,7 @@ def troubles(chance: random.Random) -> Callable[[str], str]:
 
 def random_batch(chance: random.Random, queue: FifoQueue) -> list[Message]:
     lengths: dict[str, int] = {}
-    left = MOST
+    left = MAX_BATCH
     for group in chance.sample([*queue.waiting], min(len(queue.waiting), chance.choice([1, 1, 2]))):
         lengths[group] = min(left, chance.choice([1, 4, 7, 10, 10]))
         left -= lengths[group]
@@ -486,7 +486,7 @@ class Model:
                 self._step(step)
         while self.queue.waiting:
             group = next(iter(self.queue.waiting))
-            assert self._deliver(self.queue.batch({group: MOST})) == []
+            assert self._deliver(self.queue.batch({group: MAX_BATCH})) == []
         found = parked(self.stack)
         ids = [each.deduplication_id for each in found]
         refused = {each.deduplication_id for each in found if "no room" in each.reason}

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.output import silence
-from tests.contents import clear, forget
+from tests.contents import clear, delete_entries
 from tests.past import Past
 from tests.proxy import Context
 from tests.sizes import FULL, cases
@@ -209,7 +209,7 @@ def test_a_version_accepted_during_an_audit_stays_accepted(stack: Stack, wire: W
     for order in orders(STEPS):
         counter_id = next(counter_ids)
         ten_changes(counter_id).record(stack)
-        forget(stack, 5, counter_id=counter_id)
+        delete_entries(stack, 5, counter_id=counter_id)
         runs = Runs(stack, wire, "AuditHistory")
         plain = runs.run(counter_id=counter_id)
         accepting = runs.run(counter_id=counter_id, after=6)
@@ -229,7 +229,7 @@ def test_an_audit_that_can_never_save_does_not_claim_to_have_accepted_anything(
 ) -> None:
     counter_id = next(counter_ids)
     ten_changes(counter_id).record(stack)
-    forget(stack, 5, counter_id=counter_id)
+    delete_entries(stack, 5, counter_id=counter_id)
     event = {"counter_id": counter_id} | ({} if after is None else {"after": after})
 
     def forestalled(request: AWSPreparedRequest) -> AWSResponse:
@@ -253,7 +253,7 @@ def test_a_finding_of_one_audit_is_not_skipped_because_of_another(stack: Stack, 
         past.record(stack)
         counter_id = past.counter_id
         stack.invoke("AuditHistory", {"counter_id": counter_id})
-        forget(stack, 5, counter_id=counter_id)
+        delete_entries(stack, 5, counter_id=counter_id)
         past.record(stack, [past.change(BEGINNING + 7200, 1) for _ in range(3)])
         runs = Runs(stack, wire, "AuditHistory")
         plain, anew = runs.run(counter_id=counter_id), runs.run(counter_id=counter_id, after=0)
@@ -274,7 +274,7 @@ def test_two_nightly_audits_at_once_have_the_effect_of_one(
     names = [f"night{number}" for number in range(5)]
     for name in names:
         ten_changes(name).record(stack)
-    forget(stack, 5, counter_id="night3")
+    delete_entries(stack, 5, counter_id="night3")
     chance = random.Random(5)
     for _ in range(cases(full=400, part=5)):
         clear(stack, "AuditTable")
