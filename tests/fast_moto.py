@@ -39,11 +39,11 @@ def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> 
 
 def _attribute(value: DynamoType | dict[str, Any]) -> dict[str, Any]:
     attribute = value.to_json() if isinstance(value, DynamoType) else value
-    ((attribute_type, value),) = attribute.items()
+    ((attribute_type, content),) = attribute.items()
     if attribute_type == "M":
-        return {attribute_type: {name: _attribute(each) for name, each in value.items()}}
+        return {attribute_type: {name: _attribute(each) for name, each in content.items()}}
     if attribute_type == "L":
-        return {attribute_type: [_attribute(each) for each in value]}
+        return {attribute_type: [_attribute(each) for each in content]}
     return attribute
 
 

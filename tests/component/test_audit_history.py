@@ -1,4 +1,4 @@
-"""What the audit finds, by planting it; and what it must not find."""
+"""AuditHistory: reports every mismatch between a counter, its history and its trend."""
 
 import itertools
 import json
@@ -25,13 +25,13 @@ Finding = dict[str, Any]
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it be long after all that the tests have recorded."""
+    """Set the time to 30 days after the first change."""
     monkeypatch.setattr(clock, "now", lambda: LATER)
 
 
 @pytest.fixture
 def orders(stack: Stack) -> Past:
-    """A counter that was changed every ten minutes, 60 times, with its history and trend."""
+    """A counter with 60 changes, one every ten minutes, and its history and trend."""
     past = Past("orders")
     for number in range(60):
         past.change(BEGINNING + 600 * number, -3 if number % 5 == 4 else 2)
@@ -62,11 +62,11 @@ def change_entry(stack: Stack, version: int | str, **attributes: Any) -> None:  
     stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
 
 
-def copy_entry(stack: Stack, version: int, to: int) -> None:
+def copy_entry(stack: Stack, version: int, to_version: int) -> None:
     table = stack.refs["HistoryTable"]
     key: Any = {"counter_id": {"S": "orders"}, "version": {"N": str(version)}}
     item = stack.dynamodb.get_item(TableName=table, Key=key)["Item"]
-    stack.dynamodb.put_item(TableName=table, Item={**item, "version": {"N": str(to)}})
+    stack.dynamodb.put_item(TableName=table, Item={**item, "version": {"N": str(to_version)}})
 
 
 def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
@@ -77,7 +77,7 @@ def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: 
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_sound_counter_has_no_findings(stack: Stack) -> None:
+def test_an_intact_counter_has_no_findings(stack: Stack) -> None:
     assert audit(stack, counter_id="orders") == {
         "counters": 1,
         "entries": 60,
@@ -91,9 +91,7 @@ def test_a_counter_that_was_never_written_has_no_findings(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_entries_that_were_audited_are_not_read_again(
-    stack: Stack, orders: Past, wire: Wire
-) -> None:
+def test_audited_entries_are_not_read_again(stack: Stack, orders: Past, wire: Wire) -> None:
     audit(stack, counter_id="orders")
     orders.record(stack, [orders.change(BEGINNING + 20 * HOUR, 1) for _ in range(3)])
     wire.sent.clear()
@@ -107,7 +105,7 @@ def test_entries_that_were_audited_are_not_read_again(
     assert audit(stack, counter_id="orders")["entries"] == 0
 
 
-# --- What is planted -----------------------------------------------------------------------------
+# --- Faults in the history -----------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("orders", "later")
@@ -121,7 +119,7 @@ def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_missing_last_entry_is_found_when_the_stream_can_no_longer_bring_it(
+def test_a_missing_last_entry_is_found_after_the_streams_retention(
     stack: Stack,
 ) -> None:
     delete_entries(stack, 60)
@@ -130,7 +128,7 @@ def test_a_missing_last_entry_is_found_when_the_stream_can_no_longer_bring_it(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_entries_missing_in_a_row_are_one_finding(stack: Stack) -> None:
+def test_consecutive_missing_entries_are_one_finding(stack: Stack) -> None:
     delete_entries(stack, 20, 21, 22)
 
     (finding,) = findings(stack)
@@ -150,7 +148,7 @@ def test_a_changed_value_is_found_at_its_version(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_an_entry_that_adds_up_but_does_not_follow_the_one_before_is_found(stack: Stack) -> None:
+def test_an_entry_that_does_not_start_from_the_previous_value_is_found(stack: Stack) -> None:
     change_entry(stack, 30, value={"N": "1000"}, previous_value={"N": "990"}, by={"N": "10"})
 
     found = findings(stack)
@@ -160,7 +158,7 @@ def test_an_entry_that_adds_up_but_does_not_follow_the_one_before_is_found(stack
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_last_entry_that_differs_from_the_counter_is_found(stack: Stack) -> None:
+def test_a_last_entry_with_another_value_than_the_counter_is_found(stack: Stack) -> None:
     change_entry(stack, 60, value={"N": "1000"}, by={"N": "1000"}, previous_value={"N": "0"})
 
     assert versions([each for each in findings(stack) if not each["hour"]]) == [60, 60]
@@ -184,7 +182,7 @@ def test_an_extra_entry_before_the_first_is_found(stack: Stack, version: int) ->
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", ["7", "7.5"])
-def test_an_item_that_is_not_an_entry_is_found(stack: Stack, version: str) -> None:
+def test_a_malformed_entry_is_found(stack: Stack, version: str) -> None:
     change_entry(stack, version, operation={"N": "1"}, created_at={"S": "yesterday"})
 
     details = [each["detail"] for each in findings(stack) if not each["hour"]]
@@ -198,7 +196,7 @@ def test_an_item_that_is_not_an_entry_is_found(stack: Stack, version: str) -> No
     [((3, 0), 2), ((2, 1), 2), ((0, 0), 2), ((-1, -3), 2), ((2, 5), 2), ((0, 2), 2)],
     ids=str,
 )
-def test_sums_of_an_entry_that_do_not_add_up_to_its_change_are_found(
+def test_an_entry_whose_increase_and_decrease_do_not_add_up_is_found(
     stack: Stack, sums: tuple[int, int], by: int
 ) -> None:
     increase, decrease = ({"N": str(number)} for number in sums)
@@ -214,7 +212,7 @@ def test_sums_of_an_entry_that_do_not_add_up_to_its_change_are_found(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_the_increase_and_the_decrease_of_an_hour_are_compared_separately(
+def test_the_increase_and_decrease_of_an_hour_are_compared_separately(
     stack: Stack, orders: Past
 ) -> None:
     start = BEGINNING + 20 * HOUR
@@ -225,7 +223,7 @@ def test_the_increase_and_the_decrease_of_an_hour_are_compared_separately(
 
     change_hour(stack, start, increase={"N": "9"}, decrease={"N": "11"})
 
-    # The difference is the same.
+    # The difference of the two is the same.
     assert [each["hour"] for each in findings(stack, after=0)] == [clock.timestamp(start)]
 
 
@@ -238,7 +236,7 @@ def test_a_missing_entry_of_a_counter_that_keeps_changing_is_found(
         now = BEGINNING + DAY * night
         monkeypatch.setattr(clock, "now", lambda now=now: now)
         for hour in range(24):
-            past.change(now - DAY + HOUR * (11 + hour), 1)  # the history never has it
+            past.change(now - DAY + HOUR * (11 + hour), 1)  # never recorded in the history
         past.store(stack)
 
         found = audit(stack)["findings"]
@@ -246,7 +244,7 @@ def test_a_missing_entry_of_a_counter_that_keeps_changing_is_found(
         assert versions(found) == ([] if night < 3 else [11]), night
 
 
-def test_a_counter_that_cannot_be_read_does_not_stop_the_audit_of_others(
+def test_a_malformed_counter_does_not_stop_the_audit_of_others(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: LATER)
@@ -264,15 +262,15 @@ def test_a_counter_that_cannot_be_read_does_not_stop_the_audit_of_others(
 
     assert report["finished"]
     assert {each["counter_id"] for each in report["findings"]} == {"orders", "stock"}
-    alone = findings(stack, "stock")
-    assert alone in ([each] for each in report["findings"])
-    assert alone[0]["detail"] == "an item of this counter is malformed: change is missing"
+    of_stock = findings(stack, "stock")
+    assert of_stock in ([each] for each in report["findings"])
+    assert of_stock[0]["detail"] == "an item of this counter is malformed: change is missing"
 
 
-@pytest.mark.parametrize("more", [0, 1, 3])
+@pytest.mark.parametrize("later_changes", [0, 1, 3])
 @pytest.mark.parametrize("seconds", [0, 60])
 def test_the_history_of_a_deleted_counter_is_found(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, more: int, seconds: int
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, later_changes: int, seconds: int
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: BEGINNING)
     stack.request("POST", "/counters/orders")
@@ -280,24 +278,26 @@ def test_the_history_of_a_deleted_counter_is_found(
         TableName=stack.refs["CounterTable"], Key={"counter_id": {"S": "orders"}}
     )
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + seconds)
-    for _ in range(1 + more):
+    for _ in range(1 + later_changes):
         stack.request("POST", "/counters/orders")
     changes = stack.changes()
     assert stack.record(changes) == len(changes)
-    assert len(stack.items("HistoryTable")) == 1 + more
+    assert len(stack.items("HistoryTable")) == 1 + later_changes
     (counter,) = stack.items("CounterTable")
-    assert counter["version"] == {"N": str(1 + more)}
+    assert counter["version"] == {"N": str(1 + later_changes)}
 
     found = findings(stack, after=0)
 
-    if seconds or not more:  # by the time of its making, or by its last change
+    # The old entry is recognized if its counter has another creation time, or if its version is
+    # the last one of the new counter.
+    if seconds or not later_changes:
         assert 1 in versions(found)
         assert all(
             "different change" in each["detail"] or "created" in each["detail"] for each in found
         )
 
 
-WRONG = [
+WRONG_SUMS = [
     pytest.param({"changes": {"N": "7"}}, id="changes"),
     pytest.param({"increase": {"N": "7"}}, id="increase"),
     pytest.param({"decrease": {"N": "7"}}, id="decrease"),
@@ -308,18 +308,20 @@ WRONG = [
 
 
 @pytest.mark.usefixtures("orders", "later")
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_hour_of_the_trend_is_found(stack: Stack, wrong: dict[str, Any]) -> None:
-    change_hour(stack, BEGINNING + 3 * HOUR, **wrong)
+@pytest.mark.parametrize("wrong_sums", WRONG_SUMS)
+def test_a_wrong_sum_in_an_hour_of_the_trend_is_found(
+    stack: Stack, wrong_sums: dict[str, Any]
+) -> None:
+    change_hour(stack, BEGINNING + 3 * HOUR, **wrong_sums)
 
     (finding,) = findings(stack)
 
     assert finding["hour"] == "2026-11-22T13:00:00.000Z"
     assert finding["version"] == 19
-    ((name, value),) = wrong.items()
-    has, adds_up_to = finding["detail"].split(", but the history adds up to ")
-    assert has.startswith("the trend of the hour 2026-11-22T13:00:00.000Z has changes ")
-    assert f"{name} {value['N']}" in has
+    ((name, value),) = wrong_sums.items()
+    stored, adds_up_to = finding["detail"].split(", but the history adds up to ")
+    assert stored.startswith("the trend of the hour 2026-11-22T13:00:00.000Z has changes ")
+    assert f"{name} {value['N']}" in stored
     assert adds_up_to == (
         "changes 6, increase 10, decrease 3, first_version 19, last_version 24, close 28"
     )
@@ -360,7 +362,7 @@ def test_an_extra_hour_of_the_trend_is_found(stack: Stack, hours: int) -> None:
     )
 
 
-def test_a_wrong_hour_is_found_before_it_is_over(
+def test_a_wrong_sum_is_found_before_the_hour_is_over(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = BEGINNING + 9 * HOUR + 3001
@@ -374,7 +376,7 @@ def test_a_wrong_hour_is_found_before_it_is_over(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_counter_that_was_edited_by_hand_is_found(stack: Stack, orders: Past) -> None:
+def test_a_counter_whose_value_was_edited_by_hand_is_found(stack: Stack, orders: Past) -> None:
     orders.item = {**orders.item, "value": {"N": "1"}}
     orders.store(stack)
 
@@ -394,7 +396,7 @@ def test_a_counter_with_a_lower_version_than_its_history_is_found(
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_all_of_several_faults_are_found(stack: Stack) -> None:
+def test_several_faults_are_all_found(stack: Stack) -> None:
     delete_entries(stack, 10)
     change_entry(stack, 40, value={"N": "1000"})
     change_hour(stack, BEGINNING + 4 * HOUR, changes={"N": "99"})
@@ -403,16 +405,16 @@ def test_all_of_several_faults_are_found(stack: Stack) -> None:
 
     found = findings(stack)
 
-    named = {(each["version"], each["hour"]) for each in found}
-    assert {(10, None), (40, None), (25, "2026-11-22T14:00:00.000Z")} <= named
+    reported = {(each["version"], each["hour"]) for each in found}
+    assert {(10, None), (40, None), (25, "2026-11-22T14:00:00.000Z")} <= reported
     assert any("61" in each["detail"] for each in found)
 
 
-# --- What comes of it ----------------------------------------------------------------------------
+# --- Reports and events --------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_a_finding_is_a_log_line_and_a_metric(
+def test_a_finding_is_logged_and_counted_in_a_metric(
     stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     delete_entries(stack, 30)
@@ -424,8 +426,8 @@ def test_a_finding_is_a_log_line_and_a_metric(
     (line,) = [vars(record) for record in caplog.records if record.levelname == "INFO"]
     assert line["answer"] == json.loads(json.dumps(line["answer"])) == report
     (error,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    named = vars(error)["finding"]
-    assert (named["counter_id"], named["version"]) == ("orders", 30)
+    reported = vars(error)["finding"]
+    assert (reported["counter_id"], reported["version"]) == ("orders", 30)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (metrics,) = [line for line in lines if "_aws" in line]
     assert (metrics["stack"], metrics["service"]) == ("tally-test", "tally")
@@ -446,7 +448,7 @@ def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: 
 
 
 @pytest.mark.usefixtures("orders", "later")
-def test_an_audit_continues_after_an_accepted_version(stack: Stack) -> None:
+def test_later_audits_continue_from_an_accepted_version(stack: Stack) -> None:
     delete_entries(stack, 30)
 
     assert findings(stack, after=31) == []
@@ -454,14 +456,14 @@ def test_an_audit_continues_after_an_accepted_version(stack: Stack) -> None:
     assert versions(findings(stack, after=0)) == [30]
 
 
-NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
+NOT_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
 
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        *[(wrong, "event: must be a JSON object") for wrong in NO_OBJECTS],
+        *[(value, "event: must be a JSON object") for value in NOT_OBJECTS],
         *[
             ({"counter_id": name}, r"counter_id: must match [A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
             for name in ("-", "", None, 7, ["orders"], {"S": "orders"}, "a" * 129)
@@ -487,9 +489,9 @@ NO_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
     ],
     ids=str,
 )
-def test_a_malformed_event_is_refused_in_one_line_and_writes_nothing(
+def test_a_malformed_event_is_rejected_with_a_short_error_and_writes_nothing(
     stack: Stack,
-    event: Any,  # noqa: ANN401  whatever it is
+    event: Any,  # noqa: ANN401  any JSON value
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -502,13 +504,13 @@ def test_a_malformed_event_is_refused_in_one_line_and_writes_nothing(
         stack.invoke("AuditHistory", event)
 
     assert str(raised.value) == message
-    assert_short(raised)
+    assert_only_handler_in_traceback(raised)
     assert stack.contents() == before
     assert capsys.readouterr().out == ""
 
 
-def assert_short(raised: pytest.ExceptionInfo[CounterError]) -> None:
-    """Lambda answers with the error's text and, of its trace, the handler's line alone."""
+def assert_only_handler_in_traceback(raised: pytest.ExceptionInfo[CounterError]) -> None:
+    """Check that Lambda's response has the error's text and only the handler's traceback line."""
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
     assert [frame.name for frame in raised.traceback][1:] == ["invoke", "handler"]
@@ -524,10 +526,10 @@ def test_any_version_in_the_history_can_be_accepted(stack: Stack, after: int) ->
     assert found == ([30] if after < 30 else [])
 
 
-# --- What is no finding --------------------------------------------------------------------------
+# --- Not findings --------------------------------------------------------------------------------
 
 
-def test_an_entry_that_the_stream_may_still_bring_is_not_a_finding(
+def test_a_missing_last_entry_is_not_a_finding_while_the_stream_may_still_add_it(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
@@ -545,28 +547,28 @@ def test_an_entry_that_the_stream_may_still_bring_is_not_a_finding(
     assert found(DAY + 20) == []
 
 
-@pytest.mark.parametrize("gone", [[58], [57, 58], [59]], ids=str)
-def test_an_audit_waits_at_a_gap_while_the_stream_may_still_fill_it(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, gone: list[int]
+@pytest.mark.parametrize("missing", [[58], [57, 58], [59]], ids=str)
+def test_an_audit_stops_at_a_gap_while_the_stream_may_still_fill_it(
+    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, missing: list[int]
 ) -> None:
-    delete_entries(stack, *gone)
-    above = BEGINNING + 600 * gone[-1]  # when the entry above the gap was made
+    delete_entries(stack, *missing)
+    made_after_gap = BEGINNING + 600 * missing[-1]  # when the entry after the gap was made
 
     def report(seconds: float) -> tuple[int, list[int | None]]:
-        monkeypatch.setattr(clock, "now", lambda: above + seconds)
+        monkeypatch.setattr(clock, "now", lambda: made_after_gap + seconds)
         given = audit(stack, counter_id="orders")
         assert given["finished"]
         return given["entries"], versions(given["findings"])
 
-    rest = 60 - gone[-1]
-    assert report(700) == (60 - len(gone), [])
-    assert report(HOUR) == (rest, []), "it continues at the gap"
-    assert report(DAY) == (rest, [])
-    assert report(DAY + clock.APPLY_WINDOW) == (rest, [])
-    assert report(DAY + clock.APPLY_WINDOW + 1) == (rest, [gone[0]])
+    unread = 60 - missing[-1]
+    assert report(700) == (60 - len(missing), [])
+    assert report(HOUR) == (unread, []), "the audit continues at the gap"
+    assert report(DAY) == (unread, [])
+    assert report(DAY + clock.APPLY_WINDOW) == (unread, [])
+    assert report(DAY + clock.APPLY_WINDOW + 1) == (unread, [missing[0]])
 
-    orders.record(stack, orders.records[gone[0] - 1 : gone[-1]])
-    assert report(DAY + 2) == (rest + len(gone), [])
+    orders.record(stack, orders.records[missing[0] - 1 : missing[-1]])
+    assert report(DAY + 2) == (unread + len(missing), [])
     assert report(DAY + 3) == (0, [])
 
 
@@ -584,14 +586,14 @@ def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
     assert findings(stack) == findings(stack, after=0) == []
 
 
-def test_an_hour_that_the_trend_does_not_have_yet_is_not_a_finding(
+def test_a_missing_hour_is_not_a_finding_while_the_stream_may_still_add_it(
     stack: Stack, orders: Past, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
     late = [orders.change(start + 600 * number, 1) for number in range(12)]
     orders.store(stack)
     wire.fail("UpdateItem", itertools.repeat(throttled))
-    assert stack.record(late) == 0, "it is in the history, and not in the trend"
+    assert stack.record(late) == 0, "the changes are in the history but not in the trend"
     wire.fail("UpdateItem", [])
 
     def found(seconds: float) -> list[str]:
@@ -604,19 +606,19 @@ def test_an_hour_that_the_trend_does_not_have_yet_is_not_a_finding(
     orders.record(stack, late)
     assert found(DAY + 3 * HOUR) == []
     change_hour(stack, start, changes={"N": "99"})
-    assert found(DAY + 4 * HOUR) == [], "it was compared, and is not read again"
+    assert found(DAY + 4 * HOUR) == [], "an hour that was compared once is not read again"
 
 
-def test_changes_applied_in_another_order_than_they_began_are_not_a_finding(
+def test_changes_that_were_applied_in_another_order_than_they_began_are_not_findings(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past = Past("orders")
-    turn = BEGINNING + HOUR
+    hour_start = BEGINNING + HOUR
     for seconds in (-30, -1, 1, -2, 3, -4, 5, 9, 7, 30, HOUR - 1, HOUR + 1, HOUR - 2):
-        past.change(turn + seconds, 1)
+        past.change(hour_start + seconds, 1)
         past.record(stack, past.records[-1:])
-        # At every moment, as if it were the night's audit.
-        monkeypatch.setattr(clock, "now", lambda now=turn + seconds + 10: now)
+        # The nightly audit can run after any of these changes.
+        monkeypatch.setattr(clock, "now", lambda now=hour_start + seconds + 10: now)
         assert findings(stack) == []
     monkeypatch.setattr(clock, "now", lambda: LATER)
 
@@ -636,17 +638,17 @@ def test_a_change_during_the_audit_is_not_a_finding(stack: Stack, orders: Past, 
     assert (report["entries"], report["findings"]) == (61, [])
 
 
-def test_an_hour_is_compared_when_it_can_no_longer_change(
+def test_an_hour_is_compared_only_after_its_last_possible_change(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    past, turn = Past("orders"), BEGINNING + HOUR
+    past, hour_start = Past("orders"), BEGINNING + HOUR
     for seconds in (-30, 1):
-        past.change(turn + seconds, 1)
+        past.change(hour_start + seconds, 1)
     past.record(stack)
-    monkeypatch.setattr(clock, "now", lambda: turn + 11)
+    monkeypatch.setattr(clock, "now", lambda: hour_start + 11)
     assert findings(stack) == []
 
-    past.record(stack, [past.change(turn - 2, 1)])
+    past.record(stack, [past.change(hour_start - 2, 1)])
     change_hour(stack, BEGINNING, changes={"N": "1"})
     monkeypatch.setattr(clock, "now", lambda: LATER)
 
@@ -662,7 +664,7 @@ def test_an_expired_start_of_the_history_is_not_a_finding(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("orders")
-def test_a_missing_start_that_cannot_have_expired_is_a_finding(
+def test_a_missing_start_of_the_history_is_a_finding_before_its_expiry(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 10 * DAY)
@@ -673,7 +675,7 @@ def test_a_missing_start_that_cannot_have_expired_is_a_finding(
 
 
 @pytest.mark.usefixtures("orders")
-def test_audited_entries_that_have_expired_since_are_not_a_finding(
+def test_entries_that_expired_after_their_audit_are_not_findings(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack.refs["HistoryDays"] = "29"
@@ -684,15 +686,15 @@ def test_audited_entries_that_have_expired_since_are_not_a_finding(
     delete_entries(stack, *range(1, 70))
 
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
-    assert versions(findings(stack)) == [61], "the last good one has not expired"
+    assert versions(findings(stack)) == [61], "the last audited entry has not expired"
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 40 * DAY)
     assert findings(stack) == []
 
 
-# --- Every night ---------------------------------------------------------------------------------
+# --- Nightly audits ------------------------------------------------------------------------------
 
 
-def fill(stack: Stack, *names: str, time: float = BEGINNING) -> None:
+def record_three_changes(stack: Stack, *names: str, time: float = BEGINNING) -> None:
     for name in names:
         past = Past(name)
         for number in range(3):
@@ -700,13 +702,13 @@ def fill(stack: Stack, *names: str, time: float = BEGINNING) -> None:
         past.record(stack)
 
 
-def test_the_first_nightly_audit_covers_all_counters_and_the_next_those_that_changed(
+def test_the_first_nightly_audit_covers_all_counters_and_later_ones_only_changed_counters(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(stack, "a", "b", "c")
+    record_three_changes(stack, "a", "b", "c")
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 2 * DAY)
     first = audit(stack)
-    fill(stack, "d", time=BEGINNING + 2 * DAY + 1)
+    record_three_changes(stack, "d", time=BEGINNING + 2 * DAY + 1)
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 3 * DAY)
     second = audit(stack)
 
@@ -715,7 +717,7 @@ def test_the_first_nightly_audit_covers_all_counters_and_the_next_those_that_cha
 
 
 def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Past) -> None:
-    fill(stack, "a", "b")
+    record_three_changes(stack, "a", "b")
     delete_entries(stack, 30)
 
     report = audit(stack)
@@ -726,7 +728,7 @@ def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Pa
     ]
 
 
-def test_a_change_too_late_for_one_nightly_audit_is_in_the_next(
+def test_a_change_just_before_a_nightly_audit_is_audited_the_next_night(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     night = BEGINNING + 20 * HOUR
@@ -743,23 +745,25 @@ def test_a_change_too_late_for_one_nightly_audit_is_in_the_next(
 def test_an_unfinished_nightly_audit_continues_the_next_night(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(stack, *(f"counter{number}" for number in range(5)))
-    looks = itertools.count(1)
+    record_three_changes(stack, *(f"counter{number}" for number in range(5)))
+    calls = itertools.count(1)
     now, pages = LATER, history.pages
 
-    def slow(counter_id: str, after: int, until: float) -> Iterator[list[tuple[str, Entry | None]]]:
+    def slow_pages(
+        counter_id: str, after: int, until: float
+    ) -> Iterator[list[tuple[str, Entry | None]]]:
         nonlocal now
-        if next(looks) % 3 == 0:
-            now += 850  # longer than an audit has, but not than its function
+        if next(calls) % 3 == 0:
+            now += 850  # seconds: longer than an audit may take, but shorter than the timeout
         yield from pages(counter_id, after, until)
 
     monkeypatch.setattr(clock, "now", lambda: now)
     monkeypatch.setattr(store, "_SCAN_SIZE", 2)
-    monkeypatch.setattr(history, "pages", slow)
+    monkeypatch.setattr(history, "pages", slow_pages)
 
     reports = [audit(stack) for _ in range(3)]
 
-    # Three of them are a night's work, and the next begins where two are scanned at a time.
+    # An audit ends after three counters. A scan page has two, so the next begins at the third.
     assert [report["counters"] for report in reports] == [3, 3, 1]
     assert [report["finished"] for report in reports] == [False, False, True]
     assert sum(report["entries"] for report in reports) == 15
