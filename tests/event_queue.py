@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import string
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from tests.stack import Stack
 
 SENDER = "AIDAEXAMPLE12345678"
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+ACCEPTED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-EventQueue"
 
 
@@ -69,6 +72,11 @@ def event_body(detail: object, **fields: object) -> str:
     )
 
 
+def event_message(counter_id: object = "orders", **fields: object) -> EventMessage:
+    """Return a message of EventQueue with an event that adds to a counter."""
+    return EventMessage(event_body({"counter_id": counter_id}, **fields))
+
+
 def deliver(stack: "Stack", *batch: EventMessage) -> list[EventMessage]:
     """Deliver a batch to ForwardEvents. Return the messages that it reports as failed."""
     response = stack.invoke("ForwardEvents", {"Records": [message.record() for message in batch]})
@@ -84,6 +92,20 @@ def deliver(stack: "Stack", *batch: EventMessage) -> list[EventMessage]:
 def forwarded(stack: "Stack") -> list[Forwarded]:
     """Receive and delete all messages of IncrementQueue. Return them sorted."""
     return sorted(_received(stack))
+
+
+def forwarded_bodies(stack: "Stack") -> list[str]:
+    """Receive and delete all messages of IncrementQueue. Return their bodies, sorted."""
+    messages = forwarded(stack)
+    for message in messages:
+        for each in (message.group, message.deduplication_id):
+            assert 1 <= len(each) <= 128
+            assert set(each) <= set(ACCEPTED_CHARACTERS)
+    return sorted(message.body for message in messages)
+
+
+def bodies(*messages: EventMessage) -> list[str]:
+    return sorted(message.body for message in messages)
 
 
 def _received(stack: "Stack") -> Iterable[Forwarded]:

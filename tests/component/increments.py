@@ -20,7 +20,6 @@ from tests.wire import (
 from counters import clock
 
 MAX = 2**53 - 1
-DAY = 24 * 3600  # seconds
 MOST_GROUPS = 8
 
 REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]

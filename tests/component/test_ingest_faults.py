@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import chain, repeat
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.increments import (
     REFUSED,
     answered_after,
@@ -21,6 +22,7 @@ from tests.wire import (
     Wire,
     delivered,
     denied,
+    request_lost,
     throttled,
 )
 
@@ -192,3 +194,21 @@ def test_no_request_is_sent_without_enough_time(stack: Stack, queue: FifoQueue, 
 
     assert deliver(stack, *batch) == batch
     assert wire.sent == []
+
+
+def test_a_group_whose_requests_time_out_leaves_time_for_another(
+    stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
+) -> None:
+    def times_out(request: AWSPreparedRequest) -> AWSResponse:
+        clock.sleep(2.0)
+        return request_lost(request)
+
+    deliver(stack, queue.send(message_body("b"), "group-b"))
+    first = queue.send(message_body("a"), "group-a")
+    second = queue.send(message_body("b"), "group-b")
+    wire.fail("UpdateItem", repeat(only_for("a", times_out)))
+    began = clock.now()
+
+    assert deliver(stack, first, second) == [first]
+    assert value_and_version(stack, "b") == (2, 2)
+    assert clock.now() - began < hasty + 2

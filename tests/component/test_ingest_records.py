@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from tests.component.increments import (
-    DAY,
     MOST_GROUPS,
     event_body,
     message_body,
@@ -17,6 +16,7 @@ from tests.component.increments import (
 from tests.component.output import metrics
 from tests.fifo_queue import FifoQueue, as_parked, deliver, parked
 from tests.stack import CLIENT_ID, FORWARDER_ROLE_ID, Stack
+from tests.times import DAY
 from tests.wire import (
     Wire,
     delivered,

@@ -4,7 +4,6 @@ from itertools import repeat
 
 import pytest
 from tests.component.increments import (
-    DAY,
     MAX,
     MOST_GROUPS,
     REFUSED,
@@ -19,6 +18,7 @@ from tests.component.increments import (
 from tests.component.simulation import Killed, dies, dies_after
 from tests.fifo_queue import FifoQueue, Message, as_parked, deliver, parked
 from tests.stack import Item, Stack
+from tests.times import DAY
 from tests.wire import (
     LOST,
     Fault,

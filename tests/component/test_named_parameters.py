@@ -8,13 +8,12 @@ from tests import aws_template
 from tests.past import Past
 from tests.proxy import Reply
 from tests.stack import Stack
+from tests.times import BEGINNING, DAY, HOUR
 
 from counters import clock
 from counters.model import MAX_INTEGER
 
-HOUR, DAY = 3600, 24 * 3600  # seconds
 RETENTION = 30  # days
-BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z
 NOW = BEGINNING + 40 * DAY + 90
 
 Query = Mapping[str, str]
