@@ -37,16 +37,13 @@ from counters import clock
 
 MAX = 2**53 - 1
 
-
 # Sequence numbers begin just below this one, so that some have 20 digits and some 21.
 FIRST_OF_21_DIGITS = 10**20
-
 
 # --- Faults --------------------------------------------------------------------------------------
 
 
 DEATHS: dict[str, Fault] = {"killed before": dies, "killed after": dies_after}
-
 
 LOST: dict[str, Fault] = {
     "reply lost": reply_lost,
@@ -54,14 +51,12 @@ LOST: dict[str, Fault] = {
     "500 but applied": internal_error,
 }
 
-
 REFUSED: dict[str, Fault] = {
     "throttled": throttled,
     "request lost": request_lost,
     "500": refused_internally,
     "unreachable": unreachable,
 }
-
 
 FAULTS: dict[str, dict[str, Fault]] = {
     "UpdateItem": {**LOST, **REFUSED, "denied": denied, "conflict": conflict},

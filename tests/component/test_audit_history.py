@@ -6,13 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.component.auditing import (
-    LATER,
-    audit,
-    findings,
-    record_orders,
-    versions,
-)
+from tests.component.auditing import LATER, audit, findings, record_orders, versions
 from tests.contents import delete_entries
 from tests.past import Past
 from tests.stack import Stack

@@ -106,7 +106,6 @@ def test_the_message_id_replaces_a_missing_event_id(stack: Stack) -> None:
 
 DEEP = 50_000
 
-
 NOT_EVENTS = {
     "not JSON": "orders",
     "an unclosed object": '{"detail": {"counter_id": "orders"}',
@@ -121,7 +120,6 @@ NOT_EVENTS = {
     "detail twice": '{"id": "7", "detail": {"counter_id": "orders"}, "detail": {}}',
     "counter_id twice": '{"id": "7", "detail": {"counter_id": "orders", "counter_id": "orders"}}',
 }
-
 
 WITHOUT_COUNTER = {
     "no detail": {},

@@ -10,13 +10,7 @@ from itertools import chain, repeat
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.output import silence
-from tests.event_queue import (
-    EventMessage,
-    bodies,
-    deliver,
-    event_message,
-    forwarded_bodies,
-)
+from tests.event_queue import EventMessage, bodies, deliver, event_message, forwarded_bodies
 from tests.stack import Stack
 from tests.wire import (
     Fault,
@@ -37,11 +31,7 @@ from counters import clock
 from counters.clients import ATTEMPT
 
 KIB = 1024
-
-
 MAX_BYTES = 256 * KIB  # per request, unless one event is larger
-
-
 TIMEOUT = 10  # seconds
 
 
@@ -161,10 +151,7 @@ def refusing(*refused: EventMessage) -> Fault:
 
 
 UNANSWERED = [reply_lost, connection_lost, internal_error, request_lost, refused_internally]
-
-
 REFUSED = [throttled, sqs_throttled, unreachable, denied]
-
 
 every_fault = pytest.mark.parametrize(
     "fault", UNANSWERED + REFUSED, ids=[fault.__name__ for fault in UNANSWERED + REFUSED]

@@ -18,9 +18,7 @@ from tests.component.increments import (
 from tests.component.samples import load
 from tests.fifo_queue import ARN, FifoQueue, deliver, parked
 from tests.stack import Stack
-from tests.wire import (
-    Wire,
-)
+from tests.wire import Wire
 
 pytestmark = pytest.mark.usefixtures("silent")
 

@@ -33,10 +33,7 @@ from tests.wire import (
 from counters import clock
 
 pytestmark = pytest.mark.usefixtures("silent")
-
-
 DEEP = 100_000
-
 
 MALFORMED = {
     "an empty body": "",

@@ -30,8 +30,6 @@ from tests.wire import (
 )
 
 pytestmark = pytest.mark.usefixtures("silent")
-
-
 NO_ROOM = "The counter has no room: the result would be outside the integer range."
 
 

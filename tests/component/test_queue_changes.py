@@ -24,9 +24,7 @@ from tests.contents import clear
 from tests.fifo_queue import MAX_BATCH, STEP, FifoQueue, Message, as_parked, deliver, parked
 from tests.sizes import cases, examples
 from tests.stack import Stack
-from tests.wire import (
-    Wire,
-)
+from tests.wire import Wire
 
 
 @pytest.fixture
@@ -71,12 +69,8 @@ AMOUNTS = st.one_of(
     st.integers(-3, 9), st.sampled_from([MAX, -MAX, MAX - 1, 2**52, -(2**52), 2**52 - 1])
 )
 
-
 SENDS = st.builds(Send, st.integers(0, 2), st.integers(0, 2), AMOUNTS)
-
-
 SETS = st.builds(Set, st.integers(0, 2), st.sampled_from([0, MAX - 5, 5 - MAX, MAX, -MAX, 2**52]))
-
 
 DELIVERIES = st.builds(
     Deliver,
@@ -85,7 +79,6 @@ DELIVERIES = st.builds(
     kept=st.sampled_from([0, 0, 1, 2, 9]),
     faults=st.lists(st.integers(0, 6), max_size=2).map(tuple),
 )
-
 
 STEPS = st.lists(
     st.one_of(SENDS, SENDS, SENDS, SENDS, DELIVERIES, DELIVERIES, SETS), min_size=8, max_size=20
@@ -108,7 +101,7 @@ class Case:
 
     def run(self, steps: Sequence[Send | Set | Deliver]) -> None:
         if self.crowded:
-            # Then the first counter has as many groups as its item can hold numbers for.
+            # Give the first counter as many groups as its item can hold numbers for.
             others = [self._send(f"other-{each}", Send(0, 0, 1)) for each in range(8)]
             self._deliver(others)
         for step in steps:

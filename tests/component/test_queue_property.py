@@ -21,26 +21,20 @@ from tests.component.simulation import Killed
 from tests.fifo_queue import MAX_BATCH, STEP, FifoQueue, Message, deliver
 from tests.sizes import cases
 from tests.stack import Stack
-from tests.wire import (
-    Wire,
-)
+from tests.wire import Wire
+
+GROUPS = [f"group-{number}" for number in range(cases(full=20, part=12))]
+COUNTERS = [f"counter-{number}" for number in range(cases(full=50, part=12))]
+
+# The first counters get messages of all groups. The others get messages of one to eight groups,
+# whose numbers fit into their items.
+SHARED_COUNTERS = 2
 
 
 @pytest.fixture
 def network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyNetwork]:
     with faulty_network(wire, monkeypatch) as network:
         yield network
-
-
-GROUPS = [f"group-{number}" for number in range(cases(full=20, part=12))]
-
-
-COUNTERS = [f"counter-{number}" for number in range(cases(full=50, part=12))]
-
-
-# The first counters get messages of all groups. The others get messages of one to eight groups,
-# whose numbers fit into their items.
-SHARED_COUNTERS = 2
 
 
 def random_traffic(rng: random.Random, size: int) -> Traffic:

@@ -23,11 +23,7 @@ from counters import clock, recording, store
 from counters.errors import ThrottledError
 
 LATER = BEGINNING + 30 * DAY
-
-
 DEAD_LETTERS = "HistoryDeadLetterQueue"
-
-
 counter_ids = (f"counter{number}" for number in itertools.count())
 
 
