@@ -124,7 +124,7 @@ def test_the_first_failed_message_of_a_group_and_all_later_ones_are_reported(
     assert value_and_version(stack, "c") == (8, 1)
 
 
-def test_messages_are_reported_from_the_first_of_several_failures_on(
+def test_reported_messages_begin_at_the_first_of_several_failures(
     stack: Stack, queue: FifoQueue, wire: Wire
 ) -> None:
     batch = [queue.send(message_body(name)) for name in "abacbc"]

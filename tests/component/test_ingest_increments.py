@@ -245,7 +245,7 @@ def test_sequence_numbers_of_two_groups_are_independent(stack: Stack, queue: Fif
     assert value_and_version(stack) == (3, 2)
 
 
-def test_a_queue_and_group_differ_from_others_with_the_same_concatenation(stack: Stack) -> None:
+def test_queues_and_groups_whose_joined_names_are_equal_are_independent(stack: Stack) -> None:
     one, two = FifoQueue(arn="arn:aws:sqs:e:1:a"), FifoQueue(arn="arn:aws:sqs:e:1:")
 
     assert deliver(stack, *send(one, 1, group="b")) == []
