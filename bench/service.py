@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import botocore.session
-from tests.event_queue import EventMessage, an_event
+from tests.event_queue import EventMessage, event_body
 from tests.meter import Meter
 from tests.proxy import proxy_event
 from tests.stack import CLIENT_ID, FACTORIES, REGION, Stack
@@ -99,7 +99,7 @@ class Service:
         EventBridge sends each event to EventQueue separately. The requests to IncrementQueue (send,
         receive, delete) are part of what `ingest` returns.
         """
-        messages = [EventMessage(an_event({"counter_id": counter_id})) for _ in range(MESSAGES)]
+        messages = [EventMessage(event_body({"counter_id": counter_id})) for _ in range(MESSAGES)]
         records = [message.record() for message in messages]
         usage, reply = self._run("ForwardEvents", {"Records": records})
         _all_done(reply)

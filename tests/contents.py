@@ -1,4 +1,4 @@
-"""What tests find in the tables: scenes that are made once and copied, and items that are gone."""
+"""Test data in DynamoDB: writes prepared items, deletes history entries, and empties tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 from tests import aws_template
 from tests.stack import Item, Stack
 
-MOST_WRITES = 25  # in a BatchWriteItem
+MAX_WRITES = 25  # per BatchWriteItem
 
-_made: dict[str, dict[str, list[Item]]] = {}
+_prepared: dict[str, dict[str, list[Item]]] = {}
 
 
 def prepare_once(stack: Stack, name: str, make: Callable[[], None]) -> None:
-    """Make a scene in an empty stack.
+    """Fill an empty stack with the items that `make` writes.
 
     Only the first call for a name runs `make`. Later calls write the same items, which takes far
     fewer requests.
     """
-    if name in _made:
-        put(stack, _made[name])
+    if name in _prepared:
+        put(stack, _prepared[name])
     else:
         make()
-        _made[name] = stack.contents()
+        _prepared[name] = stack.contents()
 
 
 def put(stack: Stack, contents: Mapping[str, Sequence[Item]]) -> None:
-    """Write items, given by the logical id of their table."""
+    """Write items to tables. `contents` maps the logical id of a table to its items."""
     _write(
         stack,
         (
@@ -36,24 +36,24 @@ def put(stack: Stack, contents: Mapping[str, Sequence[Item]]) -> None:
     )
 
 
-def forget(stack: Stack, *versions: int, counter_id: str = "orders") -> None:
-    """Delete versions of a counter from the history."""
+def delete_entries(stack: Stack, *versions: int, counter_id: str = "orders") -> None:
+    """Delete the entries of these versions from the history."""
     keys = ({"counter_id": {"S": counter_id}, "version": {"N": str(each)}} for each in versions)
     _write(stack, (("HistoryTable", {"DeleteRequest": {"Key": key}}) for key in keys))
 
 
 def clear(stack: Stack, *tables: str) -> None:
-    """Empty tables, given by their logical ids: moto goes through all of a table for a Query."""
+    """Empty the tables with these logical ids. Large tables make moto slow."""
     for table in tables:
         stack.dynamodb.delete_table(TableName=stack.refs[table])
         stack.dynamodb.create_table(TableName=stack.refs[table], **aws_template.tables()[table])
 
 
 def _write(stack: Stack, writes: Iterable[tuple[str, Any]]) -> None:
-    left = list(writes)
-    while left:
-        some, left = left[:MOST_WRITES], left[MOST_WRITES:]
+    remaining = list(writes)
+    while remaining:
+        batch, remaining = remaining[:MAX_WRITES], remaining[MAX_WRITES:]
         requests: dict[str, Any] = {}
-        for table, write in some:
+        for table, write in batch:
             requests.setdefault(stack.refs[table], []).append(write)
         stack.dynamodb.batch_write_item(RequestItems=requests)

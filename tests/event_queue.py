@@ -1,7 +1,8 @@
-"""EventQueue, a standard queue of SQS, and what the function forwards from it to IncrementQueue."""
+"""Messages of EventQueue, a standard SQS queue, and what ForwardEvents sends to IncrementQueue."""
 
 import hashlib
 import json
+import string
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,18 +12,20 @@ if TYPE_CHECKING:
     from tests.stack import Stack
 
 SENDER = "AIDAEXAMPLE12345678"
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+ACCEPTED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-EventQueue"
 
 
 @dataclass(frozen=True)
 class EventMessage:
-    """A message as EventBridge puts it into EventQueue."""
+    """A message that EventBridge sent to EventQueue."""
 
     body: str
     message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def record(self) -> dict[str, Any]:
-        """Return what Lambda hands to a function."""
+        """Return the message as Lambda passes it to a function."""
         return {
             "messageId": self.message_id,
             "receiptHandle": f"{self.message_id}-1",
@@ -43,7 +46,7 @@ class EventMessage:
 
 @dataclass(frozen=True, order=True)
 class Forwarded:
-    """A message of IncrementQueue."""
+    """A message that ForwardEvents sent to IncrementQueue."""
 
     group: str
     deduplication_id: str
@@ -51,8 +54,8 @@ class Forwarded:
     sender: str = field(default=SENDER, compare=False)
 
 
-def an_event(detail: object, **fields: object) -> str:
-    """Return the body of an event as EventBridge writes it, with an id of its own."""
+def event_body(detail: object, **fields: object) -> str:
+    """Return an EventBridge event with a new id, as a message body."""
     return json.dumps(
         {
             "version": "0",
@@ -69,21 +72,40 @@ def an_event(detail: object, **fields: object) -> str:
     )
 
 
+def event_message(counter_id: object = "orders", **fields: object) -> EventMessage:
+    """Return a message of EventQueue with an event that adds to a counter."""
+    return EventMessage(event_body({"counter_id": counter_id}, **fields))
+
+
 def deliver(stack: "Stack", *batch: EventMessage) -> list[EventMessage]:
-    """Deliver a batch to the function; return the messages that it reports as failed."""
-    answer = stack.invoke("ForwardEvents", {"Records": [message.record() for message in batch]})
-    assert answer.keys() == {"batchItemFailures"}
-    assert all(failure.keys() == {"itemIdentifier"} for failure in answer["batchItemFailures"])
-    # Lambda counts the whole batch as failed if it does not know an id.
-    sent = {message.message_id: message for message in batch}
-    failed = [sent[failure["itemIdentifier"]] for failure in answer["batchItemFailures"]]
+    """Deliver a batch to ForwardEvents. Return the messages that it reports as failed."""
+    response = stack.invoke("ForwardEvents", {"Records": [message.record() for message in batch]})
+    assert response.keys() == {"batchItemFailures"}
+    assert all(failure.keys() == {"itemIdentifier"} for failure in response["batchItemFailures"])
+    # Lambda treats an unknown id as a failure of the whole batch.
+    by_id = {message.message_id: message for message in batch}
+    failed = [by_id[failure["itemIdentifier"]] for failure in response["batchItemFailures"]]
     assert len(set(failed)) == len(failed)
     return failed
 
 
 def forwarded(stack: "Stack") -> list[Forwarded]:
-    """Take all messages from IncrementQueue and return them, sorted."""
+    """Receive and delete all messages of IncrementQueue. Return them sorted."""
     return sorted(_received(stack))
+
+
+def forwarded_bodies(stack: "Stack") -> list[str]:
+    """Receive and delete all messages of IncrementQueue. Return their bodies, sorted."""
+    messages = forwarded(stack)
+    for message in messages:
+        for each in (message.group, message.deduplication_id):
+            assert 1 <= len(each) <= 128
+            assert set(each) <= set(ACCEPTED_CHARACTERS)
+    return sorted(message.body for message in messages)
+
+
+def bodies(*messages: EventMessage) -> list[str]:
+    return sorted(message.body for message in messages)
 
 
 def _received(stack: "Stack") -> Iterable[Forwarded]:

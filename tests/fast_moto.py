@@ -1,4 +1,4 @@
-"""Makes moto faster where it spends most of the tests' time. What it answers stays the same."""
+"""Replaces moto's slowest functions with faster ones that return the same results."""
 
 import copy
 import inspect
@@ -16,20 +16,20 @@ _QUERY = inspect.signature(_query)
 
 
 def speed_up() -> None:
-    """Install the faster functions in this process."""
-    for changed, name, method in [
+    """Install the faster functions in moto."""
+    for owner, name, method in [
         (BaseJSONSerializer, "_serialize_type_structure", _serialize),
         (Table, "query", _query_of_one_key),
-        (Table, "__deepcopy__", _copied_table),
+        (Table, "__deepcopy__", _copy_table),
         (UpdateExpressionParser, "make", cache(UpdateExpressionParser.make)),
     ]:
-        setattr(changed, name, method)
+        setattr(owner, name, method)
 
 
 def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
-    """Write an attribute of an item as it is.
+    """Serialize an attribute of an item without looking up its type.
 
-    For each attribute, moto would look for each of the ten types under several names.
+    For each attribute, moto would look up all ten attribute types under several names.
     """
     if key and shape.name == "AttributeValue":
         serialized[key] = _attribute(value)
@@ -39,29 +39,29 @@ def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> 
 
 def _attribute(value: DynamoType | dict[str, Any]) -> dict[str, Any]:
     attribute = value.to_json() if isinstance(value, DynamoType) else value
-    ((kind, inner),) = attribute.items()
-    if kind == "M":
-        return {kind: {name: _attribute(each) for name, each in inner.items()}}
-    if kind == "L":
-        return {kind: [_attribute(each) for each in inner]}
+    ((attribute_type, content),) = attribute.items()
+    if attribute_type == "M":
+        return {attribute_type: {name: _attribute(each) for name, each in content.items()}}
+    if attribute_type == "L":
+        return {attribute_type: [_attribute(each) for each in content]}
     return attribute
 
 
-def _query_of_one_key(self: Any, hash_key: Any, *asked: Any, **more: Any) -> Any:  # noqa: ANN401
-    """Look only among the items that have the key, unless an index is asked for.
+def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    """Query only the items with this key, unless the query uses an index.
 
     moto would sort the whole table.
     """
-    call = _QUERY.bind(self, hash_key, *asked, **more)
+    call = _QUERY.bind(self, hash_key, *args, **kwargs)
     if call.arguments.get("index_name"):
-        return _query(self, hash_key, *asked, **more)
-    part = copy.copy(self)
-    part.items = {hash_key: self.items[hash_key]} if hash_key in self.items else {}
-    return _query(part, hash_key, *asked, **more)
+        return _query(self, hash_key, *args, **kwargs)
+    only_key = copy.copy(self)
+    only_key.items = {hash_key: self.items[hash_key]} if hash_key in self.items else {}
+    return _query(only_key, hash_key, *args, **kwargs)
 
 
-def _copied_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
-    """Copy the items, and not what is in the stream, which does not change.
+def _copy_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
+    """Copy the items, but not the stream records, which never change.
 
     moto copies the tables for each transaction, so that it can roll it back.
     """

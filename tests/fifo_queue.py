@@ -1,6 +1,6 @@
-"""A FIFO queue of SQS, and what hands its messages to a function, as SQS and Lambda do it.
+"""A FIFO queue, and its delivery of messages to IngestIncrements, as SQS and Lambda do it.
 
-Nobody knows when: a test says which messages are handed out, and what becomes of the answer.
+Each test decides which messages are delivered and when, and whether they are deleted afterwards.
 """
 
 import hashlib
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-IncrementQueue.fifo"
 SENDER = "AROAEXAMPLE12345678:checkout"
-FIRST, STEP = 18849496460467696128, 256  # as SQS numbers messages
-MOST = 10  # messages of a FIFO queue in a batch
+FIRST, STEP = 18849496460467696128, 256  # sequence numbers like those of SQS
+MAX_BATCH = 10  # messages. Lambda's limit for FIFO queues
 DEAD_LETTERS = "IncrementDeadLetterQueue"
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as it is in the queue."""
+    """A message in the queue."""
 
     arn: str
     group: str
     sequence_number: int
     body: str
     sender: str
-    attribute: str = ""  # the attribute `sender`, which anyone may write
+    attribute: str = ""  # the message attribute `sender`, which any sender can set
 
     @cached_property
     def message_id(self) -> str:
@@ -37,7 +37,7 @@ class Message:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
     def record(self, receive_count: int = 1) -> dict[str, Any]:
-        """Return what Lambda hands to a function."""
+        """Return the message as Lambda passes it to a function."""
         return {
             "messageId": self.message_id,
             "receiptHandle": f"{self.sequence_number}-{receive_count}",
@@ -70,18 +70,25 @@ class Message:
 
 @dataclass
 class FifoQueue:
-    """The messages that nobody has deleted yet.
+    """A FIFO queue.
 
-    A message is handed out only while all in front of it in its group are in the same batch or
-    deleted. It may be handed out again, with more or fewer behind it, until it is deleted; and a
-    batch that was handed out once may reach the function at any time later.
+    SQS and Lambda deliver messages by these rules:
+
+    - A message is delivered only if each earlier message of its group is in the same batch or
+      deleted.
+    - Until a message is deleted, it can be delivered again, with more or fewer later messages.
+    - A batch that was delivered once can reach the function again at any later time.
+
+    Attributes:
+        sent: all messages.
+        waiting: the messages that are not deleted yet, by group, in order.
     """
 
     arn: str = ARN
     first: int = FIRST
     step: int = STEP
     sent: list[Message] = field(default_factory=list)
-    waiting: dict[str, list[Message]] = field(default_factory=dict)  # by group, in order
+    waiting: dict[str, list[Message]] = field(default_factory=dict)
 
     def send(
         self, body: str, group: str = "checkout", sender: str = SENDER, attribute: str = ""
@@ -93,7 +100,7 @@ class FifoQueue:
         return message
 
     def batch(self, lengths: Mapping[str, int]) -> list[Message]:
-        """Return so many messages of each group, from the first that is there on."""
+        """Return the first waiting messages of each group. `lengths` says how many of each."""
         return [
             message
             for group, length in lengths.items()
@@ -101,34 +108,37 @@ class FifoQueue:
         ]
 
     def delete(self, batch: Sequence[Message], failed: Iterable[Message]) -> None:
-        """Delete the messages of a batch that did not fail, as Lambda does."""
-        done = set(batch) - set(failed)
-        for group in {message.group for message in done}:
-            left = [message for message in self.waiting[group] if message not in done]
-            if left:
-                self.waiting[group] = left
+        """Delete the messages of a batch, except those that failed, as Lambda does."""
+        deleted = set(batch) - set(failed)
+        for group in {message.group for message in deleted}:
+            remaining = [message for message in self.waiting[group] if message not in deleted]
+            if remaining:
+                self.waiting[group] = remaining
             else:
                 del self.waiting[group]
 
 
 def deliver(stack: "Stack", *batch: Message) -> list[Message]:
-    """Hand a batch to the function; return the messages that it reports as failed."""
-    assert 1 <= len(set(batch)) <= MOST
-    answer = stack.invoke("IngestIncrements", {"Records": [message.record() for message in batch]})
-    assert answer.keys() == {"batchItemFailures"}
-    assert all(failure.keys() == {"itemIdentifier"} for failure in answer["batchItemFailures"])
-    # Lambda takes an id that it does not know as a failure of the whole batch.
-    given = {message.message_id: message for message in batch}
-    failed = [given[failure["itemIdentifier"]] for failure in answer["batchItemFailures"]]
+    """Deliver a batch to IngestIncrements. Return the messages that it reports as failed."""
+    assert 1 <= len(set(batch)) <= MAX_BATCH
+    response = stack.invoke(
+        "IngestIncrements", {"Records": [message.record() for message in batch]}
+    )
+    assert response.keys() == {"batchItemFailures"}
+    assert all(failure.keys() == {"itemIdentifier"} for failure in response["batchItemFailures"])
+    # Lambda treats an unknown id as a failure of the whole batch.
+    by_id = {message.message_id: message for message in batch}
+    failed = [by_id[failure["itemIdentifier"]] for failure in response["batchItemFailures"]]
     assert len(set(failed)) == len(failed)
     for first in failed:
-        # What is behind a failed message would be deleted, and come before it in the end.
-        behind = {message for message in batch if _is_behind(message, first)}
-        assert behind <= set(failed)
+        # Lambda deletes the messages that are not reported. A later message of the group would
+        # then be counted before the failed one.
+        later = {message for message in batch if _is_later(message, first)}
+        assert later <= set(failed)
     return failed
 
 
-def _is_behind(message: Message, other: Message) -> bool:
+def _is_later(message: Message, other: Message) -> bool:
     if (message.arn, message.group) != (other.arn, other.group):
         return False
     return message.sequence_number > other.sequence_number
@@ -136,7 +146,7 @@ def _is_behind(message: Message, other: Message) -> bool:
 
 @dataclass(frozen=True)
 class Parked:
-    """A message of the dead-letter queue."""
+    """A message in the dead-letter queue."""
 
     body: str
     group: str
@@ -145,12 +155,12 @@ class Parked:
 
 
 def as_parked(message: Message) -> Parked:
-    """Return what a message becomes in the dead-letter queue."""
+    """Return the message as it arrives in the dead-letter queue."""
     return Parked(message.body, message.group, message.message_id)
 
 
 def parked(stack: "Stack") -> list[Parked]:
-    """Return the messages of the dead-letter queue, and take them from it."""
+    """Receive and delete all messages of the dead-letter queue. Return them in order."""
     url = stack.refs[DEAD_LETTERS]
     found = []
     while messages := stack.sqs.receive_message(

@@ -1,4 +1,4 @@
-"""What the tests of IncrementQueue share: its messages, and what became of them."""
+"""Helpers for tests of IncrementQueue: its messages, and the counters that they change."""
 
 import json
 from typing import Any
@@ -20,20 +20,19 @@ from tests.wire import (
 from counters import clock
 
 MAX = 2**53 - 1
-DAY = 24 * 3600  # seconds
 MOST_GROUPS = 8
 
 REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]
 every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
 
 
-def counting(counter_id: object = "orders", **fields: object) -> str:
-    """Return the body of a message that counts."""
+def message_body(counter_id: object = "orders", **fields: object) -> str:
+    """Return the body of a message that adds to a counter."""
     return json.dumps({"counter_id": counter_id, **fields})
 
 
-def an_event(source: object = "shop.checkout", **fields: object) -> str:
-    """Return the body of a message that EventBridge has sent."""
+def event_body(source: object = "shop.checkout", **fields: object) -> str:
+    """Return an event from EventBridge, as a message body."""
     return json.dumps(
         {
             "version": "0",
@@ -53,57 +52,57 @@ def an_event(source: object = "shop.checkout", **fields: object) -> str:
 def send(
     queue: FifoQueue, *amounts: int, group: str = "checkout", counter_id: str = "orders"
 ) -> list[Message]:
-    """Send a message for each of the amounts that a counter is to be changed by."""
-    return [queue.send(counting(counter_id, by=by), group) for by in amounts]
+    """Send a message for each amount."""
+    return [queue.send(message_body(counter_id, by=by), group) for by in amounts]
 
 
-def standing(stack: Stack, counter_id: str = "orders") -> tuple[int, int]:
-    """Return the value and the version of a counter."""
+def value_and_version(stack: Stack, counter_id: str = "orders") -> tuple[int, int]:
+    """Return a counter's value and version."""
     counter = stack.request("GET", f"/counters/{counter_id}").body
     return counter["value"], counter["version"]
 
 
-def stored(stack: Stack, counter_id: str = "orders") -> Any:  # noqa: ANN401  an item
+def stored_item(stack: Stack, counter_id: str = "orders") -> Any:  # noqa: ANN401  an item
     return next(
         item for item in stack.items("CounterTable") if item["counter_id"] == {"S": counter_id}
     )
 
 
-def history(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]:
-    """Record what has changed, and return the counter's history."""
+def record_and_read_history(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]:
+    """Record all changes in the history, and return the counter's entries."""
     records = stack.changes()
     assert stack.record(records) == len(records)
     entries: list[dict[str, Any]] = stack.request("GET", f"/counters/{counter_id}/history").body
     return entries
 
 
-def events_of(record: StreamRecord) -> int:
+def event_count(record: StreamRecord) -> int:
     return int(record["dynamodb"]["NewImage"]["change"]["M"]["events"]["N"])
 
 
-def about(counter_id: str, fault: Fault) -> Fault:
-    """Return the fault that only the changes of one counter meet."""
+def only_for(counter_id: str, fault: Fault) -> Fault:
+    """Return a fault that only requests about one counter meet."""
 
-    def only(request: AWSPreparedRequest) -> AWSResponse:
+    def fault_of_counter(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
         key = json.loads(request.body)["Key"]
         return (fault if key == {"counter_id": {"S": counter_id}} else delivered)(request)
 
-    return only
+    return fault_of_counter
 
 
-def taking(seconds: float, times: list[float]) -> Fault:
-    """Return what answers after a while; it notes when it was asked."""
+def answered_after(seconds: float, times: list[float]) -> Fault:
+    """Return a fault that delays the reply. It appends the time of each request to `times`."""
 
-    def slow(request: AWSPreparedRequest) -> AWSResponse:
+    def answer_late(request: AWSPreparedRequest) -> AWSResponse:
         times.append(clock.now())
         clock.sleep(seconds)
         return delivered(request)
 
-    return slow
+    return answer_late
 
 
-def near_the_end(stack: Stack, sign: int, room: int) -> None:
-    """Set the counter to so much before the end of the integers."""
+def set_near_limit(stack: Stack, sign: int, room: int) -> None:
+    """Set the counter so that it has room only for this amount in the direction of `sign`."""
     body = {"value": sign * (MAX - room)}
     assert stack.request("PUT", "/counters/orders", body=body).status == 200

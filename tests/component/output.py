@@ -1,4 +1,4 @@
-"""What the functions write: log lines and metrics."""
+"""The functions' output: log lines and metrics."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Log nothing: that takes a fifth of the time, and no test here reads it."""
+    """Disable logging, which takes a fifth of the time."""
     logging.disable()
     try:
         yield
@@ -18,7 +18,7 @@ def silence() -> Iterator[None]:
 
 
 def metrics(printed: str) -> dict[str, Any]:
-    """Return what the one line of metrics among the printed lines says."""
+    """Return the contents of the only metrics line in a function's output."""
     (line,) = [line for line in printed.splitlines() if '"_aws"' in line]
-    given: dict[str, Any] = json.loads(line)
-    return given
+    metrics_line: dict[str, Any] = json.loads(line)
+    return metrics_line

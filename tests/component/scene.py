@@ -1,6 +1,6 @@
-"""The stack in simulated time: a test plans what each request to the database meets.
+"""The stack in simulated time. A test plans which fault, if any, each request to AWS meets.
 
-Waiting costs nothing, and timeouts are exact to the millisecond.
+Waiting takes no real time, and timeouts are exact to the millisecond.
 """
 
 import importlib
@@ -37,7 +37,7 @@ from counters import clock
 from counters.clients import ATTEMPT
 
 HOUR = 3600.0  # seconds
-LATEST = TIMEOUT - ATTEMPT  # seconds into an invocation: the latest start of a request
+LATEST = TIMEOUT - ATTEMPT  # latest start of a request, in seconds after the invocation began
 
 
 def slow(request: AWSPreparedRequest) -> AWSResponse:
@@ -46,11 +46,11 @@ def slow(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def throttled_slowly(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the request after a while."""
+    """Refuse the request after 0.3 seconds."""
     return throttled(request)
 
 
-# How long a request takes until it is answered or fails, in seconds: at most the timeouts in
+# Seconds until a request with this fault is answered or fails. They do not exceed the timeouts in
 # counters.clients.
 SECONDS: dict[Fault, float] = {
     slow: 1.9,
@@ -60,21 +60,27 @@ SECONDS: dict[Fault, float] = {
     connection_lost: 0.5,
     unreachable: 1.0,
 }
-QUICK = 0.005
+QUICK = 0.005  # seconds that any other request takes
 
 
 @dataclass
 class Invocation:
-    """One invocation of a function: its requests to the database, and its answer."""
+    """One invocation of a function.
+
+    Attributes:
+        began: when it began, in simulated seconds since the epoch.
+        requests: the operation of each request to AWS, and its fault.
+        times: when each of these requests was sent.
+        answer: the function's return value; None if the function was killed.
+        ended: when it ended.
+    """
 
     context: Context
     began: float
-    asked: list[tuple[str, Fault]] = field(default_factory=list)  # operations, and what they met
-    times: list[float] = field(
-        default_factory=list
-    )  # of these requests, in seconds since the epoch
-    answer: dict[str, Any] | None = None  # None: it was killed
-    over: float = 0.0  # when it ended
+    requests: list[tuple[str, Fault]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    answer: dict[str, Any] | None = None
+    ended: float = 0.0
 
     @property
     def status(self) -> int:
@@ -102,27 +108,31 @@ class Invocation:
         return self.headers.get("Idempotent-Replayed") == "true"
 
     def operations(self) -> list[str]:
-        return [operation for operation, _ in self.asked]
+        return [operation for operation, _ in self.requests]
 
 
 class Scene:
-    """The stack in simulated time. It decides what each request of a function meets."""
+    """The stack in simulated time.
+
+    Attributes:
+        time: the simulated time, in seconds since the epoch.
+        skew: how many seconds the functions' clock is ahead of it.
+        chance: returns the fault of each request that no test has planned one for.
+    """
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
         self.wire = wire
         self.time = BEGINNING
-        self.skew = 0.0  # seconds by which the clock of the next functions is ahead
+        self.skew = 0.0
         self.chance: Callable[[str], Fault] = lambda _operation: delivered
-        self._invocations: list[
-            Invocation
-        ] = []  # running now: each was started during the one before it
+        self._invocations: list[Invocation] = []  # running now, each one within the one before it
         self.stream = Stream(stack, wire)
-        self._under_way: list[tuple[float, AWSPreparedRequest]] = []
+        self._held_up: list[tuple[float, AWSPreparedRequest]] = []
 
     @contextmanager
     def running(self) -> Iterator["Scene"]:
-        """Give the functions this scene's clock, and send their requests through it."""
+        """Let the functions use the simulated time, and send their requests through the scene."""
         with (
             patch.object(clock, "now", lambda: self.time + self.skew),
             patch.object(clock, "sleep", self.advance),
@@ -142,7 +152,7 @@ class Scene:
         headers: Mapping[str, str] | None = None,
         caller: str = "somebody",
     ) -> Invocation:
-        """Send a request for a counter to the function of its route."""
+        """Send a request about one counter to the function of its route."""
         return self.send(method, f"/counters/{counter}", body, headers, caller)
 
     def send(
@@ -153,7 +163,10 @@ class Scene:
         headers: Mapping[str, str] | None = None,
         caller: str = "somebody",
     ) -> Invocation:
-        """Send a request to the function of its route. After its timeout it has no answer."""
+        """Send a request to the function of its route.
+
+        If the function takes longer than its timeout, the invocation has no answer.
+        """
         function, route, parameters = self.stack.route(method, path)
         text = b"" if body is None else json.dumps(body).encode()
         event = proxy_event(route, path, parameters, "", headers or {}, text, {"sub": caller})
@@ -169,7 +182,7 @@ class Scene:
             pass
         finally:
             self._invocations.pop()
-        invocation.over = self.time
+        invocation.ended = self.time
         return invocation
 
     def add(
@@ -184,34 +197,34 @@ class Scene:
         return self.call("POST", counter, {"by": by, **(bounds or {})}, headers)
 
     def plan(self, operation: str, *faults: Fault) -> None:
-        """Let the next requests for an operation meet one fault each, and the others none."""
+        """Set the faults of the next requests for an operation, in order."""
         self.plan_each(operation, faults)
 
     def plan_each(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Let the next requests for an operation meet these. The iterator is read as needed."""
+        """Set the faults of the next requests for an operation. The iterator is read as needed."""
         self.wire.fail(operation, (partial(self._meet, fault) for fault in faults))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Requests that were held up are applied when they are due."""
+        """Let time pass. Apply the held-up requests that are due by then."""
         self.time += seconds
-        while self._under_way and self._under_way[0][0] <= self.time:
-            _, request = self._under_way.pop(0)
+        while self._held_up and self._held_up[0][0] <= self.time:
+            _, request = self._held_up.pop(0)
             delivered(request)
             self.stream.note(request)
 
     def held_up(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
-        """Let the request be applied later, and its caller see a lost reply."""
+        """Apply the request later. To its caller it looks like a lost reply."""
         self.hold_up(request, seconds)
         raise ReadTimeoutError(endpoint_url=request.url)
 
     def hold_up(self, request: AWSPreparedRequest, seconds: float) -> None:
-        """Let the request be applied later."""
-        self._under_way.append((self.time + seconds, request))
-        self._under_way.sort(key=lambda entry: entry[0])
+        """Apply the request later."""
+        self._held_up.append((self.time + seconds, request))
+        self._held_up.sort(key=lambda entry: entry[0])
 
     def under_way(self) -> int:
-        """Return how many requests are still to be applied."""
-        return len(self._under_way)
+        """Return how many held-up requests are not applied yet."""
+        return len(self._held_up)
 
     def begin(self, past: Past) -> None:
         """Store a counter with its history."""
@@ -220,21 +233,21 @@ class Scene:
         self.stream.begin(past.item)
 
     def record(self, *, without: int | None = None) -> None:
-        """Write the changes into the history, except the version `without`."""
+        """Record the changes in the history, except the version `without`."""
         self.stream.record(without=without)
 
     def empty(self) -> None:
-        """Start again with empty tables."""
+        """Empty the tables."""
         self.stack.empty_tables()
         self.stream.forget()
 
     def delete(self, counter: str) -> None:
-        """Delete a counter, as an operator may. Tally itself never does."""
+        """Delete a counter, as an operator might. Tally itself never does."""
         key = {"counter_id": {"S": counter}}
         self.stack.dynamodb.delete_item(TableName=self.stack.refs["CounterTable"], Key=key)
 
     def value(self, counter: str) -> int:
-        """Return the value that is stored for a counter; 0 if there is none."""
+        """Return a counter's stored value; 0 if the counter does not exist."""
         item = self.stack.item("CounterTable", counter)
         return int(item["value"]["N"]) if item else 0
 
@@ -248,7 +261,7 @@ class Scene:
         invocation = self._invocations[-1]
         if clock.now() >= invocation.context.deadline:
             raise Killed
-        invocation.asked.append((_operation(request), fault))
+        invocation.requests.append((_operation(request), fault))
         invocation.times.append(self.time)
         try:
             return fault(request)
@@ -264,5 +277,5 @@ def _operation(request: AWSPreparedRequest) -> str:
 
 
 def one_of(faults: Sequence[Fault], source: random.Random) -> Callable[[str], Fault]:
-    """Return a `chance` by which every request meets one of the faults."""
+    """Return a `chance` that gives every request one of these faults, at random."""
     return lambda _operation: source.choice(faults)

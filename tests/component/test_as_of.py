@@ -23,7 +23,7 @@ from tests.component.reading import (
     problem,
     set_now,
 )
-from tests.contents import forget, prepare_once
+from tests.contents import delete_entries, prepare_once
 from tests.past import Past
 from tests.proxy import Reply, proxy_event
 from tests.sizes import cases, examples
@@ -187,7 +187,7 @@ def test_a_version_that_is_not_recorded_yet_is_throttled(stack: Stack) -> None:
 
 @pytest.mark.usefixtures("orders")
 def test_a_version_that_is_missing_between_others_is_throttled(stack: Stack) -> None:
-    forget(stack, 3)
+    delete_entries(stack, 3)
 
     assert problem(ask(stack, "version=3")) == THROTTLED
     assert ask(stack, "version=2").body == counter(2)
@@ -367,7 +367,7 @@ def test_a_time_without_any_history_yet_is_throttled(stack: Stack) -> None:
 
 @pytest.mark.usefixtures("orders")
 def test_a_missing_version_matters_only_to_the_times_at_which_it_could_be(stack: Stack) -> None:
-    forget(stack, 3)
+    delete_entries(stack, 3)
 
     # It is less than 20 seconds older than version 2.
     assert at(stack, TIMES[1] - 20 * SECOND).body == counter(1)
@@ -392,7 +392,7 @@ def test_a_missing_version_may_be_younger_than_those_around_it(stack: Stack) -> 
 @pytest.mark.usefixtures("retention", "orders")
 def test_an_expired_version_is_not_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     set_now(monkeypatch, TIMES[2] + RETENTION * DAY)
-    forget(stack, 1, 2, 3)
+    delete_entries(stack, 1, 2, 3)
 
     for version in (1, 2, 3):
         assert problem(ask(stack, f"version={version}")) == NOT_FOUND
@@ -407,7 +407,7 @@ def test_an_expired_version_is_not_found(stack: Stack, monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("retention", "orders")
 def test_the_current_counter_never_expires(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     set_now(monkeypatch, TIMES[4] + 10 * RETENTION * DAY)
-    forget(stack, 1, 2, 3, 4, 5)
+    delete_entries(stack, 1, 2, 3, 4, 5)
 
     assert ask(stack, "version=5").body == counter(5)
     assert at(stack, TIMES[4]).body == counter(5)
@@ -420,7 +420,7 @@ def test_expired_entries_do_not_matter_long_before_the_first_change(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_now(monkeypatch, TIMES[2] + RETENTION * DAY)
-    forget(stack, 1, 2, 3)
+    delete_entries(stack, 1, 2, 3)
 
     assert at(stack, BEGINNING - DAY).body == counter(0)
 
@@ -437,7 +437,7 @@ def test_unrecorded_changes_do_not_matter_long_before_the_first_change(
 def test_a_missing_version_that_cannot_have_expired_is_throttled(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget(stack, 1, 2, 3)
+    delete_entries(stack, 1, 2, 3)
 
     set_now(monkeypatch, TIMES[0] + RETENTION * DAY - 1)
     assert problem(ask(stack, "version=2")) == THROTTLED
@@ -454,7 +454,7 @@ def test_a_version_above_an_entry_that_is_there_has_not_expired(
     times = [BEGINNING + day * DAY for day in (0, 20, 21, 22)]
     past(times).record(stack)
     set_now(monkeypatch, BEGINNING + 31 * DAY)
-    forget(stack, 1, 3)
+    delete_entries(stack, 1, 3)
 
     assert problem(ask(stack, "version=1")) == NOT_FOUND
     assert problem(at(stack, times[1] - 20 * SECOND)) == NOT_FOUND
@@ -468,7 +468,7 @@ def test_a_version_above_an_entry_that_is_there_has_not_expired(
 @pytest.mark.usefixtures("orders")
 def test_nothing_expires_by_default(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     set_now(monkeypatch, TIMES[4] + 10_000 * DAY)
-    forget(stack, 1, 2)
+    delete_entries(stack, 1, 2)
 
     assert problem(ask(stack, "version=2")) == THROTTLED
     assert problem(at(stack, TIMES[1])) == THROTTLED
@@ -652,7 +652,7 @@ def test_a_period_in_the_middle_is_complete_where_times_go_back(stack: Stack) ->
 def test_a_period_with_missing_versions_has_the_others(stack: Stack) -> None:
     times = [BEGINNING + position * MINUTE for position in range(100)]
     past(times).record(stack)
-    forget(stack, *range(1, 20), *range(30, 40), 50, 52)
+    delete_entries(stack, *range(1, 20), *range(30, 40), 50, 52)
 
     period = f"from={moment(times[9])}&to={moment(times[54])}"
 
@@ -803,7 +803,7 @@ def test_any_history_answers_like_the_model(stack: Stack) -> None:
             assert all(len(page) == limit for page in pages[:-1])
             assert pages[-1] or not entries
         # moto looks through a whole table for each Query.
-        forget(stack, *range(1, last + 1), counter_id=name)
+        delete_entries(stack, *range(1, last + 1), counter_id=name)
 
     with silence():
         check()
@@ -866,7 +866,7 @@ def test_a_wrong_trend_makes_no_answer_wrong(stack: Stack, wire: Wire) -> None:
         last = len(times)
         mangle(stack, name, last, chance)
         gone = chance.choice([[], chance.sample(range(1, last + 1), 9), range(1, last // 2)])
-        forget(stack, *gone, counter_id=name)
+        delete_entries(stack, *gone, counter_id=name)
 
         for time in some(moments(times), cases(full=30, part=8), chance):
             reply = stack.request("GET", f"/counters/{name}", query=f"at={moment(time)}")
@@ -894,7 +894,7 @@ def test_a_wrong_trend_makes_no_answer_wrong(stack: Stack, wire: Wire) -> None:
                 end = begin + MINUTE
                 assert bucket["changes"] == sum(begin <= time < end for time in times)
                 assert bucket["close"] == as_of(changes, version_at(times, end - 1))["value"]
-        forget(stack, *range(1, last + 1), counter_id=name)
+        delete_entries(stack, *range(1, last + 1), counter_id=name)
 
     with silence():
         check()

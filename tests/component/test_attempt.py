@@ -203,6 +203,6 @@ def test_no_request_starts_that_could_outlast_the_timeout(scene: Scene) -> None:
         scene.chance = one_of(faults, source)
         for number in range(10):
             reply = scene.add(counter, 1, f"key{number // 3}" if seed % 2 else None)
-            assert reply.answer, f"seed {seed}: killed at its timeout: {reply.asked}"
-            assert max(reply.times) < reply.began + LATEST, f"seed {seed}: {reply.asked}"
+            assert reply.answer, f"seed {seed}: killed at its timeout: {reply.requests}"
+            assert max(reply.times) < reply.began + LATEST, f"seed {seed}: {reply.requests}"
             scene.advance(source.choice([0, 5, 25]))

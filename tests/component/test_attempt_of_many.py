@@ -195,8 +195,8 @@ def test_no_request_starts_that_could_outlast_the_timeout(ledger: Ledger) -> Non
         for number in range(3):
             key = f"key{seed}-{number // 2}" if seed % 2 else None
             reply = ledger.add_all(entries(a=1, b=-1), key)
-            assert reply.answer, f"seed {seed}: killed at its timeout: {reply.asked}"
-            assert max(reply.times) < reply.began + LATEST, f"seed {seed}: {reply.asked}"
+            assert reply.answer, f"seed {seed}: killed at its timeout: {reply.requests}"
+            assert max(reply.times) < reply.began + LATEST, f"seed {seed}: {reply.requests}"
             ledger.advance(source.choice([0, 5, 25]))
         ledger.record()
 

@@ -1,3 +1,5 @@
+"""The sample events: each runs through its function, on a new stack and on a used one."""
+
 import random
 
 import pytest
@@ -12,7 +14,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 
 
 @every_function
-def test_the_sample_event_runs_through_its_handler(
+def test_the_sample_event_has_the_expected_result(
     stack: Stack, function: aws_template.Function
 ) -> None:
     if function.routes:
@@ -24,16 +26,16 @@ def test_the_sample_event_runs_through_its_handler(
 
 
 @pytest.mark.parametrize("seed", [1, 0][: cases(full=2, part=1)])
-def test_sample_events_can_be_repeated_in_any_order_on_a_stack_in_use(
+def test_sample_events_can_run_repeatedly_in_any_order_on_a_used_stack(
     stack: Stack, seed: int
 ) -> None:
-    ours = ["default", "orders:eu", "stock"]
-    names = [f"/counters/{name}" for name in ours]
-    used = names[seed % 2 :]  # the first time, one counter is used after the samples only
-    for name in used:
-        stack.request("POST", name)
+    counter_ids = ["default", "orders:eu", "stock"]
+    paths = [f"/counters/{path}" for path in counter_ids]
+    used_paths = paths[seed % 2 :]  # with seed 1, one counter is first used after the sample events
+    for path in used_paths:
+        stack.request("POST", path)
     record_changes(stack)
-    before = {name: stack.request("GET", name).body for name in names}
+    before = {path: stack.request("GET", path).body for path in paths}
     events = [function for function in FUNCTIONS.values() for _ in range(cases(full=3, part=2))]
     random.Random(seed).shuffle(events)
 
@@ -44,11 +46,14 @@ def test_sample_events_can_be_repeated_in_any_order_on_a_stack_in_use(
             assert reply(result).status == 200, (function.name, reply(result).body)
         assert not (result or {}).get("batchItemFailures"), function.name
 
-    assert {name: stack.request("GET", name).body for name in names} == before
-    for name in names:
-        assert stack.request("POST", name).status == 200
+    assert {path: stack.request("GET", path).body for path in paths} == before
+    for path in paths:
+        assert stack.request("POST", path).status == 200
     record_changes(stack)
-    for counter_id in [*ours, *stack.request("GET", "/counters", query="prefix=sample:").body]:
+    for counter_id in [
+        *counter_ids,
+        *stack.request("GET", "/counters", query="prefix=sample:").body,
+    ]:
         counter = stack.request("GET", f"/counters/{counter_id}").body
         entries = stack.request("GET", f"/counters/{counter_id}/history").body
         assert [entry["version"] for entry in entries] == list(range(1, counter["version"] + 1))
@@ -63,7 +68,7 @@ def record_changes(stack: Stack) -> None:
         assert stack.record(changes) == len(changes)
 
 
-def test_each_function_has_one_sample_event_that_is_named_after_it() -> None:
+def test_each_function_has_one_sample_event_named_after_it() -> None:
     modules = {function.module for function in FUNCTIONS.values()}
 
     assert {path.name for path in EVENTS.iterdir()} == {f"{module}.json" for module in modules}
@@ -71,7 +76,7 @@ def test_each_function_has_one_sample_event_that_is_named_after_it() -> None:
 
 
 @every_function
-def test_a_sample_request_is_one_of_the_functions_routes(
+def test_the_sample_request_matches_a_route_of_its_function(
     function: aws_template.Function,
 ) -> None:
     if not function.routes:
@@ -86,21 +91,23 @@ def test_a_sample_request_is_one_of_the_functions_routes(
     claims = event["requestContext"]["authorizer"]["claims"]
     assert (event["pathParameters"] or {}) == route.match(event["path"])
     assert claims["scope"] in route.auth["AuthorizationScopes"]
-    assert all(isinstance(claim, str) for claim in claims.values()), "as API Gateway hands them on"
+    assert all(isinstance(claim, str) for claim in claims.values()), (
+        "API Gateway passes all claims as strings"
+    )
 
 
-def test_the_sample_stream_has_the_form_of_the_codes_own_changes(stack: Stack) -> None:
+def test_sample_stream_records_have_the_structure_of_real_ones(stack: Stack) -> None:
     stack.request("POST", "/counters/orders:eu")
     stack.request("POST", "/counters/orders:eu")
     insert, modify = stack.changes()
-    written = {"INSERT": shape(insert["dynamodb"]), "MODIFY": shape(modify["dynamodb"])}
+    written = {"INSERT": structure(insert["dynamodb"]), "MODIFY": structure(modify["dynamodb"])}
 
     for record in load("record_history")["Records"]:
-        assert shape(record["dynamodb"]) == written[record["eventName"]]
+        assert structure(record["dynamodb"]) == written[record["eventName"]]
 
 
-def shape(value: object) -> object:
-    """Return the value's keys and types, without what it says."""
+def structure(value: object) -> object:
+    """Return the value with each leaf replaced by its type."""
     if isinstance(value, dict):
-        return {key: shape(inner) for key, inner in value.items()}
+        return {key: structure(inner) for key, inner in value.items()}
     return type(value)

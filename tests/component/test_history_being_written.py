@@ -15,7 +15,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.component.links import target
-from tests.contents import forget, prepare_once
+from tests.contents import delete_entries, prepare_once
 from tests.past import Past
 from tests.proxy import Reply
 from tests.sizes import cases
@@ -205,7 +205,7 @@ def holey(stack: Stack, wire: Wire, now: Callable[[float], None]) -> Past:
     def record() -> None:
         made.record(stack, made.records[:10])
         record_without_trend(stack, wire, made, 11, 20)
-        forget(stack, 13)
+        delete_entries(stack, 13)
 
     prepare_once(stack, "orders without version 13", record)
     return made

@@ -78,7 +78,7 @@ def test_a_repeat_gets_the_original_answer_although_one_of_its_requests_fails(
 
     repeats = [scene.add("hits", 5, "key") for _ in range(3)]
 
-    assert repeats[0].asked.count((operation, fault)) == 1
+    assert repeats[0].requests.count((operation, fault)) == 1
     assert [repeat.text for repeat in repeats] == [first.text] * 3
     assert scene.value("hits") == 105
 

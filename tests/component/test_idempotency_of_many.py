@@ -74,7 +74,7 @@ def test_a_repeat_gets_the_original_answer_although_one_of_its_requests_fails(
 
         repeats = [ledger.add_all(entries(a=5, b=1), f"key{number}") for _ in range(2)]
 
-        assert repeats[0].asked.count((operation, fault)) == 1
+        assert repeats[0].requests.count((operation, fault)) == 1
         assert [repeat.text for repeat in repeats] == [first.text] * 2
         assert ledger.values("a", "b") == [5 * number, 101 * number]
 

@@ -1,4 +1,4 @@
-"""IncrementQueue: the history, the audit and the metrics of what was counted."""
+"""IngestIncrements: the history, audits and metrics of counted messages."""
 
 from http import HTTPStatus
 from itertools import repeat
@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 from tests.component.increments import (
-    DAY,
     MOST_GROUPS,
-    an_event,
-    counting,
-    history,
+    event_body,
+    message_body,
+    record_and_read_history,
     send,
-    standing,
+    value_and_version,
 )
 from tests.component.output import metrics
 from tests.fifo_queue import FifoQueue, as_parked, deliver, parked
 from tests.stack import CLIENT_ID, FORWARDER_ROLE_ID, Stack
+from tests.times import DAY
 from tests.wire import (
     Wire,
     delivered,
@@ -29,100 +29,103 @@ from counters import clock
 pytestmark = pytest.mark.usefixtures("silent")
 
 
-def actor(stack: Stack, queue: FifoQueue, *sent: tuple[str, str]) -> str:
-    """Return the actor of the change that messages become, each a body and a sender."""
-    assert deliver(stack, *[queue.send(body, sender=sender) for body, sender in sent]) == []
-    (entry,) = history(stack)
-    found: str = entry["actor"]
-    return found
+def actor(stack: Stack, queue: FifoQueue, *messages: tuple[str, str]) -> str:
+    """Deliver messages, each given as a body and a sender. Return the actor of their change."""
+    assert deliver(stack, *[queue.send(body, sender=sender) for body, sender in messages]) == []
+    (entry,) = record_and_read_history(stack)
+    recorded_actor: str = entry["actor"]
+    return recorded_actor
 
 
 def test_the_actor_of_a_message_is_its_sender(stack: Stack, queue: FifoQueue) -> None:
-    assert actor(stack, queue, (counting(), "AROAEXAMPLE:shop")) == "sqs:AROAEXAMPLE:shop"
-    (entry,) = history_of(stack)
+    assert actor(stack, queue, (message_body(), "AROAEXAMPLE:shop")) == "sqs:AROAEXAMPLE:shop"
+    (entry,) = read_history(stack)
     assert "sender" not in entry
 
 
-def test_the_actor_of_an_event_is_its_source_and_the_sender_is_kept(
+def test_the_actor_of_an_event_is_its_source_and_the_history_has_the_sender(
     stack: Stack, queue: FifoQueue
 ) -> None:
-    event = (an_event("shop.checkout"), "AROAEXAMPLE:forwarder")
+    event = (event_body("shop.checkout"), "AROAEXAMPLE:forwarder")
     assert actor(stack, queue, event) == "event:shop.checkout"
-    (entry,) = history_of(stack)
+    (entry,) = read_history(stack)
     assert entry["sender"] == "AROAEXAMPLE:forwarder"
 
 
-def history_of(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]:
+def read_history(stack: Stack, counter_id: str = "orders") -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = stack.request("GET", f"/counters/{counter_id}/history").body
     return entries
 
 
-def test_a_fold_names_each_actor_and_sender_once_in_order_of_appearance(
+def test_a_fold_lists_each_actor_and_sender_once_in_order_of_appearance(
     stack: Stack, queue: FifoQueue
 ) -> None:
-    sent = [
-        (counting(), "zoe"),
-        (an_event("shop"), "AIDAEXAMPLE"),
-        (counting(), "adam"),
-        (counting(), "zoe"),
-        (an_event("shop"), "AIDAOTHER"),
-        (an_event("adam"), "AIDAEXAMPLE"),
+    messages = [
+        (message_body(), "zoe"),
+        (event_body("shop"), "AIDAEXAMPLE"),
+        (message_body(), "adam"),
+        (message_body(), "zoe"),
+        (event_body("shop"), "AIDAOTHER"),
+        (event_body("adam"), "AIDAEXAMPLE"),
     ]
 
-    assert actor(stack, queue, *sent) == "sqs:zoe, event:shop, sqs:adam, event:adam"
-    (entry,) = history_of(stack)
+    assert actor(stack, queue, *messages) == "sqs:zoe, event:shop, sqs:adam, event:adam"
+    (entry,) = read_history(stack)
     assert entry["sender"] == "AIDAEXAMPLE, AIDAOTHER"
 
 
 FORWARDER = f"{FORWARDER_ROLE_ID}:tally-test-ForwardEvents"
 
 
-def test_the_sender_of_a_forwarded_event_is_who_sent_it_to_the_event_queue(
+def test_the_sender_of_a_forwarded_event_is_the_one_that_sent_it_to_event_queue(
     stack: Stack, queue: FifoQueue
 ) -> None:
-    message = queue.send(an_event("shop"), sender=FORWARDER, attribute="AIDAEVENTBRIDGE")
+    message = queue.send(event_body("shop"), sender=FORWARDER, attribute="AIDAEVENTBRIDGE")
 
     assert deliver(stack, message) == []
-    (entry,) = history(stack)
+    (entry,) = record_and_read_history(stack)
     assert (entry["actor"], entry["sender"]) == ("event:shop", "AIDAEVENTBRIDGE")
 
 
 def test_a_forwarded_event_without_an_original_sender_is_counted(
     stack: Stack, queue: FifoQueue
 ) -> None:
-    assert deliver(stack, queue.send(an_event("shop"), sender=FORWARDER)) == []
-    (entry,) = history(stack)
+    assert deliver(stack, queue.send(event_body("shop"), sender=FORWARDER)) == []
+    (entry,) = record_and_read_history(stack)
     assert (entry["actor"], entry["sender"]) == ("event:shop", FORWARDER)
 
 
 def test_a_forwarded_message_that_is_not_an_event_is_parked(stack: Stack, queue: FifoQueue) -> None:
-    message = queue.send(counting(), sender=FORWARDER, attribute="AIDASOMEBODY")
+    message = queue.send(message_body(), sender=FORWARDER, attribute="AIDASOMEBODY")
 
     assert deliver(stack, message, *send(queue, 2)) == []
-    (found,) = parked(stack)
-    assert found == as_parked(message)
-    assert found.reason == "detail-type: is missing. EventQueue accepts only EventBridge events."
-    assert standing(stack) == (2, 1)
+    (parked_message,) = parked(stack)
+    assert parked_message == as_parked(message)
+    assert (
+        parked_message.reason
+        == "detail-type: is missing. EventQueue accepts only EventBridge events."
+    )
+    assert value_and_version(stack) == (2, 1)
 
 
 @pytest.mark.parametrize("sender", ["AROAEXAMPLE:shop", f"X{FORWARDER}", "AROAFORWARDER:x", "A"])
 def test_only_the_forwarder_can_name_another_sender(
     stack: Stack, queue: FifoQueue, sender: str
 ) -> None:
-    for body in (counting(), an_event("shop")):
+    for body in (message_body(), event_body("shop")):
         assert deliver(stack, queue.send(body, sender=sender, attribute="AIDAVICTIM")) == []
 
-    message, event = history(stack)
+    message, event = record_and_read_history(stack)
     assert message["actor"] == f"sqs:{sender}"
     assert (event["actor"], event["sender"]) == ("event:shop", sender)
 
 
-def test_no_sender_can_pass_for_another(stack: Stack, queue: FifoQueue) -> None:
-    """Whatever a name is, it is one name, and has the prefix of the way that it came in."""
+def test_no_sender_can_impersonate_another(stack: Stack, queue: FifoQueue) -> None:
+    """An actor starts with the prefix of its source, and no name can look like two."""
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
     for number, name in enumerate(names):
-        event = an_event(name, detail={"counter_id": f"event-{number}"})
-        batch = [queue.send(body, sender=name) for body in (event, counting(f"sqs-{number}"))]
+        event = event_body(name, detail={"counter_id": f"event-{number}"})
+        batch = [queue.send(body, sender=name) for body in (event, message_body(f"sqs-{number}"))]
         assert deliver(stack, *batch) == []
     stack.request("POST", "/counters/http")
     stack.record(stack.changes())
@@ -139,25 +142,27 @@ def test_no_sender_can_pass_for_another(stack: Stack, queue: FifoQueue) -> None:
         assert ", " not in entries[counter].get("sender", {}).get("S", "")
 
 
-@pytest.mark.parametrize("letter", ["\N{GRINNING FACE}", ","], ids=["four bytes", "escaped"])
-def test_ten_of_the_longest_sources_fit_into_the_history(
-    stack: Stack, queue: FifoQueue, letter: str
+@pytest.mark.parametrize("character", ["\N{GRINNING FACE}", ","], ids=["four bytes", "escaped"])
+def test_ten_sources_of_the_greatest_length_fit_into_the_history(
+    stack: Stack, queue: FifoQueue, character: str
 ) -> None:
-    sources = [f"{number}" + letter * 255 for number in range(10)]
+    sources = [f"{number}" + character * 255 for number in range(10)]
 
-    found = actor(stack, queue, *((an_event(source), "AIDAEXAMPLE") for source in sources))
+    recorded_actor = actor(
+        stack, queue, *((event_body(source), "AIDAEXAMPLE") for source in sources)
+    )
 
-    assert found == ", ".join(f"event:{source.replace(',', '%2C')}" for source in sources)
+    assert recorded_actor == ", ".join(f"event:{source.replace(',', '%2C')}" for source in sources)
     assert stack.messages("HistoryDeadLetterQueue") == []
 
 
-def test_the_history_says_how_many_events_a_change_folds(stack: Stack, queue: FifoQueue) -> None:
+def test_the_history_has_the_number_of_events_of_each_fold(stack: Stack, queue: FifoQueue) -> None:
     stack.request("POST", "/counters/orders", body={"by": 100})
     deliver(stack, *send(queue, 1, 2, -5))
     stack.request("PUT", "/counters/orders", body={"value": 7})
     deliver(stack, *send(queue, 9))
 
-    entries = history(stack)
+    entries = record_and_read_history(stack)
 
     assert [entry.get("events") for entry in entries] == [None, 3, None, 1]
     assert [entry["by"] for entry in entries] == [100, -2, -91, 9]
@@ -168,7 +173,7 @@ def test_the_history_says_how_many_events_a_change_folds(stack: Stack, queue: Fi
     assert [item.get("events") for item in items] == [None, {"N": "3"}, None, {"N": "1"}]
 
 
-def test_the_history_and_the_trend_keep_additions_and_subtractions_apart(
+def test_the_history_and_the_trend_have_separate_sums_of_additions_and_subtractions(
     stack: Stack, queue: FifoQueue
 ) -> None:
     deliver(stack, *send(queue, 5, -3, 4, -6))
@@ -176,7 +181,7 @@ def test_the_history_and_the_trend_keep_additions_and_subtractions_apart(
     stack.request("POST", "/counters/orders", body={"by": -2})
     stack.request("PUT", "/counters/orders", body={"value": 7})
 
-    entries = history(stack)
+    entries = record_and_read_history(stack)
     buckets = stack.request("GET", "/counters/orders/trend", query="interval=day").body
 
     sums = [(entry["by"], entry["increase"], entry["decrease"]) for entry in entries]
@@ -193,11 +198,11 @@ def test_an_audit_of_folded_events_finds_nothing(
 ) -> None:
     groups = [f"group-{number}" for number in range(MOST_GROUPS + 2)]
     for by in (5, -2, 4):
-        deliver(stack, *[queue.send(counting(by=by), group) for group in groups])
+        deliver(stack, *[queue.send(message_body(by=by), group) for group in groups])
         stack.request("POST", "/counters/orders")
     wire.fail("UpdateItem", [reply_lost, delivered, reply_lost])
-    deliver(stack, *[queue.send(counting(), groups[0]) for _ in range(3)], *send(queue, 1, -1))
-    entries = history(stack)
+    deliver(stack, *[queue.send(message_body(), groups[0]) for _ in range(3)], *send(queue, 1, -1))
+    entries = record_and_read_history(stack)
     later = clock.now() + DAY
     monkeypatch.setattr(clock, "now", lambda: later)
 
@@ -209,38 +214,38 @@ def test_an_audit_of_folded_events_finds_nothing(
     }
 
 
-def test_a_version_that_a_fold_made_can_be_read(stack: Stack, queue: FifoQueue) -> None:
+def test_a_version_made_by_a_fold_can_be_read(stack: Stack, queue: FifoQueue) -> None:
     deliver(stack, *send(queue, 1, 2))
     deliver(stack, *send(queue, 4))
     stack.request("POST", "/counters/orders", body={"by": 8})
-    history(stack)
+    record_and_read_history(stack)
 
     for version, value in enumerate([3, 7, 15], 1):
         reply = stack.request("GET", "/counters/orders", query=f"version={version}")
         assert (reply.status, reply.body["value"]) == (HTTPStatus.OK, value)
 
 
-def test_the_metrics_say_how_many_messages_were_counted_and_parked(
+def test_metrics_report_how_many_messages_were_counted_and_parked(
     stack: Stack, queue: FifoQueue, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch = [*send(queue, 1, 2), queue.send("senseless"), *send(queue, 4)]
+    batch = [*send(queue, 1, 2), queue.send("malformed"), *send(queue, 4)]
     capsys.readouterr()
 
     deliver(stack, *batch)
 
-    given = metrics(capsys.readouterr().out)
-    (directive,) = given["_aws"]["CloudWatchMetrics"]
+    emitted = metrics(capsys.readouterr().out)
+    (directive,) = emitted["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "Tally"
     assert directive["Metrics"] == [
         {"Name": "EventsCounted", "Unit": "Count"},
         {"Name": "EventsParked", "Unit": "Count"},
     ]
-    assert (given["stack"], given["service"]) == ("tally-test", "tally")
-    assert (given["EventsCounted"], given["EventsParked"]) == ([3], [1])
+    assert (emitted["stack"], emitted["service"]) == ("tally-test", "tally")
+    assert (emitted["EventsCounted"], emitted["EventsParked"]) == ([3], [1])
 
 
 @pytest.mark.parametrize(("operation", "counted"), [("UpdateItem", 0), ("SendMessage", 1)])
-def test_the_metrics_leave_out_what_is_delivered_again(  # noqa: PLR0913, PLR0917
+def test_metrics_exclude_messages_that_will_be_delivered_again(  # noqa: PLR0913, PLR0917
     stack: Stack,
     queue: FifoQueue,
     wire: Wire,
@@ -248,11 +253,11 @@ def test_the_metrics_leave_out_what_is_delivered_again(  # noqa: PLR0913, PLR091
     operation: str,
     counted: int,
 ) -> None:
-    batch = [*send(queue, 1), queue.send("senseless"), *send(queue, 4)]
+    batch = [*send(queue, 1), queue.send("malformed"), *send(queue, 4)]
     wire.fail(operation, repeat(denied))
     capsys.readouterr()
 
     deliver(stack, *batch)
 
-    given = metrics(capsys.readouterr().out)
-    assert (given["EventsCounted"], given["EventsParked"]) == ([counted], [0])
+    emitted = metrics(capsys.readouterr().out)
+    assert (emitted["EventsCounted"], emitted["EventsParked"]) == ([counted], [0])

@@ -168,7 +168,7 @@ def test_increments_without_a_key_are_what_their_answers_say(scene: Scene) -> No
                 "created_at": entry["counter_created_at"],
                 "updated_at": entry["created_at"],
             }
-            changes = [fault for operation, fault in reply.asked if operation == "UpdateItem"]
+            changes = [fault for operation, fault in reply.requests if operation == "UpdateItem"]
             if changes[-1] is not delivered:
                 way = "Query" in reply.operations()
                 told["through the history" if way else "by reading back"] += 1

@@ -1,4 +1,4 @@
-"""An error about a parameter names one that was given, whatever the others default to."""
+"""Errors about query parameters name a parameter that the request has."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,17 @@ from tests import aws_template
 from tests.past import Past
 from tests.proxy import Reply
 from tests.stack import Stack
+from tests.times import BEGINNING, DAY, HOUR
 
 from counters import clock
 from counters.model import MAX_INTEGER
 
-HOUR, DAY = 3600, 24 * 3600  # seconds
 RETENTION = 30  # days
-BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z
 NOW = BEGINNING + 40 * DAY + 90
 
 Query = Mapping[str, str]
 
-# None: the parameter is not given.
+# None means that the request does not have the parameter.
 TIMES = [
     None,
     "1970-01-01T00:00:00Z",
@@ -35,14 +34,14 @@ VERSIONS = [None, "0", "1", "2", "3", "4", "5", str(MAX_INTEGER)]
 
 
 def queries(**values: Sequence[str | None]) -> list[Query]:
-    """Return every combination of the values of some parameters."""
+    """Return a query for every combination of the parameters' values."""
     return [
-        {name: value for name, value in zip(values, given, strict=True) if value is not None}
-        for given in itertools.product(*values.values())
+        {name: value for name, value in zip(values, combination, strict=True) if value is not None}
+        for combination in itertools.product(*values.values())
     ]
 
 
-ASKED = {
+QUERIES_BY_PATH = {
     "/counters/orders": queries(version=VERSIONS, at=TIMES),
     "/counters/orders/trend": queries(
         interval=[None, "minute", "hour", "day"], **{"from": TIMES, "to": TIMES}
@@ -58,7 +57,7 @@ ASKED = {
 
 @pytest.fixture
 def orders(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A counter with five changes: the first two have expired, and the fourth is missing."""
+    """A counter with five changes. The first two have expired, and the fourth is missing."""
     parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
     monkeypatch.setitem(parameter, "Default", str(RETENTION))
     monkeypatch.setattr(clock, "now", lambda: NOW)
@@ -72,24 +71,24 @@ def orders(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     return stack
 
 
-def ask(stack: Stack, path: str, query: Query) -> Reply:
-    written = "&".join(f"{name}={value}" for name, value in query.items())
-    return stack.request("GET", path, query=written)
+def get(stack: Stack, path: str, query: Query) -> Reply:
+    query_string = "&".join(f"{name}={value}" for name, value in query.items())
+    return stack.request("GET", path, query=query_string)
 
 
-@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("path", QUERIES_BY_PATH)
 def test_an_error_names_a_parameter_of_the_request(orders: Stack, path: str) -> None:
-    refused = set()
-    for query in ASKED[path]:
-        reply = ask(orders, path, query)
+    errors = set()
+    for query in QUERIES_BY_PATH[path]:
+        reply = get(orders, path, query)
         if reply.status == 200:
             continue
-        blamed = reply.body["detail"].partition(":")[0]
-        assert blamed in query, (query, reply.body)
-        refused.add((reply.status, blamed))
+        parameter = reply.body["detail"].partition(":")[0]
+        assert parameter in query, (query, reply.body)
+        errors.add((reply.status, parameter))
 
     assert (
-        refused
+        errors
         == {
             "/counters/orders": {
                 *[(400, "at"), (404, "at"), (503, "at")],
@@ -102,12 +101,12 @@ def test_an_error_names_a_parameter_of_the_request(orders: Stack, path: str) -> 
     )
 
 
-@pytest.mark.parametrize("path", ASKED)
-def test_without_any_parameter_there_is_no_error(orders: Stack, path: str) -> None:
-    assert ask(orders, path, {}).status == 200
+@pytest.mark.parametrize("path", QUERIES_BY_PATH)
+def test_a_request_without_parameters_succeeds(orders: Stack, path: str) -> None:
+    assert get(orders, path, {}).status == 200
 
 
-NOW_COUNTS = "(or before now, if to is missing or in the future)"
+OR_NOW = "(or before now, if to is missing or in the future)"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ NOW_COUNTS = "(or before now, if to is missing or in the future)"
     [
         (
             {"from": "1970-01-01T00:00:00Z"},
-            f"from: must be at most 1000 hours before to {NOW_COUNTS}",
+            f"from: must be at most 1000 hours before to {OR_NOW}",
         ),
         (
             {"interval": "minute", "to": TIMES[4] or ""},
@@ -127,5 +126,7 @@ NOW_COUNTS = "(or before now, if to is missing or in the future)"
         ),
     ],
 )
-def test_the_error_says_what_to_change(orders: Stack, query: Query, detail: str) -> None:
-    assert ask(orders, "/counters/orders/trend", query).body["detail"] == detail
+def test_the_error_explains_how_to_correct_the_parameter(
+    orders: Stack, query: Query, detail: str
+) -> None:
+    assert get(orders, "/counters/orders/trend", query).body["detail"] == detail

@@ -1,149 +1,41 @@
-"""Two runs of AuditHistory, or of RedriveHistory, at the same time, in whatever order they go on.
+"""Two concurrent runs of AuditHistory, or of RedriveHistory, with their requests in any order.
 
-`sam remote invoke` starts a function a second time when the first run takes over a minute.
+`sam remote invoke` starts a function again if the first run takes over a minute.
 """
 
-import importlib
 import itertools
 import json
 import random
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
-from unittest.mock import patch
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests.component.output import silence
-from tests.contents import clear, forget
+from tests.component.two_runs import Runs, orders, run_in_order
+from tests.contents import clear, delete_entries
 from tests.past import Past
-from tests.proxy import Context
-from tests.sizes import FULL, cases
+from tests.sizes import cases
 from tests.stack import Item, Stack
+from tests.times import BEGINNING, DAY, HOUR
 from tests.wire import Wire, delivered, reply_lost
 
 from counters import clock, recording, store
 from counters.errors import ThrottledError
 
-HOUR, DAY = 3600, 24 * 3600  # seconds
-BEGINNING = 1_795_341_600.0  # 2026-11-22T10:00:00Z
 LATER = BEGINNING + 30 * DAY
 DEAD_LETTERS = "HistoryDeadLetterQueue"
-
 counter_ids = (f"counter{number}" for number in itertools.count())
 
 
-class Run:
-    """An invocation in a thread of its own, which stops before each of its requests."""
-
-    def __init__(self, runs: "Runs", event: Mapping[str, Any]) -> None:
-        self.event = event
-        self.over = False
-        self.answer: Any = None
-        self._runs = runs
-        self._error: BaseException | None = None
-        self._go = threading.Semaphore(0)
-        self._stopped = threading.Semaphore(0)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def step(self) -> None:
-        """Let it begin, or send its next request and go on to the one after that."""
-        if self.over:
-            return
-        if self.thread.ident is None:
-            self.thread.start()
-        else:
-            self._go.release()
-        self._stopped.acquire()
-        if self._error:
-            raise self._error
-
-    def finish(self) -> None:
-        while not self.over:
-            self.step()
-
-    def stop(self) -> None:
-        """Wait, in its own thread, until it is told to go on."""
-        self._stopped.release()
-        self._go.acquire()
-
-    def _run(self) -> None:
-        name, stack = self._runs.name, self._runs.stack
-        deadline = clock.now() + stack.functions[name].timeout
-        try:
-            self.answer = self._runs.handler(self.event, Context(name, deadline=deadline))
-        except BaseException as error:  # noqa: BLE001  it goes on in the test's thread
-            self._error = error
-        self.over = True
-        self._stopped.release()
-
-
-class Runs:
-    """Runs of one function, which go on one request at a time."""
-
-    def __init__(self, stack: Stack, wire: Wire, name: str) -> None:
-        self.stack = stack
-        self.wire = wire
-        self.name = name
-        self.handler = importlib.import_module(stack.functions[name].module).handler
-        self.alter: Callable[[dict[str, Any]], dict[str, Any]] = lambda asked: asked
-        self._runs: list[Run] = []
-
-    def run(self, **event: object) -> Run:
-        """Return a run that has not begun."""
-        self._runs.append(Run(self, event))
-        return self._runs[-1]
-
-    @contextmanager
-    def going(self) -> Iterator[None]:
-        variables = self.stack.environment(self.stack.functions[self.name])
-        through = patch.object(self.wire, "through", self._carry)
-        with patch.dict("os.environ", variables), through, silence():
-            yield
-
-    def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
-        thread = threading.current_thread()
-        for run in self._runs:
-            if run.thread is thread:
-                run.stop()
-        assert isinstance(request.body, bytes)
-        request.body = json.dumps(self.alter(json.loads(request.body))).encode()
-        return delivered(request)
-
-
-def go(first: Run, second: Run, order: Sequence[bool]) -> None:
-    """Let two runs go on in an order, and then to their ends, the first one first."""
-    for number in order:
-        (second if number else first).step()
-    first.finish()
-    second.finish()
-
-
-def orders(steps: int, *, alike: bool = False) -> Iterator[list[bool]]:
-    """Yield orders in which one run stops at each step, and the other goes to its end or half-way.
-
-    Others come by chance. If both runs do the same, it does not matter which of them stops.
-    """
-    first = range(1, steps + 1, cases(full=1, part=2 if alike else 3))
-    for before, between in itertools.product(first, (2 * steps, steps // 2)[: cases(2, 1)]):
-        yield [False] * before + [True] * between
-        if FULL or not alike:
-            yield [True] * before + [False] * between
-    chance = random.Random(steps)
-    for _ in range(cases(full=300, part=2)):
-        yield [chance.random() < 0.5 for _ in range(2 * steps)]
-
-
-def test_the_runs_take_turns(stack: Stack, wire: Wire) -> None:
+def test_two_runs_proceed_one_request_at_a_time(stack: Stack, wire: Wire) -> None:
     runs = Runs(stack, wire, "AuditHistory")
     first, second = runs.run(counter_id="orders"), runs.run(counter_id="orders")
-    with runs.going():
+    with runs.interleaving():
         first.step()
         first.step()
         second.step()
         assert wire.operations() == ["GetItem"] * 3
-        go(first, second, [])
+        run_in_order(first, second, [])
     assert first.answer == second.answer
     assert first.answer["findings"] == []
 
@@ -156,8 +48,8 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     monkeypatch.setattr(clock, "now", lambda: LATER)
 
 
-def saved(stack: Stack, counter_id: str) -> dict[str, Any]:
-    """Return what AuditTable holds of a counter, or of the way through all ("*")."""
+def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
+    """Return the progress in AuditTable of a counter, or of the nightly audit ("*")."""
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
     state: dict[str, Any] = json.loads(item["state"]["S"]) if item else {}
@@ -179,29 +71,31 @@ STEPS = 8  # requests of an audit of one counter
 
 
 @pytest.mark.usefixtures("_later")
-def test_the_slower_of_two_audits_does_not_set_the_faster_back(stack: Stack, wire: Wire) -> None:
-    for order in orders(STEPS, alike=True):
+def test_a_slower_audit_does_not_overwrite_the_progress_of_a_faster_one(
+    stack: Stack, wire: Wire
+) -> None:
+    for order in orders(STEPS, same_event=True):
         past = ten_changes(next(counter_ids))
         past.record(stack)
         runs = Runs(stack, wire, "AuditHistory")
         first, second = (runs.run(counter_id=past.counter_id) for _ in range(2))
-        with runs.going():
+        with runs.interleaving():
             for step, number in enumerate(order):
-                if step == order.index(not order[0]):  # the other run begins
+                if step == order.index(not order[0]):  # the other run starts
                     past.record(stack, [past.change(LATER, 1) for _ in range(3)])
                 (second if number else first).step()
-            reached = saved(stack, past.counter_id).get("version", 0)
+            progress_reached = saved_progress(stack, past.counter_id).get("version", 0)
             first.finish()
             second.finish()
 
         assert first.answer["findings"] == second.answer["findings"] == [], order
-        state = saved(stack, past.counter_id)
-        assert state["version"] >= reached, order
+        state = saved_progress(stack, past.counter_id)
+        assert state["version"] >= progress_reached, order
         last = max(run.answer["entries"] for run in (first, second))
         assert state["version"] >= last, order
         again = stack.invoke("AuditHistory", {"counter_id": past.counter_id})
         assert again["findings"] == []
-        assert saved(stack, past.counter_id)["version"] == int(past.item["version"]["N"])
+        assert saved_progress(stack, past.counter_id)["version"] == int(past.item["version"]["N"])
 
 
 @pytest.mark.usefixtures("_later")
@@ -209,36 +103,36 @@ def test_a_version_accepted_during_an_audit_stays_accepted(stack: Stack, wire: W
     for order in orders(STEPS):
         counter_id = next(counter_ids)
         ten_changes(counter_id).record(stack)
-        forget(stack, 5, counter_id=counter_id)
+        delete_entries(stack, 5, counter_id=counter_id)
         runs = Runs(stack, wire, "AuditHistory")
-        plain = runs.run(counter_id=counter_id)
-        accepting = runs.run(counter_id=counter_id, after=6)
-        with runs.going():
-            go(plain, accepting, order)
+        without_after = runs.run(counter_id=counter_id)
+        with_after = runs.run(counter_id=counter_id, after=6)
+        with runs.interleaving():
+            run_in_order(without_after, with_after, order)
 
-        assert versions(accepting.answer) == [], order
-        assert versions(plain.answer) in ([], [5]), order
-        assert saved(stack, counter_id)["version"] == 10, order
+        assert versions(with_after.answer) == [], order
+        assert versions(without_after.answer) in ([], [5]), order
+        assert saved_progress(stack, counter_id)["version"] == 10, order
         assert versions(stack.invoke("AuditHistory", {"counter_id": counter_id})) == []
 
 
 @pytest.mark.parametrize("after", [None, 6])
 @pytest.mark.usefixtures("_later")
-def test_an_audit_that_can_never_save_does_not_claim_to_have_accepted_anything(
+def test_an_audit_that_cannot_save_fails_only_if_it_was_to_accept_a_version(
     stack: Stack, wire: Wire, after: int | None
 ) -> None:
     counter_id = next(counter_ids)
     ten_changes(counter_id).record(stack)
-    forget(stack, 5, counter_id=counter_id)
+    delete_entries(stack, 5, counter_id=counter_id)
     event = {"counter_id": counter_id} | ({} if after is None else {"after": after})
 
-    def forestalled(request: AWSPreparedRequest) -> AWSResponse:
-        state = "{}" + " " * len(wire.sent)  # always another
+    def save_another_first(request: AWSPreparedRequest) -> AWSResponse:
+        state = "{}" + " " * len(wire.sent)  # different each time
         item: Item = {"counter_id": {"S": counter_id}, "state": {"S": state}}
         stack.dynamodb.put_item(TableName=stack.refs["AuditTable"], Item=item)
         return delivered(request)
 
-    wire.fail("PutItem", itertools.repeat(forestalled))
+    wire.fail("PutItem", itertools.repeat(save_another_first))
     if after is None:
         assert versions(stack.invoke("AuditHistory", event)) == [5]
     else:
@@ -247,34 +141,37 @@ def test_an_audit_that_can_never_save_does_not_claim_to_have_accepted_anything(
 
 
 @pytest.mark.usefixtures("_later")
-def test_a_finding_of_one_audit_is_not_skipped_because_of_another(stack: Stack, wire: Wire) -> None:
+def test_a_finding_is_not_skipped_because_of_a_concurrent_audit(stack: Stack, wire: Wire) -> None:
     for order in orders(STEPS):
         past = ten_changes(next(counter_ids))
         past.record(stack)
         counter_id = past.counter_id
         stack.invoke("AuditHistory", {"counter_id": counter_id})
-        forget(stack, 5, counter_id=counter_id)
+        delete_entries(stack, 5, counter_id=counter_id)
         past.record(stack, [past.change(BEGINNING + 7200, 1) for _ in range(3)])
         runs = Runs(stack, wire, "AuditHistory")
-        plain, anew = runs.run(counter_id=counter_id), runs.run(counter_id=counter_id, after=0)
-        with runs.going():
-            go(plain, anew, order)
+        without_after, from_zero = (
+            runs.run(counter_id=counter_id),
+            runs.run(counter_id=counter_id, after=0),
+        )
+        with runs.interleaving():
+            run_in_order(without_after, from_zero, order)
 
-        assert versions(anew.answer) == [5], order
-        assert versions(plain.answer) in ([], [5]), order
-        assert saved(stack, counter_id)["version"] < 5, order
+        assert versions(from_zero.answer) == [5], order
+        assert versions(without_after.answer) in ([], [5]), order
+        assert saved_progress(stack, counter_id)["version"] < 5, order
         assert versions(stack.invoke("AuditHistory", {"counter_id": counter_id})) == [5], order
 
 
 @pytest.mark.usefixtures("_later")
-def test_two_nightly_audits_at_once_have_the_effect_of_one(
+def test_two_concurrent_nightly_audits_have_the_effect_of_one(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_SCAN_SIZE", 2)
     names = [f"night{number}" for number in range(5)]
     for name in names:
         ten_changes(name).record(stack)
-    forget(stack, 5, counter_id="night3")
+    delete_entries(stack, 5, counter_id="night3")
     chance = random.Random(5)
     for _ in range(cases(full=400, part=5)):
         clear(stack, "AuditTable")
@@ -282,8 +179,8 @@ def test_two_nightly_audits_at_once_have_the_effect_of_one(
         first, second = runs.run(), runs.run()
         share = chance.random()
         order = [chance.random() < share for _ in range(chance.randrange(70))]
-        with runs.going():
-            go(first, second, order)
+        with runs.interleaving():
+            run_in_order(first, second, order)
 
         found = [
             (each["counter_id"], each["version"])
@@ -293,10 +190,10 @@ def test_two_nightly_audits_at_once_have_the_effect_of_one(
         assert set(found) == {("night3", 5)}, order
         assert first.answer["finished"]
         assert second.answer["finished"]
-        assert saved(stack, "*") == {"started_at": LATER}, order
-        reached = {name: saved(stack, name)["version"] for name in names}
-        assert reached.pop("night3") < 5, order
-        assert set(reached.values()) == {10}, order
+        assert saved_progress(stack, "*") == {"started_at": LATER}, order
+        progress_reached = {name: saved_progress(stack, name)["version"] for name in names}
+        assert progress_reached.pop("night3") < 5, order
+        assert set(progress_reached.values()) == {10}, order
 
 
 @pytest.mark.usefixtures("_later")
@@ -306,19 +203,19 @@ def test_a_finished_nightly_audit_is_not_reopened(
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
-    for steps in range(2, 26, cases(full=1, part=8)):  # the first is to begin
+    for steps in range(2, 26, cases(full=1, part=8)):  # the first step starts the run
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         slow, fast = runs.run(), runs.run()
-        with runs.going():
+        with runs.interleaving():
             for _ in range(steps):
                 slow.step()
             fast.finish()
-            while not slow.over:
-                assert saved(stack, "*") == {"started_at": LATER}, steps
+            while not slow.ended:
+                assert saved_progress(stack, "*") == {"started_at": LATER}, steps
                 slow.step()
 
-        assert saved(stack, "*") == {"started_at": LATER}, steps
+        assert saved_progress(stack, "*") == {"started_at": LATER}, steps
         assert slow.answer["findings"] == fast.answer["findings"] == []
 
 
@@ -333,15 +230,17 @@ def test_a_lost_reply_is_not_mistaken_for_another_audit(stack: Stack, wire: Wire
     assert (answer["entries"], answer["findings"]) == (10, [])
     operations = wire.operations()
     assert operations.count("PutItem") == 2
-    assert operations[-1] == "GetItem", "it looks, and does not begin again"
-    assert saved(stack, "orders")["version"] == 10
+    assert operations[-1] == "GetItem", (
+        "the audit reads its saved progress and does not start again"
+    )
+    assert saved_progress(stack, "orders")["version"] == 10
 
 
 # --- RedriveHistory ------------------------------------------------------------------------------
 
 
-def parked_past(counter_id: str) -> Past:
-    """Return changes of two hours, some of which are not understood."""
+def past_with_unknown_operations(counter_id: str) -> Past:
+    """Return changes in two hours, some with an operation that RecordHistory does not know."""
     past = Past(counter_id)
     for number, operation in enumerate("+*+*+*"):
         time = BEGINNING + number + (HOUR if number > 3 else 0)
@@ -350,7 +249,7 @@ def parked_past(counter_id: str) -> Past:
 
 
 def contents(stack: Stack, counter_id: str) -> dict[str, list[str]]:
-    """Return what history and trend hold of a counter, whatever its name."""
+    """Return a counter's items in history and trend, with its name replaced."""
     return {
         table: [
             json.dumps(item, sort_keys=True).replace(counter_id, "counter")
@@ -364,49 +263,51 @@ def contents(stack: Stack, counter_id: str) -> dict[str, list[str]]:
     }
 
 
-def waiting(stack: Stack) -> list[str]:
-    """Return the messages of the dead-letter queue that can be seen, which they stay."""
+def visible_messages(stack: Stack) -> list[str]:
+    """Return the visible messages of the dead-letter queue, and keep them visible."""
     messages = stack.sqs.receive_message(
         QueueUrl=stack.refs[DEAD_LETTERS], MaxNumberOfMessages=10, VisibilityTimeout=0
     ).get("Messages", [])
     return [message["Body"] for message in messages]
 
 
-@pytest.mark.parametrize("twice", [False, True], ids=["each message once", "some messages twice"])
-def test_two_redrives_at_once_have_the_effect_of_one(
+@pytest.mark.parametrize(
+    "twice", [False, True], ids=["messages delivered once", "messages delivered repeatedly"]
+)
+def test_two_concurrent_redrives_have_the_effect_of_one(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch, *, twice: bool
 ) -> None:
-    def alter(asked: dict[str, Any]) -> dict[str, Any]:
-        if "WaitTimeSeconds" in asked:
-            asked["WaitTimeSeconds"] = 0
-            asked["MaxNumberOfMessages"] = 1
-            if twice:  # SQS may deliver a message more than once
-                asked["VisibilityTimeout"] = 0
-        return asked
+    def alter_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+        if "WaitTimeSeconds" in parameters:
+            parameters["WaitTimeSeconds"] = 0
+            parameters["MaxNumberOfMessages"] = 1
+            if twice:  # SQS can deliver a message more than once
+                parameters["VisibilityTimeout"] = 0
+        return parameters
 
-    twin = parked_past("twin")
-    known = Literal["increment", "set", "multiply"]
-    with monkeypatch.context() as understood:
-        understood.setattr(recording, "Operation", known)
-        twin.record(stack)
-    nonsense = [] if twice else ["nonsense"]  # received again and again, it would have no end
-    for order in orders(10, alike=True):
-        past = parked_past(next(counter_ids))
+    recorded_once = past_with_unknown_operations("twin")
+    operations = Literal["increment", "set", "multiply"]
+    with monkeypatch.context() as context:
+        context.setattr(recording, "Operation", operations)
+        recorded_once.record(stack)
+    malformed = [] if twice else ["nonsense"]  # it would be received endlessly
+    for order in orders(10, same_event=True):
+        past = past_with_unknown_operations(next(counter_ids))
         past.record(stack)
-        for body in nonsense:
+        for body in malformed:
             stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=body)
         runs = Runs(stack, wire, "RedriveHistory")
-        runs.alter = alter
+        runs.alter_parameters = alter_parameters
         first, second = runs.run(), runs.run()
-        with monkeypatch.context() as understood, runs.going():
-            understood.setattr(recording, "Operation", known)
-            go(first, second, order)
+        with monkeypatch.context() as context, runs.interleaving():
+            context.setattr(recording, "Operation", operations)
+            run_in_order(first, second, order)
 
-        assert waiting(stack) == nonsense, order
+        assert visible_messages(stack) == malformed, order
         assert contents(stack, past.counter_id) == contents(stack, "twin"), order
         redriven = first.answer["redriven"] + second.answer["redriven"]
         assert redriven >= 3 if twice else redriven == 3, order
-        for _ in nonsense:
+        for _ in malformed:
             (message,) = stack.sqs.receive_message(QueueUrl=stack.refs[DEAD_LETTERS])["Messages"]
             stack.sqs.delete_message(
                 QueueUrl=stack.refs[DEAD_LETTERS], ReceiptHandle=message["ReceiptHandle"]

@@ -11,7 +11,7 @@ import botocore.session
 import pytest
 from tests.aws_template import ROOT, functions
 from tests.e2e.service import Caller
-from tests.fifo_queue import MOST, FifoQueue
+from tests.fifo_queue import MAX_BATCH, FifoQueue
 from tests.meter import FACTORIES, Meter
 from tests.proxy import Context, proxy_event, reply
 from tests.stack import FORWARDER_ROLE_ID
@@ -63,7 +63,7 @@ class Handlers:
         for _ in range(2):
             self.meter.clear()
             records = []
-            for number in range(MOST):
+            for number in range(MAX_BATCH):
                 body = json.dumps({"counter_id": counters[number % len(counters)]})
                 message = self.queue.send(body, groups[number % len(groups)], SENDER)
                 records.append(message.record())
@@ -148,10 +148,10 @@ def test_documented_write_units_of_a_batch_match_the_database(
     # The counter's first message group was names[0], so by_group[6] is its 8th.
     measured["1 counter, its 8th message group"] = by_group[6]
     measured["1 counter, its 9th message group"] = by_group[7]
-    rows = [f"| {name} | {units:g} | {units / MOST:g} |" for name, units in measured.items()]
+    rows = [f"| {name} | {units:g} | {units / MAX_BATCH:g} |" for name, units in measured.items()]
     print("\n".join(rows))
 
-    assert measured["1 counter"] / MOST <= 0.15
+    assert measured["1 counter"] / MAX_BATCH <= 0.15
     for row in rows:
         assert row in COUNTING
 

@@ -17,7 +17,7 @@ from tests.e2e.dynamodb_proxy import Reply
 from tests.e2e.fault_proxy import serving
 from tests.e2e.producer import Producer
 from tests.e2e.service import REQUEST_SECONDS, Caller, client, extra_variables, physical_name
-from tests.fifo_queue import MOST, FifoQueue, Message
+from tests.fifo_queue import MAX_BATCH, FifoQueue, Message
 from tests.sizes import cases
 
 from deployment import Stack
@@ -167,7 +167,7 @@ class Deliveries:
         chance, deliveries = random.Random(group), 0
         self.warm_up()
         for _ in range(BATCHES):
-            batch = [self.message(group, chance) for _ in range(chance.randint(1, MOST))]
+            batch = [self.message(group, chance) for _ in range(chance.randint(1, MAX_BATCH))]
             while batch:
                 failed = set(self.deliver(batch))
                 batch = [message for message in batch if message.message_id in failed]
@@ -185,10 +185,10 @@ class Deliveries:
         while not stopped.is_set():
             with self._lock:
                 sent = list(self.queues[chance.randrange(GROUPS)].sent)
-            if len(sent) > MOST:
+            if len(sent) > MAX_BATCH:
                 # All messages before the last ten have been acknowledged.
-                start = chance.randrange(len(sent) - MOST + 1)
-                self.deliver(sent[start : start + chance.randint(1, MOST)])
+                start = chance.randrange(len(sent) - MAX_BATCH + 1)
+                self.deliver(sent[start : start + chance.randint(1, MAX_BATCH)])
                 deliveries += 1
         return deliveries
 

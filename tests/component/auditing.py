@@ -1,0 +1,46 @@
+"""Helpers for tests of AuditHistory: a counter to audit, and the findings of an audit."""
+
+from typing import Any
+
+from tests.contents import prepare_once
+from tests.past import Past
+from tests.stack import Stack
+from tests.times import BEGINNING, DAY
+
+from counters import clock
+
+LATER = BEGINNING + 30 * DAY
+
+Finding = dict[str, Any]
+
+
+def record_orders(stack: Stack) -> Past:
+    """Record the counter "orders": 60 changes, one every ten minutes."""
+    past = Past("orders")
+    for number in range(60):
+        past.change(BEGINNING + 600 * number, -3 if number % 5 == 4 else 2)
+    prepare_once(stack, "60 changes of orders", lambda: past.record(stack))
+    return past
+
+
+def audit(stack: Stack, **event: object) -> dict[str, Any]:
+    report: dict[str, Any] = stack.invoke("AuditHistory", event)
+    return report
+
+
+def findings(stack: Stack, counter_id: str = "orders", **event: object) -> list[Finding]:
+    report = audit(stack, counter_id=counter_id, **event)
+    assert report["finished"]
+    found: list[Finding] = report["findings"]
+    return found
+
+
+def versions(found: list[Finding]) -> list[int | None]:
+    return [finding["version"] for finding in found]
+
+
+def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
+    key: Any = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(hour)}}
+    table = stack.refs["TrendTable"]
+    item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})
+    stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})

@@ -1,0 +1,124 @@
+"""Two concurrent runs of a function, with their requests in any order."""
+
+import importlib
+import itertools
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from tests.component.output import silence
+from tests.proxy import Context
+from tests.sizes import FULL, cases
+from tests.stack import Stack
+from tests.wire import Wire, delivered
+
+from counters import clock
+
+
+class Run:
+    """An invocation in its own thread. It stops before each of its requests."""
+
+    def __init__(self, runs: "Runs", event: Mapping[str, Any]) -> None:
+        self.event = event
+        self.ended = False
+        self.answer: Any = None
+        self._runs = runs
+        self._error: BaseException | None = None
+        self._go = threading.Semaphore(0)
+        self._stopped = threading.Semaphore(0)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def step(self) -> None:
+        """Start the run, or send its next request. Then run it until the request after that."""
+        if self.ended:
+            return
+        if self.thread.ident is None:
+            self.thread.start()
+        else:
+            self._go.release()
+        self._stopped.acquire()
+        if self._error:
+            raise self._error
+
+    def finish(self) -> None:
+        while not self.ended:
+            self.step()
+
+    def stop(self) -> None:
+        """Wait for the next step. The run's own thread calls this."""
+        self._stopped.release()
+        self._go.acquire()
+
+    def _run(self) -> None:
+        name, stack = self._runs.name, self._runs.stack
+        deadline = clock.now() + stack.functions[name].timeout
+        try:
+            self.answer = self._runs.handler(self.event, Context(name, deadline=deadline))
+        except BaseException as error:  # noqa: BLE001  `step` raises it in the test's thread
+            self._error = error
+        self.ended = True
+        self._stopped.release()
+
+
+class Runs:
+    """Runs of one function. A test sends their requests one by one."""
+
+    def __init__(self, stack: Stack, wire: Wire, name: str) -> None:
+        self.stack = stack
+        self.wire = wire
+        self.name = name
+        self.handler = importlib.import_module(stack.functions[name].module).handler
+        self.alter_parameters: Callable[[dict[str, Any]], dict[str, Any]] = lambda parameters: (
+            parameters
+        )
+        self._runs: list[Run] = []
+
+    def run(self, **event: object) -> Run:
+        """Return a new run. It starts with its first step."""
+        self._runs.append(Run(self, event))
+        return self._runs[-1]
+
+    @contextmanager
+    def interleaving(self) -> Iterator[None]:
+        variables = self.stack.environment(self.stack.functions[self.name])
+        through = patch.object(self.wire, "through", self._carry)
+        with patch.dict("os.environ", variables), through, silence():
+            yield
+
+    def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
+        thread = threading.current_thread()
+        for run in self._runs:
+            if run.thread is thread:
+                run.stop()
+        assert isinstance(request.body, bytes)
+        request.body = json.dumps(self.alter_parameters(json.loads(request.body))).encode()
+        return delivered(request)
+
+
+def run_in_order(first: Run, second: Run, order: Sequence[bool]) -> None:
+    """Step through two runs, the second one where `order` is True. Then finish both."""
+    for number in order:
+        (second if number else first).step()
+    first.finish()
+    second.finish()
+
+
+def orders(steps: int, *, same_event: bool = False) -> Iterator[list[bool]]:
+    """Yield orders for two runs of so many steps. False is a step of the first run.
+
+    One run stops after each of its steps, and the other then runs to its end or half of it. Further
+    orders are random. If both runs have the same event, it does not matter which of them stops.
+    """
+    first = range(1, steps + 1, cases(full=1, part=2 if same_event else 3))
+    for before, between in itertools.product(first, (2 * steps, steps // 2)[: cases(2, 1)]):
+        yield [False] * before + [True] * between
+        if FULL or not same_event:
+            yield [True] * before + [False] * between
+    chance = random.Random(steps)
+    for _ in range(cases(full=300, part=2)):
+        yield [chance.random() < 0.5 for _ in range(2 * steps)]
