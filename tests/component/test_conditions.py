@@ -1,4 +1,4 @@
-"""Versions as entity tags, conditions on them, and bounds: each decided by the one write itself."""
+"""Entity tags, conditional requests and bounds. A change checks its condition in its one write."""
 
 import json
 from collections.abc import Mapping
@@ -33,13 +33,13 @@ class Reply:
 
 
 class Counter:
-    """The counter "hits", as a caller asks for it, and the operations that an answer took."""
+    """Sends requests for the counter "hits", and records the operations of the last one."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
         self.wire = wire
 
-    def ask(
+    def request(
         self,
         method: str,
         headers: Mapping[str, str] | None = None,
@@ -55,15 +55,15 @@ class Counter:
         return Reply(response["statusCode"], response["headers"], response["body"])
 
     def get(self, headers: Mapping[str, str] | None = None) -> Reply:
-        return self.ask("GET", headers)
+        return self.request("GET", headers)
 
     def add(self, by: int = 1, **bounds: object) -> Reply:
-        return self.ask("POST", body={"by": by, **bounds})
+        return self.request("POST", body={"by": by, **bounds})
 
     def set(self, value: int, headers: Mapping[str, str] | None = None) -> Reply:
-        return self.ask("PUT", headers, {"value": value})
+        return self.request("PUT", headers, {"value": value})
 
-    def stands(self) -> tuple[int, int]:
+    def value_and_version(self) -> tuple[int, int]:
         """Return the value and the version."""
         body = self.get().body
         return body["value"], body["version"]
@@ -150,7 +150,7 @@ def test_a_read_with_another_version_gets_the_counter(hits: Counter, tags: str) 
 
 
 @pytest.mark.parametrize(("tags", "status"), [('"0"', 304), ('"1"', 200), ("*", 200)])
-def test_a_counter_that_was_never_written_has_version_0_and_does_not_match_any(
+def test_a_counter_that_was_never_written_has_version_0_and_does_not_match_a_star(
     hits: Counter, tags: str, status: int
 ) -> None:
     reply = hits.get({"If-None-Match": tags})
@@ -179,7 +179,7 @@ def test_a_set_with_the_current_version_is_one_write(hits: Counter) -> None:
 
 
 @pytest.mark.parametrize("version", ["0", "1", "3", "9007199254740991"])
-def test_a_set_with_another_version_is_refused_and_told_the_current_one(
+def test_a_set_with_another_version_is_refused_with_the_current_version(
     hits: Counter, version: str
 ) -> None:
     hits.add()
@@ -187,11 +187,11 @@ def test_a_set_with_another_version_is_refused_and_told_the_current_one(
 
     reply = hits.set(10, {"If-Match": f'"{version}"'})
 
-    assert hits.wire.operations() == ["UpdateItem"]  # the refusal tells, nothing is read
+    assert hits.wire.operations() == ["UpdateItem"]  # the refusal has the version: no read
     assert (reply.status, reply.problem) == (412, "version-mismatch")
     assert reply.headers["ETag"] == '"2"'
     assert reply.headers["Content-Type"] == "application/problem+json"
-    assert hits.stands() == (2, 2)
+    assert hits.value_and_version() == (2, 2)
 
 
 def test_the_second_of_two_sets_with_the_same_version_is_refused(hits: Counter) -> None:
@@ -200,7 +200,7 @@ def test_the_second_of_two_sets_with_the_same_version_is_refused(hits: Counter) 
     first, second = [hits.set(value, {"If-Match": '"1"'}) for value in (10, 20)]
 
     assert (first.status, second.status, second.headers["ETag"]) == (200, 412, '"2"')
-    assert hits.stands() == (10, 2)
+    assert hits.value_and_version() == (10, 2)
 
 
 @pytest.mark.parametrize("headers", [{"If-None-Match": "*"}, {"If-Match": '"0"'}])
@@ -218,7 +218,7 @@ def test_only_the_first_of_two_sets_creates_the_counter(
         "version-mismatch",
         '"1"',
     )
-    assert hits.stands() == (10, 1)
+    assert hits.value_and_version() == (10, 1)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_set_with_several_versions_is_one_write_if_one_is_current(
 
     assert hits.wire.operations() == ["UpdateItem"]
     assert (reply.status, reply.headers["ETag"]) == (200, '"3"')
-    assert hits.stands() == (10, 3)
+    assert hits.value_and_version() == (10, 3)
 
 
 def test_a_set_with_several_versions_is_refused_if_none_is_current(hits: Counter) -> None:
@@ -246,7 +246,7 @@ def test_a_set_with_several_versions_is_refused_if_none_is_current(hits: Counter
     assert hits.wire.operations() == ["UpdateItem"]
     assert (reply.status, reply.problem) == (412, "version-mismatch")
     assert reply.headers["ETag"] == '"2"'
-    assert hits.stands() == (2, 2)
+    assert hits.value_and_version() == (2, 2)
 
 
 def test_a_condition_can_have_100_versions(hits: Counter) -> None:
@@ -258,7 +258,7 @@ def test_a_condition_can_have_100_versions(hits: Counter) -> None:
     assert hits.set(20, {"If-Match": versions}).status == 412
 
 
-def test_a_set_with_any_version_does_not_create_a_counter(hits: Counter, stack: Stack) -> None:
+def test_a_set_with_if_match_star_does_not_create_a_counter(hits: Counter, stack: Stack) -> None:
     reply = hits.set(10, {"If-Match": "*"})
 
     assert hits.wire.operations() == ["UpdateItem"]
@@ -266,21 +266,21 @@ def test_a_set_with_any_version_does_not_create_a_counter(hits: Counter, stack: 
     assert not stack.items("CounterTable")
 
 
-def test_a_set_with_version_0_among_others_can_create_the_counter(hits: Counter) -> None:
+def test_a_set_with_several_versions_can_create_the_counter_if_one_is_0(hits: Counter) -> None:
     first, second = [hits.set(value, {"If-Match": '"0", "5"'}) for value in (10, 20)]
 
     assert (first.status, second.status) == (200, 412)
-    assert hits.stands() == (10, 1)
+    assert hits.value_and_version() == (10, 1)
 
 
-def test_a_set_with_a_version_does_not_create_a_counter(hits: Counter, stack: Stack) -> None:
+def test_a_set_with_version_1_does_not_create_a_counter(hits: Counter, stack: Stack) -> None:
     reply = hits.set(10, {"If-Match": '"1"'})
 
     assert (reply.status, reply.headers["ETag"]) == (412, '"0"')
     assert not stack.items("CounterTable")
 
 
-# --- Headers that do not make sense --------------------------------------------------------------
+# --- Malformed, refused and ignored headers ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -300,20 +300,20 @@ def test_the_error_names_a_malformed_condition(
 ) -> None:
     hits.add()
 
-    reply = hits.ask(method, {name: value}, {"value": 10} if method == "PUT" else None)
+    reply = hits.request(method, {name: value}, {"value": 10} if method == "PUT" else None)
 
     assert "UpdateItem" not in hits.wire.operations()
     assert (reply.status, reply.problem) == (400, "invalid-request")
     assert reply.body["detail"].startswith(f"{name}: ")
-    assert hits.stands() == (1, 1)
+    assert hits.value_and_version() == (1, 1)
 
 
 HONOURED, REFUSED, IGNORED = "honoured", "refused", "ignored"
 
 SINCE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
-# What becomes of a header, by method. A route of the method that is not in `HONOURED_BY` refuses
-# what others honour.
+# How the routes of each method treat a header. Where a header is honoured, only the functions in
+# `HONOURED_BY` honour it. The others refuse it.
 OUTCOMES: dict[str, dict[str, str]] = {
     "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": HONOURED},
     "If-None-Match": {"GET": HONOURED, "POST": REFUSED, "PUT": HONOURED},
@@ -371,28 +371,28 @@ def test_every_route_honours_refuses_or_ignores_each_conditional_header(
 @pytest.mark.parametrize(
     ("method", "headers", "status"),
     [
-        # RFC 9110, section 13.1.3: the list is the more precise condition.
+        # RFC 9110, section 13.1.3: If-None-Match is more accurate than the date.
         ("GET", {"If-None-Match": '"1"', "If-Modified-Since": SINCE}, 304),
         ("GET", {"If-None-Match": '"9"', "If-Modified-Since": SINCE}, 200),
-        # Section 13.1.4: and so it is here.
+        # Section 13.1.4: so is If-Match.
         ("PUT", {"If-Match": '"1"', "If-Unmodified-Since": SINCE}, 200),
         ("PUT", {"If-Match": '"9"', "If-Unmodified-Since": SINCE}, 412),
-        # Of another condition it says nothing.
+        # The RFC does not let any other condition replace the date or the range.
         ("PUT", {"If-None-Match": "*", "If-Unmodified-Since": SINCE}, 400),
         ("GET", {"If-None-Match": '"1"', "If-Unmodified-Since": SINCE}, 400),
         ("GET", {"Range": "bytes=0-1", "If-Range": '"1"'}, 400),
     ],
     ids=str,
 )
-def test_a_date_is_ignored_beside_an_etag(
+def test_a_date_is_ignored_only_if_an_entity_tag_replaces_it(
     hits: Counter, method: str, headers: Mapping[str, str], status: int
 ) -> None:
     hits.add()
 
-    reply = hits.ask(method, headers, {"value": 10} if method == "PUT" else None)
+    reply = hits.request(method, headers, {"value": 10} if method == "PUT" else None)
 
     assert reply.status == status
-    assert hits.stands() == ((10, 2) if method == "PUT" and status == 200 else (1, 1))
+    assert hits.value_and_version() == ((10, 2) if method == "PUT" and status == 200 else (1, 1))
 
 
 def test_if_match_and_if_none_match_together_are_refused(hits: Counter) -> None:
@@ -403,7 +403,7 @@ def test_if_match_and_if_none_match_together_are_refused(hits: Counter) -> None:
     assert not hits.wire.sent
 
 
-# A header in several lines, whose names may differ in case.
+# A header that occurs several times, with names that may differ in case.
 Lines = Mapping[str, list[str]]
 
 
@@ -419,7 +419,7 @@ Lines = Mapping[str, list[str]]
         ("PUT", {"If-Match": ['"1"', '"2"']}, 200),
         ("PUT", {"If-Match": ['"2"'], "IF-MATCH": ['"1"']}, 200),
         ("PUT", {"If-Match": ['"1"', '"3"']}, 412),
-        # `*` is no member of a list, and a key is none at all.
+        # `*` cannot be in a list, and a key is not a list.
         ("GET", {"If-None-Match": ["*", '"2"']}, 400),
         ("PUT", {"If-Match": ["*", "*"]}, 400),
         ("PUT", {"If-None-Match": ["*", "*"]}, 400),
@@ -428,7 +428,7 @@ Lines = Mapping[str, list[str]]
     ],
     ids=str,
 )
-def test_the_lines_of_a_header_are_one_list(
+def test_a_header_that_occurs_several_times_is_one_list(
     hits: Counter, stack: Stack, method: str, lines: Lines, status: int
 ) -> None:
     hits.add()
@@ -445,14 +445,14 @@ def test_the_lines_of_a_header_are_one_list(
         detail = json.loads(response["body"])["detail"]
         assert detail.lower().startswith(f"{next(iter(lines)).lower()}: ")
     changed = method == "PUT" and status == 200
-    assert hits.stands() == ((10, 3) if changed else (2, 2))
+    assert hits.value_and_version() == ((10, 3) if changed else (2, 2))
 
 
 @pytest.mark.parametrize(
     "key", ["", '""', "a b", '"a', "ä", "a" * 256, f'"{"a" * 256}"', '"a"b"', '"a\\b"', "\x7f"]
 )
 def test_the_error_names_a_malformed_key(hits: Counter, key: str) -> None:
-    reply = hits.ask("POST", {"Idempotency-Key": key})
+    reply = hits.request("POST", {"Idempotency-Key": key})
 
     assert not hits.wire.sent
     assert (reply.status, reply.problem) == (400, "invalid-request")
@@ -461,7 +461,7 @@ def test_the_error_names_a_malformed_key(hits: Counter, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["a", "a" * 255, f'"{"a" * 255}"', "!~", 'a"b', '"\\"\\\\"'])
 def test_a_key_can_have_any_visible_characters(hits: Counter, key: str) -> None:
-    assert hits.ask("POST", {"Idempotency-Key": key}).status == 200
+    assert hits.request("POST", {"Idempotency-Key": key}).status == 200
 
 
 # --- Bounds --------------------------------------------------------------------------------------
@@ -497,16 +497,16 @@ def test_a_result_may_equal_its_bound(hits: Counter, by: int, bounds: dict[str, 
         (-11, {"min": 0, "max": 10}),
     ],
 )
-def test_a_result_outside_its_bounds_is_refused_and_told_the_value(
+def test_a_result_outside_its_bounds_is_refused_with_the_current_value(
     hits: Counter, by: int, bounds: dict[str, int]
 ) -> None:
     hits.set(10)
 
     reply = hits.add(by, **bounds)
 
-    assert hits.wire.operations() == ["UpdateItem"]  # the refusal tells, nothing is read
+    assert hits.wire.operations() == ["UpdateItem"]  # the refusal has the value: no read
     assert (reply.status, reply.problem, reply.body["value"]) == (409, "bound-exceeded", 10)
-    assert hits.stands() == (10, 1)
+    assert hits.value_and_version() == (10, 1)
 
 
 @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ def test_a_result_outside_its_bounds_is_refused_and_told_the_value(
         (5, {"min": -1, "max": 1}, 409),
     ],
 )
-def test_a_counter_that_was_never_written_has_value_0(
+def test_bounds_apply_to_a_counter_that_was_never_written_as_if_it_were_0(
     hits: Counter, stack: Stack, by: int, bounds: dict[str, int], status: int
 ) -> None:
     reply = hits.add(by, **bounds)
@@ -543,7 +543,7 @@ def test_a_value_stays_within_the_range_of_integers(hits: Counter, sign: int) ->
         assert reply.body["value"] == sign * EDGE
     assert hits.add(-sign * EDGE).body["value"] == 0
     assert hits.add(-sign * EDGE).body["value"] == -sign * EDGE
-    assert hits.stands() == (-sign * EDGE, 3)
+    assert hits.value_and_version() == (-sign * EDGE, 3)
 
 
 @pytest.mark.parametrize(
@@ -565,15 +565,15 @@ def test_a_value_stays_within_the_range_of_integers(hits: Counter, sign: int) ->
 def test_the_error_names_malformed_bounds(
     hits: Counter, body: dict[str, object], name: str
 ) -> None:
-    reply = hits.ask("POST", body=body)
+    reply = hits.request("POST", body=body)
 
     assert not hits.wire.sent
     assert (reply.status, reply.problem) == (400, "invalid-request")
     assert reply.body["detail"].startswith(f"{name}: ")
 
 
-def test_a_set_takes_no_bounds(hits: Counter) -> None:
-    reply = hits.ask("PUT", body={"value": 1, "max": 2})
+def test_a_set_does_not_accept_bounds(hits: Counter) -> None:
+    reply = hits.request("PUT", body={"value": 1, "max": 2})
 
     assert (reply.status, reply.problem) == (400, "invalid-request")
     assert reply.body["detail"].startswith("max: ")
