@@ -17,7 +17,7 @@ def test_an_increment_adds_by(stack: Stack, by: int) -> None:
     assert reply.body["value"] == by
 
 
-def test_increments_add_up_below_0_and_above(stack: Stack) -> None:
+def test_increments_add_up_across_0(stack: Stack) -> None:
     values = [
         stack.request("POST", "/counter", body={"by": by}).body["value"] for by in (3, -10, 4, 3, 1)
     ]
