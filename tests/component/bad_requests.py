@@ -13,7 +13,7 @@ class BadRequest(NamedTuple):
 
     Attributes:
         field: what the `detail` of the error must name first.
-        arrives: False if HTTP clients or gateways change or refuse the request.
+        carried: False if HTTP clients or gateways change or refuse the request.
     """
 
     id: str
@@ -23,7 +23,7 @@ class BadRequest(NamedTuple):
     query: str = ""
     headers: Mapping[str, str] = {}
     body: bytes = b""
-    arrives: bool = True
+    carried: bool = True
 
 
 LONG_ID = "a" * 129
@@ -360,7 +360,7 @@ def _bodies() -> Iterator[BadRequest]:
     for name, body in NOT_OBJECTS.items():
         yield BadRequest(f"body-{name}", "POST", "/counter", "body", body=body)
     for name, body in NOT_UTF_8.items():
-        yield BadRequest(f"body-{name}", "PUT", "/counter", "body", body=body, arrives=False)
+        yield BadRequest(f"body-{name}", "PUT", "/counter", "body", body=body, carried=False)
     for path in ("/counter", "/counters", "/counter/history"):
         yield BadRequest(f"body-to-get{path}", "GET", path, "body", body=b"{}")
     for name, (field, fields) in BAD_FIELDS.items():
@@ -385,7 +385,7 @@ def _ids() -> Iterator[BadRequest]:
         yield BadRequest(f"id-{name}", "POST", f"/counters/{counter_id}", "counter_id")
     for name, counter_id in INVALID_IDS_INTERPRETED.items():
         path = f"/counters/{counter_id}"
-        yield BadRequest(f"id-{name}", "POST", path, "counter_id", arrives=False)
+        yield BadRequest(f"id-{name}", "POST", path, "counter_id", carried=False)
     path = f"/counters/{LONG_ID}"
     yield BadRequest("id-to-put", "PUT", path, "counter_id", body=b'{"value": 1}')
     yield BadRequest("id-to-get", "GET", path, "counter_id")

@@ -255,8 +255,8 @@ HONOURED, REFUSED, IGNORED = "honoured", "refused", "ignored"
 
 SINCE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
-# How the routes of each method treat a header. Where a header is honoured, only the functions in
-# `HONOURED_BY` honour it. The others refuse it.
+# What becomes of a header, by method. A route of the method that is not in `HONOURED_BY` refuses
+# what others honour.
 OUTCOMES: dict[str, dict[str, str]] = {
     "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": HONOURED},
     "If-None-Match": {"GET": HONOURED, "POST": REFUSED, "PUT": HONOURED},

@@ -8,7 +8,7 @@ from deployment import Stack
 
 
 def rows(*, carried: bool) -> list[object]:
-    return [pytest.param(bad, id=bad.id) for bad in BAD_REQUESTS if bad.arrives is carried]
+    return [pytest.param(bad, id=bad.id) for bad in BAD_REQUESTS if bad.carried is carried]
 
 
 def send(caller: Caller, bad: BadRequest) -> Answer:
