@@ -16,7 +16,7 @@ def cases(full: int, part: int) -> int:
     return full if FULL else part
 
 
-def examples(full: int, part: int, **more: Any) -> settings:  # noqa: ANN401  of any of hypothesis's settings
+def examples(full: int, part: int, **more: Any) -> settings:  # noqa: ANN401  any setting of hypothesis
     """Return settings for a property test. The examples are the same in each run."""
     return settings(
         max_examples=cases(full, part),

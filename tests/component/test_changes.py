@@ -1,4 +1,4 @@
-"""What every change of a counter has in common: increments and sets."""
+"""What increments and sets have in common."""
 
 import itertools
 import time

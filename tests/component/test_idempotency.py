@@ -349,30 +349,30 @@ CLOCKS = [-2.5, 2.5]  # seconds ahead: any two clocks differ by at most 5
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("first", CLOCKS)
-@pytest.mark.parametrize("repeat", CLOCKS)
-@pytest.mark.parametrize("others", CLOCKS)
-@pytest.mark.parametrize("arrives", [0.5, 9.0, 14.9] if FULL else [14.9])
+@pytest.mark.parametrize("first_skew", CLOCKS)
+@pytest.mark.parametrize("repeat_skew", CLOCKS)
+@pytest.mark.parametrize("others_skew", CLOCKS)
+@pytest.mark.parametrize("delay", [0.5, 9.0, 14.9] if FULL else [14.9])
 def test_a_change_is_made_once_although_clocks_differ(
-    scene: Scene, first: float, repeat: float, others: float, arrives: float
+    scene: Scene, first_skew: float, repeat_skew: float, others_skew: float, delay: float
 ) -> None:
-    scene.skew = others
+    scene.skew = others_skew
     scene.add("hits", 100)
     scene.record()
     scene.advance(15.0)
-    scene.skew = first
+    scene.skew = first_skew
     began = scene.time
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=arrives))
+    scene.plan("UpdateItem", partial(scene.held_up, seconds=delay))
     scene.add("hits", 5, "key")
-    scene.advance(0.6 * arrives)  # no repeat may decide the outcome before that
+    scene.advance(0.6 * delay)  # no repeat may decide the outcome before that
     answers: list[Invocation] = []
     # Repeat until the change has arrived and two repeats have the answer.
     while scene.under_way() or [answer.status for answer in answers].count(200) < 2:
         assert scene.time < began + 60
-        scene.skew = others
+        scene.skew = others_skew
         scene.add("hits", 100)
         scene.record()
-        scene.skew = repeat
+        scene.skew = repeat_skew
         answers.append(scene.add("hits", 5, "key"))
         scene.advance(0.9)
     scene.record()

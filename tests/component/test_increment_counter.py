@@ -10,7 +10,7 @@ def test_an_increment_adds_1_by_default(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("by", [1, 5, -1, -5, MAX_INTEGER, MIN_INTEGER])
-def test_an_increment_adds_by(stack: Stack, by: int) -> None:
+def test_an_increment_adds_the_amount_in_by(stack: Stack, by: int) -> None:
     reply = stack.request("POST", "/counters/orders", body={"by": by})
 
     assert reply.status == 200

@@ -46,9 +46,8 @@ class Callers:
         self._source = source
         self._order = itertools.count()
         self._to_come = iter(increments)
-        self._waiting: list[
-            tuple[float, int, KeyedIncrement]
-        ] = []  # a heap, by the next request's time
+        # A heap, ordered by the time of the next request.
+        self._waiting: list[tuple[float, int, KeyedIncrement]] = []
         for increment in itertools.islice(self._to_come, 12):
             self._wait(0, increment)
 

@@ -77,7 +77,7 @@ def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
 
 
-def raw(reply: dict[str, Any], status: str = "200 OK") -> bytes:
+def raw_reply(reply: dict[str, Any], status: str = "200 OK") -> bytes:
     """Return the bytes of a reply."""
     body = json.dumps(reply, separators=(",", ":")).encode()
     return head(body, status) + body
@@ -115,7 +115,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def client_of() -> Callable[..., Any]:
+def create_client() -> Callable[..., Any]:
     """Return a function that creates clients with the functions' settings."""
     session = botocore.session.Session()
 
@@ -152,9 +152,9 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server, client_of: Callable[..., Any]) -> Iterator[Any]:
+def client(server: Server, create_client: Callable[..., Any]) -> Iterator[Any]:
     """A client of the server that sends its requests through Connection."""
-    client = client_of(server.endpoint)
+    client = create_client(server.endpoint)
     connection = Connection(client)
     yield client
     connection.close()
@@ -189,7 +189,7 @@ def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> lis
 
 @every_request
 def test_a_reply_cut_at_any_byte_is_lost(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
-    whole = raw(REPLIES[method])
+    whole = raw_reply(REPLIES[method])
     server.reply_with(whole)
     assert ask(client, method) == REPLIES[method]
 
@@ -198,7 +198,7 @@ def test_a_reply_cut_at_any_byte_is_lost(server: Server, client: Any, method: st
 
 
 def test_a_refusal_cut_at_any_byte_is_lost(server: Server, client: Any) -> None:  # noqa: ANN401
-    whole = raw(REFUSAL, "400 Bad Request")
+    whole = raw_reply(REFUSAL, "400 Bad Request")
     server.reply_with(whole)
     with pytest.raises(client.exceptions.ConditionalCheckFailedException) as error:
         ask(client, "update_item")
@@ -249,9 +249,9 @@ WITHOUT_OUTPUT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("method", WITHOUT_OUTPUT)
 @pytest.mark.parametrize("body", [b"", b"{}"])
 def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
-    server: Server, client_of: Callable[..., Any], method: str, body: bytes
+    server: Server, create_client: Callable[..., Any], method: str, body: bytes
 ) -> None:
-    queues = client_of(server.endpoint, "sqs")
+    queues = create_client(server.endpoint, "sqs")
     connection = Connection(queues)
     whole = head(body, x_amz_crc32=None) + body
     url = "https://sqs.eu-west-1.amazonaws.com/123456789012/queue"
@@ -272,9 +272,9 @@ def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
 
 
 def test_an_empty_reply_of_sqs_is_lost_if_its_operation_has_output(
-    server: Server, client_of: Callable[..., Any]
+    server: Server, create_client: Callable[..., Any]
 ) -> None:
-    queues = client_of(server.endpoint, "sqs")
+    queues = create_client(server.endpoint, "sqs")
     Connection(queues)
     server.reply_with(head(b"", x_amz_crc32=None))
 
@@ -288,7 +288,7 @@ def test_a_reply_that_arrives_too_slowly_is_lost_at_the_timeout(
     client: Any,  # noqa: ANN401
     method: str,
 ) -> None:
-    whole = raw(REPLIES[method])
+    whole = raw_reply(REPLIES[method])
     size = len(whole) // PIECES
 
     def send_slowly(connection: socket.socket) -> None:
@@ -305,12 +305,12 @@ def test_a_reply_that_arrives_too_slowly_is_lost_at_the_timeout(
 
 
 def test_a_reply_that_stops_halfway_is_lost_at_the_timeout(
-    server: Server, client_of: Callable[..., Any]
+    server: Server, create_client: Callable[..., Any]
 ) -> None:
     seconds = 2.0
-    client = client_of(server.endpoint, seconds=seconds)
+    client = create_client(server.endpoint, seconds=seconds)
     Connection(client)
-    whole = raw(REPLIES["update_item"])
+    whole = raw_reply(REPLIES["update_item"])
     released = threading.Event()
 
     def send_half(connection: socket.socket) -> None:

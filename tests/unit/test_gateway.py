@@ -61,7 +61,7 @@ def event(
 
 
 def call(request: dict[str, Any], handler: Handler = echo) -> Reply:
-    return reply(handler(request, Context("Echo")))  # type: ignore[arg-type]  # has all that is used
+    return reply(handler(request, Context("Echo")))  # type: ignore[arg-type]  # a stand-in
 
 
 def is_json(value: object) -> bool:
@@ -86,14 +86,14 @@ def test_an_integer_in_range_arrives_as_it_was_sent(by: int) -> None:
 
 
 @given(st.integers())
-def test_an_integer_stays_in_or_out_of_range(by: int) -> None:
+def test_parsing_does_not_move_an_integer_into_or_out_of_range(by: int) -> None:
     parsed = call(event(body=b'{"by": %d}' % by)).body["body"]["by"]
 
     assert (MIN_INTEGER <= parsed <= MAX_INTEGER) == (MIN_INTEGER <= by <= MAX_INTEGER)
 
 
 @given(json_values)
-def test_any_json_is_accepted_or_refused(value: object) -> None:
+def test_any_json_gets_200_or_400(value: object) -> None:
     response = call(event(body=json.dumps(value).encode()))
 
     assert_accepted_or_refused(response)
@@ -102,12 +102,12 @@ def test_any_json_is_accepted_or_refused(value: object) -> None:
 
 
 @given(st.text() | st.binary())
-def test_any_body_is_accepted_or_refused(body: str | bytes) -> None:
+def test_any_body_gets_200_or_400(body: str | bytes) -> None:
     assert_accepted_or_refused(call(event(body=body if isinstance(body, bytes) else body.encode())))
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-def test_any_body_that_claims_to_be_base64_is_accepted_or_refused(body: str) -> None:
+def test_any_body_that_claims_to_be_base64_gets_200_or_400(body: str) -> None:
     assert_accepted_or_refused(call({**event(), "body": body, "isBase64Encoded": True}))
 
 
@@ -131,13 +131,13 @@ def test_a_name_is_decoded_however_it_is_encoded(counter_id: str) -> None:
 
 
 @given(st.text(min_size=1))
-def test_any_name_is_accepted_or_refused(text: str) -> None:
+def test_any_name_gets_200_or_400(text: str) -> None:
     assert_accepted_or_refused(call(event(counter_id=text)))
     assert_accepted_or_refused(call(event(counter_id=quote(text, safe="", errors="replace"))))
 
 
 @given(st.dictionaries(st.text() | st.sampled_from(["limit", "after"]), st.lists(st.text())))
-def test_any_query_is_accepted_or_refused(query: dict[str, list[str]]) -> None:
+def test_any_query_gets_200_or_400(query: dict[str, list[str]]) -> None:
     sent = {name: values for name, values in query.items() if values}
 
     response = call({**event(), "multiValueQueryStringParameters": sent or None})
@@ -241,7 +241,7 @@ def test_an_etag_that_is_not_a_version_is_refused(
 @given(
     st.lists(st.text() | st.text('"W/*7, \t'), min_size=1), st.sampled_from(["Match", "None-Match"])
 )
-def test_any_condition_is_accepted_or_refused(lines: list[str], name: str) -> None:
+def test_any_condition_gets_200_or_400(lines: list[str], name: str) -> None:
     assert_accepted_or_refused(call_conditional(f"If-{name}", lines))
 
 
