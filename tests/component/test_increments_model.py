@@ -218,6 +218,7 @@ MANY = st.one_of(
 )
 KEYS = st.sampled_from([None, "x", "y", "z"])
 CALLERS = st.sampled_from(["one", "one", "another"])
+TIMES = st.integers(1, 2)  # how often a request is sent: repeats must not be rare
 
 
 class Comparison(RuleBasedStateMachine):
@@ -231,10 +232,11 @@ class Comparison(RuleBasedStateMachine):
         self.counts = counts
         self.repeat_last: Callable[[], None] = lambda: None
 
-    @rule(increments=MANY, key=KEYS, caller=CALLERS)
-    def increments(self, increments: list[Entry], key: str | None, caller: str) -> None:
-        self._increments(increments, key, caller)
+    @rule(increments=MANY, key=KEYS, caller=CALLERS, times=TIMES)
+    def increments(self, increments: list[Entry], key: str | None, caller: str, times: int) -> None:
         self.repeat_last = partial(self._increments, increments, key, caller)
+        for _ in range(times):
+            self.repeat_last()
 
     @rule(increments=DISTINCT, key=KEYS, caller=CALLERS, other=CALLERS)
     def increments_again_in_another_order(
@@ -243,10 +245,13 @@ class Comparison(RuleBasedStateMachine):
         self._increments(increments, key, caller)
         self._increments(increments[::-1], key, other)
 
-    @rule(counter=COUNTERS, body=BODIES, key=KEYS, caller=CALLERS)
-    def increment(self, counter: str, body: Entry, key: str | None, caller: str) -> None:
-        self._increment(counter, body, key, caller)
+    @rule(counter=COUNTERS, body=BODIES, key=KEYS, caller=CALLERS, times=TIMES)
+    def increment(
+        self, counter: str, body: Entry, key: str | None, caller: str, times: int
+    ) -> None:
         self.repeat_last = partial(self._increment, counter, body, key, caller)
+        for _ in range(times):
+            self.repeat_last()
 
     @rule(counter=COUNTERS, body=BODIES, other=BODIES, key=KEYS, caller=CALLERS)
     def increment_again_with_another_body(

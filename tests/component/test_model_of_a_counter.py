@@ -205,9 +205,8 @@ class Comparison(RuleBasedStateMachine):
         super().__init__()
         self.service = service
         self.model = Model(counter)
-        self.last_keyed: tuple[str, Body] | None = (
-            None  # key and body of the last increment with a key
-        )
+        # The key and the body of the last increment with a key.
+        self.last_keyed: tuple[str, Body] | None = None
 
     @rule(by=INCREMENTS, bounds=BOUNDS)
     def increment(self, by: int, bounds: Body) -> None:
