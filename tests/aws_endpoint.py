@@ -1,4 +1,4 @@
-"""AWS on 127.0.0.1: what another process asks it for is answered by moto in this one."""
+"""AWS on 127.0.0.1: another process sends requests, and moto in this process answers them."""
 
 import queue
 import re
@@ -16,8 +16,8 @@ POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, and the port that the other end of its connection has."""
+class ReceivedRequest:
+    """A request, and the client's port of its connection."""
 
     method: str
     port: int
@@ -25,27 +25,27 @@ class Asked:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where AWS is, and what it has been asked, in order."""
+    """The URL of the endpoint, and the requests it received, in order."""
 
     url: str
-    asked: queue.SimpleQueue[Asked] = field(default_factory=queue.SimpleQueue)
+    requests: queue.SimpleQueue[ReceivedRequest] = field(default_factory=queue.SimpleQueue)
 
 
 @contextmanager
 def serving() -> Iterator[Endpoint]:
-    """Serve AWS as moto knows it, which must have been started; a GET finds the service healthy."""
+    """Serve AWS through moto, which must be running. A GET is a health check and gets 200."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # it keeps connections open
+        protocol_version = "HTTP/1.1"  # keeps connections open
 
         def do_GET(self) -> None:
-            self._note()
+            self._note_request()
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def do_POST(self) -> None:
-            self._note()
+            self._note_request()
             body = self.rfile.read(int(self.headers["Content-Length"]))
             # Credential=<key>/<date>/<region>/<service>/aws4_request
             scope = re.search(
@@ -65,8 +65,8 @@ def serving() -> Iterator[Endpoint]:
         def log_message(self, *_args: object) -> None:
             pass
 
-        def _note(self) -> None:
-            endpoint.asked.put(Asked(self.command, self.client_address[1]))
+        def _note_request(self) -> None:
+            endpoint.requests.put(ReceivedRequest(self.command, self.client_address[1]))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Settings for all tests: of Python's garbage collector and of pytest's plugins."""
+"""Settings for all tests: Python's garbage collector, hypothesis and xdist."""
 
 import gc
 
@@ -8,7 +8,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 # moto and botocore keep hundreds of thousands of objects, and create many for each request. With
-# Python's own thresholds, looking for garbage takes a quarter of the CPU.
+# Python's default thresholds, garbage collection takes a quarter of the CPU.
 gc.set_threshold(50_000, 20, 20)
 
 # By default, hypothesis fails an example that takes over 200 ms. On a busy machine, many do.
@@ -16,24 +16,24 @@ settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
 # Tests that share a slow fixture run in the same process.
-TOGETHER = (
-    "tests/e2e/test_restart.py",  # starts emulators of its own
+GROUPS = (
+    "tests/e2e/test_restart.py",  # starts its own emulators
     "tests/e2e/",  # share one stack
     "tests/component/test_artifact.py",
     "tests/component/test_long_history.py",
 )
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Gives a process one test or one group at a time, the largest group first.
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Gives each process one test or one group at a time, the largest group first.
 
-    The marks that xdist has for groups do not work with this version of pytest.
+    xdist's own marks for groups do not work with this version of pytest.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((group for group in TOGETHER if nodeid.startswith(group)), nodeid)
+        return next((group for group in GROUPS if nodeid.startswith(group)), nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
-    """Let xdist distribute the tests like this."""
-    return Together(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    """Tell xdist to use this scheduler."""
+    return GroupScheduling(config, log)

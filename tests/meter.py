@@ -1,4 +1,4 @@
-"""What the functions consume of the database: its reports, and the sizes that it charges by."""
+"""Measures the DynamoDB capacity that the functions consume."""
 
 import math
 from collections import Counter
@@ -9,47 +9,47 @@ from counters import clients
 
 FACTORIES = (clients.dynamodb,)
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
-READ_UNIT = 4096  # bytes, read consistently; else half as much is charged
+READ_UNIT = 4096  # bytes per unit of a consistent read; other reads cost half
 
 
 class Meter:
-    """Counts what goes through the clients of the functions, which must not be made anew."""
+    """Counts the requests of the functions' clients, which must not be recreated afterwards."""
 
     def __init__(self) -> None:
-        self.units = Counter[str]()  # as the database reports them: "write", "read"
+        self.units = Counter[str]()  # as DynamoDB reports them; keys: "write", "read"
         self.requests = Counter[str]()  # by operation
-        self.items = 0  # that queries have read
-        self.charged = 0.0  # read units of those queries, by their size, as DynamoDB charges them
+        self.items = 0  # items that queries have read
+        self.charged = 0.0  # read units of the queries, computed from the items' sizes
         for factory in FACTORIES:
             events = factory().meta.events
-            events.register("provide-client-params.dynamodb", self._ask)
-            events.register("after-call.dynamodb", self._read)
+            events.register("provide-client-params.dynamodb", self._request_report)
+            events.register("after-call.dynamodb", self._count)
 
     def clear(self) -> None:
-        """Begin at 0."""
+        """Reset all counts to 0."""
         self.units.clear()
         self.requests.clear()
         self.items = 0
         self.charged = 0.0
 
-    def _ask(self, params: dict[str, Any], **_: object) -> None:
+    def _request_report(self, params: dict[str, Any], **_: object) -> None:
         params["ReturnConsumedCapacity"] = "TOTAL"
         self._consistent = params.get("ConsistentRead", False)
 
-    def _read(self, parsed: dict[str, Any], model: Any, **_: object) -> None:  # noqa: ANN401
-        kind = "write" if model.name in WRITES else "read"
+    def _count(self, parsed: dict[str, Any], model: Any, **_: object) -> None:  # noqa: ANN401
+        unit = "write" if model.name in WRITES else "read"
         self.requests[model.name] += 1
         if parsed.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
-            # DynamoDB charges the write all the same, but a refusal carries no report of it.
+            # DynamoDB charges a refused write too, but does not report its units.
             # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
-            self.units[kind] += 1
+            self.units[unit] += 1
         consumed = parsed.get("ConsumedCapacity", [])
         for each in consumed if isinstance(consumed, list) else [consumed]:
-            self.units[kind] += each["CapacityUnits"]
+            self.units[unit] += each["CapacityUnits"]
         self.items += parsed.get("ScannedCount", 0)
-        if model.name == "BatchGetItem" and not consumed:  # the emulator reports none of it
+        if model.name == "BatchGetItem" and not consumed:  # the emulator does not report it
             for items in parsed["Responses"].values():
-                self.units[kind] += sum(max(1, math.ceil(size_of(i) / READ_UNIT)) for i in items)
+                self.units[unit] += sum(max(1, math.ceil(size_of(i) / READ_UNIT)) for i in items)
         if model.name == "Query":
             size = sum(map(size_of, parsed["Items"]))
             units = max(1, math.ceil(size / READ_UNIT))
@@ -57,7 +57,7 @@ class Meter:
 
 
 def size_of(item: Mapping[str, Any]) -> int:
-    """Return the bytes of an item of texts, numbers and maps, as DynamoDB counts them.
+    """Return the size in bytes of an item of strings, numbers and maps, as DynamoDB counts it.
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     """

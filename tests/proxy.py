@@ -1,4 +1,4 @@
-"""What API Gateway hands to a function, and what it gets back."""
+"""API Gateway around a function: the event that it sends, and the reply that it gets."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ TIMEOUT: int = GLOBALS["Timeout"]  # seconds
 
 @dataclass(frozen=True)
 class Context:
-    """What Lambda tells a handler about its invocation: each one has an id of its own."""
+    """Lambda's context object. Each invocation has its own id."""
 
     function_name: str
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -45,7 +45,7 @@ def proxy_event(  # noqa: PLR0913, PLR0917
     body: bytes,
     claims: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the event that a REST API makes of a request."""
+    """Return the event that a REST API sends for a request."""
     try:
         text, is_base64 = body.decode(), False
     except UnicodeDecodeError:
@@ -57,7 +57,7 @@ def proxy_event(  # noqa: PLR0913, PLR0917
         "httpMethod": route.method,
         "headers": dict(headers) or None,
         "multiValueHeaders": {name: [value] for name, value in headers.items()} or None,
-        "queryStringParameters": {name: given[-1] for name, given in values.items()} or None,
+        "queryStringParameters": {name: texts[-1] for name, texts in values.items()} or None,
         "multiValueQueryStringParameters": values or None,
         "pathParameters": parameters or None,
         "stageVariables": None,
@@ -75,5 +75,5 @@ def proxy_event(  # noqa: PLR0913, PLR0917
 
 
 def reply(response: Mapping[str, Any]) -> Reply:
-    """Return a function's answer with its body read."""
+    """Return a function's response with its body parsed."""
     return Reply(response["statusCode"], response["headers"], json.loads(response["body"]))

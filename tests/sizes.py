@@ -1,6 +1,6 @@
-"""How much the tests do that go through very many cases: `make test` does a part of it.
+"""The number of cases for tests that go through very many.
 
-`make test-full` does all, which takes half an hour to three quarters.
+`make test` runs some of them. `make test-full` runs all, which takes 30 to 45 minutes.
 """
 
 import os
@@ -12,12 +12,12 @@ FULL = os.environ.get("TALLY_TESTS") == "full"
 
 
 def cases(full: int, part: int) -> int:
-    """Return how many cases to go through."""
+    """Return `full` in `make test-full`, and `part` otherwise."""
     return full if FULL else part
 
 
-def examples(full: int, part: int, **more: Any) -> settings:  # noqa: ANN401  as hypothesis takes it
-    """Return the settings of a property test of so many examples, the same in each run."""
+def examples(full: int, part: int, **more: Any) -> settings:  # noqa: ANN401  any setting of hypothesis
+    """Return settings for a property test. The examples are the same in each run."""
     return settings(
         max_examples=cases(full, part),
         deadline=None,

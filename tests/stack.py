@@ -1,4 +1,4 @@
-"""The template's tables, queues and functions in moto, to be used through their public doors."""
+"""The template's tables, queues and functions in moto. Tests call the functions as AWS does."""
 
 import importlib
 import json
@@ -27,9 +27,9 @@ from counters import clients, clock
 
 REGION = "eu-west-1"
 FACTORIES = [
-    made
-    for name, made in vars(clients).items()
-    if hasattr(made, "cache_clear") and not name.startswith("_")
+    factory
+    for name, factory in vars(clients).items()
+    if hasattr(factory, "cache_clear") and not name.startswith("_")
 ]
 FORWARDER_ROLE_ID = "AROAFORWARDER1234567"
 CLIENT_ID = "1example23456789abcdefghij"
@@ -37,8 +37,8 @@ CLIENT_ID = "1example23456789abcdefghij"
 Item = dict[str, AttributeValueTypeDef]
 StreamRecord = dict[str, Any]
 
-
-READS = ("BatchGet", "Describe", "Get", "List", "Query", "Scan")  # beginnings of operations
+# How the names of the operations that change nothing begin.
+READS = ("BatchGet", "Describe", "Get", "List", "Query", "Scan")
 
 
 @contextmanager
@@ -59,8 +59,7 @@ def moto() -> Iterator[None]:
 def running(session: botocore.session.Session) -> Iterator["Stack"]:
     """Start moto with an empty stack in it. No request from here reaches AWS.
 
-    Creating a stack takes as much CPU as ten requests. So a stack that is no longer used is emptied
-    and used again.
+    Creating a stack takes as much CPU as ten requests, so stacks are emptied and used again.
     """
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -69,21 +68,21 @@ def running(session: botocore.session.Session) -> Iterator["Stack"]:
         with moto():
             patched.setattr(clients, "_session", lambda: session)
             patched.setattr(boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session))
-            with _stacks(session).empty() as stack:
+            with _stack_pool(session).empty() as stack:
                 yield stack
 
 
 @cache
-def _stacks(session: botocore.session.Session) -> "_Stacks":
-    return _Stacks(session)
+def _stack_pool(session: botocore.session.Session) -> "_StackPool":
+    return _StackPool(session)
 
 
-class _Stacks:
-    """The stacks in moto, and the functions' clients: each is created once per process."""
+class _StackPool:
+    """A pool of stacks in moto, and the functions' clients. Each is created once per process."""
 
     def __init__(self, session: botocore.session.Session) -> None:
-        # The clients that the session creates from here on call this before each request.
-        session.register("before-parameter-build", self._note)
+        # Every client that the session creates from now on calls this before each request.
+        session.register("before-parameter-build", self._note_change)
         self._changed: set[str] = set()  # names of tables, URLs of queues
         self._replaced: set[str] = set()  # names of tables
         self._clients = {factory: factory.__wrapped__() for factory in FACTORIES}
@@ -120,12 +119,12 @@ class _Stacks:
             with patch.object(clients, "_client", lambda _service, client=client: client):
                 factory()
 
-    def _note(self, **asked: Any) -> None:  # noqa: ANN401  of any operation
-        params, model = asked["params"], asked["model"]
+    def _note_change(self, **call: Any) -> None:  # noqa: ANN401  of any operation
+        params, model = call["params"], call["model"]
         if model.name in {"CreateTable", "DeleteTable", "UpdateTable"}:
             self._replaced.add(params["TableName"])
         elif not model.name.startswith(READS):
-            self._changed.update(_named(params))
+            self._changed.update(_targets(params))
 
 
 def _forget_clients() -> None:
@@ -133,7 +132,7 @@ def _forget_clients() -> None:
         factory.cache_clear()
 
 
-def _named(params: Mapping[str, Any]) -> Iterator[str]:
+def _targets(params: Mapping[str, Any]) -> Iterator[str]:
     """Yield the tables and queues that a request names."""
     for name in ("TableName", "QueueUrl"):
         if name in params:
@@ -145,9 +144,9 @@ def _named(params: Mapping[str, Any]) -> Iterator[str]:
 
 
 class Stack:
-    """The tables and queues of the template, with nothing in them, and its functions.
+    """The template's functions, and its tables and queues, which start empty.
 
-    It is created where boto3's default session finds AWS.
+    boto3's default session creates the tables and queues.
     """
 
     def __init__(self, prefix: str = "tally") -> None:
@@ -155,9 +154,9 @@ class Stack:
         self.sqs = boto3.client("sqs", REGION)
         self._streams = boto3.client("dynamodbstreams", REGION)
         self.functions = aws_template.functions()
-        # What `!Ref` gives. The names are not the logical ids: nobody can rely on those.
+        # The values of `!Ref`. They differ from the logical ids, so that no code relies on those.
         self.refs: dict[str, str] = {"AWS::StackName": "tally-test"}
-        # What `!GetAtt` gives.
+        # The values of `!GetAtt`.
         self.attributes = {"ForwardEventsRole.RoleId": FORWARDER_ROLE_ID}
         self._prefix = prefix
         self._stream_position = 0
@@ -192,8 +191,8 @@ class Stack:
                     self.dynamodb.delete_table(TableName=name)
                 self._create_table(logical_id)
             elif name in changed:
-                # In AWS's API this takes 9 ms of CPU.
-                table = self._stored(logical_id)
+                # Through AWS's API, this would take 9 ms of CPU.
+                table = self._moto_table(logical_id)
                 table.items.clear()
                 if table.stream_shard:
                     table.stream_shard.items.clear()
@@ -209,15 +208,15 @@ class Stack:
     def remove_stream(self) -> None:
         """Create CounterTable again, without a stream.
 
-        For each write of a transaction, moto copies the table with all records of its stream.
+        With a stream, transactions are slow: for each write, moto copies the table and its stream.
         """
         arguments = aws_template.tables()["CounterTable"]
         del arguments["StreamSpecification"]
         self.dynamodb.delete_table(TableName=self.refs["CounterTable"])
         self.dynamodb.create_table(TableName=self.refs["CounterTable"], **arguments)
 
-    def _stored(self, logical_id: str) -> Table:
-        """Return what moto has stored of a table."""
+    def _moto_table(self, logical_id: str) -> Table:
+        """Return moto's own object for a table."""
         return dynamodb_backends[ACCOUNT_ID][REGION].tables[self.refs[logical_id]]
 
     def environment(self, function: Function) -> dict[str, str]:
@@ -230,7 +229,7 @@ class Stack:
         }
 
     def invoke(self, name: str, event: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Return what the handler of a function makes of an event, in its own environment."""
+        """Call the handler of a function with an event, in the function's environment."""
         function = self.functions[name]
         handler = importlib.import_module(function.module).handler
         with patch.dict(os.environ, self.environment(function)):
@@ -246,7 +245,7 @@ class Stack:
         body: Mapping[str, object] | bytes = b"",
         claims: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Return the answer to an HTTP request, which goes to the function of its route."""
+        """Send an HTTP request to the function of its route. Return the reply."""
         function, route, parameters = self.route(method, path)
         event = proxy_event(
             route,
@@ -262,21 +261,21 @@ class Stack:
     def item(self, table: str, key: str) -> Item | None:
         """Return an item of a table without a sort key, as moto stores it; None if there is none.
 
-        It takes no request, so that a simulation can look after each step.
+        This sends no request, so that a simulation can read an item after each step.
         """
-        found = self._stored(table).get_item(DynamoType({"S": key}))
+        found = self._moto_table(table).get_item(DynamoType({"S": key}))
         return found.to_json()["Attributes"] if found else None
 
     def items(self, table: str) -> list[Item]:
         """Return every item of a table, given by its logical id, as moto stores it."""
-        return [item.to_json()["Attributes"] for item in self._stored(table).all_items()]
+        return [item.to_json()["Attributes"] for item in self._moto_table(table).all_items()]
 
     def contents(self) -> dict[str, list[Item]]:
         """Return every item of every table."""
         return {table: self.items(table) for table in aws_template.tables()}
 
     def messages(self, queue: str) -> list[str]:
-        """Return the bodies of a queue's messages, and take them from it."""
+        """Receive all messages of a queue. Return their bodies."""
         bodies = []
         while reply := self.sqs.receive_message(
             QueueUrl=self.refs[queue], MaxNumberOfMessages=10
@@ -303,7 +302,7 @@ class Stack:
             moment = record["dynamodb"]["ApproximateCreationDateTime"]
             record["dynamodb"]["ApproximateCreationDateTime"] = moment.timestamp()
             record["eventSourceARN"] = stream["StreamArn"]
-        # moto makes an item in two steps, and its stream has the first as well: only the key.
+        # moto creates an item in two steps and streams both. The first image has only the key.
         return [
             record
             for record in new
@@ -311,7 +310,7 @@ class Stack:
         ]
 
     def record(self, records: Sequence[StreamRecord]) -> int:
-        """Deliver a batch to RecordHistory; return how many records, from the first on, it did."""
+        """Deliver a batch to RecordHistory. Return how many records it processed, in order."""
         failures = self.invoke("RecordHistory", {"Records": records})["batchItemFailures"]
         if not failures:
             return len(records)

@@ -34,9 +34,9 @@ class Wire:
         self._clients: list[BaseClient] = []
 
     def attach(self, client: BaseClient) -> None:
-        # moto answers as a handler of this event. All handlers run, so moto's own must be removed:
-        # it would apply requests that are to be refused.
-        # The stubs do not know that a handler of this event may answer.
+        # moto answers requests in a handler of this event. All handlers run, so moto's own must be
+        # removed: it would apply requests that a fault refuses.
+        # The type stubs do not know that a handler of this event may return a response.
         client.meta.events.unregister("before-send", botocore_stubber)  # type: ignore[arg-type]
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
         self._clients.append(client)
@@ -49,7 +49,7 @@ class Wire:
         self._clients.clear()
 
     def fail(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Let the next requests for an operation meet one of these faults each, in order."""
+        """Plan faults for the next requests of an operation: one for each request, in order."""
         self._faults[operation] = iter(faults)
 
     def operations(self) -> list[str]:
@@ -83,7 +83,7 @@ def connection_lost(request: AWSPreparedRequest) -> NoReturn:
 
 
 def request_lost(request: AWSPreparedRequest) -> NoReturn:
-    """Lose the request: nothing is applied. To the caller it looks like a lost reply."""
+    """Lose the request. Nothing is applied. To the caller, it looks like a lost reply."""
     raise ReadTimeoutError(endpoint_url=request.url)
 
 
@@ -114,8 +114,8 @@ def canceled(*codes: str) -> Fault:
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         writes = len(_parameters(request)["TransactItems"])
         reasons = [{"Code": code} for code in (*codes, *["None"] * (writes - len(codes)))]
-        kind = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException"
-        body = {"__type": kind, "Message": "as the test has it", "CancellationReasons": reasons}
+        error_type = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException"
+        body = {"__type": error_type, "Message": "set by the test", "CancellationReasons": reasons}
         return answered(request, HTTPStatus.BAD_REQUEST, body)
 
     return fault
@@ -152,17 +152,17 @@ def dies_after(request: AWSPreparedRequest) -> NoReturn:
 
 
 def meanwhile(action: Callable[[], object], fault: Fault = delivered) -> Fault:
-    """Return a fault that lets something else happen first."""
+    """Return a fault that runs `action` before the request."""
 
-    def after(request: AWSPreparedRequest) -> AWSResponse:
+    def act_first(request: AWSPreparedRequest) -> AWSResponse:
         action()
         return fault(request)
 
-    return after
+    return act_first
 
 
-LOST = [reply_lost, connection_lost, internal_error]  # applied, and the reply does not say so
-NOT_APPLIED = [throttled, conflict, unreachable]  # certainly, and never will be
+LOST = [reply_lost, connection_lost, internal_error]  # applied, but the caller cannot know it
+NOT_APPLIED = [throttled, conflict, unreachable]  # not applied, and the caller knows it
 
 
 def processed(count: int) -> Fault:
@@ -173,8 +173,8 @@ def processed(count: int) -> Fault:
         if count:
             request.body = json.dumps({"RequestItems": {table: writes[:count]}}).encode()
             delivered(request)
-        left = {table: writes[count:]} if writes[count:] else {}
-        return answered(request, HTTPStatus.OK, {"UnprocessedItems": left})
+        unprocessed = {table: writes[count:]} if writes[count:] else {}
+        return answered(request, HTTPStatus.OK, {"UnprocessedItems": unprocessed})
 
     return fault
 
@@ -186,11 +186,12 @@ def _parameters(request: AWSPreparedRequest) -> dict[str, Any]:
 
 
 def _error(request: AWSPreparedRequest, status: HTTPStatus, code: str) -> AWSResponse:
-    kind = f"com.amazonaws.dynamodb.v20120810#{code}"
-    return answered(request, status, {"__type": kind, "message": "as the test has it"})
+    error_type = f"com.amazonaws.dynamodb.v20120810#{code}"
+    return answered(request, status, {"__type": error_type, "message": "set by the test"})
 
 
 def answered(request: AWSPreparedRequest, status: HTTPStatus, body: object) -> AWSResponse:
+    """Answer the request with this status and body."""
     headers = HTTPHeaders.from_dict({"Content-Type": "application/x-amz-json-1.0"})
     return AWSResponse(request.url, status, headers, _Raw(json.dumps(body).encode()))
 

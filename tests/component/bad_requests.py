@@ -9,9 +9,11 @@ from counters.model import MAX_INTEGER, MIN_INTEGER
 
 
 class BadRequest(NamedTuple):
-    """A request, and the `field` with which the `detail` of its answer begins.
+    """A request that must get a 400.
 
-    `carried` is False for one that HTTP clients or gateways change or refuse on its way.
+    Attributes:
+        field: what the `detail` of the error must name first.
+        carried: False if HTTP clients or gateways change or refuse the request.
     """
 
     id: str
@@ -26,8 +28,8 @@ class BadRequest(NamedTuple):
 
 LONG_ID = "a" * 129
 
-# What is no integer of ours, as JSON. Python's own parser would take some of them.
-NO_INTEGERS = {
+# JSON values that are not integers in range. Python's own parser accepts some of them.
+NOT_INTEGERS = {
     "null": "null",
     "true": "true",
     "false": "false",
@@ -45,11 +47,11 @@ NO_INTEGERS = {
     "too-small": str(MIN_INTEGER - 1),
     "64-bit": str(2**63),
     "5000-digits": "9" * 5000,
-    "5000-digits-below-0": "-" + "9" * 5000,
+    "5000-digits-negative": "-" + "9" * 5000,
 }
 
-# What is no JSON object, whatever is in it.
-NO_OBJECTS = {
+# Bodies that are malformed, too large or too deep, or not a JSON object.
+NOT_OBJECTS = {
     "nan": b'{"by": NaN}',
     "infinity": b'{"by": Infinity}',
     "negative-infinity": b'{"by": -Infinity}',
@@ -57,7 +59,7 @@ NO_OBJECTS = {
     "form": b"by=1",
     "xml": b"<by>1</by>",
     "cut-off": b'{"by": 1',
-    "nothing-to-it": b'{"by": }',
+    "missing-value": b'{"by": }',
     "trailing-comma": b'{"by": 1,}',
     "single-quotes": b"{'by': 1}",
     "no-quotes": b"{by: 1}",
@@ -82,14 +84,14 @@ NO_OBJECTS = {
     "very-huge": b'{"by": "' + b"1" * 1_000_000 + b'"}',
 }
 
-# The same, but a gateway hands on bytes that are no text in ways of its own.
-NO_TEXT = {
+# Bodies that are not UTF-8. Each gateway passes such bytes on in its own way.
+NOT_UTF_8 = {
     "latin-1": b'{"\xe9": 1}',
     "utf-16-with-mark": '{"by": 1}'.encode("utf-16"),
     "gzip": gzip.compress(b'{"by": 1}', mtime=0),
 }
 
-# Each with the field that it is about.
+# The field that the error must name, and the body.
 BAD_FIELDS = {
     "unknown": ("amount", {"amount": 1}),
     "unknown-beside-known": ("note", {"by": 1, "note": "x"}),
@@ -112,7 +114,7 @@ DUPLICATES = {
     "twice-inside": b'{"by": {"by": 1, "by": 2}}',
 }
 
-# Each a list of increments, and the field that it is about.
+# The field that the error must name, and the increments.
 GOOD = {"counter_id": "orders", "by": 1}
 BAD_INCREMENTS: dict[str, tuple[str, object]] = {
     "null": ("increments", None),
@@ -136,8 +138,8 @@ BAD_INCREMENTS: dict[str, tuple[str, object]] = {
     "unknown": ("increments[1].value", [GOOD, {"counter_id": "other", "value": 1}]),
 }
 
-# As they are in a path. A gateway that sees more in them than a name changes or refuses them.
-NO_IDS = {
+# As written in a path.
+INVALID_IDS = {
     "dash-first": "-a",
     "underscore-first": "_a",
     "colon-first": ":a",
@@ -155,20 +157,21 @@ NO_IDS = {
     "too-long": LONG_ID,
     "much-too-long": "a" * 2000,
 }
-NO_IDS_NOT_CARRIED = {
+# Gateways interpret these, and change or refuse them.
+INVALID_IDS_INTERPRETED = {
     "slash": "a%2Fb",
     "backslash": "a%5Cb",
     "dots": "%2E%2E",
     "nul": "a%00",
-    "no-utf-8": "a%FF",
+    "not-utf-8": "a%FF",
     "encoded-twice": "a%252Fb",
     "bare-percent": "a%",
-    "no-hexadecimal": "a%zz",
+    "not-hexadecimal": "a%zz",
     "question-mark": "a%3Fb",
     "hash": "a%23b",
 }
 
-NO_LIMITS = {
+INVALID_LIMITS = {
     "zero": "0",
     "negative": "-1",
     "too-great": "1001",
@@ -188,7 +191,7 @@ NO_LIMITS = {
 
 MORNING, NOON = "2026-11-22T10:00:00Z", "2026-11-22T12:00:00Z"
 
-NO_TIMES = {
+INVALID_TIMES = {
     "empty": "",
     "word": "now",
     "number": "1795341600",
@@ -204,7 +207,7 @@ NO_TIMES = {
     "no-minute": "2026-11-22T10:60:00Z",
     "no-second": "2026-11-22T10:00:61Z",
     "no-leap-second": "2026-11-22T23:59:60Z",
-    "no-offset-there-is": "2026-11-22T10:00:00%2B25:00",
+    "impossible-offset": "2026-11-22T10:00:00%2B25:00",
     "offset-of-60-minutes": "2026-11-22T10:00:00%2B00:60",
     "offset-of-24-hours": "2026-11-22T10:00:00-24:00",
     "offset-without-minutes": "2026-11-22T10:00:00%2B01",
@@ -217,8 +220,8 @@ NO_TIMES = {
     "no-fraction": "2026-11-22T10:00:00.Z",
     "comma": "2026-11-22T10:00:00,5Z",
     "space-before": "%202026-11-22T10:00:00Z",
-    "space-behind": "2026-11-22T10:00:00Z%20",
-    "newline-behind": "2026-11-22T10:00:00Z%0A",
+    "space-after": "2026-11-22T10:00:00Z%20",
+    "newline-after": "2026-11-22T10:00:00Z%0A",
     "year-10000": "9999-12-31T23:59:59-01:00",
     "other-digits": "٢٠٢٦-11-22T10:00:00Z",
 }
@@ -245,25 +248,25 @@ BAD_QUERIES = [
     ("limit-twice", "GET", "/counters", "limit", "limit=1&limit=2"),
     ("prefix-twice", "GET", "/counters", "prefix", "prefix=a&prefix=a"),
     ("counters-order", "GET", "/counters", "order", "order=asc"),
-    ("prefix-no-beginning", "GET", "/counters", "prefix", "prefix=-a"),
+    ("prefix-dash-first", "GET", "/counters", "prefix", "prefix=-a"),
     ("prefix-slash", "GET", "/counters", "prefix", "prefix=a%2F"),
     ("prefix-newline", "GET", "/counters", "prefix", "prefix=a%0A"),
     ("prefix-wildcard", "GET", "/counters", "prefix", "prefix=a*"),
     ("prefix-too-long", "GET", "/counters", "prefix", f"prefix={LONG_ID}"),
-    ("after-no-name", "GET", "/counters", "after", "after=-x"),
+    ("after-not-a-name", "GET", "/counters", "after", "after=-x"),
     ("after-space", "GET", "/counters", "after", "after=a%20b"),
     ("after-too-long", "GET", "/counters", "after", f"after={LONG_ID}"),
     ("history-prefix", "GET", "/counter/history", "prefix", "prefix=a"),
-    ("from-behind-to", "GET", "/counter/history", "from", f"from={NOON}&to={MORNING}"),
+    ("from-after-to", "GET", "/counter/history", "from", f"from={NOON}&to={MORNING}"),
     ("from-is-to", "GET", "/counter/history", "from", f"from={NOON}&to={NOON}"),
     ("counters-from", "GET", "/counters", "from", f"from={NOON}"),
     ("trend-limit", "GET", "/counter/trend", "limit", "limit=1"),
-    ("trend-from-behind-to", "GET", "/counter/trend", "from", f"from={NOON}&to={MORNING}"),
+    ("trend-from-after-to", "GET", "/counter/trend", "from", f"from={NOON}&to={MORNING}"),
     ("trend-from-the-future", "GET", "/counter/trend", "from", "from=9000-01-01T00:00:00Z"),
     ("trend-to-1970", "GET", "/counter/trend", "to", "to=1970-01-01T00:00:00Z"),
     ("trend-to-1970-days", "GET", "/counter/trend", "to", "interval=day&to=1970-01-01T00:00:00Z"),
     (
-        "trend-within-the-future",
+        "trend-in-the-future",
         "GET",
         "/counter/trend",
         "from",
@@ -308,13 +311,13 @@ BAD_QUERIES = [
 SUNDAY = "Sun, 22 Nov 2026 10:00:00 GMT"
 
 BAD_HEADERS = [
-    # A request that does not know them refuses them.
+    # The route does not honour the header.
     ("PUT", "Idempotency-Key", "k"),
     ("GET", "idempotency-key", "k"),
     ("POST", "If-Match", '"7"'),
     ("POST", "If-None-Match", "*"),
     ("GET", "If-Match", '"7"'),
-    # And one that knows them can read them.
+    # The route honours the header, but the value is malformed.
     ("POST", "Idempotency-Key", ""),
     ("POST", "Idempotency-Key", '""'),
     ("POST", "Idempotency-Key", '"k'),
@@ -334,7 +337,7 @@ BAD_HEADERS = [
     ("GET", "If-None-Match", "7"),
     ("GET", "If-None-Match", '"7" "8"'),
     ("GET", "If-None-Match", ","),
-    # One that is ignored would make a change that was to depend on it, or answer in another way.
+    # To ignore the header would give the caller another result than it asks for.
     ("GET", "If-Modified-Since", SUNDAY),
     ("GET", "If-Unmodified-Since", SUNDAY),
     ("POST", "If-Unmodified-Since", SUNDAY),
@@ -345,7 +348,7 @@ BAD_HEADERS = [
 
 
 def _bodies() -> Iterator[BadRequest]:
-    for name, number in NO_INTEGERS.items():
+    for name, number in NOT_INTEGERS.items():
         by = f'{{"by": {number}}}'.encode()
         value = f'{{"value": {number}}}'.encode()
         yield BadRequest(f"by-{name}", "POST", "/counter", "by", body=by)
@@ -354,9 +357,9 @@ def _bodies() -> Iterator[BadRequest]:
     yield BadRequest("by-negative-zero", "POST", "/counter", "by", body=b'{"by": -0}')
     yield BadRequest("value-missing", "PUT", "/counter", "value", body=b"{}")
     yield BadRequest("no-body", "PUT", "/counter", "value")
-    for name, body in NO_OBJECTS.items():
+    for name, body in NOT_OBJECTS.items():
         yield BadRequest(f"body-{name}", "POST", "/counter", "body", body=body)
-    for name, body in NO_TEXT.items():
+    for name, body in NOT_UTF_8.items():
         yield BadRequest(f"body-{name}", "PUT", "/counter", "body", body=body, carried=False)
     for path in ("/counter", "/counters", "/counter/history"):
         yield BadRequest(f"body-to-get{path}", "GET", path, "body", body=b"{}")
@@ -378,9 +381,9 @@ def _bodies() -> Iterator[BadRequest]:
 
 
 def _ids() -> Iterator[BadRequest]:
-    for name, counter_id in NO_IDS.items():
+    for name, counter_id in INVALID_IDS.items():
         yield BadRequest(f"id-{name}", "POST", f"/counters/{counter_id}", "counter_id")
-    for name, counter_id in NO_IDS_NOT_CARRIED.items():
+    for name, counter_id in INVALID_IDS_INTERPRETED.items():
         path = f"/counters/{counter_id}"
         yield BadRequest(f"id-{name}", "POST", path, "counter_id", carried=False)
     path = f"/counters/{LONG_ID}"
@@ -390,11 +393,11 @@ def _ids() -> Iterator[BadRequest]:
 
 
 def _parameters() -> Iterator[BadRequest]:
-    for name, limit in NO_LIMITS.items():
+    for name, limit in INVALID_LIMITS.items():
         query = f"limit={limit}"
         yield BadRequest(f"limit-{name}", "GET", "/counters", "limit", query)
         yield BadRequest(f"history-limit-{name}", "GET", "/counter/history", "limit", query)
-    for name, time in NO_TIMES.items():
+    for name, time in INVALID_TIMES.items():
         yield BadRequest(f"at-{name}", "GET", "/counters/orders", "at", f"at={time}")
         yield BadRequest(f"from-{name}", "GET", "/counter/history", "from", f"from={time}")
         yield BadRequest(f"to-{name}", "GET", "/counter/trend", "to", f"to={time}")
@@ -402,7 +405,7 @@ def _parameters() -> Iterator[BadRequest]:
         yield BadRequest(f"query-{name}", method, path, field, query)
     for number, (method, header, value) in enumerate(BAD_HEADERS):
         name = f"header-{method}-{header}-{number}"
-        # Or it would be the value that is missing.
+        # Without a value, the error would name `value`.
         body = b'{"value": 1}' if method == "PUT" else b""
         headers = {header: value}
         yield BadRequest(name, method, "/counters/orders", header, headers=headers, body=body)

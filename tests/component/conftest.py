@@ -26,17 +26,17 @@ fast_moto.speed_up()
 
 @pytest.fixture(scope="session")
 def session() -> botocore.session.Session:
-    """What botocore has read of AWS's APIs: reading it again for each test would take longest.
+    """A botocore session. All tests share it, because loading AWS's API models is slow.
 
-    What the functions ask for is validated, which their own clients leave out.
+    It validates the parameters of each request. The functions' own clients skip that.
     """
     session = botocore.session.get_session()
     session.register("provide-client-params", _validate)
     return session
 
 
-def _validate(**asked: Any) -> None:  # noqa: ANN401  of any operation
-    report = ParamValidator().validate(asked["params"], asked["model"].input_shape)
+def _validate(**call: Any) -> None:  # noqa: ANN401  of any operation
+    report = ParamValidator().validate(call["params"], call["model"].input_shape)
     if report.has_errors():
         raise ParamValidationError(report=report.generate_report())
 
@@ -56,8 +56,8 @@ def stack(session: botocore.session.Session, started: None) -> Iterator[Stack]: 
 
 @pytest.fixture
 def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # noqa: ARG001  moto first
-    """The wire under the clients of the functions, which wait in a time of their own."""
-    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # botocore's
+    """The wire under the functions' clients. A pause does not sleep: it advances the clock."""
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # botocore's own pauses
     waited = 0.0
 
     def wait(seconds: float) -> None:
@@ -92,7 +92,7 @@ def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request under a key look only once for the outcome of an earlier one.
 
-    Where the test itself repeats requests, waiting in each of them would only take CPU.
+    For tests that repeat requests themselves: waiting in each request would only take CPU.
     """
     monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
 
@@ -111,9 +111,9 @@ def queue() -> FifoQueue:
 
 @pytest.fixture
 def hasty(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
-    """Let the function be given 10 s for a batch; return when it may ask for the last time.
+    """Give IngestIncrements a timeout of 10 s. Return when its last request may start, in seconds.
 
-    Time passes only while something waits: on a busy machine, the test itself may take a second.
+    Time passes only in pauses: on a busy machine, the test itself may take a second.
     """
     now = time.time()
 

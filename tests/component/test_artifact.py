@@ -183,8 +183,8 @@ class Run:
     stack: Stack
     outcome: runtime_api.Outcome
     logged: list[dict[str, Any]]
-    first_request: aws_endpoint.Asked  # before the event
-    requests: list[aws_endpoint.Asked]  # after that
+    first_request: aws_endpoint.ReceivedRequest  # before the event
+    requests: list[aws_endpoint.ReceivedRequest]  # after that
 
 
 @pytest.fixture(scope="module", params=list(FUNCTIONS.values()), ids=list(FUNCTIONS))
@@ -207,9 +207,9 @@ def run(
                 function, artifacts, runtime, stack.environment(function), output, endpoint.url
             ) as api,
         ):
-            first_request = endpoint.asked.get(timeout=INVOCATION_SECONDS)
+            first_request = endpoint.requests.get(timeout=INVOCATION_SECONDS)
             outcome = api.invoke(load(function.module))
-        requests = [endpoint.asked.get() for _ in range(endpoint.asked.qsize())]
+        requests = [endpoint.requests.get() for _ in range(endpoint.requests.qsize())]
         logged = [json.loads(line) for line in log.read_text().splitlines()]
         yield Run(function, stack, outcome, logged, first_request, requests)
 

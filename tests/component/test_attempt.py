@@ -1,4 +1,4 @@
-"""A change is made exactly once, and its answer is true, whatever reply of the database is lost."""
+"""Lost replies: a change is made exactly once, and its answer is true."""
 
 import random
 from functools import partial
@@ -25,9 +25,7 @@ from tests.wire import (
 
 
 @pytest.mark.parametrize("fault", NOT_APPLIED)
-def test_a_change_that_was_not_applied_is_retried_and_counts_once(
-    scene: Scene, fault: Fault
-) -> None:
+def test_a_change_that_was_not_applied_is_retried_and_made_once(scene: Scene, fault: Fault) -> None:
     scene.plan("UpdateItem", fault, fault, fault)
 
     reply = scene.add("hits", 5)
@@ -39,7 +37,7 @@ def test_a_change_that_was_not_applied_is_retried_and_counts_once(
 
 
 @pytest.mark.parametrize("fault", LOST)
-def test_after_a_lost_reply_the_answer_is_the_usual_one(scene: Scene, fault: Fault) -> None:
+def test_after_a_lost_reply_the_caller_gets_the_usual_answer(scene: Scene, fault: Fault) -> None:
     scene.add("hits", 2)
     scene.plan("UpdateItem", fault)
 
@@ -67,18 +65,18 @@ def test_after_a_lost_reply_a_conditional_set_does_not_refuse_its_own_change(
 
 
 @pytest.mark.parametrize("fault", LOST)
-def test_after_a_lost_reply_the_change_is_found_in_the_history_behind_other_changes(
+def test_after_a_lost_reply_the_change_is_found_in_the_history_below_later_changes(
     scene: Scene, fault: Fault
 ) -> None:
     scene.add("hits", 2)
 
-    def others() -> None:
+    def change_and_record() -> None:
         for _ in range(3):
             scene.add("hits", 100)
         scene.record()
 
     scene.plan("UpdateItem", fault)
-    scene.plan("BatchGetItem", meanwhile(others))
+    scene.plan("BatchGetItem", meanwhile(change_and_record))
 
     reply = scene.add("hits", 5)
 
@@ -112,7 +110,7 @@ def test_after_a_lost_reply_the_answer_waits_for_the_history_to_catch_up(scene: 
         (40, request_lost),
     ],
 )
-def test_a_change_that_may_still_be_made_is_not_sent_again(
+def test_a_change_that_may_still_be_applied_is_not_sent_again(
     scene: Scene, versions: int, fault: Fault
 ) -> None:
     if versions:
@@ -122,7 +120,7 @@ def test_a_change_that_may_still_be_made_is_not_sent_again(
         scene.begin(past)
     scene.advance(HOUR)
     scene.plan("UpdateItem", fault)
-    # Another change hides it in the counter, and the history is late.
+    # Another change overwrites the counter's last change, and the history is late.
     scene.plan("BatchGetItem", meanwhile(lambda: scene.add("hits", 100)))
 
     reply = scene.add("hits", 5)
@@ -145,7 +143,7 @@ def test_a_change_is_not_sent_again_after_a_500(scene: Scene, fault: Fault) -> N
     assert scene.value("hits") == 0
 
 
-def test_a_change_that_is_made_late_is_found(scene: Scene) -> None:
+def test_a_change_that_is_applied_late_is_found(scene: Scene) -> None:
     scene.plan("UpdateItem", partial(scene.held_up, seconds=1.0))
 
     reply = scene.add("hits", 5)
@@ -154,9 +152,7 @@ def test_a_change_that_is_made_late_is_found(scene: Scene) -> None:
     assert reply.operations().count("UpdateItem") == 1
 
 
-def test_the_outcome_is_unknown_if_the_change_is_made_after_the_answer(
-    scene: Scene,
-) -> None:
+def test_the_outcome_is_unknown_if_the_change_is_applied_after_the_answer(scene: Scene) -> None:
     scene.plan("UpdateItem", partial(scene.held_up, seconds=9.0))
 
     reply = scene.add("hits", 5)
@@ -168,9 +164,7 @@ def test_the_outcome_is_unknown_if_the_change_is_made_after_the_answer(
 
 
 @pytest.mark.parametrize("fault", NOT_APPLIED)
-def test_a_change_that_is_never_accepted_is_answered_as_throttled(
-    scene: Scene, fault: Fault
-) -> None:
+def test_a_change_that_dynamodb_never_accepts_gets_throttled(scene: Scene, fault: Fault) -> None:
     scene.chance = lambda _operation: fault
 
     reply = scene.add("hits")
@@ -190,7 +184,7 @@ def test_the_sdk_does_not_retry_a_change(scene: Scene, fault: Fault) -> None:
     assert reply.operations()[:2] == ["UpdateItem", "BatchGetItem"]
 
 
-def test_no_request_starts_that_could_outlast_the_timeout(scene: Scene) -> None:
+def test_every_request_starts_early_enough_to_end_before_the_timeout(scene: Scene) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(100, part=6)):
         source = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Many counters change together exactly once, and their answer is true, whatever reply is lost."""
+"""Lost replies of `POST /increments`: the changes are made exactly once, and the answer is true."""
 
 import json
 import random
@@ -28,7 +28,7 @@ from tests.wire import (
 
 from counters import clock
 
-REFUSED = {  # certainly not applied
+REFUSED = {  # not applied, and the reply proves it
     "throttled": throttled,
     "unreachable": unreachable,
     "conflict": canceled("None", "TransactionConflict"),
@@ -44,11 +44,11 @@ def test_all_counters_change_in_one_transaction_and_are_read_in_one_request(ledg
     assert reply.operations() == ["TransactWriteItems", "BatchGetItem"]
 
 
-def test_after_a_lost_reply_the_answer_is_the_usual_one(ledger: Ledger) -> None:
+def test_after_a_lost_reply_the_caller_gets_the_usual_answer(ledger: Ledger) -> None:
     for version, fault in enumerate(LOST, 1):
         ledger.plan("TransactWriteItems", fault)
 
-        # If it were attempted again, the bounds would refuse it.
+        # If the transaction were sent again, the bounds would refuse it.
         reply = ledger.add_all([{"counter_id": "b", "by": 5, "max": 5 * version}, *entries(a=1)])
 
         assert left(reply) == [("b", 5 * version, version), ("a", version, version)]
@@ -57,18 +57,18 @@ def test_after_a_lost_reply_the_answer_is_the_usual_one(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("fault", [reply_lost, internal_error])
-def test_after_a_lost_reply_the_changes_are_found_in_the_history_behind_others(
+def test_after_a_lost_reply_the_changes_are_found_in_the_history_below_later_ones(
     ledger: Ledger, fault: Fault
 ) -> None:
     ledger.add("b", 2)
 
-    def others() -> None:
+    def change_and_record() -> None:
         ledger.add("b", 100)
         ledger.add("b", 100)
         ledger.record()
 
     ledger.plan("TransactWriteItems", fault)
-    ledger.plan("BatchGetItem", meanwhile(others))
+    ledger.plan("BatchGetItem", meanwhile(change_and_record))
 
     reply = ledger.add_all(entries(a=1, b=5, c=9))
 
@@ -77,24 +77,24 @@ def test_after_a_lost_reply_the_changes_are_found_in_the_history_behind_others(
     assert ledger.values("a", "b", "c") == [1, 207, 9]
 
 
-def test_a_retried_transaction_keeps_its_token_and_another_has_its_own(
+def test_retries_share_the_token_of_their_transaction_and_the_next_one_has_its_own(
     ledger: Ledger,
 ) -> None:
-    # If DynamoDB has begun one all the same, it applies it once under one token. moto does not.
+    # DynamoDB applies requests with the same token once. moto does not implement that.
     for _ in range(2):
         ledger.plan("TransactWriteItems", canceled("TransactionConflict"), throttled)
         left(ledger.add_all(entries(a=1, b=5)))
         ledger.record()
 
     sent = [each for each in ledger.wire.sent if each.operation == "TransactWriteItems"]
-    one, again, last, *others = [each.parameters["ClientRequestToken"] for each in sent]
-    assert one == again == last
+    first, retry, last_retry, *others = [each.parameters["ClientRequestToken"] for each in sent]
+    assert first == retry == last_retry
     assert len(others) == 3
-    assert len({one, *others}) == 2
+    assert len({first, *others}) == 2
 
 
 @pytest.mark.parametrize("fault", [request_lost, refused_internally, in_progress])
-def test_a_transaction_that_may_still_be_made_is_not_sent_again(
+def test_a_transaction_that_may_still_be_applied_is_not_sent_again(
     ledger: Ledger, fault: Fault
 ) -> None:
     ledger.add("a", 1)
@@ -109,7 +109,7 @@ def test_a_transaction_that_may_still_be_made_is_not_sent_again(
     assert ledger.values("a", "b") == [1, 0]
 
 
-def test_a_transaction_that_is_made_late_is_found(ledger: Ledger) -> None:
+def test_a_transaction_that_is_applied_late_is_found(ledger: Ledger) -> None:
     ledger.plan("TransactWriteItems", partial(ledger.held_up, seconds=3.0))
 
     reply = ledger.add_all(entries(a=1, b=5))
@@ -118,7 +118,7 @@ def test_a_transaction_that_is_made_late_is_found(ledger: Ledger) -> None:
     assert transactions(reply) == 1
 
 
-def test_a_change_that_was_not_applied_is_retried_and_counts_once(ledger: Ledger) -> None:
+def test_a_transaction_that_was_not_applied_is_retried_and_made_once(ledger: Ledger) -> None:
     for version, (name, fault) in enumerate(REFUSED.items(), 1):
         ledger.plan("TransactWriteItems", fault, fault, fault)
 
@@ -129,7 +129,7 @@ def test_a_change_that_was_not_applied_is_retried_and_counts_once(ledger: Ledger
         assert ledger.values("a", "b") == [version, 5 * version]
 
 
-def test_a_change_that_is_never_accepted_is_answered_as_throttled(ledger: Ledger) -> None:
+def test_a_transaction_that_dynamodb_never_accepts_gets_throttled(ledger: Ledger) -> None:
     for name, fault in REFUSED.items():
         ledger.plan("TransactWriteItems", *[fault] * 100)
 
@@ -141,7 +141,7 @@ def test_a_change_that_is_never_accepted_is_answered_as_throttled(ledger: Ledger
         assert ledger.values("a", "b") == [0, 0]
 
 
-def test_a_throttled_change_frees_its_key(ledger: Ledger) -> None:
+def test_a_throttled_transaction_frees_its_key(ledger: Ledger) -> None:
     ledger.plan("TransactWriteItems", *[canceled("TransactionConflict")] * 100)
 
     reply = ledger.add_all(entries(a=1, b=5), "key")
@@ -186,7 +186,7 @@ def test_a_transaction_that_is_canceled_because_of_a_bug_is_not_retried(ledger: 
     assert ledger.values("a", "b") == [0, 0]
 
 
-def test_no_request_starts_that_could_outlast_the_timeout(ledger: Ledger) -> None:
+def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Ledger) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(full=100, part=3)):
         random.seed(seed)  # the code's own jitter
@@ -210,21 +210,21 @@ def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def half_processed(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer a BatchGetItem without its first item, as DynamoDB may if it is asked too much."""
+    """Answer a BatchGetItem without its first item, as DynamoDB may if the reply is too large."""
     assert isinstance(request.body, bytes)
-    ((table, asked),) = json.loads(request.body)["RequestItems"].items()
+    ((table, request_keys),) = json.loads(request.body)["RequestItems"].items()
     body = json.loads(delivered(request).text)
-    first, *rest = asked["Keys"]
+    first, *rest = request_keys["Keys"]
     body["Responses"][table] = [
         item for item in body["Responses"][table] if item["counter_id"] != first["counter_id"]
     ]
     assert len(body["Responses"][table]) == len(rest)
-    body["UnprocessedKeys"] = {table: {**asked, "Keys": [first]}}
+    body["UnprocessedKeys"] = {table: {**request_keys, "Keys": [first]}}
     return answered(request, HTTPStatus.OK, body)
 
 
 @pytest.mark.parametrize("fault", [reversed_reply, half_processed])
-def test_the_answer_has_all_counters_in_order_however_they_are_read(
+def test_the_answer_has_all_counters_in_the_order_of_the_request(
     ledger: Ledger, fault: Fault
 ) -> None:
     ledger.add("c", 10)
@@ -236,18 +236,18 @@ def test_the_answer_has_all_counters_in_order_however_they_are_read(
 
 
 @pytest.mark.parametrize("changed", [["b"], ["a"], ["a", "b", "c"]], ids="-".join)
-def test_the_answer_is_exact_although_others_change_some_before_they_are_read(
+def test_the_answer_is_exact_if_others_change_a_counter_before_it_is_read(
     ledger: Ledger, changed: list[str]
 ) -> None:
     ledger.add("b", 10)
 
-    def others() -> None:
+    def change_and_record() -> None:
         for counter in changed:
             ledger.add(counter, 100)
         ledger.call("PUT", changed[0], {"value": -7})
         ledger.record()
 
-    ledger.plan("BatchGetItem", meanwhile(others))
+    ledger.plan("BatchGetItem", meanwhile(change_and_record))
 
     reply = ledger.add_all(entries(a=1, b=5, c=9))
 
@@ -257,7 +257,7 @@ def test_the_answer_is_exact_although_others_change_some_before_they_are_read(
     assert ledger.value(changed[0]) == -7
 
 
-def test_the_answer_waits_for_the_history_if_others_change_some_before_they_are_read(
+def test_the_answer_waits_for_the_history_if_others_change_a_counter_before_it_is_read(
     ledger: Ledger,
 ) -> None:
     others = meanwhile(lambda: ledger.add_all(entries(b=100, c=100)))
@@ -272,9 +272,7 @@ def test_the_answer_waits_for_the_history_if_others_change_some_before_they_are_
 
 
 @pytest.mark.parametrize("fault", [delivered, reply_lost, internal_error])
-def test_applied_changes_are_answered_200_although_the_history_is_late(
-    ledger: Ledger, fault: Fault
-) -> None:
+def test_applied_changes_get_200_although_the_history_is_late(ledger: Ledger, fault: Fault) -> None:
     ledger.add("b", 10)
     created_at = json.loads(ledger.call("GET", "b").text)["created_at"]
     ledger.plan("TransactWriteItems", fault)
@@ -293,16 +291,16 @@ def test_applied_changes_are_answered_200_although_the_history_is_late(
     assert ledger.values("a", "b") == [1, 115]
 
 
-def test_a_repeat_answers_what_has_become_known_since(ledger: Ledger) -> None:
+def test_a_repeat_returns_the_values_as_soon_as_the_history_has_them(ledger: Ledger) -> None:
     ledger.plan("BatchGetItem", meanwhile(lambda: ledger.add("b", 100)))
     first = ledger.add_all(entries(a=1, b=5), "key")
     assert as_known(first) == [("a", 1, 1), ("b", None, None)]
 
     for seconds in (0.0, HOUR):
         ledger.advance(seconds)
-        told = ledger.add_all(entries(a=1, b=5), "key")
-        assert (as_known(told), told.replayed) == (as_known(first), True)
-        assert told.text == first.text
+        repeat = ledger.add_all(entries(a=1, b=5), "key")
+        assert (as_known(repeat), repeat.replayed) == (as_known(first), True)
+        assert repeat.text == first.text
     ledger.record()
 
     repeats = [ledger.add_all(entries(a=1, b=5), "key") for _ in range(2)]
@@ -311,23 +309,23 @@ def test_a_repeat_answers_what_has_become_known_since(ledger: Ledger) -> None:
     assert ledger.values("a", "b") == [1, 105]
 
 
-def test_counters_that_others_have_changed_take_one_more_read_each(ledger: Ledger) -> None:
+def test_each_counter_that_others_have_changed_takes_one_more_read(ledger: Ledger) -> None:
     names = [f"n{number}" for number in range(cases(full=100, part=20))]
 
-    def others() -> None:
+    def change_and_record() -> None:
         ledger.add_all(entries(**dict.fromkeys(names, 100)))
         ledger.record()
 
-    ledger.plan("BatchGetItem", meanwhile(others))
+    ledger.plan("BatchGetItem", meanwhile(change_and_record))
 
     reply = ledger.add_all(entries(**dict.fromkeys(names, 1)))
 
     assert left(reply) == [(name, 1, 1) for name in names]
-    # The transaction, one read of all, one of each.
+    # The transaction, one read of all counters, and one of each.
     assert len(reply.operations()) == 1 + 1 + len(names)
 
 
-def test_a_failed_read_does_not_change_the_answer(ledger: Ledger) -> None:
+def test_a_failed_read_is_repeated(ledger: Ledger) -> None:
     for version, fault in enumerate([reply_lost, internal_error, throttled, unreachable], 1):
         ledger.plan("BatchGetItem", fault, fault)
 
@@ -337,7 +335,9 @@ def test_a_failed_read_does_not_change_the_answer(ledger: Ledger) -> None:
         assert reply.operations() == ["TransactWriteItems"] + ["BatchGetItem"] * 3
 
 
-def test_changes_that_cannot_be_read_in_time_are_applied_once(ledger: Ledger) -> None:
+def test_changes_that_cannot_be_read_in_time_are_made_once_and_a_repeat_returns_them(
+    ledger: Ledger,
+) -> None:
     ledger.plan("BatchGetItem", *[throttled] * 100)
 
     unread = ledger.add_all(entries(a=1, b=5), "key")

@@ -10,7 +10,7 @@ from tests.stack import Stack, running
 
 @pytest.fixture(scope="module")
 def orders(session: botocore.session.Session) -> Iterator[Stack]:
-    """A stack with a counter in it. One for all: no bad request is to change it."""
+    """A stack with one counter. All tests share it, because no bad request may change it."""
     with running(session) as stack:
         stack.request("PUT", "/counters/orders", body={"value": 3})
         stack.record(stack.changes())

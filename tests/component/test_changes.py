@@ -1,4 +1,4 @@
-"""What holds for every change of a counter, by whatever request."""
+"""What increments and sets have in common."""
 
 import itertools
 import time
@@ -26,7 +26,7 @@ def test_every_change_adds_1_to_the_version(
 
 
 @every_change
-def test_a_change_keeps_created_at_and_moves_updated_at(
+def test_a_change_keeps_created_at_and_advances_updated_at(
     stack: Stack, method: str, body: dict[str, int]
 ) -> None:
     counters = []
@@ -41,7 +41,7 @@ def test_a_change_keeps_created_at_and_moves_updated_at(
 
 
 @every_change
-def test_a_change_is_one_write_and_no_read(
+def test_a_change_is_one_write_without_a_read(
     stack: Stack, wire: Wire, method: str, body: dict[str, int]
 ) -> None:
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_a_refused_change_is_one_request(stack: Stack, wire: Wire) -> None:
 
 @every_change
 @pytest.mark.parametrize("fault", [throttled, unreachable])
-def test_a_change_that_is_never_accepted_is_answered_as_throttled(
+def test_a_change_that_dynamodb_never_accepts_gets_throttled(
     stack: Stack, wire: Wire, method: str, body: dict[str, int], fault: Fault
 ) -> None:
     wire.fail("UpdateItem", itertools.repeat(fault))
@@ -72,7 +72,7 @@ def test_a_change_that_is_never_accepted_is_answered_as_throttled(
 
 
 @every_change
-def test_a_change_carries_its_actor_time_and_invocation(
+def test_a_change_stores_its_actor_its_time_and_a_new_request_id(
     stack: Stack, method: str, body: dict[str, int]
 ) -> None:
     first = stack.request(method, "/counter", body=body, claims={"sub": "ann", "client_id": "app"})
@@ -86,8 +86,8 @@ def test_a_change_carries_its_actor_time_and_invocation(
     assert one["request_id"] != other["request_id"]
 
 
-def assert_unavailable(reply: Reply, kind: str) -> None:
+def assert_unavailable(reply: Reply, problem: str) -> None:
     assert reply.status == 503
     assert reply.headers["Content-Type"] == "application/problem+json"
     assert reply.body["status"] == 503
-    assert reply.body["type"].endswith(kind)
+    assert reply.body["type"].endswith(problem)

@@ -1,4 +1,4 @@
-"""What is asked of DynamoDB gets its own answer, or an error that tells whether it was sent."""
+"""Every request gets its own reply, or an error that tells whether the request was sent."""
 
 import datetime as dt
 import ipaddress
@@ -60,7 +60,7 @@ def answers_in_chunks(connection: socket.socket, number: str) -> None:
     connection.sendall(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
 
 
-def answers_and_takes_leave(connection: socket.socket, number: str) -> None:
+def answers_with_connection_close(connection: socket.socket, number: str) -> None:
     body = _body(number)
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
     connection.sendall(head % len(body) + body)
@@ -91,39 +91,39 @@ def answers_half(connection: socket.socket, number: str) -> None:
 
 
 def answers_late(connection: socket.socket, number: str) -> None:
-    with suppress(OSError):  # nobody listens any more
+    with suppress(OSError):  # the client has closed the connection
         connection.sendall(answer(number))
 
 
-def speaks_no_http(connection: socket.socket, _number: str) -> None:
+def answers_without_http(connection: socket.socket, _number: str) -> None:
     connection.sendall(b"220 ready\r\n")
 
 
-Manner = Callable[[socket.socket, str], None]
-GOOD: list[Manner] = [
+Behaviour = Callable[[socket.socket, str], None]
+GOOD: list[Behaviour] = [
     answers,
-    answers_and_takes_leave,
+    answers_with_connection_close,
     answers_and_closes,
     answers_too_much,
 ]
-BAD: dict[Manner, type[HTTPClientError]] = {
+BAD: dict[Behaviour, type[HTTPClientError]] = {
     closes: ConnectionClosedError,
-    answers_in_chunks: ConnectionClosedError,  # as no service of AWS does
+    answers_in_chunks: ConnectionClosedError,  # AWS services do not send chunks
     answers_half: ConnectionClosedError,
     answers_late: ReadTimeoutError,
-    speaks_no_http: ConnectionClosedError,
+    answers_without_http: ConnectionClosedError,
 }
 
 
 class Server:
-    """Serves each request in the manner that it is told, over as many connections as come."""
+    """Answers each request with the next planned behaviour, on any number of connections."""
 
     def __init__(self, server: socket.socket, certificate: ssl.SSLContext | None = None) -> None:
-        self.asked: list[str] = []
+        self.received: list[str] = []  # the numbers of the requests
         self.connections = 0
-        self.manners: SimpleQueue[Manner] = SimpleQueue()
-        self.returned: SimpleQueue[None] = SimpleQueue()
-        self.over: SimpleQueue[None] = SimpleQueue()
+        self.behaviours: SimpleQueue[Behaviour] = SimpleQueue()
+        self.client_done: SimpleQueue[None] = SimpleQueue()
+        self.server_done: SimpleQueue[None] = SimpleQueue()
         self._server, self._certificate = server, certificate
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -140,7 +140,7 @@ class Server:
                 threading.Thread(target=self._serve, args=[connection], daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):  # the caller is gone
+        with suppress(OSError):  # the client has closed the connection
             if self._certificate:
                 connection = self._certificate.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as requests:
@@ -150,14 +150,14 @@ class Server:
                         name, _, value = line.decode().partition(": ")
                         headers[name] = value
                     number = json.loads(requests.read(int(headers["Content-Length"])))["TableName"]
-                    self.asked.append(number)
-                    manner = self.manners.get(timeout=WAIT_SECONDS)
-                    if manner is answers_late:
-                        self.returned.get(timeout=WAIT_SECONDS)
-                    manner(connection, number)
-                    if manner is not answers_late:
-                        self.returned.get(timeout=WAIT_SECONDS)
-                    self.over.put(None)
+                    self.received.append(number)
+                    behaviour = self.behaviours.get(timeout=WAIT_SECONDS)
+                    if behaviour is answers_late:
+                        self.client_done.get(timeout=WAIT_SECONDS)
+                    behaviour(connection, number)
+                    if behaviour is not answers_late:
+                        self.client_done.get(timeout=WAIT_SECONDS)
+                    self.server_done.put(None)
 
 
 @contextmanager
@@ -171,7 +171,7 @@ _session = cache(botocore.session.get_session)
 
 
 class Caller:
-    """A client with a connection of ours, which asks the server with a number each time."""
+    """A client with a Connection. It sends a new number in each request."""
 
     def __init__(
         self, endpoint: str, trusted: str | None = None, read_seconds: float = READ_SECONDS
@@ -198,64 +198,65 @@ class Caller:
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
-    def ask(self, server: Server, manner: Manner = answers) -> bool:
-        """Ask once; return whether the answer is that to this question."""
+    def send(self, server: Server, behaviour: Behaviour = answers) -> bool:
+        """Send a request. Return whether the reply has the number of this request."""
         self._number += 1
-        server.manners.put(manner)
+        server.behaviours.put(behaviour)
         try:
             reply = self.client.update_item(TableName=str(self._number), Key={})
             return bool(reply["Attributes"]["value"]["N"] == str(self._number))
         finally:
-            server.returned.put(None)
-            server.over.get(timeout=WAIT_SECONDS)
+            server.client_done.put(None)
+            server.server_done.get(timeout=WAIT_SECONDS)
 
     @property
-    def asked(self) -> list[str]:
+    def sent(self) -> list[str]:
+        """The numbers of the requests."""
         return [str(number) for number in range(101, self._number + 1)]
 
 
 @examples(500, part=25)
 @given(st.lists(st.sampled_from([*GOOD, *BAD]), max_size=8))
-def test_a_request_is_sent_once_and_gets_its_own_answer(manners: list[Manner]) -> None:
+def test_a_request_is_sent_once_and_gets_its_own_answer(behaviours: list[Behaviour]) -> None:
     with serving() as server, Caller(server.endpoint) as caller:
-        for manner in manners:
-            if manner in BAD:
-                with pytest.raises(BAD[manner]) as error:
-                    caller.ask(server, manner)
+        for behaviour in behaviours:
+            if behaviour in BAD:
+                with pytest.raises(BAD[behaviour]) as error:
+                    caller.send(server, behaviour)
                 assert clients.may_be_applied(error.value)
             else:
-                assert caller.ask(server, manner)
+                assert caller.send(server, behaviour)
 
-    assert server.asked == caller.asked
+    assert server.received == caller.sent
 
 
-def test_the_connection_is_kept() -> None:
+def test_requests_share_one_connection() -> None:
     with serving() as server, Caller(server.endpoint) as caller:
         for _ in range(5):
-            assert caller.ask(server)
+            assert caller.send(server)
 
     assert server.connections == 1
 
 
 @pytest.mark.parametrize(("idle", "connections"), [(5, 1), (15, 2)])
-def test_a_connection_that_was_idle_for_long_is_not_used_again(
+def test_a_connection_that_was_idle_for_over_10_seconds_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch, idle: float, connections: int
 ) -> None:
     with serving() as server, Caller(server.endpoint) as caller:
-        assert caller.ask(server)
+        assert caller.send(server)
         later = clock.now() + idle
         monkeypatch.setattr(clock, "now", lambda: later)
-        assert caller.ask(server)
+        assert caller.send(server)
 
     assert server.connections == connections
 
 
-def test_an_answer_may_take_longer_than_the_connect_timeout() -> None:
+def test_a_reply_may_take_longer_than_the_connect_timeout() -> None:
     with serving() as server, Caller(server.endpoint, read_seconds=WAIT_SECONDS) as caller:
-        assert caller.ask(server, answers_slowly)
+        assert caller.send(server, answers_slowly)
 
 
-def test_a_request_is_not_sent_if_there_is_no_connection() -> None:
+def test_a_request_is_not_sent_if_connecting_fails() -> None:
     caller = Caller(f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(EndpointConnectionError) as error:
@@ -267,7 +268,7 @@ def test_a_request_is_not_sent_if_there_is_no_connection() -> None:
 def test_a_request_is_not_sent_if_connecting_takes_too_long() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
-        with socket.create_connection(address):  # now the queue is full
+        with socket.create_connection(address):  # fills the queue of the server
             caller = Caller(f"http://127.0.0.1:{address[1]}")
 
             with pytest.raises(ConnectTimeoutError) as error:
@@ -276,44 +277,44 @@ def test_a_request_is_not_sent_if_connecting_takes_too_long() -> None:
     assert clients.not_applied(error.value)
 
 
-def test_a_request_to_another_address_is_left_to_botocore() -> None:
+def test_botocore_itself_sends_requests_to_another_address() -> None:
     with serving() as server, serving() as other, Caller(server.endpoint) as caller:
         caller.client.meta.events.register_first(
             "before-send", lambda request, **_: setattr(request, "url", f"{other.endpoint}/")
         )
 
-        assert caller.ask(other)
+        assert caller.send(other)
 
-    assert server.asked == []
+    assert server.received == []
 
 
 @pytest.fixture
-def certified(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
-    """A server's certificate for 127.0.0.1, and the file of who trusts it."""
+def certificate_and_trust(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
+    """A server's certificate for 127.0.0.1, and the file of an authority that trusts it."""
     return _certificate(tmp_path, "127.0.0.1")
 
 
-def test_requests_are_sent_over_tls(certified: tuple[ssl.SSLContext, str]) -> None:
-    certificate, trusted = certified
+def test_requests_are_sent_over_tls(certificate_and_trust: tuple[ssl.SSLContext, str]) -> None:
+    certificate, trusted = certificate_and_trust
     with serving(certificate) as server, Caller(server.endpoint, trusted) as caller:
         for _ in range(3):
-            assert caller.ask(server)
+            assert caller.send(server)
 
-        assert caller.ask(server, answers_and_closes)
-        assert caller.ask(server)
+        assert caller.send(server, answers_and_closes)
+        assert caller.send(server)
 
-    # The first one was found with the server's tickets in it.
+    # The first connection was readable, because the server had sent session tickets.
     assert server.connections <= 3
 
 
 def test_nothing_is_sent_to_a_server_with_an_unknown_certificate(
-    certified: tuple[ssl.SSLContext, str],
+    certificate_and_trust: tuple[ssl.SSLContext, str],
 ) -> None:
-    with serving(certified[0]) as server, Caller(server.endpoint) as caller:
+    with serving(certificate_and_trust[0]) as server, Caller(server.endpoint) as caller:
         _assert_refused(caller, server)
 
 
-def test_nothing_is_sent_to_a_server_with_the_certificate_of_another(tmp_path: Path) -> None:
+def test_nothing_is_sent_to_a_server_with_a_certificate_for_another_address(tmp_path: Path) -> None:
     certificate, trusted = _certificate(tmp_path, "127.0.0.2")
     with serving(certificate) as server, Caller(server.endpoint, trusted) as caller:
         _assert_refused(caller, server)
@@ -326,7 +327,7 @@ def _assert_refused(caller: Caller, server: Server) -> None:
         assert clients.not_applied(error.value)
         assert isinstance(error.value, BotoCoreError)
         assert server.connections == number
-    assert server.asked == []
+    assert server.received == []
 
 
 def _certificate(directory: Path, address: str) -> tuple[ssl.SSLContext, str]:

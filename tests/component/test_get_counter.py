@@ -25,13 +25,13 @@ def test_reading_a_counter_does_not_create_it(stack: Stack) -> None:
     assert stack.items("CounterTable") == []
 
 
-def test_the_counter_is_as_the_last_change_left_it(stack: Stack) -> None:
+def test_a_read_returns_the_counter_as_the_last_change_left_it(stack: Stack) -> None:
     changed = stack.request("POST", "/counters/orders", body={"by": 5})
 
     assert stack.request("GET", "/counters/orders").body == changed.body
 
 
-def test_counter_is_the_counter_named_default(stack: Stack) -> None:
+def test_the_path_without_a_name_is_the_counter_named_default(stack: Stack) -> None:
     stack.request("PUT", "/counter", body={"value": 3})
 
     assert stack.request("GET", "/counters/default").body["value"] == 3
@@ -75,7 +75,7 @@ def test_a_read_is_retried_if_its_reply_is_lost(stack: Stack, wire: Wire) -> Non
 
 
 @pytest.mark.parametrize("fault", [reply_lost, throttled])
-def test_a_read_that_gets_no_answer_is_answered_as_throttled(
+def test_a_read_that_gets_no_reply_from_dynamodb_gets_throttled(
     stack: Stack, wire: Wire, fault: Fault
 ) -> None:
     wire.fail("GetItem", itertools.repeat(fault))

@@ -1,4 +1,4 @@
-"""A change under an Idempotency-Key is made once, and each repeat gets the first answer."""
+"""Repeats under an idempotency key: the change is made once, and all get the first answer."""
 
 from functools import partial
 
@@ -84,7 +84,7 @@ def test_a_repeat_gets_the_original_answer_although_one_of_its_requests_fails(
 
 
 @pytest.mark.parametrize("fault", [*LOST, *NOT_APPLIED, request_lost, refused_internally])
-def test_the_change_is_made_once_although_the_first_write_of_its_receipt_fails(
+def test_a_change_is_made_once_although_the_first_write_of_its_receipt_fails(
     scene: Scene, fault: Fault
 ) -> None:
     scene.plan("PutItem", fault)
@@ -96,52 +96,7 @@ def test_the_change_is_made_once_although_the_first_write_of_its_receipt_fails(
     assert scene.receipts() == 1
 
 
-def test_a_key_with_another_body_is_refused(scene: Scene) -> None:
-    first = scene.add("hits", 5, "key")
-
-    others = [scene.add("hits", 6, "key"), scene.add("hits", 5, "key", {"max": 50})]
-
-    for other in others:
-        assert (other.status, other.problem) == (422, "idempotency-key-reused")
-    assert scene.value("hits") == 5
-    assert scene.add("hits", 5, "key").text == first.text
-
-
-def test_bodies_that_mean_the_same_are_the_same_request(scene: Scene) -> None:
-    headers = {"Idempotency-Key": "key"}
-    bodies: list[dict[str, object] | None] = [None, {}, {"by": 1}]
-    first, *repeats = [scene.call("POST", "hits", body, headers) for body in bodies]
-
-    assert [repeat.text for repeat in repeats] == [first.text] * 2
-    assert scene.value("hits") == 1
-
-
-def test_callers_and_counters_do_not_share_keys(scene: Scene) -> None:
-    headers = {"Idempotency-Key": "key"}
-    replies = [
-        scene.call("POST", "hits", {"by": 1}, headers, "one"),
-        scene.call("POST", "hits", {"by": 2}, headers, "another"),
-        scene.call("POST", "misses", {"by": 3}, headers, "one"),
-    ]
-
-    assert [(reply.status, reply.replayed) for reply in replies] == [(200, False)] * 3
-    assert (scene.value("hits"), scene.value("misses")) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    ("bare", "quoted"), [("key", '"key"'), ("a\\b", '"a\\\\b"'), ('a"b', '"a\\"b"')]
-)
-def test_a_key_is_the_same_bare_and_quoted(scene: Scene, bare: str, quoted: str) -> None:
-    first = scene.add("hits", 1, bare)
-    repeat = scene.add("hits", 1, quoted)
-
-    assert (repeat.replayed, repeat.text) == (True, first.text)
-    assert scene.value("hits") == 1
-
-
-def test_a_refused_change_frees_its_key(
-    scene: Scene,
-) -> None:
+def test_a_refused_change_frees_its_key(scene: Scene) -> None:
     scene.add("hits", 9)
 
     refused = scene.add("hits", 2, "key", {"max": 10})
@@ -156,7 +111,7 @@ def test_a_refused_change_frees_its_key(
 
 @pytest.mark.parametrize("fault", [throttled, throttled_slowly])
 def test_a_throttled_change_frees_its_key(scene: Scene, fault: Fault) -> None:
-    # The last attempt of each comes at another moment.
+    # The pauses are random, so the last attempt of each starts at another time.
     for number in range(cases(full=20, part=5)):
         scene.plan("UpdateItem", *[fault] * 100)
 
@@ -169,7 +124,7 @@ def test_a_throttled_change_frees_its_key(scene: Scene, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", [*NOT_APPLIED, request_lost, refused_internally])
-def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_window(
+def test_a_key_that_a_refused_change_failed_to_free_is_free_after_the_apply_window(
     scene: Scene, fault: Fault
 ) -> None:
     scene.add("hits", 9)
@@ -182,9 +137,9 @@ def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_wind
     scene.call("PUT", "hits", {"value": 8})
     scene.record()
 
-    told = scene.add("hits", 2, "key", {"max": 10})
-    assert (told.status, told.problem) == (409, "in-progress")
-    wait = int(told.headers["Retry-After"])
+    pending = scene.add("hits", 2, "key", {"max": 10})
+    assert (pending.status, pending.problem) == (409, "in-progress")
+    wait = int(pending.headers["Retry-After"])
     assert began + clock.APPLY_WINDOW <= scene.time + wait < began + clock.APPLY_WINDOW + 2
 
     scene.advance(wait)
@@ -192,32 +147,32 @@ def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_wind
     assert (later.status, later.body["value"], later.replayed) == (200, 10, False)
 
 
-def test_after_the_apply_window_a_repeat_makes_the_change_that_a_killed_function_did_not(
+def test_after_the_apply_window_a_repeat_makes_the_change_of_a_killed_function(
     scene: Scene,
 ) -> None:
     scene.plan("UpdateItem", dies)
     assert scene.add("hits", 5, "key").answer is None
 
-    told = scene.add("hits", 5, "key")
-    assert (told.status, told.problem) == (409, "in-progress")
+    pending = scene.add("hits", 5, "key")
+    assert (pending.status, pending.problem) == (409, "in-progress")
 
-    scene.advance(int(told.headers["Retry-After"]))
+    scene.advance(int(pending.headers["Retry-After"]))
     later = scene.add("hits", 5, "key")
     assert (later.status, later.body["value"], later.replayed) == (200, 5, False)
     assert scene.add("hits", 5, "key").text == later.text
     assert scene.value("hits") == 5
 
 
-def test_a_repeat_finds_a_change_that_was_made_late_but_within_the_apply_window(
+def test_a_repeat_finds_a_change_that_was_applied_late_within_the_apply_window(
     scene: Scene,
 ) -> None:
     scene.plan("UpdateItem", partial(scene.held_up, seconds=15.0))
     assert scene.add("hits", 5, "key").problem == "outcome-unknown"
 
-    told = scene.add("hits", 5, "key")
-    assert (told.status, told.problem) == (409, "in-progress")
+    pending = scene.add("hits", 5, "key")
+    assert (pending.status, pending.problem) == (409, "in-progress")
     assert scene.value("hits") == 0
-    scene.advance(int(told.headers["Retry-After"]))
+    scene.advance(int(pending.headers["Retry-After"]))
 
     repeat = scene.add("hits", 5, "key")
     assert (repeat.status, repeat.body["value"], repeat.replayed) == (200, 5, True)
@@ -226,7 +181,7 @@ def test_a_repeat_finds_a_change_that_was_made_late_but_within_the_apply_window(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_is_in_progress_while_the_history_is_late(scene: Scene, applied: bool) -> None:  # noqa: FBT001
+def test_a_repeat_gets_in_progress_while_the_history_is_late(scene: Scene, applied: bool) -> None:  # noqa: FBT001
     scene.add("hits", 1)
     scene.record()
     scene.plan("UpdateItem", dies_after if applied else dies)
@@ -235,9 +190,9 @@ def test_a_repeat_is_in_progress_while_the_history_is_late(scene: Scene, applied
 
     for hours in (0, 20):
         scene.advance(hours * HOUR)
-        told = scene.add("hits", 5, "key")
-        assert (told.status, told.problem) == (409, "in-progress")
-        assert 1 <= int(told.headers["Retry-After"]) <= clock.APPLY_WINDOW
+        pending = scene.add("hits", 5, "key")
+        assert (pending.status, pending.problem) == (409, "in-progress")
+        assert 1 <= int(pending.headers["Retry-After"]) <= clock.APPLY_WINDOW
     scene.record()
 
     repeat = scene.add("hits", 5, "key")
@@ -248,7 +203,7 @@ def test_a_repeat_is_in_progress_while_the_history_is_late(scene: Scene, applied
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_stays_in_progress_if_the_history_lacks_an_entry(
+def test_a_repeat_gets_in_progress_for_as_long_as_the_history_lacks_an_entry(
     scene: Scene,
     applied: bool,  # noqa: FBT001
 ) -> None:
@@ -265,12 +220,12 @@ def test_a_repeat_stays_in_progress_if_the_history_lacks_an_entry(
         scene.add("hits", 100)
         before += 100
         scene.record()
-        told = scene.add("hits", 5, "key")
-        assert (told.status, told.problem) == (409, "in-progress")
+        pending = scene.add("hits", 5, "key")
+        assert (pending.status, pending.problem) == (409, "in-progress")
     assert scene.value("hits") == before
 
 
-def test_a_missing_entry_from_before_the_attempt_does_not_matter(scene: Scene) -> None:
+def test_a_repeat_does_not_need_history_entries_from_before_the_attempt(scene: Scene) -> None:
     for _ in range(5):
         scene.add("hits", 1)
     scene.record(without=3)
@@ -286,7 +241,7 @@ def test_a_missing_entry_from_before_the_attempt_does_not_matter(scene: Scene) -
     assert (reply.status, reply.body["value"], reply.replayed) == (200, 110, False)
 
 
-def test_of_two_takeovers_at_once_only_one_makes_the_change(scene: Scene) -> None:
+def test_only_one_of_two_simultaneous_takeovers_makes_the_change(scene: Scene) -> None:
     scene.add("hits", 100)
     scene.record()
     scene.plan("UpdateItem", dies)
@@ -332,7 +287,7 @@ def test_a_takeover_starts_over_if_the_receipt_is_gone(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("fault", [*NOT_APPLIED, request_lost, refused_internally])
-def test_the_outcome_is_unknown_to_a_repeat_that_cannot_reach_the_receipt(
+def test_a_repeat_that_cannot_reach_the_receipt_gets_outcome_unknown(
     scene: Scene, fault: Fault
 ) -> None:
     first = scene.add("hits", 5, "key")
@@ -347,7 +302,7 @@ def test_the_outcome_is_unknown_to_a_repeat_that_cannot_reach_the_receipt(
     assert scene.value("hits") == 5
 
 
-def test_a_key_is_not_applied_again_although_its_counter_was_deleted(scene: Scene) -> None:
+def test_a_change_is_not_made_again_after_its_counter_was_deleted(scene: Scene) -> None:
     scene.add("hits", 100)
     scene.plan("UpdateItem", dies_after)
     scene.add("hits", 5, "key")
@@ -367,7 +322,7 @@ def test_a_key_is_not_applied_again_although_its_counter_was_deleted(scene: Scen
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("recorded", [0, 3])
-def test_the_history_of_a_deleted_counter_decides_nothing(
+def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     scene: Scene,
     applied: bool,  # noqa: FBT001
     recorded: int,
@@ -382,69 +337,47 @@ def test_the_history_of_a_deleted_counter_decides_nothing(
     for _ in range(1 + recorded):
         scene.add("hits")
     before = scene.value("hits")
-    scene.record()  # the first versions are parked: their places are taken
+    scene.record()  # parks the first versions, because the old history holds them
     for _ in range(2):
         scene.advance(clock.APPLY_WINDOW + 1)
-        told = scene.add("hits", 100, "key")
-        assert (told.status, told.problem) == (409, "in-progress")
+        pending = scene.add("hits", 100, "key")
+        assert (pending.status, pending.problem) == (409, "in-progress")
     assert scene.value("hits") == before
 
 
-CLOCKS = [-2.5, 2.5]  # seconds: two clocks may differ by 5
+CLOCKS = [-2.5, 2.5]  # seconds ahead: any two clocks differ by at most 5
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("first", CLOCKS)
-@pytest.mark.parametrize("repeat", CLOCKS)
-@pytest.mark.parametrize("others", CLOCKS)
-@pytest.mark.parametrize("arrives", [0.5, 9.0, 14.9] if FULL else [14.9])
-def test_a_key_is_applied_once_although_clocks_differ(
-    scene: Scene, first: float, repeat: float, others: float, arrives: float
+@pytest.mark.parametrize("first_skew", CLOCKS)
+@pytest.mark.parametrize("repeat_skew", CLOCKS)
+@pytest.mark.parametrize("others_skew", CLOCKS)
+@pytest.mark.parametrize("delay", [0.5, 9.0, 14.9] if FULL else [14.9])
+def test_a_change_is_made_once_although_clocks_differ(
+    scene: Scene, first_skew: float, repeat_skew: float, others_skew: float, delay: float
 ) -> None:
-    scene.skew = others
+    scene.skew = others_skew
     scene.add("hits", 100)
     scene.record()
     scene.advance(15.0)
-    scene.skew = first
+    scene.skew = first_skew
     began = scene.time
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=arrives))
+    scene.plan("UpdateItem", partial(scene.held_up, seconds=delay))
     scene.add("hits", 5, "key")
-    scene.advance(0.6 * arrives)  # until then, no repeat may decide anything
+    scene.advance(0.6 * delay)  # no repeat may decide the outcome before that
     answers: list[Invocation] = []
-    # Once one has the answer and nothing is under way any more, the receipt answers the others.
+    # Repeat until the change has arrived and two repeats have the answer.
     while scene.under_way() or [answer.status for answer in answers].count(200) < 2:
         assert scene.time < began + 60
-        scene.skew = others
+        scene.skew = others_skew
         scene.add("hits", 100)
         scene.record()
-        scene.skew = repeat
+        scene.skew = repeat_skew
         answers.append(scene.add("hits", 5, "key"))
         scene.advance(0.9)
     scene.record()
 
-    told = {answer.text for answer in answers if answer.status == 200}
-    assert len(told) == 1
+    texts = {answer.text for answer in answers if answer.status == 200}
+    assert len(texts) == 1
     assert {answer.status for answer in answers} <= {200, 409}
     assert scene.value("hits") % 100 == 5
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
-def test_a_key_holds_for_24_hours_and_then_counts_as_new(scene: Scene, fraction: float) -> None:
-    scene.time += fraction
-    began = scene.time
-    first = scene.add("hits", 5, "key")
-    scene.add("hits", 100)
-    scene.record()
-    for skew in (0.0, clock.CLOCK_DIFFERENCE):
-        scene.skew = skew
-        scene.time = began + 24 * HOUR - 0.002
-        assert scene.add("hits", 5, "key").text == first.text
-    scene.skew = 0.0
-
-    scene.time = began + 24 * HOUR + clock.CLOCK_DIFFERENCE + 1.0  # the receipt is still there
-    assert scene.receipts() == 1
-    anew = scene.add("hits", 6, "key")
-
-    assert (anew.status, anew.body["value"], anew.replayed) == (200, 111, False)
-    scene.time = began + 47 * HOUR
-    assert scene.add("hits", 6, "key").text == anew.text

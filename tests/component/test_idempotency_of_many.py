@@ -1,4 +1,4 @@
-"""Many counters change once under an Idempotency-Key, and each repeat gets the first answer."""
+"""Idempotency keys of many increments: all are made once, and each repeat gets the first answer."""
 
 import json
 from functools import partial
@@ -136,7 +136,7 @@ def test_refused_increments_free_their_key(ledger: Ledger) -> None:
     assert ledger.add_all(increments, "key").text == later.text
 
 
-def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_window(
+def test_a_key_that_a_refused_change_failed_to_free_is_free_after_the_apply_window(
     ledger: Ledger,
 ) -> None:
     ledger.add("b", 9)
@@ -146,26 +146,26 @@ def test_a_key_that_a_refused_change_could_not_free_is_free_after_the_apply_wind
     ledger.call("PUT", "b", {"value": 8})
     ledger.record()
 
-    told = ledger.add_all(increments, "key")
-    assert (told.status, told.problem) == (409, "in-progress")
-    ledger.advance(int(told.headers["Retry-After"]))
+    pending = ledger.add_all(increments, "key")
+    assert (pending.status, pending.problem) == (409, "in-progress")
+    ledger.advance(int(pending.headers["Retry-After"]))
 
     later = ledger.add_all(increments, "key")
     assert (left(later), later.replayed) == ([("a", 1, 1), ("b", 10, 3)], False)
 
 
-def test_after_the_apply_window_a_repeat_makes_the_changes_that_a_killed_function_did_not(
+def test_after_the_apply_window_a_repeat_makes_the_changes_of_a_killed_function(
     ledger: Ledger,
 ) -> None:
     ledger.plan("TransactWriteItems", dies)
     assert ledger.add_all(entries(a=1, b=5), "key").answer is None
     assert ledger.receipts() == 1
 
-    told = ledger.add_all(entries(a=1, b=5), "key")
-    assert (told.status, told.problem) == (409, "in-progress")
+    pending = ledger.add_all(entries(a=1, b=5), "key")
+    assert (pending.status, pending.problem) == (409, "in-progress")
     assert ledger.values("a", "b") == [0, 0]
 
-    ledger.advance(int(told.headers["Retry-After"]))
+    ledger.advance(int(pending.headers["Retry-After"]))
     later = ledger.add_all(entries(a=1, b=5), "key")
     assert (left(later), later.replayed) == ([("a", 1, 1), ("b", 5, 1)], False)
     assert ledger.add_all(entries(a=1, b=5), "key").text == later.text
@@ -173,7 +173,7 @@ def test_after_the_apply_window_a_repeat_makes_the_changes_that_a_killed_functio
 
 
 @pytest.mark.parametrize("seconds", [0.0, 5.0, clock.APPLY_WINDOW + 1, 20 * HOUR])
-def test_a_repeat_answers_what_a_killed_function_has_changed_but_not_read(
+def test_a_repeat_returns_changes_that_a_killed_function_has_made_but_not_read(
     ledger: Ledger, seconds: float
 ) -> None:
     ledger.plan("BatchGetItem", dies)
@@ -186,16 +186,16 @@ def test_a_repeat_answers_what_a_killed_function_has_changed_but_not_read(
     assert ledger.values("a", "b") == [1, 5]
 
 
-def test_a_repeat_finds_a_transaction_that_was_made_late_but_within_the_apply_window(
+def test_a_repeat_finds_a_transaction_that_was_applied_late_within_the_apply_window(
     ledger: Ledger,
 ) -> None:
     ledger.plan("TransactWriteItems", partial(ledger.held_up, seconds=15.0))
     assert ledger.add_all(entries(a=1, b=5), "key").problem == "outcome-unknown"
 
-    told = ledger.add_all(entries(a=1, b=5), "key")
-    assert (told.status, told.problem) == (409, "in-progress")
+    pending = ledger.add_all(entries(a=1, b=5), "key")
+    assert (pending.status, pending.problem) == (409, "in-progress")
     assert ledger.values("a", "b") == [0, 0]
-    ledger.advance(int(told.headers["Retry-After"]))
+    ledger.advance(int(pending.headers["Retry-After"]))
 
     repeat = ledger.add_all(entries(a=1, b=5), "key")
     assert (left(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
@@ -205,7 +205,7 @@ def test_a_repeat_finds_a_transaction_that_was_made_late_but_within_the_apply_wi
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("changed", ["a", "b"])
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_is_in_progress_while_the_history_is_late(
+def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_is_late(
     ledger: Ledger,
     applied: bool,  # noqa: FBT001
     changed: str,
@@ -217,29 +217,29 @@ def test_a_repeat_is_in_progress_while_the_history_is_late(
     ledger.add(changed, 100)
 
     other = "b" if changed == "a" else "a"
-    made = 0
+    applied_by_repeat = 0
     for hours in (0, 20):
         ledger.advance(hours * HOUR)
-        told = ledger.add_all(entries(a=5, b=5), "key")
-        if applied:  # the other counter tells it
-            known = {each["counter_id"]: each["value"] for each in json.loads(told.text)}
-            assert (told.status, known) == (200, {changed: None, other: 6})
-        elif told.status == 200:  # the first counter alone tells that nothing was made
+        reply = ledger.add_all(entries(a=5, b=5), "key")
+        if applied:  # the other counter proves it
+            known = {each["counter_id"]: each["value"] for each in json.loads(reply.text)}
+            assert (reply.status, known) == (200, {changed: None, other: 6})
+        elif reply.status == 200:  # the first counter alone proves that nothing was applied
             assert (hours, changed) == (20, "b")
-            made += 1
+            applied_by_repeat += 1
         else:
-            assert (told.status, told.problem) == (409, "in-progress")
-            assert 1 <= int(told.headers["Retry-After"]) <= clock.APPLY_WINDOW
+            assert (reply.status, reply.problem) == (409, "in-progress")
+            assert 1 <= int(reply.headers["Retry-After"]) <= clock.APPLY_WINDOW
     ledger.record()
 
     repeat = ledger.add_all(entries(a=5, b=5), "key")
     assert repeat.status == 200
-    assert repeat.replayed == (applied or made > 0)
+    assert repeat.replayed == (applied or applied_by_repeat > 0)
     assert ledger.value(changed) == 106
     assert sum(ledger.values("a", "b")) == 112
 
 
-def test_increments_are_not_made_again_although_one_of_the_counters_was_deleted(
+def test_increments_are_not_made_again_after_one_of_the_counters_was_deleted(
     ledger: Ledger,
 ) -> None:
     ledger.plan("BatchGetItem", dies)
@@ -247,7 +247,7 @@ def test_increments_are_not_made_again_although_one_of_the_counters_was_deleted(
     ledger.delete("b")
     ledger.advance(clock.APPLY_WINDOW + 1)
 
-    told = ledger.add_all(entries(a=1, b=5), "key")
+    repeat = ledger.add_all(entries(a=1, b=5), "key")
 
-    assert (as_known(told), told.replayed) == ([("a", 1, 1), ("b", None, None)], True)
+    assert (as_known(repeat), repeat.replayed) == ([("a", 1, 1), ("b", None, None)], True)
     assert ledger.values("a", "b") == [1, 0]

@@ -10,14 +10,14 @@ def test_an_increment_adds_1_by_default(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("by", [1, 5, -1, -5, MAX_INTEGER, MIN_INTEGER])
-def test_an_increment_adds_by(stack: Stack, by: int) -> None:
+def test_an_increment_adds_the_amount_in_by(stack: Stack, by: int) -> None:
     reply = stack.request("POST", "/counters/orders", body={"by": by})
 
     assert reply.status == 200
     assert reply.body["value"] == by
 
 
-def test_increments_add_up_below_0_and_above(stack: Stack) -> None:
+def test_increments_add_up_across_0(stack: Stack) -> None:
     values = [
         stack.request("POST", "/counter", body={"by": by}).body["value"] for by in (3, -10, 4, 3, 1)
     ]

@@ -1,4 +1,4 @@
-"""Many counters in one request: all of them change or none does."""
+"""Many counters in one request: all of them change, or none."""
 
 import random
 from typing import Any
@@ -17,32 +17,34 @@ def post(stack: Stack, increments: list[Entry]) -> Reply:
     return stack.request("POST", "/increments", body={"increments": increments})
 
 
-def standing(stack: Stack, counter: str) -> dict[str, Any]:
+def get(stack: Stack, counter: str) -> dict[str, Any]:
     return dict(stack.request("GET", f"/counters/{counter}").body)
 
 
-def test_all_counters_change_and_are_answered_in_the_order_of_the_increments(stack: Stack) -> None:
+def test_the_answer_has_all_changed_counters_in_the_order_of_the_increments(stack: Stack) -> None:
     stack.request("PUT", "/counters/stock", body={"value": 10})
 
     reply = post(stack, entries(stock=-3, default=2, Orders=1))
 
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "application/json"
-    assert [(left["counter_id"], left["value"], left["version"]) for left in reply.body] == [
+    assert [
+        (changed["counter_id"], changed["value"], changed["version"]) for changed in reply.body
+    ] == [
         ("stock", 7, 2),
         ("default", 2, 1),
         ("Orders", 1, 1),
     ]
-    assert len({left["updated_at"] for left in reply.body}) == 1
-    assert reply.body == [standing(stack, name) for name in ("stock", "default", "Orders")]
+    assert len({changed["updated_at"] for changed in reply.body}) == 1
+    assert reply.body == [get(stack, name) for name in ("stock", "default", "Orders")]
     assert stack.request("GET", "/counter").body == reply.body[1]
 
 
-def test_an_increment_of_many_adds_1_by_default(stack: Stack) -> None:
+def test_each_increment_adds_1_by_default(stack: Stack) -> None:
     increments: list[Entry] = [{"counter_id": "a"}, {"counter_id": "b", "by": -1}]
 
-    assert [left["value"] for left in post(stack, increments).body] == [1, -1]
-    assert [left["value"] for left in post(stack, increments).body] == [2, -2]
+    assert [changed["value"] for changed in post(stack, increments).body] == [1, -1]
+    assert [changed["value"] for changed in post(stack, increments).body] == [2, -2]
 
 
 def test_each_counter_has_its_own_entry_in_the_history(stack: Stack) -> None:
@@ -50,18 +52,18 @@ def test_each_counter_has_its_own_entry_in_the_history(stack: Stack) -> None:
     reply = post(stack, entries(a=1, b=-2))
     stack.record(stack.changes())
 
-    for left, by, previous in zip(reply.body, (1, -2), (0, 100), strict=True):
-        history = stack.request("GET", f"/counters/{left['counter_id']}/history").body
+    for changed, by, previous in zip(reply.body, (1, -2), (0, 100), strict=True):
+        history = stack.request("GET", f"/counters/{changed['counter_id']}/history").body
         assert history[-1] == {
-            "version": left["version"],
-            "value": left["value"],
+            "version": changed["version"],
+            "value": changed["value"],
             "previous_value": previous,
             "by": by,
             "increase": max(by, 0),
             "decrease": max(-by, 0),
             "operation": "increment",
             "actor": CLIENT_ID,
-            "created_at": left["updated_at"],
+            "created_at": changed["updated_at"],
         }
 
 
@@ -83,9 +85,9 @@ def test_each_counter_has_its_own_entry_in_the_history(stack: Stack) -> None:
             0,
         ),
     ],
-    ids=["first", "last", "below", "never-written", "the-first-of-some"],
+    ids=["first", "last", "below", "never-written", "the-first-of-several"],
 )
-def test_nothing_is_written_if_one_would_leave_its_bounds_and_the_first_of_them_is_named(
+def test_a_result_outside_its_bounds_refuses_all_and_the_error_names_the_first(
     stack: Stack, increments: list[Entry], refused: int, value: int
 ) -> None:
     stack.request("PUT", "/counters/a", body={"value": 5})
@@ -111,9 +113,9 @@ def test_each_increment_has_its_own_inclusive_bounds(stack: Stack) -> None:
         {"counter_id": "c", "by": 2, "max": 2},
     ]
 
-    assert [left["value"] for left in post(stack, increments).body] == [5, -5, 2]
+    assert [changed["value"] for changed in post(stack, increments).body] == [5, -5, 2]
     assert post(stack, increments).status == 409
-    assert [standing(stack, counter)["version"] for counter in "abc"] == [1, 1, 1]
+    assert [get(stack, counter)["version"] for counter in "abc"] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("limit", "by"), [(MAX_INTEGER, 1), (MIN_INTEGER, -1)])
@@ -127,7 +129,7 @@ def test_a_value_can_reach_the_limit_of_integers_but_not_pass_it(
     before = stack.contents()
     passed = post(stack, entries(c=1, a=by, b=by))
 
-    assert [left["value"] for left in reached.body] == [limit, limit]
+    assert [changed["value"] for changed in reached.body] == [limit, limit]
     assert (passed.status, passed.body["value"]) == (409, limit)
     assert passed.body["detail"].startswith("increments[1].by: ")
     assert stack.contents() == before
@@ -147,9 +149,9 @@ def test_1_to_100_counters_change_in_one_request(
     before = stack.contents()
     too_many = post(stack, entries(**dict.fromkeys([*names, "one-more"], 1)))
 
-    assert [(left["counter_id"], left["value"]) for left in alone.body] == [("alone", 4)]
-    assert [(left["counter_id"], left["value"]) for left in every.body] == [
+    assert [(changed["counter_id"], changed["value"]) for changed in alone.body] == [("alone", 4)]
+    assert [(changed["counter_id"], changed["value"]) for changed in every.body] == [
         (name, number) for number, name in enumerate(names, 1)
     ]
-    assert {left["version"] for left in every.body} == {1}
+    assert {changed["version"] for changed in every.body} == {1}
     assert (too_many.status, stack.contents()) == (400, before)

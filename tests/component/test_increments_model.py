@@ -1,4 +1,4 @@
-"""Many counters in one request against a model of them in memory: both answer the same."""
+"""`POST /increments` and a model in memory give the same answers."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ Entry = dict[str, Any]
 class Answer:
     """What a caller sees.
 
-    Of a problem, `body` has the last part of its type, the field it is about, and its value.
+    If it is a problem, `body` has the last part of its type, the field it names, and its value.
     """
 
     status: int
@@ -39,27 +39,27 @@ class Answer:
     replayed: bool = False
 
 
-def refusal(status: int, problem: str, named: str = "", value: int | None = None) -> Answer:
-    return Answer(status, (problem, named, value))
+def refusal(status: int, problem: str, field: str = "", value: int | None = None) -> Answer:
+    return Answer(status, (problem, field, value))
 
 
 # --- The service ---------------------------------------------------------------------------------
 
 
 class Service(Scene):
-    """The handlers on moto, in simulated time; the history is up to date whenever it is read."""
+    """The handlers on moto, in simulated time. The history is up to date whenever it is read."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         super().__init__(stack, wire)
-        self.chance = self._recorded
+        self.chance = self._record_before_query
         stack.remove_stream()
 
-    def _recorded(self, operation: str) -> Fault:
+    def _record_before_query(self, operation: str) -> Fault:
         if operation == "Query":
             self.record()
         return delivered
 
-    def ask(
+    def request(
         self, method: str, path: str, body: dict[str, Any], key: str | None, caller: str
     ) -> Answer:
         headers = {"Idempotency-Key": key} if key else {}
@@ -80,7 +80,7 @@ class Service(Scene):
         }
 
     def amounts(self) -> dict[str, list[int]]:
-        """Return what the history says that was added to each counter, in order."""
+        """Return the amounts that were added to each counter, in order, as the history has them."""
         self.record()
         amounts: dict[str, list[int]] = {}
         items = self.stack.items("HistoryTable")
@@ -94,8 +94,8 @@ def _content(reply: Invocation) -> object:
     content = json.loads(reply.text)
     if reply.status < 400:
         return content
-    named = reply.body["detail"].partition(": ")[0] if reply.status in {400, 409} else ""
-    return reply.problem, named, reply.body.get("value")
+    field_name = reply.body["detail"].partition(": ")[0] if reply.status in {400, 409} else ""
+    return reply.problem, field_name, reply.body.get("value")
 
 
 # --- The model -----------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def _content(reply: Invocation) -> object:
 
 @dataclass
 class Receipt:
-    """What was answered under a key."""
+    """A request under a key, and its answer."""
 
     body: object
     answer: object
@@ -112,7 +112,7 @@ class Receipt:
 
 @dataclass
 class Model:
-    """What Tally promises, as plainly as it can be said."""
+    """What Tally promises about increments, in the simplest code."""
 
     counters: dict[str, dict[str, Any]] = field(default_factory=dict)
     amounts: dict[str, list[int]] = field(default_factory=dict)
@@ -127,15 +127,15 @@ class Model:
         for position, name in enumerate(names):
             if name in names[:position]:
                 return refusal(400, "invalid-request", f"increments[{position}].counter_id")
-        wanted = [self._wanted(each["counter_id"], each) for each in increments]
+        parsed = [self._parse(each["counter_id"], each) for each in increments]
         return self._once(
-            now, wanted, "increments", key, caller, [f"increments[{n}].by" for n in range(100)]
+            now, parsed, "increments", key, caller, [f"increments[{n}].by" for n in range(100)]
         )
 
     def increment(
         self, now: float, counter: str, body: Entry, key: str | None, caller: str
     ) -> Answer:
-        answer = self._once(now, [self._wanted(counter, body)], counter, key, caller, ["by"])
+        answer = self._once(now, [self._parse(counter, body)], counter, key, caller, ["by"])
         if isinstance(answer.body, list):
             return Answer(answer.status, answer.body[0], answer.replayed)
         return answer
@@ -146,7 +146,7 @@ class Model:
     def _once(  # noqa: PLR0913, PLR0917
         self,
         now: float,
-        wanted: list[tuple[str, int, int, int]],
+        increments: list[tuple[str, int, int, int]],  # counter, by, min, max
         target: str,
         key: str | None,
         caller: str,
@@ -154,22 +154,22 @@ class Model:
     ) -> Answer:
         receipt = self.receipts.get((caller, f"/{target}", key or ""))
         if receipt and int(now) < receipt.until:
-            if receipt.body != wanted:
+            if receipt.body != increments:
                 return refusal(422, "idempotency-key-reused")
             return Answer(200, receipt.answer, replayed=True)
-        for named, (counter, by, low, high) in zip(fields, wanted, strict=False):
+        for field_name, (counter, by, low, high) in zip(fields, increments, strict=False):
             value = self._value(counter)
             if not low <= value + by <= high:
-                return refusal(409, "bound-exceeded", named, value)
-        answer = [self._change(now, counter, by) for counter, by, _, _ in wanted]
+                return refusal(409, "bound-exceeded", field_name, value)
+        answer = [self._change(now, counter, by) for counter, by, _, _ in increments]
         if key:
             lifetime = DAY + clock.CLOCK_DIFFERENCE
             until = math.ceil(clock.seconds(clock.timestamp(now)) + lifetime)
-            self.receipts[caller, f"/{target}", key] = Receipt(wanted, answer, until)
+            self.receipts[caller, f"/{target}", key] = Receipt(increments, answer, until)
         return Answer(200, answer)
 
     @staticmethod
-    def _wanted(counter: str, body: Entry) -> tuple[str, int, int, int]:
+    def _parse(counter: str, body: Entry) -> tuple[str, int, int, int]:
         low, high = body.get("min", MIN_INTEGER), body.get("max", MAX_INTEGER)
         return counter, body.get("by", 1), low, high
 
@@ -177,20 +177,20 @@ class Model:
         return int(self.counters[counter]["value"]) if counter in self.counters else 0
 
     def _change(self, now: float, counter: str, by: int) -> dict[str, Any]:
-        made = clock.timestamp(now)
-        before = self.counters.get(counter, {"value": 0, "version": 0, "created_at": made})
+        changed_at = clock.timestamp(now)
+        before = self.counters.get(counter, {"value": 0, "version": 0, "created_at": changed_at})
         self.amounts.setdefault(counter, []).append(by)
         self.counters[counter] = {
             "counter_id": counter,
             "value": before["value"] + by,
             "version": before["version"] + 1,
             "created_at": before["created_at"],
-            "updated_at": made,
+            "updated_at": changed_at,
         }
         return self.counters[counter]
 
 
-# --- Both ----------------------------------------------------------------------------------------
+# --- The comparison ------------------------------------------------------------------------------
 
 EDGES = [MAX_INTEGER, MIN_INTEGER]
 AMOUNTS = st.sampled_from([1, 2, 3, 7, -1, -2, -3, -7, 1, -1, *EDGES])
@@ -205,48 +205,53 @@ COUNTERS = st.sampled_from(NAMES)
 ENTRIES: st.SearchStrategy[Entry] = st.builds(
     lambda name, body: {"counter_id": name, **body}, COUNTERS, BODIES
 )
-DIFFERENT = st.lists(
+DISTINCT = st.lists(
     ENTRIES, min_size=1, max_size=5, unique_by=lambda entry: str(entry["counter_id"])
 )
 ANY = st.lists(ENTRIES, min_size=2, max_size=4)
 SIZES = st.sampled_from([0, 101])
 MANY = st.one_of(
-    DIFFERENT,
-    DIFFERENT,
+    DISTINCT,
+    DISTINCT,
     ANY,
     SIZES.map(lambda size: [{"counter_id": f"n{number}"} for number in range(size)]),
 )
 KEYS = st.sampled_from([None, "x", "y", "z"])
 CALLERS = st.sampled_from(["one", "one", "another"])
+TIMES = st.integers(1, 2)  # how often a request is sent: repeats must not be rare
 
 
-class Both(RuleBasedStateMachine):
-    """The service and the model, each asked the same."""
+class Comparison(RuleBasedStateMachine):
+    """Sends each request to the service and to the model, and compares the answers."""
 
-    def __init__(self, service: Service, met: Counter[str]) -> None:
+    def __init__(self, service: Service, counts: Counter[str]) -> None:
         super().__init__()
         self.service = service
         self.service.empty()
         self.model = Model()
-        self.met = met
-        self.last: Callable[[], None] = lambda: None
+        self.counts = counts
+        self.repeat_last: Callable[[], None] = lambda: None
 
-    @rule(increments=MANY, key=KEYS, caller=CALLERS)
-    def increments(self, increments: list[Entry], key: str | None, caller: str) -> None:
-        self._increments(increments, key, caller)
-        self.last = partial(self._increments, increments, key, caller)
+    @rule(increments=MANY, key=KEYS, caller=CALLERS, times=TIMES)
+    def increments(self, increments: list[Entry], key: str | None, caller: str, times: int) -> None:
+        self.repeat_last = partial(self._increments, increments, key, caller)
+        for _ in range(times):
+            self.repeat_last()
 
-    @rule(increments=DIFFERENT, key=KEYS, caller=CALLERS, other=CALLERS)
+    @rule(increments=DISTINCT, key=KEYS, caller=CALLERS, other=CALLERS)
     def increments_again_in_another_order(
         self, increments: list[Entry], key: str | None, caller: str, other: str
     ) -> None:
         self._increments(increments, key, caller)
         self._increments(increments[::-1], key, other)
 
-    @rule(counter=COUNTERS, body=BODIES, key=KEYS, caller=CALLERS)
-    def increment(self, counter: str, body: Entry, key: str | None, caller: str) -> None:
-        self._increment(counter, body, key, caller)
-        self.last = partial(self._increment, counter, body, key, caller)
+    @rule(counter=COUNTERS, body=BODIES, key=KEYS, caller=CALLERS, times=TIMES)
+    def increment(
+        self, counter: str, body: Entry, key: str | None, caller: str, times: int
+    ) -> None:
+        self.repeat_last = partial(self._increment, counter, body, key, caller)
+        for _ in range(times):
+            self.repeat_last()
 
     @rule(counter=COUNTERS, body=BODIES, other=BODIES, key=KEYS, caller=CALLERS)
     def increment_again_with_another_body(
@@ -257,13 +262,13 @@ class Both(RuleBasedStateMachine):
 
     @rule()
     def repeat(self) -> None:
-        self.last()
+        self.repeat_last()
 
     @rule(counter=COUNTERS, value=VALUES)
     def set(self, counter: str, value: int) -> None:
         now = self.service.time
-        answer = self.service.ask("PUT", _path(counter), {"value": value}, None, "one")
-        self._same(answer, self.model.set(now, counter, value), "set")
+        answer = self.service.request("PUT", _path(counter), {"value": value}, None, "one")
+        self._compare(answer, self.model.set(now, counter, value), "set")
 
     @rule(seconds=st.sampled_from([1, 21, 3600, DAY + clock.CLOCK_DIFFERENCE + 1]))
     def wait(self, seconds: int) -> None:
@@ -275,52 +280,52 @@ class Both(RuleBasedStateMachine):
     def increment_100(self) -> None:
         every = [{"counter_id": f"n{number}", "by": number + 1} for number in range(95)]
         self._increments([{"counter_id": name, "by": -1} for name in NAMES] + every, None, "one")
-        self.met["100 entries"] += 1
+        self.counts["100 entries"] += 1
 
     def _increments(self, increments: list[Entry], key: str | None, caller: str) -> None:
         now = self.service.time
         body = {"increments": increments}
-        answer = self.service.ask("POST", "/increments", body, key, caller)
-        self._same(answer, self.model.increments(now, increments, key, caller), "many")
+        answer = self.service.request("POST", "/increments", body, key, caller)
+        self._compare(answer, self.model.increments(now, increments, key, caller), "many")
 
     def _increment(self, counter: str, body: Entry, key: str | None, caller: str) -> None:
         now = self.service.time
-        answer = self.service.ask("POST", _path(counter), body, key, caller)
-        self._same(answer, self.model.increment(now, counter, body, key, caller), "one")
+        answer = self.service.request("POST", _path(counter), body, key, caller)
+        self._compare(answer, self.model.increment(now, counter, body, key, caller), "one")
 
-    def _same(self, given: Answer, expected: Answer, what: str) -> None:
-        assert given == expected
+    def _compare(self, answer: Answer, expected: Answer, route: str) -> None:
+        assert answer == expected
         assert self.service.counters() == self.model.counters
-        kind = str(given.status)
-        if given.status == 400:
-            kind += " twice" if "counter_id" in str(given.body) else " size"
-        self.met[f"{what} {kind}{' replayed' if given.replayed else ''}"] += 1
+        outcome = str(answer.status)
+        if answer.status == 400:
+            outcome += " twice" if "counter_id" in str(answer.body) else " size"
+        self.counts[f"{route} {outcome}{' replayed' if answer.replayed else ''}"] += 1
 
 
 def _path(counter: str) -> str:
     return "/counter" if counter == "default" else f"/counters/{counter}"
 
 
-def test_the_service_answers_as_the_model_does(stack: Stack, wire: Wire) -> None:
-    met: Counter[str] = Counter()
+def test_the_service_and_the_model_give_the_same_answers(stack: Stack, wire: Wire) -> None:
+    counts: Counter[str] = Counter()
     runs = itertools.count()
     service = Service(stack, wire)
     with service.running():
 
-        class Run(Both):
+        class Run(Comparison):
             def __init__(self) -> None:
-                super().__init__(service, met)
+                super().__init__(service, counts)
                 self.run = next(runs)
 
             def teardown(self) -> None:
                 super().teardown()
-                if self.run % 40 == 1:  # in moto it takes a second
+                if self.run % 40 == 1:  # takes a second in moto
                     self.increment_100()
 
         run_state_machine_as_test(Run, settings=examples(100, part=8, stateful_step_count=30))
 
-    print(f"{next(runs)} runs: {dict(met)}")
-    for kind in (
+    print(f"{next(runs)} runs: {dict(counts)}")
+    for outcome in (
         "100 entries",
         "many 200",
         "many 200 replayed",
@@ -334,4 +339,4 @@ def test_the_service_answers_as_the_model_does(stack: Stack, wire: Wire) -> None
         "one 422",
         "set 200",
     ):
-        assert met[kind], kind
+        assert counts[outcome], outcome

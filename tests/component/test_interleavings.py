@@ -1,4 +1,4 @@
-"""Concurrent requests under one key: every order of their steps, every death, a late history."""
+"""Concurrent requests under one key: every order of steps, killed functions, a late history."""
 
 import itertools
 import json
@@ -32,11 +32,20 @@ Action = tuple[str, int]
 
 PROMPT, LATE, MISSING = "prompt", "late", "missing"
 
-runs = itertools.count()
+numbers = itertools.count()
 
 
-class Game:
-    """A counter, a key and its callers: what may happen next, and what must never happen."""
+class Run:
+    """One run of several callers with the same key: its possible next actions and its checks.
+
+    Args:
+        callers: how many callers send the request.
+        history: whether the history is up to date (PROMPT), written in an action of its own (LATE),
+            or lacks version 1 (MISSING).
+        kills: how many callers may be killed.
+        other_changes: how many changes without the key may happen.
+        jumps: how often the clock may jump past the apply window.
+    """
 
     def __init__(  # noqa: PLR0913
         self,
@@ -45,62 +54,65 @@ class Game:
         *,
         callers: int,
         history: str = PROMPT,
-        deaths: int = 0,
-        strangers: int = 0,
+        kills: int = 0,
+        other_changes: int = 0,
         jumps: int = 0,
     ) -> None:
         self.world = World(stack, wire)
-        self.counter = f"game{next(runs)}"
+        self.counter = f"run{next(numbers)}"
         self.history = history
-        self.deaths = deaths
-        self.strangers = strangers
+        self.kills = kills
+        self.other_changes = other_changes
         self.jumps = jumps
-        self.under_way: list[Any] = []  # requests of the dead
+        self.in_flight: list[Any] = []  # requests of killed callers
         self.callers = [self._caller(f"caller{n}") for n in range(callers)]
 
     def actions(self) -> list[Action]:
-        """Return what may happen next."""
-        going = [n for n, caller in enumerate(self.callers) if not caller.over]
-        began = [n for n in going if self.callers[n].started]
-        actions = [("go", n) for n in going]
-        if self.deaths:
-            actions += [("die", n) for n in began]
-            asking = [n for n in began if self.callers[n].pending]
-            actions += [("die with a request under way", n) for n in asking]
-        actions += [("arrive", n) for n in range(len(self.under_way))]
+        """Return the possible next actions."""
+        unfinished = [n for n, caller in enumerate(self.callers) if not caller.over]
+        started = [n for n in unfinished if self.callers[n].started]
+        actions = [("step", n) for n in unfinished]
+        if self.kills:
+            actions += [("kill", n) for n in started]
+            requesting = [n for n in started if self.callers[n].pending]
+            actions += [("kill with a request in flight", n) for n in requesting]
+        actions += [("arrive", n) for n in range(len(self.in_flight))]
         if self.history == LATE and self.world.stream.unrecorded():
             actions.append(("record", 0))
-        if self.strangers:
-            actions.append(("stranger", 0))
-        if self.jumps and (len(going) < len(self.callers) or began):
+        if self.other_changes:
+            actions.append(("other change", 0))
+        if self.jumps and (len(unfinished) < len(self.callers) or started):
             actions.append(("jump", 0))
         return actions
 
     def is_covered(self, action: Action) -> bool:
-        """Return whether another action leads to the same games: a request that never arrives."""
-        kind, number = action
-        return kind == "die" and self.callers[number].pending is not None
+        """Return whether another action covers this one.
+
+        A kill with a request in flight also covers the case that the request never arrives.
+        """
+        name, number = action
+        return name == "kill" and self.callers[number].pending is not None
 
     def do(self, action: Action) -> None:
-        """Let an action happen, and check what must always hold."""
-        kind, number = action
-        match kind:
-            case "go":
+        """Carry out an action, and check what must always hold."""
+        name, number = action
+        match name:
+            case "step":
                 self.callers[number].step()
-            case "die":
-                self.deaths -= 1
+            case "kill":
+                self.kills -= 1
                 self.callers[number].kill()
-            case "die with a request under way":
-                self.deaths -= 1
-                self.under_way.append(self.callers[number].pending)
+            case "kill with a request in flight":
+                self.kills -= 1
+                self.in_flight.append(self.callers[number].pending)
                 self.callers[number].kill()
             case "arrive":
-                self.world.deliver(self.under_way.pop(number))
+                self.world.deliver(self.in_flight.pop(number))
             case "record":
                 self.world.stream.record()
-            case "stranger":
-                self.strangers -= 1
-                self._caller(f"stranger{self.strangers}", key=None).run()
+            case "other change":
+                self.other_changes -= 1
+                self._caller(f"other{self.other_changes}", key=None).run()
             case "jump":
                 self.jumps -= 1
                 self.jump(clock.APPLY_WINDOW + 1)
@@ -111,27 +123,27 @@ class Game:
         self.check()
 
     def jump(self, seconds: float) -> None:
-        """Let time pass. Kill callers past their timeout, and drop requests past their window."""
+        """Advance the clock. Kill callers past their timeout. Drop requests past their window."""
         self.world.time += seconds
         for caller in self.world.callers:
             if caller.started and not caller.over and caller.deadline <= self.world.time:
                 caller.kill()
         if seconds > clock.APPLY_WINDOW:
-            self.under_way.clear()
+            self.in_flight.clear()
 
     def check(self) -> None:
         """Check that the change was made at most once and that all answers are the same."""
-        ours = self.ours()
-        assert len(ours) <= 1
+        applied = self.applied()
+        assert len(applied) <= 1
         answers = [caller.answer for caller in self.callers if caller.answer]
         assert {answer["statusCode"] for answer in answers} <= {200, 409, 503}
         bodies = {answer["body"] for answer in answers if answer["statusCode"] == 200}
         assert len(bodies) <= 1
         for body in bodies:
-            assert json.loads(body)["value"] == int(ours[0]["value"]["N"])
-            assert json.loads(body)["version"] == int(ours[0]["version"]["N"])
+            assert json.loads(body)["value"] == int(applied[0]["value"]["N"])
+            assert json.loads(body)["version"] == int(applied[0]["version"]["N"])
 
-    def ours(self) -> list[dict[str, Any]]:
+    def applied(self) -> list[dict[str, Any]]:
         """Return the counter after each change that was made for the key."""
         return [
             item
@@ -140,7 +152,7 @@ class Game:
         ]
 
     def finish(self) -> None:
-        """Check that one more repeat gets the answer, unless the history lacks it."""
+        """Check that one more repeat gets the answer, unless the history lacks the change."""
         self.world.fault = delivered
         self.jump(clock.APPLY_WINDOW + TIMEOUT)
         if self.history == LATE:
@@ -154,18 +166,18 @@ class Game:
             assert json.loads(last.answer["body"])["type"].endswith("in-progress")
         else:
             assert last.answer["statusCode"] == 200
-            assert len(self.ours()) == 1
+            assert len(self.applied()) == 1
 
     def state(self) -> str:
-        """Return a text that differs between states. It does not depend on the callers' names."""
+        """Return a text that identifies the state, whichever caller has which name."""
         receipt = self.world.stack.item("ReceiptTable", self._intent().receipt_id("somebody"))
         shared = repr(
             (
                 receipt or {},
                 [item["change"]["M"]["request_id"]["S"] for item in self.world.applied],
                 self.world.stream.unrecorded(),
-                [request.body for request in self.under_way],
-                (self.deaths, self.strangers, self.jumps),
+                [request.body for request in self.in_flight],
+                (self.kills, self.other_changes, self.jumps),
             )
         )
         each = [
@@ -190,7 +202,7 @@ class Game:
             "",
             {"Idempotency-Key": key} if key else {},
             b"",
-            {"sub": "somebody" if key else "stranger"},
+            {"sub": "somebody" if key else "another"},
         )
         return self.world.call(name, event)
 
@@ -198,37 +210,37 @@ class Game:
 def _anonymous(text: str, order: tuple[int, ...]) -> str:
     for place, caller in enumerate(order):
         text = text.replace(f"caller{caller}", f"place{place}")
-    # Names and times differ from game to game.
+    # Names and times differ from run to run.
     return re.sub(
-        r"game\d+|urn:uuid:[0-9a-f-]+|\d{4}-\d\d-\d\dT[0-9:.]+Z|'expires_at'[^}]*", "", text
+        r"run\d+|urn:uuid:[0-9a-f-]+|\d{4}-\d\d-\d\dT[0-9:.]+Z|'expires_at'[^}]*", "", text
     )
 
 
-def explore(new_game: Callable[[], Game]) -> int:
-    """Play every possible game until it reaches a state of another game; return how many states."""
-    seen: set[str] = set()
-    openings: list[list[Action]] = [[]]
-    while openings:
-        moves = openings.pop()
-        game = new_game()
-        with game.world.running():
+def explore(new_run: Callable[[], Run]) -> int:
+    """Try every order of actions. Stop a run at a state that is known. Return the state count."""
+    known: set[str] = set()
+    beginnings: list[list[Action]] = [[]]
+    while beginnings:
+        path = beginnings.pop()
+        run = new_run()
+        with run.world.running():
             try:
-                for move in moves:
-                    game.do(move)
-                while (state := game.state()) not in seen:
-                    seen.add(state)
-                    actions = [each for each in game.actions() if not game.is_covered(each)]
-                    if not any(kind == "go" for kind, _ in actions):
-                        game.finish()
+                for action in path:
+                    run.do(action)
+                while (state := run.state()) not in known:
+                    known.add(state)
+                    actions = [each for each in run.actions() if not run.is_covered(each)]
+                    if not any(name == "step" for name, _ in actions):
+                        run.finish()
                         break
                     first, *others = actions
-                    openings += [[*moves, other] for other in others]
-                    moves = [*moves, first]
-                    game.do(first)
+                    beginnings += [[*path, other] for other in others]
+                    path = [*path, first]
+                    run.do(first)
             except AssertionError as error:
-                error.add_note(f"after {moves}")
+                error.add_note(f"after {path}")
                 raise
-    return len(seen)
+    return len(known)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -236,16 +248,16 @@ def explore(new_game: Callable[[], Game]) -> int:
     ("history", "options"),
     [
         (MISSING, {"callers": 2, "jumps": 1}),
-        (LATE, {"callers": 2, "deaths": 1}),
+        (LATE, {"callers": 2, "kills": 1}),
         (LATE, {"callers": 2, "jumps": 1}),
-        (PROMPT, {"callers": 2, "strangers": 1}),
+        (PROMPT, {"callers": 2, "other_changes": 1}),
         *(
             [
-                (MISSING, {"callers": 2, "deaths": 1, "jumps": 1}),
-                (LATE, {"callers": 2, "deaths": 1, "jumps": 1}),
-                (PROMPT, {"callers": 2, "deaths": 1, "jumps": 1}),
-                (LATE, {"callers": 2, "strangers": 1}),
-                (PROMPT, {"callers": 2, "deaths": 1, "strangers": 1}),
+                (MISSING, {"callers": 2, "kills": 1, "jumps": 1}),
+                (LATE, {"callers": 2, "kills": 1, "jumps": 1}),
+                (PROMPT, {"callers": 2, "kills": 1, "jumps": 1}),
+                (LATE, {"callers": 2, "other_changes": 1}),
+                (PROMPT, {"callers": 2, "kills": 1, "other_changes": 1}),
                 (PROMPT, {"callers": 3}),
             ]
             if FULL
@@ -253,17 +265,17 @@ def explore(new_game: Callable[[], Game]) -> int:
         ),
     ],
 )
-def test_a_key_is_applied_once_in_every_order_of_events(
+def test_a_change_is_made_once_in_every_order_of_actions(
     stack: Stack, wire: Wire, history: str, options: dict[str, int]
 ) -> None:
-    states = explore(lambda: Game(stack, wire, history=history, **options))
+    states = explore(lambda: Run(stack, wire, history=history, **options))
 
     print(f"{history} {options}: {states} states")
     assert states > 50
 
 
 BLOCKS = cases(4, part=1)
-GAMES = cases(500, part=40)  # per block
+RUNS = cases(500, part=40)  # per block
 
 FAULTS: list[tuple[Fault, int]] = [
     (delivered, 60),
@@ -279,28 +291,28 @@ FAULTS: list[tuple[Fault, int]] = [
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_a_key_is_applied_once_in_random_games_with_faults(
+def test_a_change_is_made_once_in_random_runs_with_faults(
     stack: Stack, wire: Wire, block: int
 ) -> None:
     answers: dict[int, int] = {}
-    for seed in range(block * GAMES, (block + 1) * GAMES):
+    for seed in range(block * RUNS, (block + 1) * RUNS):
         source = random.Random(seed)
-        game = Game(
+        run = Run(
             stack,
             wire,
             callers=source.randint(1, 6),
             history=source.choice([PROMPT, LATE, LATE, MISSING]),
-            deaths=source.randint(0, 3),
-            strangers=source.randint(0, 3),
+            kills=source.randint(0, 3),
+            other_changes=source.randint(0, 3),
             jumps=source.choice([0, 0, 1]),
         )
-        with game.world.running():
+        with run.world.running():
             try:
-                play(game, source)
+                run_at_random(run, source)
             except AssertionError as error:
                 error.add_note(f"seed {seed}")
                 raise
-        for caller in game.callers:
+        for caller in run.callers:
             if caller.answer:
                 status = caller.answer["statusCode"]
                 answers[status] = answers.get(status, 0) + 1
@@ -309,19 +321,19 @@ def test_a_key_is_applied_once_in_random_games_with_faults(
     assert answers.keys() == {200, 409, 503}
 
 
-def play(game: Game, source: random.Random) -> None:
-    """Play a game at random to its end."""
+def run_at_random(run: Run, source: random.Random) -> None:
+    """Carry out random actions until the run ends."""
     faults, weights = zip(*FAULTS, strict=True)
-    while actions := game.actions():
-        if not any(kind == "go" for kind, _ in actions):
+    while actions := run.actions():
+        if not any(name == "step" for name, _ in actions):
             break
-        game.world.fault = source.choices(faults, weights)[0]
-        # Deaths and jumps are rarer than steps, or no game would get far.
-        kinds = [1.0 if kind in {"go", "record", "arrive"} else 0.1 for kind, _ in actions]
-        action = source.choices(actions, kinds)[0]
+        run.world.fault = source.choices(faults, weights)[0]
+        # Kills and jumps are rarer than steps. Otherwise, no run would get far.
+        chances = [1.0 if name in {"step", "record", "arrive"} else 0.1 for name, _ in actions]
+        action = source.choices(actions, chances)[0]
         if action[0] in {"arrive", "record"}:
-            game.world.fault = delivered
-        game.do(action)
+            run.world.fault = delivered
+        run.do(action)
         if source.random() < 0.05:
-            game.jump(source.uniform(0, 6))
-    game.finish()
+            run.jump(source.uniform(0, 6))
+    run.finish()

@@ -10,7 +10,7 @@ from tests.past import Past, store
 from tests.stack import Stack
 from tests.wire import Wire, throttled
 
-# In the order of their bytes: digits, then upper case, then lower; "-" and "." before all others.
+# In byte order: "-" and "." come first, then digits, ":", upper case and lower case.
 NAMES = ["0", "A", "B-1", "B.1", "B0", "B:1", "Ba", "a", "a-", "a-b", "a.", "a:b", "aa", "b", "zz"]
 
 
@@ -61,9 +61,9 @@ def test_prefix_keeps_the_names_that_begin_with_it(names: Stack) -> None:
         assert reply.body == [name for name in NAMES if name.startswith(prefix)]
 
 
-def test_after_continues_behind_that_name(names: Stack) -> None:
-    somewhere = ["0", "A", "B-1", "a", "a-", "a-a", "b", "zz", "zzz", "C"]
-    for prefix, after in product(("", "a", "B"), somewhere):
+def test_after_continues_with_the_names_after_it(names: Stack) -> None:
+    positions = ["0", "A", "B-1", "a", "a-", "a-a", "b", "zz", "zzz", "C"]
+    for prefix, after in product(("", "a", "B"), positions):
         reply = names.request("GET", "/counters", query=f"prefix={prefix}&after={after}")
 
         assert reply.body == [name for name in NAMES if name.startswith(prefix) and name > after]
@@ -75,7 +75,7 @@ def test_following_the_links_gives_each_name_once(names: Stack) -> None:
 
         assert [name for page in pages for name in page] == NAMES
         assert all(len(page) == limit for page in pages[:-1])
-        assert pages[-1], "the last page is not empty: a link promises more"
+        assert pages[-1], "a link led to an empty page"
 
 
 def test_a_link_keeps_the_prefix(names: Stack) -> None:
@@ -92,10 +92,10 @@ def test_a_link_is_relative_so_that_it_works_on_any_host(names: Stack) -> None:
 
 
 def test_a_page_has_100_names_by_default(stack: Stack) -> None:
-    everyone = [f"c{number:03}" for number in range(101)]
-    create(stack, everyone)
+    names = [f"c{number:03}" for number in range(101)]
+    create(stack, names)
 
-    assert list(follow(stack, "/counters", "")) == [everyone[:100], everyone[100:]]
+    assert list(follow(stack, "/counters", "")) == [names[:100], names[100:]]
 
 
 def test_a_page_is_one_request(names: Stack, wire: Wire) -> None:
@@ -104,14 +104,14 @@ def test_a_page_is_one_request(names: Stack, wire: Wire) -> None:
     assert wire.operations() == ["Query"]
 
 
-def test_there_is_no_query_if_after_is_behind_the_prefix(names: Stack, wire: Wire) -> None:
+def test_there_is_no_query_if_after_is_past_the_prefix(names: Stack, wire: Wire) -> None:
     reply = names.request("GET", "/counters", query="prefix=a&after=b")
 
     assert reply.body == []
-    assert wire.operations() == [], "DynamoDB refuses a range that ends before it begins"
+    assert wire.operations() == [], "DynamoDB refuses a range whose end is before its start"
 
 
-def test_a_list_that_gets_no_answer_is_answered_as_throttled(stack: Stack, wire: Wire) -> None:
+def test_a_list_that_gets_no_reply_from_dynamodb_gets_throttled(stack: Stack, wire: Wire) -> None:
     wire.fail("Query", itertools.repeat(throttled))
 
     reply = stack.request("GET", "/counters")

@@ -1,4 +1,4 @@
-"""Thousands of changes while requests to the database meet faults at random."""
+"""Thousands of increments while requests to DynamoDB fail at random."""
 
 import heapq
 import itertools
@@ -18,61 +18,64 @@ from counters import idempotency
 
 
 @dataclass
-class Wish:
-    """What a caller wants applied once, and repeats until it is told what has become of it."""
+class KeyedIncrement:
+    """An increment that its caller repeats under a key until it knows the outcome."""
 
     key: str
     counter: str
     by: int
     bounds: dict[str, int]
-    tries: list[Invocation] = field(default_factory=list)
+    replies: list[Invocation] = field(default_factory=list)
 
-    def told(self) -> list[Invocation]:
-        """Return the tries that were told what has become of it."""
-        return [reply for reply in self.tries if _is_told(reply)]
+    def final_replies(self) -> list[Invocation]:
+        """Return the replies that state the outcome."""
+        return [reply for reply in self.replies if _is_final(reply)]
 
 
-def _is_told(reply: Invocation) -> bool:
+def _is_final(reply: Invocation) -> bool:
     return reply.status == 200 or reply.problem == "bound-exceeded"
 
 
 class Callers:
-    """A dozen callers; each repeats a wish until it is told, then it has the next one."""
+    """Twelve callers. Each repeats an increment until it knows the outcome, then takes the next."""
 
-    def __init__(self, scene: Scene, source: random.Random, wishes: Sequence[Wish]) -> None:
+    def __init__(
+        self, scene: Scene, source: random.Random, increments: Sequence[KeyedIncrement]
+    ) -> None:
         self._scene = scene
         self._source = source
         self._order = itertools.count()
-        self._to_come = iter(wishes)
-        self._waiting: list[tuple[float, int, Wish]] = []  # by the time of the next try
-        for wish in itertools.islice(self._to_come, 12):
-            self._wait(0, wish)
+        self._to_come = iter(increments)
+        # A heap, ordered by the time of the next request.
+        self._waiting: list[tuple[float, int, KeyedIncrement]] = []
+        for increment in itertools.islice(self._to_come, 12):
+            self._wait(0, increment)
 
     def run(self) -> None:
         while self._waiting:
             self.next()
 
     def next(self) -> None:
-        """Let the next try be made, if there is one."""
+        """Send the next request, if there is one."""
         if not self._waiting:
             return
-        due, _, wish = heapq.heappop(self._waiting)
+        due, _, increment = heapq.heappop(self._waiting)
         self._scene.advance(max(0.0, due - self._scene.time))
-        reply = self._scene.add(wish.counter, wish.by, wish.key, wish.bounds)
-        assert _is_told(reply) or reply.status in {0, 409, 503}, reply.answer  # 0: killed
-        wish.tries.append(reply)
-        # Some ask again although they have their answer.
-        if not _is_told(reply) or (reply.status == 200 and self._source.random() < 0.05):
-            self._wait(int(reply.headers.get("Retry-After", "1")), wish)
+        reply = self._scene.add(increment.counter, increment.by, increment.key, increment.bounds)
+        assert _is_final(reply) or reply.status in {0, 409, 503}, reply.answer  # 0: killed
+        increment.replies.append(reply)
+        # Some callers repeat a request although they know the outcome.
+        if not _is_final(reply) or (reply.status == 200 and self._source.random() < 0.05):
+            self._wait(int(reply.headers.get("Retry-After", "1")), increment)
         elif following := next(self._to_come, None):
             self._wait(0, following)
 
-    def _wait(self, seconds: float, wish: Wish) -> None:
+    def _wait(self, seconds: float, increment: KeyedIncrement) -> None:
         due = self._scene.time + seconds + self._source.random()
-        heapq.heappush(self._waiting, (due, next(self._order), wish))
+        heapq.heappush(self._waiting, (due, next(self._order), increment))
 
 
-def some_amount(source: random.Random) -> int:
+def random_amount(source: random.Random) -> int:
     return source.choice([1, source.randint(1, 1000), -source.randint(1, 1000)])
 
 
@@ -80,17 +83,18 @@ KEYED = cases(5000, part=80)
 WITHOUT_KEY = cases(3000, part=80)
 
 
-def test_keyed_increments_count_exactly_once_each(
+def test_each_increment_with_a_key_is_made_exactly_once(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # to look again is for the callers
+    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)  # the callers repeat requests themselves
     storm = Storm(scene, seed=7)
     source = storm.source
     applied = [
-        Wish(f"key{n}", source.choice(COUNTERS), some_amount(source), {}) for n in range(KEYED)
+        KeyedIncrement(f"key{n}", source.choice(COUNTERS), random_amount(source), {})
+        for n in range(KEYED)
     ]
     refused = [
-        Wish(f"bad{n}", source.choice(COUNTERS), some_amount(source), {"min": 10**12})
+        KeyedIncrement(f"bad{n}", source.choice(COUNTERS), random_amount(source), {"min": 10**12})
         for n in range(max(50, KEYED // 16))
     ]
     callers = Callers(scene, source, source.sample(applied + refused, len(applied + refused)))
@@ -100,53 +104,53 @@ def test_keyed_increments_count_exactly_once_each(
     storm.calm_down()
 
     storm.print_shares()
-    print_tries([wish.tries for wish in applied + refused])
+    print_replies([increment.replies for increment in applied + refused])
     histories = storm.histories()
     assert sum(len(history) for history in histories.values()) == KEYED
     for counter in COUNTERS:
-        assert scene.value(counter) == sum(wish.by for wish in applied if wish.counter == counter)
+        assert scene.value(counter) == sum(each.by for each in applied if each.counter == counter)
     versions = set()
-    for wish in applied:
-        (body,) = {reply.text for reply in wish.told()}  # the same to the letter
+    for increment in applied:
+        (body,) = {reply.text for reply in increment.final_replies()}  # byte for byte the same
         answer = json.loads(body)
-        entry = histories[wish.counter][answer["version"] - 1]
-        assert (entry["by"], entry["value"]) == (wish.by, answer["value"])
-        # It was made by one of this key's own tries.
-        assert entry["request_id"] in {reply.context.aws_request_id for reply in wish.tries}
-        versions.add((wish.counter, answer["version"]))
+        entry = histories[increment.counter][answer["version"] - 1]
+        assert (entry["by"], entry["value"]) == (increment.by, answer["value"])
+        # One of this key's own requests made the change.
+        assert entry["request_id"] in {reply.context.aws_request_id for reply in increment.replies}
+        versions.add((increment.counter, answer["version"]))
     assert len(versions) == KEYED
-    for wish in refused:
-        assert {reply.status for reply in wish.told()} == {409}
+    for increment in refused:
+        assert {reply.status for reply in increment.final_replies()} == {409}
 
 
-def print_tries(tries_of_each: Sequence[Sequence[Invocation]]) -> None:
-    """Print what the tries came to, and make sure that the history knew some, and some not yet."""
-    tries = [reply for tries in tries_of_each for reply in tries]
-    answers = Counter(f"{reply.status} {reply.problem}".strip() for reply in tries)
-    most = max(len(tries) for tries in tries_of_each)
-    print(f"{len(tries)} requests, at most {most} with one key: {dict(answers)} (0: killed)")
-    looked_up = [reply for reply in tries if "Query" in reply.operations()]
+def print_replies(replies_of_each: Sequence[Sequence[Invocation]]) -> None:
+    """Print statistics. Check that the history had some outcomes already, and others not yet."""
+    all_replies = [reply for replies in replies_of_each for reply in replies]
+    answers = Counter(f"{reply.status} {reply.problem}".strip() for reply in all_replies)
+    most = max(len(replies) for replies in replies_of_each)
+    print(f"{len(all_replies)} requests, at most {most} with one key: {dict(answers)} (0: killed)")
+    looked_up = [reply for reply in all_replies if "Query" in reply.operations()]
     found = sum(reply.status == 200 for reply in looked_up)
-    replayed = sum(reply.replayed for reply in tries)
-    print(f"{replayed} replayed; {len(looked_up)} asked the history, {found} then knew the answer")
+    replayed = sum(reply.replayed for reply in all_replies)
+    print(f"{replayed} replayed; {len(looked_up)} queried the history, {found} found the outcome")
     assert 0 < found < len(looked_up)
 
 
-def test_increments_without_a_key_are_what_their_answers_say(scene: Scene) -> None:
+def test_answers_to_increments_without_a_key_are_true(scene: Scene) -> None:
     storm = Storm(scene, seed=3000)
     source = storm.source
     replies: list[tuple[str, int, Invocation]] = []
 
-    def try_one() -> None:
+    def send_one() -> None:
         counter = source.choice(COUNTERS)
-        by = some_amount(source)
+        by = random_amount(source)
         bounds = {"min": 10**12} if source.random() < 0.05 else {}
         replies.append((counter, by, scene.add(counter, by, bounds=bounds)))
         scene.advance(source.uniform(0, 1))
 
-    storm.other = try_one
+    storm.other = send_one
     while len(replies) < WITHOUT_KEY:
-        try_one()
+        send_one()
     storm.calm_down()
 
     storm.print_shares()
@@ -155,7 +159,7 @@ def test_increments_without_a_key_are_what_their_answers_say(scene: Scene) -> No
     }
     answers: Counter[str] = Counter()
     expected: Counter[str] = Counter()
-    told = {"by reading back": 0, "through the history": 0}
+    resolved = {"by reading back": 0, "through the history": 0}
     for counter, by, reply in replies:
         entry = entries.pop(reply.context.aws_request_id, None)
         answers[f"{reply.status} {reply.problem} {'applied' if entry else 'not applied'}"] += 1
@@ -170,8 +174,8 @@ def test_increments_without_a_key_are_what_their_answers_say(scene: Scene) -> No
             }
             changes = [fault for operation, fault in reply.requests if operation == "UpdateItem"]
             if changes[-1] is not delivered:
-                way = "Query" in reply.operations()
-                told["through the history" if way else "by reading back"] += 1
+                queried = "Query" in reply.operations()
+                resolved["through the history" if queried else "by reading back"] += 1
         elif reply.problem in {"throttled", "bound-exceeded"}:
             assert not entry
         else:
@@ -179,7 +183,7 @@ def test_increments_without_a_key_are_what_their_answers_say(scene: Scene) -> No
         if entry:
             assert (entry["counter_id"], entry["by"]) == (counter, by)
             expected[counter] += by
-    print(f"answers: {dict(answers)} (0: killed); lost replies resolved: {told}")
-    assert not entries  # nobody else's
+    print(f"answers: {dict(answers)} (0: killed); lost replies resolved: {resolved}")
+    assert not entries  # no change is left over
     assert {counter: scene.value(counter) for counter in COUNTERS} == expected
-    assert min(told.values()) > 0
+    assert min(resolved.values()) > 0

@@ -1,4 +1,4 @@
-"""Changes of many counters while requests to the database meet faults at random."""
+"""Increments of many counters while requests to DynamoDB fail at random."""
 
 import itertools
 import json
@@ -23,32 +23,32 @@ from tests.wire import (
 )
 
 NAMES = COUNTERS[:6]
-WISHES = cases(full=1000, part=25)
+TRANSFERS = cases(full=1000, part=25)
 
 
 @dataclass
-class Wish:
-    """What a caller wants of some counters; with a key it is repeated until its end is told."""
+class Transfer:
+    """Increments of several counters. With a key, the caller repeats them until it is `done`."""
 
     key: str | None
     increments: list[Entry]
-    tries: list[Invocation] = field(default_factory=list)
+    replies: list[Invocation] = field(default_factory=list)
 
-    def told(self) -> list[Invocation]:
-        """Return the tries that were told what has become of it."""
+    def final_replies(self) -> list[Invocation]:
+        """Return the replies that state the outcome."""
         return [
             reply
-            for reply in self.tries
+            for reply in self.replies
             if reply.status == 200 or reply.problem == "bound-exceeded"
         ]
 
-    def over(self) -> bool:
-        """Return whether there is nothing more to ask."""
-        return bool(self.told() if self.key else self.tries)
+    def done(self) -> bool:
+        """Return whether the caller has no reason to send it again."""
+        return bool(self.final_replies() if self.key else self.replies)
 
 
-def some_increments(source: random.Random) -> list[Entry]:
-    """Return increments that move something between 2 to 4 counters, some within bounds."""
+def random_increments(source: random.Random) -> list[Entry]:
+    """Return increments of 2 to 4 counters that add up to 0. Some have bounds."""
     amounts = [source.choice([-1, 1]) * source.randint(1, 20) for _ in range(source.randint(1, 3))]
     if sum(amounts):
         amounts.append(-sum(amounts))
@@ -63,10 +63,10 @@ def some_increments(source: random.Random) -> list[Entry]:
     return increments
 
 
-class Squall(Storm):
-    """A milder storm, of transactions, in which functions die as well.
+class TransactionStorm(Storm):
+    """A storm with fewer faults, in which functions are killed too.
 
-    To look up many counters takes many requests: if half of them fail, there is no end to it.
+    Reading many counters takes many requests. If half of them failed, no request would finish.
     """
 
     def _chance(self, operation: str) -> Fault:
@@ -86,51 +86,52 @@ class Squall(Storm):
 def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true(
     ledger: Ledger,
 ) -> None:
-    storm = Squall(ledger, seed=20261126)
+    storm = TransactionStorm(ledger, seed=20261126)
     source = storm.source
-    wishes = [
-        Wish(f"key{number}" if source.random() < 0.7 else None, some_increments(source))
-        for number in range(WISHES)
+    transfers = [
+        Transfer(f"key{number}" if source.random() < 0.7 else None, random_increments(source))
+        for number in range(TRANSFERS)
     ]
-    to_come = iter(wishes)
+    to_come = iter(transfers)
     current = list(itertools.islice(to_come, 8))
 
-    def try_one() -> None:
+    def send_one() -> None:
         if not current:
             return
-        wish = current.pop(source.randrange(len(current)))
-        wish.tries.append(ledger.add_all(wish.increments, wish.key))
+        transfer = current.pop(source.randrange(len(current)))
+        transfer.replies.append(ledger.add_all(transfer.increments, transfer.key))
         ledger.advance(source.uniform(0, 3))
-        # Some ask again although they have their answer.
-        if not wish.over() or (wish.key and source.random() < 0.1):
-            current.append(wish)
+        # Some callers repeat a request although they know the outcome.
+        if not transfer.done() or (transfer.key and source.random() < 0.1):
+            current.append(transfer)
         elif following := next(to_come, None):
             current.append(following)
 
-    storm.other = try_one
+    storm.other = send_one
     while current:
-        try_one()
+        send_one()
     storm.calm_down()
 
     attempts: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for counter, history in storm.histories().items():
         for entry in history:
-            made = attempts[entry["request_id"]]
-            assert counter not in made, "applied twice"
-            made[counter] = entry
+            changes = attempts[entry["request_id"]]
+            assert counter not in changes, "the change was made twice"
+            changes[counter] = entry
     answers: Counter[str] = Counter()
-    for wish in wishes:
-        ids = [reply.context.aws_request_id for reply in wish.tries]
+    for transfer in transfers:
+        ids = [reply.context.aws_request_id for reply in transfer.replies]
         applied = [attempts.pop(each) for each in ids if each in attempts]
-        assert_same(wish, applied)
+        assert_true(transfer, applied)
         answers.update(
-            f"{kind(reply)} {'applied' if applied else 'not applied'}" for reply in wish.tries
+            f"{summary(reply)} {'applied' if applied else 'not applied'}"
+            for reply in transfer.replies
         )
-    print(f"{len(wishes)} wishes, {answers.total()} requests: {dict(answers)} (0: killed)")
+    print(f"{len(transfers)} transfers, {answers.total()} requests: {dict(answers)} (0: killed)")
     for operation, met in sorted(storm.met.items()):
         print(f"{operation}: {met.total()} requests, {dict(met)}")
 
-    assert not attempts  # nobody else's
+    assert not attempts  # no change is left over
     assert sum(ledger.values(*NAMES)) == 0
     assert {
         "200 applied",
@@ -142,8 +143,8 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
     } <= set(answers)
 
 
-def kind(reply: Invocation) -> str:
-    """Return in short what was answered, and how that was found out."""
+def summary(reply: Invocation) -> str:
+    """Return the status, and how the function found the outcome."""
     if reply.status != 200:
         return f"{reply.status} {reply.problem}".strip()
     if reply.replayed:
@@ -151,42 +152,49 @@ def kind(reply: Invocation) -> str:
     return "200 from the history" if "Query" in reply.operations() else "200"
 
 
-def assert_left(reply: Invocation, expected: list[dict[str, Any]]) -> None:
-    """Compare an answer with what the history says: it may not have known some counters yet."""
-    for told, each in zip(json.loads(reply.text), expected, strict=True):
-        if told["value"] is None:
-            assert told == {**each, "value": None, "version": None}
+def assert_matches(reply: Invocation, expected: list[dict[str, Any]]) -> None:
+    """Compare an answer with the history. It may lack the values of some counters."""
+    for answered, recorded in zip(json.loads(reply.text), expected, strict=True):
+        if answered["value"] is None:
+            assert answered == {**recorded, "value": None, "version": None}
         else:
-            assert told == each
+            assert answered == recorded
 
 
-def assert_same(wish: Wish, made: list[dict[str, dict[str, Any]]]) -> None:
-    """Compare what was answered with what was made: at most once, and then of all counters."""
-    assert wish.tries
-    assert len(made) <= 1
-    asked = {each["counter_id"]: each["by"] for each in wish.increments}
-    for entries_of in made:
-        assert {counter: entry["by"] for counter, entry in entries_of.items()} == asked
-    told = wish.told()
-    if wish.key:
-        assert told
-    # One after the other, and a refusal frees the key: a later try may make what was refused.
-    maker = next(iter(made[0].values()))["request_id"] if made else None
-    is_made = False
-    for reply in wish.tries:
-        is_made = is_made or reply.context.aws_request_id == maker
-        if reply in told:
-            assert is_made == (reply.status == 200)
+def assert_true(transfer: Transfer, applied: list[dict[str, dict[str, Any]]]) -> None:
+    """Check that a transfer was applied at most once and entirely, and that all answers say so.
+
+    Args:
+        transfer: the transfer.
+        applied: for each attempt that was applied, the history entry of each counter.
+    """
+    assert transfer.replies
+    assert len(applied) <= 1
+    amounts = {each["counter_id"]: each["by"] for each in transfer.increments}
+    for entries_of in applied:
+        assert {counter: entry["by"] for counter, entry in entries_of.items()} == amounts
+    final = transfer.final_replies()
+    if transfer.key:
+        assert final
+    # A refusal frees the key, so a later repeat can succeed. The repeats do not overlap.
+    applied_id = next(iter(applied[0].values()))["request_id"] if applied else None
+    is_applied = False
+    for reply in transfer.replies:
+        is_applied = is_applied or reply.context.aws_request_id == applied_id
+        if reply in final:
+            assert is_applied == (reply.status == 200)
         if reply.status == 200:
-            assert_left(reply, as_left(wish, made[0]))
-        elif reply.problem == "throttled" and not wish.key:
-            assert not made
+            assert_matches(reply, counters_after(transfer, applied[0]))
+        elif reply.problem == "throttled" and not transfer.key:
+            assert not applied
         else:
             assert reply.status in {0, 409, 503}
 
 
-def as_left(wish: Wish, entries_of: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the counters as the changes in the history left them."""
+def counters_after(
+    transfer: Transfer, entries_of: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the counters as these history entries left them."""
     return [
         {
             "counter_id": each["counter_id"],
@@ -195,6 +203,6 @@ def as_left(wish: Wish, entries_of: Mapping[str, Mapping[str, Any]]) -> list[dic
             "created_at": entry["counter_created_at"],
             "updated_at": entry["created_at"],
         }
-        for each in wish.increments
+        for each in transfer.increments
         for entry in [entries_of[each["counter_id"]]]
     ]

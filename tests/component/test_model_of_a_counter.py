@@ -1,4 +1,4 @@
-"""A counter against a model of it in memory: whatever is asked of both, they answer the same."""
+"""A counter and a model of it in memory give the same answers."""
 
 import itertools
 import json
@@ -21,16 +21,16 @@ from tests.wire import Wire, delivered
 from counters import clock
 
 DAY = 24 * 3600  # seconds
-EDGE = 2**53 - 1
+MAX = 2**53 - 1
 
 Headers = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller sees: the status, the headers that tell of a counter, and the body.
+    """What a caller sees: the status, the headers about a counter, and the body.
 
-    Of a problem's body, `problem` is the last part of its type and `value` its value.
+    If it is a problem, `body` has the last part of its type as `problem`, and its `value`.
     """
 
     status: int
@@ -43,7 +43,7 @@ class Answer:
 
 
 class Service:
-    """The handlers on moto, in simulated time; the history is up to date whenever it is read."""
+    """The handlers on moto, in simulated time. The history is up to date whenever it is read."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
@@ -53,7 +53,9 @@ class Service:
         self._images: dict[str, Any] = {}
         self._unrecorded: list[StreamRecord] = []
 
-    def ask(self, method: str, counter: str, headers: Headers, body: Mapping[str, int]) -> Answer:
+    def request(
+        self, method: str, counter: str, headers: Headers, body: Mapping[str, int]
+    ) -> Answer:
         self.requests += 1
         path = f"/counters/{counter}"
         function, route, parameters = self.stack.route(method, path)
@@ -64,21 +66,24 @@ class Service:
         if response["statusCode"] >= 400:
             problem = content["type"].rpartition(":")[2]
             content = {"problem": problem} | {k: v for k, v in content.items() if k == "value"}
-        told = response["headers"]
+        response_headers = response["headers"]
         return Answer(
-            response["statusCode"], told.get("ETag"), told.get("Idempotent-Replayed"), content
+            response["statusCode"],
+            response_headers.get("ETag"),
+            response_headers.get("Idempotent-Replayed"),
+            content,
         )
 
     def carry(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Let moto answer, and put into the stream what that changes of a counter."""
+        """Let moto answer. Add the change of a counter to the stream."""
         assert isinstance(request.body, bytes)
-        asked = json.loads(request.body)
-        if asked.get("TableName") == self.stack.refs["HistoryTable"]:
+        parameters = json.loads(request.body)
+        if parameters.get("TableName") == self.stack.refs["HistoryTable"]:
             self._record()
         response = delivered(request)
         if (
-            asked.get("TableName") == self.stack.refs["CounterTable"]
-            and "UpdateExpression" in asked
+            parameters.get("TableName") == self.stack.refs["CounterTable"]
+            and "UpdateExpression" in parameters
         ):
             self._note(json.loads(response.text))
         return response
@@ -104,7 +109,7 @@ def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterat
     service = Service(stack, wire)
     monkeypatch.setattr(clock, "now", lambda: service.time)
     monkeypatch.setattr(wire, "through", service.carry)
-    logging.disable()  # it takes a fifth of the time, and nobody reads it
+    logging.disable()  # takes a fifth of the time
     yield service
     logging.disable(logging.NOTSET)
 
@@ -114,7 +119,7 @@ def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @dataclass
 class Receipt:
-    """What was answered under a key."""
+    """A request under a key, and its answer."""
 
     body: tuple[int, int, int]
     answer: Answer
@@ -123,7 +128,7 @@ class Receipt:
 
 @dataclass
 class Model:
-    """What Tally promises of one counter, as plainly as it can be said."""
+    """What Tally promises about one counter, in the simplest code."""
 
     counter: str
     value: int = 0
@@ -132,8 +137,8 @@ class Model:
     updated_at: str | None = None
     receipts: dict[str, Receipt] = field(default_factory=dict)
 
-    def get(self, has: str | None) -> Answer:
-        if has == f'"{self.version}"' or (has == "*" and self.version):
+    def get(self, if_none_match: str | None) -> Answer:
+        if if_none_match == f'"{self.version}"' or (if_none_match == "*" and self.version):
             return Answer(304, f'"{self.version}"')
         return self._counter()
 
@@ -176,11 +181,11 @@ class Model:
         return Answer(200, f'"{self.version}"', body=body)
 
 
-# --- Both ----------------------------------------------------------------------------------------
+# --- The comparison ------------------------------------------------------------------------------
 
 Body = dict[str, int]
 
-VALUES = st.one_of(st.integers(-10, 10), st.sampled_from([EDGE, -EDGE, EDGE - 1, 1 - EDGE]))
+VALUES = st.one_of(st.integers(-10, 10), st.sampled_from([MAX, -MAX, MAX - 1, 1 - MAX]))
 INCREMENTS = VALUES.filter(bool)
 BOUNDS: st.SearchStrategy[Body] = st.one_of(
     st.just({}),
@@ -189,18 +194,19 @@ BOUNDS: st.SearchStrategy[Body] = st.one_of(
     st.fixed_dictionaries({"min": st.integers(-20, 0), "max": st.integers(0, 20)}),
 )
 KEYS = st.sampled_from(["a", "b"])
-# Versions relative to the one that the counter has.
+# Versions relative to the current one.
 VERSIONS = st.sampled_from([0, 0, 0, -1, 1])
 
 
-class Both(RuleBasedStateMachine):
-    """The service and the model, each asked the same; every run has a counter of its own."""
+class Comparison(RuleBasedStateMachine):
+    """Sends each request to the service and to the model. Every run has its own counter."""
 
     def __init__(self, service: Service, counter: str) -> None:
         super().__init__()
         self.service = service
         self.model = Model(counter)
-        self.last: tuple[str, Body] | None = None  # key and body of the last that had a key
+        # The key and the body of the last increment with a key.
+        self.last_keyed: tuple[str, Body] | None = None
 
     @rule(by=INCREMENTS, bounds=BOUNDS)
     def increment(self, by: int, bounds: Body) -> None:
@@ -212,8 +218,8 @@ class Both(RuleBasedStateMachine):
 
     @rule()
     def repeat(self) -> None:
-        if self.last:
-            self._increment(*self.last)
+        if self.last_keyed:
+            self._increment(*self.last_keyed)
 
     @rule(value=VALUES)
     def set(self, value: int) -> None:
@@ -237,7 +243,7 @@ class Both(RuleBasedStateMachine):
         self._get(f'"{max(0, self.model.version + offset)}"')
 
     @rule()
-    def get_if_there_is_none(self) -> None:
+    def get_if_none_match_star(self) -> None:
         self._get("*")
 
     @rule(seconds=st.sampled_from([1, 5, 19, 20, 21, 3600, DAY - 21, DAY - 1, DAY]))
@@ -245,36 +251,36 @@ class Both(RuleBasedStateMachine):
         self.service.time += seconds
 
     def _increment(self, key: str | None, body: Body) -> None:
-        low, high = body.get("min", -EDGE), body.get("max", EDGE)
+        low, high = body.get("min", -MAX), body.get("max", MAX)
         headers = {"Idempotency-Key": key} if key else {}
         if key:
-            self.last = key, body
-        self._same(
-            self._ask("POST", headers, body),
+            self.last_keyed = key, body
+        self._compare(
+            self._request("POST", headers, body),
             self.model.increment(self.service.time, body["by"], low, high, key),
         )
 
     def _set(self, headers: Headers, value: int, expected: int | None) -> None:
-        self._same(
-            self._ask("PUT", headers, {"value": value}),
+        self._compare(
+            self._request("PUT", headers, {"value": value}),
             self.model.set(self.service.time, value, expected),
         )
 
-    def _get(self, has: str | None) -> None:
-        headers = {"If-None-Match": has} if has else {}
-        self._same(self._ask("GET", headers, {}), self.model.get(has))
+    def _get(self, if_none_match: str | None) -> None:
+        headers = {"If-None-Match": if_none_match} if if_none_match else {}
+        self._compare(self._request("GET", headers, {}), self.model.get(if_none_match))
 
-    def _ask(self, method: str, headers: Headers, body: Body) -> Answer:
-        return self.service.ask(method, self.model.counter, headers, body)
+    def _request(self, method: str, headers: Headers, body: Body) -> Answer:
+        return self.service.request(method, self.model.counter, headers, body)
 
-    def _same(self, given: Answer, expected: Answer) -> None:
-        assert given == expected
+    def _compare(self, answer: Answer, expected: Answer) -> None:
+        assert answer == expected
 
 
-def test_the_service_answers_as_the_model_does(service: Service) -> None:
+def test_the_service_and_the_model_give_the_same_answers(service: Service) -> None:
     runs = itertools.count()
 
-    class Run(Both):
+    class Run(Comparison):
         def __init__(self) -> None:
             super().__init__(service, f"run{next(runs)}")
 

@@ -1,8 +1,8 @@
-"""Whatever sequence of replies a change gets from the database, its answer is true.
+"""The answer to a change is true for every sequence of DynamoDB replies.
 
-A case is a sequence of replies to the attempts at one change. After the last one the function is
-killed. A reply that leaves the outcome open ends a sequence, because the code makes no further
-attempt after it. All other sequences are tried up to a length.
+A case is a sequence of replies to the write requests for one change. After the last one the
+function is killed. A reply that leaves the outcome open ends a sequence, because the code then
+sends no further write. The test tries all other sequences up to a length.
 """
 
 import random
@@ -32,29 +32,29 @@ from tests.wire import (
 
 from counters import clock, idempotency
 
-MOST = cases(full=5, part=2)  # replies
-SOON, LATE = 0.6, 12.0  # seconds after which a change is made; the function ends in between
+MAX_REPLIES = cases(full=5, part=2)  # replies
+SOON, LATE = 0.6, 12.0  # seconds until a held-up change is applied: before or after the answer
 
 
 @dataclass
-class Attempts:
-    """Replies to the attempts at a change. After the last one the function is killed."""
+class Replies:
+    """Replies to the write requests for a change. After the last one the function is killed."""
 
     ledger: Ledger
-    kinds: dict[str, Fault]
+    faults_by_name: dict[str, Fault]
     sequence: list[str]
-    asked: int = 0
-    wants_more: bool = field(default=False)
+    used: int = 0
+    exhausted: bool = field(default=False)
 
     def faults(self) -> Iterator[Fault]:
-        for kind in self.sequence:
-            self.asked += 1
-            yield self.kinds[kind]
-        self.wants_more = True
+        for name in self.sequence:
+            self.used += 1
+            yield self.faults_by_name[name]
+        self.exhausted = True
         yield dies
 
 
-def kinds_of(ledger: Ledger, operation: str) -> dict[str, Fault]:
+def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     """Return the possible replies to an operation."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
@@ -62,7 +62,7 @@ def kinds_of(ledger: Ledger, operation: str) -> dict[str, Fault]:
         return answered(
             request,
             HTTPStatus.INTERNAL_SERVER_ERROR,
-            {"__type": "InternalServerError", "message": "as the test has it"},
+            {"__type": "InternalServerError", "message": "set by the test"},
         )
 
     transaction = operation == "TransactWriteItems"
@@ -84,36 +84,38 @@ def kinds_of(ledger: Ledger, operation: str) -> dict[str, Fault]:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
-def test_the_answer_to_a_change_is_true_whatever_replies_it_gets(
+def test_the_answer_is_true_for_every_sequence_of_replies(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, operation: str, repeats: str
 ) -> None:
-    # With the longest pauses, a function looks for a lost change half as often.
+    # Use the longest pauses: a function then searches for a lost change half as often.
     monkeypatch.setattr(random, "uniform", lambda _shortest, longest: longest)
-    kinds = kinds_of(ledger, operation)
+    faults_by_name = replies_to(ledger, operation)
     to_try: list[list[str]] = [[]]
-    tried, stood_for = 0, 0
+    tried, covered = 0, 0
     while to_try:
         sequence = to_try.pop()
-        attempts = Attempts(ledger, kinds, sequence)
+        replies = Replies(ledger, faults_by_name, sequence)
         try:
-            try_one(ledger, attempts, operation, f"n{tried}", repeats)
+            try_one(ledger, replies, operation, f"n{tried}", repeats)
         except AssertionError as error:
             error.add_note(f"after {sequence}")
             raise
         ledger.empty()
         tried += 1
-        if attempts.wants_more and len(sequence) < MOST:
-            to_try += [[*sequence, kind] for kind in kinds]
-            stood_for += 1
+        if replies.exhausted and len(sequence) < MAX_REPLIES:
+            to_try += [[*sequence, name] for name in faults_by_name]
+            covered += 1
         else:
-            # No longer sequence that begins with this one can occur.
-            stood_for += sum(len(kinds) ** more for more in range(MOST - len(sequence) + 1))
+            # This case covers all longer sequences that begin with it, because none can occur.
+            covered += sum(
+                len(faults_by_name) ** more for more in range(MAX_REPLIES - len(sequence) + 1)
+            )
 
-    print(f"{operation}, {repeats}: {tried} cases, which stand for {stood_for} sequences")
-    assert stood_for == sum(len(kinds) ** length for length in range(MOST + 1))
+    print(f"{operation}, {repeats}: {tried} cases cover {covered} sequences")
+    assert covered == sum(len(faults_by_name) ** length for length in range(MAX_REPLIES + 1))
 
 
-def try_one(ledger: Ledger, attempts: Attempts, operation: str, name: str, repeats: str) -> None:
+def try_one(ledger: Ledger, replies: Replies, operation: str, name: str, repeats: str) -> None:
     """Make a change with a sequence of replies, repeat it, and check all answers."""
     key = None if repeats == "without a key" else name
 
@@ -122,10 +124,10 @@ def try_one(ledger: Ledger, attempts: Attempts, operation: str, name: str, repea
             return ledger.add(name, 1, key)
         return ledger.add_all(entries(**{name: 1, f"{name}-too": 1}), key)
 
-    ledger.plan_each(operation, attempts.faults())
+    ledger.plan_each(operation, replies.faults())
     answers = [send()]
     ledger.plan(operation)
-    assert attempts.asked == len(attempts.sequence) or answers[0].answer
+    assert replies.used == len(replies.sequence) or answers[0].answer
     check(ledger, name, key, answers, operation)
     if repeats == "at once":
         ledger.record()
@@ -142,7 +144,7 @@ def try_one(ledger: Ledger, attempts: Attempts, operation: str, name: str, repea
 
 
 def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
-    """Return whether there is a receipt for a key. Its counter has the same name."""
+    """Return whether a receipt exists for a key. The key is the name of its counter."""
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, target, (), "").receipt_id("somebody")
     return ledger.stack.item("ReceiptTable", receipt_id) is not None
@@ -151,18 +153,18 @@ def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
 def check(
     ledger: Ledger, name: str, key: str | None, answers: list[Invocation], operation: str
 ) -> None:
-    """Check that the change was made at most once and that the last answer is true."""
+    """Check that the change was made at most once, and that the last answer is true."""
     value = ledger.value(name)
-    to_come = ledger.under_way()
-    assert value + to_come <= 1
+    held_up = ledger.under_way()
+    assert value + held_up <= 1
     last = answers[-1]
     if last.status == 200:
-        assert (value, to_come) == (1, 0)
+        assert (value, held_up) == (1, 0)
     elif last.problem == "throttled":
-        assert (value, to_come) == (0, 0)
+        assert (value, held_up) == (0, 0)
     else:
         assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
-    if key and (value or to_come):
+    if key and (value or held_up):
         assert has_receipt(ledger, key, operation)
-    good = {answer.text for answer in answers if answer.status == 200}
-    assert len(good) <= 1
+    texts = {answer.text for answer in answers if answer.status == 200}
+    assert len(texts) <= 1

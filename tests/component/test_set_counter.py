@@ -13,7 +13,7 @@ def test_a_set_gives_the_counter_its_value(stack: Stack, value: int) -> None:
     assert stack.request("GET", "/counters/orders").body["value"] == value
 
 
-def test_a_set_does_not_depend_on_the_value_before(stack: Stack) -> None:
+def test_a_set_does_not_depend_on_the_previous_value(stack: Stack) -> None:
     stack.request("POST", "/counter", body={"by": 5})
 
     reply = stack.request("PUT", "/counter", body={"value": -2})

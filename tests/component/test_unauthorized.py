@@ -1,4 +1,4 @@
-"""An event that does not say who sends it is refused by every function, and nothing is read."""
+"""Every function refuses an event without a caller, and reads nothing."""
 
 from copy import deepcopy
 from typing import Any
@@ -27,9 +27,9 @@ AUTHORIZERS = [
     pytest.param({}, id="no claims"),
     pytest.param({"claims": None}, id="null claims"),
     pytest.param({"claims": {}}, id="empty claims"),
-    pytest.param({"claims": {"scope": "counters/read", "username": "ann"}}, id="other claims"),
+    pytest.param({"claims": {"scope": "counters/read", "username": "ann"}}, id="no caller"),
     pytest.param({"claims": {"sub": "", "client_id": ""}}, id="empty names"),
-    pytest.param({"principalId": "ann"}, id="another kind of authorizer"),
+    pytest.param({"principalId": "ann"}, id="another authorizer"),
 ]
 
 
@@ -64,12 +64,12 @@ def test_an_event_without_a_caller_is_refused_by_every_function(
     assert stack.contents() == before
 
 
-def test_every_route_is_asked() -> None:
+def test_the_list_has_every_route() -> None:
     assert len(ROUTES) >= 12
 
 
 @pytest.mark.parametrize("claims", [{"sub": "ann"}, {"client_id": "app"}], ids=str)
-def test_sub_or_client_id_is_enough(stack: Stack, claims: dict[str, str]) -> None:
+def test_an_event_needs_only_sub_or_client_id(stack: Stack, claims: dict[str, str]) -> None:
     assert stack.request("POST", "/counter", claims=claims).status == 200
     stack.record(stack.changes())
 

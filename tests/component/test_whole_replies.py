@@ -19,8 +19,8 @@ from counters.connection import Connection
 
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 0.5
-A_LITTLE = 0.5  # seconds
-PIECES = 20  # of a reply that drips
+TOLERANCE = 0.5  # seconds
+PIECES = 20  # that a slow reply arrives in
 
 COUNTER = {
     "counter_id": {"S": "orders:eu"},
@@ -61,7 +61,7 @@ def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
     Args:
         body: the body that follows.
         status: the status code and its phrase.
-        changed: headers to change, or to leave out (None), with `_` for `-` in their names.
+        changed: headers to change, or to omit (None). Their names have `_` for `-`.
     """
     headers: dict[str, str | None] = {
         "Server": "Server",
@@ -77,7 +77,7 @@ def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
 
 
-def raw(reply: dict[str, Any], status: str = "200 OK") -> bytes:
+def raw_reply(reply: dict[str, Any], status: str = "200 OK") -> bytes:
     """Return the bytes of a reply."""
     body = json.dumps(reply, separators=(",", ":")).encode()
     return head(body, status) + body
@@ -96,7 +96,7 @@ class Server:
         self._server = server
         threading.Thread(target=self._serve, daemon=True).start()
 
-    def answers(self, sent: bytes) -> None:
+    def reply_with(self, sent: bytes) -> None:
         self.send = lambda connection: connection.sendall(sent)
 
     def _serve(self) -> None:
@@ -115,8 +115,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def client_of() -> Callable[..., Any]:
-    """Makes clients with the functions' settings."""
+def create_client() -> Callable[..., Any]:
+    """Return a function that creates clients with the functions' settings."""
     session = botocore.session.Session()
 
     def make(endpoint: str, service: str = "dynamodb", seconds: float = READ_SECONDS) -> Any:  # noqa: ANN401
@@ -152,22 +152,22 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(server: Server, client_of: Callable[..., Any]) -> Iterator[Any]:
+def client(server: Server, create_client: Callable[..., Any]) -> Iterator[Any]:
     """A client of the server that sends its requests through Connection."""
-    client = client_of(server.endpoint)
+    client = create_client(server.endpoint)
     connection = Connection(client)
     yield client
     connection.close()
 
 
 def ask(client: Any, method: str) -> dict[str, Any]:  # noqa: ANN401
-    """Send a request, and return the reply without what botocore adds to it."""
+    """Send a request. Return the reply without botocore's metadata."""
     reply: dict[str, Any] = getattr(client, method)(**REQUESTS[method])
     return {name: value for name, value in reply.items() if name != "ResponseMetadata"}
 
 
 def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
-    """Send a request, and tell whether its reply counts as lost."""
+    """Send a request. Return whether its reply counts as lost."""
     try:
         ask(client, method)
     except HTTPClientError as error:
@@ -177,40 +177,40 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
     return False
 
 
-def cuts_taken(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
-    """Cut a reply at every byte, and return the cuts that did not count as lost."""
-    taken = []
+def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
+    """Cut a reply at every byte. Return the cuts that did not count as lost."""
+    accepted = []
     for length in range(len(whole)):
-        server.answers(whole[:length])
+        server.reply_with(whole[:length])
         if not is_lost(client, method):
-            taken.append(whole[:length])
-    return taken
+            accepted.append(whole[:length])
+    return accepted
 
 
 @every_request
 def test_a_reply_cut_at_any_byte_is_lost(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
-    whole = raw(REPLIES[method])
-    server.answers(whole)
+    whole = raw_reply(REPLIES[method])
+    server.reply_with(whole)
     assert ask(client, method) == REPLIES[method]
 
-    assert cuts_taken(server, client, method, whole) == []
-    assert server.requests <= 1 + len(whole), "no request was sent twice"
+    assert accepted_cuts(server, client, method, whole) == []
+    assert server.requests <= 1 + len(whole), "a request was sent twice"
 
 
 def test_a_refusal_cut_at_any_byte_is_lost(server: Server, client: Any) -> None:  # noqa: ANN401
-    whole = raw(REFUSAL, "400 Bad Request")
-    server.answers(whole)
+    whole = raw_reply(REFUSAL, "400 Bad Request")
+    server.reply_with(whole)
     with pytest.raises(client.exceptions.ConditionalCheckFailedException) as error:
         ask(client, "update_item")
     assert error.value.response["Item"] == COUNTER
 
-    assert cuts_taken(server, client, "update_item", whole) == []
+    assert accepted_cuts(server, client, "update_item", whole) == []
 
 
 @every_request
-def test_a_reply_with_another_checksum_is_lost(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
+def test_a_reply_with_a_wrong_checksum_is_lost(server: Server, client: Any, method: str) -> None:  # noqa: ANN401
     body = json.dumps(REPLIES[method]).encode()
-    server.answers(head(body, x_amz_crc32=str(zlib.crc32(body) ^ 1)) + body)
+    server.reply_with(head(body, x_amz_crc32=str(zlib.crc32(body) ^ 1)) + body)
 
     assert is_lost(client, method)
 
@@ -222,7 +222,7 @@ def test_a_reply_without_a_content_length_is_lost(
     method: str,
 ) -> None:
     body = json.dumps(REPLIES[method]).encode()
-    server.answers(head(body, Content_Length=None) + body)
+    server.reply_with(head(body, Content_Length=None) + body)
 
     assert is_lost(client, method)
 
@@ -235,7 +235,7 @@ def test_a_reply_that_is_not_a_json_object_is_lost(
     method: str,
     body: bytes,
 ) -> None:
-    server.answers(head(body) + body)
+    server.reply_with(head(body) + body)
 
     assert is_lost(client, method)
 
@@ -248,81 +248,81 @@ WITHOUT_OUTPUT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("method", WITHOUT_OUTPUT)
 @pytest.mark.parametrize("body", [b"", b"{}"])
-def test_a_reply_of_sqs_may_be_empty_if_its_operation_has_no_output(
-    server: Server, client_of: Callable[..., Any], method: str, body: bytes
+def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
+    server: Server, create_client: Callable[..., Any], method: str, body: bytes
 ) -> None:
-    queues = client_of(server.endpoint, "sqs")
+    queues = create_client(server.endpoint, "sqs")
     connection = Connection(queues)
     whole = head(body, x_amz_crc32=None) + body
     url = "https://sqs.eu-west-1.amazonaws.com/123456789012/queue"
 
-    def is_good(sent: bytes) -> bool:
-        server.answers(sent)
+    def is_accepted(sent: bytes) -> bool:
+        server.reply_with(sent)
         try:
             getattr(queues, method)(QueueUrl=url, **WITHOUT_OUTPUT[method])
         except HTTPClientError:
             return False
         return True
 
-    assert is_good(whole)
-    taken = [whole[:length] for length in range(len(whole)) if is_good(whole[:length])]
-    # Of an empty reply nothing is missing once its length is there.
-    assert all(not body and b"Content-Length: 0" in cut for cut in taken)
+    assert is_accepted(whole)
+    accepted = [whole[:length] for length in range(len(whole)) if is_accepted(whole[:length])]
+    # An empty reply is complete as soon as its length has arrived.
+    assert all(not body and b"Content-Length: 0" in cut for cut in accepted)
     connection.close()
 
 
 def test_an_empty_reply_of_sqs_is_lost_if_its_operation_has_output(
-    server: Server, client_of: Callable[..., Any]
+    server: Server, create_client: Callable[..., Any]
 ) -> None:
-    queues = client_of(server.endpoint, "sqs")
+    queues = create_client(server.endpoint, "sqs")
     Connection(queues)
-    server.answers(head(b"", x_amz_crc32=None))
+    server.reply_with(head(b"", x_amz_crc32=None))
 
     with pytest.raises(HTTPClientError):
         queues.receive_message(QueueUrl="https://sqs.eu-west-1.amazonaws.com/123456789012/queue")
 
 
 @pytest.mark.parametrize("method", ["update_item", "put_item"])
-def test_a_reply_that_drips_is_lost_at_the_timeout(
+def test_a_reply_that_arrives_too_slowly_is_lost_at_the_timeout(
     server: Server,
     client: Any,  # noqa: ANN401
     method: str,
 ) -> None:
-    whole = raw(REPLIES[method])
+    whole = raw_reply(REPLIES[method])
     size = len(whole) // PIECES
 
-    def drip(connection: socket.socket) -> None:
+    def send_slowly(connection: socket.socket) -> None:
         for start in range(0, len(whole), size):
             connection.sendall(whole[start : start + size])
             time.sleep(4 * READ_SECONDS / PIECES)
 
-    server.send = drip
+    server.send = send_slowly
     began = time.monotonic()
 
     with pytest.raises(ReadTimeoutError):
         ask(client, method)
-    assert time.monotonic() - began < CONNECT_SECONDS + READ_SECONDS + A_LITTLE
+    assert time.monotonic() - began < CONNECT_SECONDS + READ_SECONDS + TOLERANCE
 
 
 def test_a_reply_that_stops_halfway_is_lost_at_the_timeout(
-    server: Server, client_of: Callable[..., Any]
+    server: Server, create_client: Callable[..., Any]
 ) -> None:
     seconds = 2.0
-    client = client_of(server.endpoint, seconds=seconds)
+    client = create_client(server.endpoint, seconds=seconds)
     Connection(client)
-    whole = raw(REPLIES["update_item"])
+    whole = raw_reply(REPLIES["update_item"])
     released = threading.Event()
 
-    def stop(connection: socket.socket) -> None:
+    def send_half(connection: socket.socket) -> None:
         time.sleep(0.9 * seconds)
         connection.sendall(whole[: len(whole) // 2])
         released.wait(10 * seconds)
 
-    server.send = stop
+    server.send = send_half
     began = time.monotonic()
 
     with pytest.raises(ReadTimeoutError):
         ask(client, "update_item")
-    # The first half does not begin the timeout anew.
+    # The first half does not restart the timeout.
     assert time.monotonic() - began < 1.8 * seconds
     released.set()

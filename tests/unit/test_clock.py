@@ -28,11 +28,11 @@ def test_timestamps_sort_by_time(one: float, other: float) -> None:
     assert clock.timestamp(earlier) <= clock.timestamp(later)
 
 
-def test_now_is_now() -> None:
+def test_now_agrees_with_the_system_clock() -> None:
     assert abs(clock.now() - time.time()) < 5
 
 
-def test_pauses_grow_to_a_limit_and_end_before_the_time_is_up(
+def test_pauses_grow_to_a_limit_and_end_before_until(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slept: list[float] = []

@@ -1,4 +1,4 @@
-"""The rules of a request, through a route that answers what it was given."""
+"""How endpoints parse and check requests, tested with a handler that returns the parsed request."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def echo(request: Request) -> Response:
 
 @endpoint(headers=["if-match", "if-none-match"])
 def conditional(request: Request) -> Response:
-    """Answer whether the caller has version 7, and on which versions the change depends."""
+    """Return whether the caller has version 7, or the versions that its condition allows."""
     if "if-none-match" in request.headers:
         return Response(not none_match(request.headers, 7))
     wanted = condition(request.headers)
@@ -62,12 +62,12 @@ def event(
     return proxy_event(POST, path, parameters, query, headers or {}, body, CLAIMS)
 
 
-def answer(request: dict[str, Any], handler: Handler = echo) -> Reply:
-    return reply(handler(request, Context("Echo")))  # type: ignore[arg-type]  # all that is used
+def call(request: dict[str, Any], handler: Handler = echo) -> Reply:
+    return reply(handler(request, Context("Echo")))  # type: ignore[arg-type]  # a stand-in
 
 
 def is_json(value: object) -> bool:
-    """Return whether JSON can carry the value: Python's own writes NaN and Infinity as well."""
+    """Return whether the value is valid JSON. Python also writes NaN and Infinity."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -75,96 +75,96 @@ def is_json(value: object) -> bool:
     return True
 
 
-def assert_taken_or_refused(got: Reply) -> None:
-    if got.status != 200:
-        assert got.status == 400
-        assert got.headers["Content-Type"] == "application/problem+json"
-        assert ": " in got.body["detail"]
+def assert_accepted_or_refused(response: Reply) -> None:
+    if response.status != 200:
+        assert response.status == 400
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert ": " in response.body["detail"]
 
 
 @given(integers)
 def test_an_integer_in_range_arrives_as_it_was_sent(by: int) -> None:
-    assert answer(event(body=json.dumps({"by": by}).encode())).body["body"] == {"by": by}
+    assert call(event(body=json.dumps({"by": by}).encode())).body["body"] == {"by": by}
 
 
 @given(st.integers())
-def test_an_integer_stays_in_or_out_of_range(by: int) -> None:
-    got = answer(event(body=b'{"by": %d}' % by)).body["body"]["by"]
+def test_parsing_does_not_move_an_integer_into_or_out_of_range(by: int) -> None:
+    parsed = call(event(body=b'{"by": %d}' % by)).body["body"]["by"]
 
-    assert (MIN_INTEGER <= got <= MAX_INTEGER) == (MIN_INTEGER <= by <= MAX_INTEGER)
+    assert (MIN_INTEGER <= parsed <= MAX_INTEGER) == (MIN_INTEGER <= by <= MAX_INTEGER)
 
 
 @given(json_values)
-def test_any_json_is_accepted_or_refused(value: object) -> None:
-    got = answer(event(body=json.dumps(value).encode()))
+def test_any_json_gets_200_or_400(value: object) -> None:
+    response = call(event(body=json.dumps(value).encode()))
 
-    assert_taken_or_refused(got)
+    assert_accepted_or_refused(response)
     known = isinstance(value, dict) and value.keys() <= {"by"}
-    assert (got.status == 200) == (known and is_json(value))
+    assert (response.status == 200) == (known and is_json(value))
 
 
 @given(st.text() | st.binary())
-def test_any_body_is_accepted_or_refused(body: str | bytes) -> None:
-    assert_taken_or_refused(answer(event(body=body if isinstance(body, bytes) else body.encode())))
+def test_any_body_gets_200_or_400(body: str | bytes) -> None:
+    assert_accepted_or_refused(call(event(body=body if isinstance(body, bytes) else body.encode())))
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-def test_any_body_that_claims_to_be_base64_is_accepted_or_refused(body: str) -> None:
-    assert_taken_or_refused(answer({**event(), "body": body, "isBase64Encoded": True}))
+def test_any_body_that_claims_to_be_base64_gets_200_or_400(body: str) -> None:
+    assert_accepted_or_refused(call({**event(), "body": body, "isBase64Encoded": True}))
 
 
 def test_a_body_in_base64_is_decoded() -> None:
     body = base64.b64encode(b'{"by": 7}').decode()
 
-    assert answer({**event(), "body": body, "isBase64Encoded": True}).body["body"] == {"by": 7}
+    assert call({**event(), "body": body, "isBase64Encoded": True}).body["body"] == {"by": 7}
 
 
 def test_the_longest_body_is_accepted_and_a_longer_one_refused() -> None:
-    assert answer(event(body=b'{"by": 1}'.ljust(MAX_BODY))).status == 200
-    assert answer(event(body=b'{"by": 1}'.ljust(MAX_BODY + 1))).status == 400
+    assert call(event(body=b'{"by": 1}'.ljust(MAX_BODY))).status == 200
+    assert call(event(body=b'{"by": 1}'.ljust(MAX_BODY + 1))).status == 400
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", fullmatch=True))
-def test_a_name_arrives_however_it_is_encoded(counter_id: str) -> None:
+def test_a_name_is_decoded_however_it_is_encoded(counter_id: str) -> None:
     encoded = "".join(f"%{ord(character):02X}" for character in counter_id)
 
     for path in (counter_id, quote(counter_id, safe=""), encoded, encoded.lower()):
-        assert answer(event(counter_id=path)).body["counter_id"] == counter_id
+        assert call(event(counter_id=path)).body["counter_id"] == counter_id
 
 
 @given(st.text(min_size=1))
-def test_any_name_is_accepted_or_refused(text: str) -> None:
-    assert_taken_or_refused(answer(event(counter_id=text)))
-    assert_taken_or_refused(answer(event(counter_id=quote(text, safe="", errors="replace"))))
+def test_any_name_gets_200_or_400(text: str) -> None:
+    assert_accepted_or_refused(call(event(counter_id=text)))
+    assert_accepted_or_refused(call(event(counter_id=quote(text, safe="", errors="replace"))))
 
 
 @given(st.dictionaries(st.text() | st.sampled_from(["limit", "after"]), st.lists(st.text())))
-def test_any_query_is_accepted_or_refused(query: dict[str, list[str]]) -> None:
-    given_values = {name: values for name, values in query.items() if values}
+def test_any_query_gets_200_or_400(query: dict[str, list[str]]) -> None:
+    sent = {name: values for name, values in query.items() if values}
 
-    got = answer({**event(), "multiValueQueryStringParameters": given_values or None})
+    response = call({**event(), "multiValueQueryStringParameters": sent or None})
 
-    assert_taken_or_refused(got)
-    if got.status == 200:
-        assert given_values.keys() <= {"limit", "after"}
-        assert all(len(values) == 1 for values in given_values.values())
+    assert_accepted_or_refused(response)
+    if response.status == 200:
+        assert sent.keys() <= {"limit", "after"}
+        assert all(len(values) == 1 for values in sent.values())
 
 
 @given(st.integers(1, 1000))
 def test_a_limit_in_range_is_accepted(limit: int) -> None:
-    assert answer(event(query=f"limit={limit}")).body["limit"] == limit
+    assert call(event(query=f"limit={limit}")).body["limit"] == limit
 
 
 @given(st.integers(max_value=0) | st.integers(min_value=1001))
 def test_a_limit_out_of_range_is_refused(limit: int) -> None:
-    got = answer(event(query=f"limit={limit}"))
+    response = call(event(query=f"limit={limit}"))
 
-    assert got.status == 400
-    assert got.body["detail"].startswith("limit: ")
+    assert response.status == 400
+    assert response.body["detail"].startswith("limit: ")
 
 
 def test_the_default_limit_is_100() -> None:
-    assert answer(event()).body["limit"] == 100
+    assert call(event()).body["limit"] == 100
 
 
 @given(
@@ -177,21 +177,21 @@ def test_a_header_that_is_not_honoured_is_refused_in_upper_and_lower_case(
     cases = [*upper, *[False] * len(name)]
     written = "".join(c.upper() if up else c for c, up in zip(name, cases, strict=False))
 
-    got = answer(event(headers={written: "x"}))
+    response = call(event(headers={written: "x"}))
 
-    assert got.status == 400
-    assert got.body["detail"].startswith(f"{written}: ")
+    assert response.status == 400
+    assert response.body["detail"].startswith(f"{written}: ")
 
 
 opaque = st.text(st.characters(codec="latin-1", exclude_characters='"\x7f', min_codepoint=0x21))
 tags = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), opaque | st.integers(0, 9).map(str))
 spaces = st.text(" \t", max_size=3)
-gaps = st.lists(spaces, max_size=3).map(",".join)  # empty members
+gaps = st.lists(spaces, max_size=3).map(",".join)  # empty list members
 
 
 @st.composite
-def written(draw: st.DrawFn, members: st.SearchStrategy[str]) -> tuple[list[str], list[str]]:
-    """Return the members of a list, and the lines of a header that has them (RFC 9110, 5.6.1)."""
+def header_lists(draw: st.DrawFn, members: st.SearchStrategy[str]) -> tuple[list[str], list[str]]:
+    """Return list members, and header lines that list them (RFC 9110, section 5.6.1)."""
     listed = draw(st.lists(members, min_size=1, max_size=5))
     lines = [draw(gaps)]
     for member in listed:
@@ -203,64 +203,64 @@ def written(draw: st.DrawFn, members: st.SearchStrategy[str]) -> tuple[list[str]
     return listed, lines
 
 
-def ask_conditionally(name: str, lines: list[str]) -> Reply:
-    return answer({**event(), "multiValueHeaders": {name: lines}}, conditional)
+def call_conditional(name: str, lines: list[str]) -> Reply:
+    return call({**event(), "multiValueHeaders": {name: lines}}, conditional)
 
 
-@given(written(tags))
+@given(header_lists(tags))
 def test_a_list_of_entity_tags_is_read_member_by_member(
     tags_and_lines: tuple[list[str], list[str]],
 ) -> None:
     listed, lines = tags_and_lines
 
-    got = ask_conditionally("If-None-Match", lines)
+    response = call_conditional("If-None-Match", lines)
 
-    assert (got.status, got.body) == (200, '"7"' in listed or 'W/"7"' in listed)
+    assert (response.status, response.body) == (200, '"7"' in listed or 'W/"7"' in listed)
 
 
-@given(written(st.integers(0, MAX_INTEGER).map('"{}"'.format)))
+@given(header_lists(st.integers(0, MAX_INTEGER).map('"{}"'.format)))
 def test_a_list_of_versions_is_read_member_by_member(
     tags_and_lines: tuple[list[str], list[str]],
 ) -> None:
     listed, lines = tags_and_lines
 
-    got = ask_conditionally("If-Match", lines)
+    response = call_conditional("If-Match", lines)
 
-    assert got.status == 200
-    assert got.body == sorted({int(member.strip('"')) for member in listed})
+    assert response.status == 200
+    assert response.body == sorted({int(member.strip('"')) for member in listed})
 
 
-@given(written(tags))
+@given(header_lists(tags))
 def test_an_etag_that_is_not_a_version_is_refused(
     tags_and_lines: tuple[list[str], list[str]],
 ) -> None:
     listed, lines = tags_and_lines
     versions = all(re.fullmatch(r'"(0|[1-9]\d{0,15})"', tag, re.ASCII) for tag in listed)
 
-    assert ask_conditionally("If-Match", lines).status == (200 if versions else 400)
+    assert call_conditional("If-Match", lines).status == (200 if versions else 400)
 
 
 @given(
     st.lists(st.text() | st.text('"W/*7, \t'), min_size=1), st.sampled_from(["Match", "None-Match"])
 )
-def test_any_condition_is_accepted_or_refused(lines: list[str], name: str) -> None:
-    assert_taken_or_refused(ask_conditionally(f"If-{name}", lines))
+def test_any_condition_gets_200_or_400(lines: list[str], name: str) -> None:
+    assert_accepted_or_refused(call_conditional(f"If-{name}", lines))
 
 
 def test_other_headers_are_ignored() -> None:
-    assert answer(event(headers={"Accept": "text/html", "X-Idempotency-Key": "k"})).status == 200
+    assert call(event(headers={"Accept": "text/html", "X-Idempotency-Key": "k"})).status == 200
 
 
 def test_a_request_without_headers_is_accepted() -> None:
-    assert answer({**event(), "headers": None}).status == 200
+    assert call({**event(), "headers": None}).status == 200
 
 
 def test_the_actor_is_the_subject_of_the_token() -> None:
-    assert answer(event()).body["change"]["actor"] == "ann"
+    assert call(event()).body["change"]["actor"] == "ann"
 
 
 def test_two_invocations_with_the_same_request_id_are_two_attempts() -> None:
-    first, second = answer(event()), answer(event())
+    first, second = call(event()), call(event())
 
     assert first.body["change"]["request_id"] != second.body["change"]["request_id"]
 
@@ -270,7 +270,7 @@ def test_two_invocations_with_the_same_request_id_are_two_attempts() -> None:
         st.sampled_from(["limit", "after", "prefix"]), st.text() | st.integers(), min_size=1
     )
 )
-def test_a_link_holds_the_parameters_of_the_next_page(following: dict[str, object]) -> None:
+def test_a_link_has_the_parameters_of_the_next_page(following: dict[str, object]) -> None:
     page = "https://tally.example/v1/counters?limit=1"
     link = page_response([], following).headers["Link"]
 
@@ -289,12 +289,12 @@ def test_the_last_page_has_no_link() -> None:
 def test_an_unexpected_error_is_a_problem_without_its_message() -> None:
     request = event()
 
-    got = answer(request, broken)
+    response = call(request, broken)
 
-    assert got.status == 500
-    assert got.body["type"].endswith("internal-error")
-    assert got.body["instance"] == f"urn:uuid:{request['requestContext']['requestId']}"
-    assert "1234" not in json.dumps(got.body)
+    assert response.status == 500
+    assert response.body["type"].endswith("internal-error")
+    assert response.body["instance"] == f"urn:uuid:{request['requestContext']['requestId']}"
+    assert "1234" not in json.dumps(response.body)
 
 
 ERRORS = {
@@ -311,7 +311,7 @@ ERRORS = {
 }
 
 
-def test_the_table_of_errors_is_complete() -> None:
+def test_the_table_has_every_error() -> None:
     assert {type(error) for error in ERRORS} == set(errors.CounterError.__subclasses__())
 
 
@@ -321,8 +321,8 @@ def test_every_error_has_its_status(error: errors.CounterError, status: int) -> 
     def failing(_request: Request) -> Response:
         raise error
 
-    got = answer(event(), failing)
+    response = call(event(), failing)
 
-    assert got.status == status
-    assert got.body["detail"] == str(error)
-    assert got.body["status"] == got.status
+    assert response.status == status
+    assert response.body["detail"] == str(error)
+    assert response.body["status"] == response.status

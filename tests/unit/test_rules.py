@@ -16,7 +16,9 @@ REST = FIRST + "._:-"
 counter_ids = st.builds(str.__add__, st.sampled_from(FIRST), st.text(REST, max_size=127))
 in_range = st.integers(MIN_INTEGER, MAX_INTEGER)
 out_of_range = st.integers(min_value=MAX_INTEGER + 1) | st.integers(max_value=MIN_INTEGER - 1)
-no_integers = st.none() | st.booleans() | st.floats() | st.text() | st.lists(in_range) | st.binary()
+not_integers = (
+    st.none() | st.booleans() | st.floats() | st.text() | st.lists(in_range) | st.binary()
+)
 
 
 @given(counter_ids)
@@ -45,12 +47,12 @@ def test_one_wrong_character_makes_a_name_invalid(
     counter_id: str, wrong: str, data: st.DataObject
 ) -> None:
     position = data.draw(st.integers(0, len(counter_id)))
-    spoilt = counter_id[:position] + wrong + counter_id[position:]
+    invalid = counter_id[:position] + wrong + counter_id[position:]
 
     with pytest.raises(InvalidRequestError, match=r"^counter_id: "):
-        rules.counter_id(spoilt)
+        rules.counter_id(invalid)
     with pytest.raises(InvalidRequestError, match=r"^prefix: "):
-        rules.prefix(spoilt)
+        rules.prefix(invalid)
 
 
 def test_a_name_has_from_1_to_128_characters() -> None:
@@ -94,14 +96,14 @@ def test_an_integer_out_of_range_is_refused(value: int) -> None:
         rules.integer("value", value)
 
 
-@given(no_integers)
+@given(not_integers)
 def test_anything_but_an_integer_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^value: must be an integer$"):
         rules.integer("value", value)
 
 
 @given(in_range)
-def test_a_reader_that_knows_only_doubles_reads_every_integer_exactly(value: int) -> None:
+def test_a_json_reader_with_only_doubles_reads_every_integer_exactly(value: int) -> None:
     assert json.loads(json.dumps(value), parse_int=float) == value
 
 
@@ -115,7 +117,7 @@ def test_a_counter_cannot_be_incremented_by_0() -> None:
         rules.increment("orders", {"by": 0})
 
 
-@given(out_of_range | no_integers)
+@given(out_of_range | not_integers)
 def test_anything_but_an_integer_in_range_is_refused_as_by(by: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^by: "):
         rules.increment("orders", {"by": by})
@@ -134,7 +136,8 @@ def test_only_asc_and_desc_are_orders(text: str) -> None:
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MINUTES_OF_DAY = 24 * 60
 
-moments = st.integers(MINUTES_OF_DAY * 60, 253_402_128_000)  # seconds, a day from either end
+# In seconds since the epoch, at least a day away from the first and the last time.
+moments = st.integers(MINUTES_OF_DAY * 60, 253_402_128_000)
 offsets = st.integers(-MINUTES_OF_DAY + 1, MINUTES_OF_DAY - 1)
 offsets_written = st.sampled_from(["Z", "z", "-00:00", "+00:00"]).map(lambda z: (0, z)) | (
     offsets.map(
@@ -148,7 +151,7 @@ fractions = st.just("") | st.text(string.digits, min_size=1, max_size=12).map(".
 
 
 @given(moments, offsets_written, fractions, st.sampled_from("Tt"))
-def test_every_time_of_the_grammar_is_read_exactly(
+def test_every_rfc_3339_time_is_read_exactly(
     moment: int, offset: tuple[int, str], fraction: str, separator: str
 ) -> None:
     minutes, written = offset
@@ -168,7 +171,7 @@ def test_every_time_of_the_grammar_is_read_exactly(
     *(st.integers(0, 99) for _ in range(7)),
     st.sampled_from("Z+-"),
 )
-def test_a_time_out_of_range_is_refused(  # noqa: PLR0913, PLR0917  all that a time has
+def test_a_time_out_of_range_is_refused(  # noqa: PLR0913, PLR0917  the parts of a time
     year: int,
     month: int,
     day: int,
@@ -209,7 +212,7 @@ def test_a_time_out_of_range_is_refused(  # noqa: PLR0913, PLR0917  all that a t
         "2026-11-22T10:00:00Z\n",
     ],
 )
-def test_a_text_that_is_not_exactly_a_time_of_rfc_3339_is_refused(text: str) -> None:
+def test_a_text_that_is_almost_an_rfc_3339_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^at: must be an RFC 3339 time "):
         rules.time("at", text)
 
@@ -224,18 +227,18 @@ def test_a_text_that_is_not_exactly_a_time_of_rfc_3339_is_refused(text: str) -> 
         ("1970-01-01T00:00:01.0000019999Z", 1.000001),
     ],
 )
-def test_the_first_and_the_last_time(text: str, seconds: float) -> None:
+def test_the_first_and_the_last_time_are_accepted(text: str, seconds: float) -> None:
     assert rules.time("at", text) == seconds
 
 
 @given(st.text() | st.text("0123456789-+:.TZtz ", min_size=18, max_size=30))
-def test_any_text_is_read_as_a_time_or_refused(text: str) -> None:
+def test_any_text_is_a_time_or_is_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequestError):
         assert 0 <= rules.time("at", text) < 253_402_300_800
 
 
 @given(st.floats(0, 2**33), st.floats(0, 2**33))
-def test_past_refuses_a_time_in_the_future(time: float, now: float) -> None:
+def test_a_time_in_the_future_is_refused(time: float, now: float) -> None:
     if time <= now:
         assert rules.past("at", time, now) == time
     else:
@@ -249,7 +252,7 @@ def test_past_refuses_a_time_in_the_future(time: float, now: float) -> None:
     st.integers(0, 2**33) | st.none(),
     st.integers(1, 2**33),
 )
-def test_a_window_is_of_whole_intervals_and_never_of_the_future(
+def test_a_window_has_whole_intervals_up_to_the_current_one_at_most(
     text: str, start: int | None, end: int | None, now: int
 ) -> None:
     interval = rules.interval(text)

@@ -1,4 +1,4 @@
-"""The local stack's saved state, without the stack."""
+"""Snapshots: how the local stack saves and restores its state."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ def test_a_service_without_a_new_state_keeps_its_old_one(tmp_path: Path) -> None
     read = {name: json.loads(text) for name, text in snapshots.read(tmp_path, 4566).items()}
 
     assert read == {"sqs": {"queues": 2}, "dynamodb": {"tables": 5}}
-    assert len(list(tmp_path.glob("*.json"))) == 2, "what no snapshot needs is deleted"
+    assert len(list(tmp_path.glob("*.json"))) == 2, "a file that no snapshot needs was kept"
 
 
 def test_only_the_emulators_own_addresses_move_to_the_new_port(tmp_path: Path) -> None:
@@ -36,29 +36,29 @@ def test_only_the_emulators_own_addresses_move_to_the_new_port(tmp_path: Path) -
 
     moved = {text: text.replace("4566", "4700") for text in (QUEUE, key)}
     assert read["sqs"] == {"url": moved[QUEUE], "body": body, moved[key]: 1}
-    assert read["dynamodb"] == {"note": QUEUE}, "a caller wrote it"
+    assert read["dynamodb"] == {"note": QUEUE}, "an address that a caller wrote was changed"
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "message"),
     [
         (snapshots.STOPPED, None),
         (snapshots.RUNNING, "The last run was killed. "),
         (snapshots.DEPLOYING, "The last run was stopped while it was deploying. "),
     ],
 )
-def test_the_next_start_says_since_when_changes_may_be_lost(
-    tmp_path: Path, end: str, said: str | None
+def test_the_next_start_reports_since_when_changes_may_be_lost(
+    tmp_path: Path, end: str, message: str | None
 ) -> None:
     write(tmp_path, end, sqs={})
 
     lost = snapshots.lost(tmp_path)
 
-    if said is None:
+    if message is None:
         assert lost is None
     else:
         assert lost
-        assert lost.startswith(said)
+        assert lost.startswith(message)
         assert "2026-11-22T10:00:00.000Z" in lost
 
 
@@ -84,9 +84,9 @@ def test_a_damaged_index_is_reported(tmp_path: Path, text: str) -> None:
     write(tmp_path, sqs={})
     (tmp_path / snapshots.INDEX).write_text(text)
 
-    for look in (lambda: snapshots.lost(tmp_path), lambda: snapshots.read(tmp_path, 4566)):
+    for read in (lambda: snapshots.lost(tmp_path), lambda: snapshots.read(tmp_path, 4566)):
         with pytest.raises(snapshots.DamagedError, match=f"delete {tmp_path} to start without it"):
-            look()
+            read()
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
