@@ -9,6 +9,7 @@ import botocore.session
 import pytest
 from tests import aws_template, call_graph
 from tests.aws_template import ROOT, TEMPLATE, Function
+from tests.routes import ROUTES, documented_scopes
 from tests.stack import running
 
 from counters import clients
@@ -16,21 +17,6 @@ from counters import clients
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
-# The HTTP contract.
-SCOPES = {
-    ("GET", "/counter"): "counters/read",
-    ("POST", "/counter"): "counters/increment",
-    ("PUT", "/counter"): "counters/set",
-    ("GET", "/counter/history"): "counters/read",
-    ("GET", "/counter/trend"): "counters/read",
-    ("GET", "/counters"): "counters/read",
-    ("POST", "/increments"): "counters/increment",
-    ("GET", "/counters/{counter_id}"): "counters/read",
-    ("POST", "/counters/{counter_id}"): "counters/increment",
-    ("PUT", "/counters/{counter_id}"): "counters/set",
-    ("GET", "/counters/{counter_id}/history"): "counters/read",
-    ("GET", "/counters/{counter_id}/trend"): "counters/read",
-}
 API_GATEWAY_SECONDS = 29
 
 
@@ -53,16 +39,14 @@ def test_the_environment_is_what_the_code_uses(function: Function) -> None:
     assert set(function.environment) == call_graph.uses(function.module).environment
 
 
-def test_every_route_has_an_authorizer_and_its_scope() -> None:
+def test_every_route_has_an_authorizer_and_its_documented_scope() -> None:
     api = TEMPLATE["Resources"]["Api"]["Properties"]
-    given = {}
-    for function in FUNCTIONS.values():
-        for route in function.routes:
-            assert route.auth["Authorizer"] in api["Auth"]["Authorizers"]
-            (scope,) = route.auth["AuthorizationScopes"]
-            given[route.method, route.path] = scope
+    scopes = {}
+    for _, route in ROUTES:
+        assert route.auth["Authorizer"] in api["Auth"]["Authorizers"]
+        (scopes[route.method, route.path],) = route.auth["AuthorizationScopes"]
 
-    assert given == SCOPES
+    assert scopes == documented_scopes()
     assert api["Auth"]["DefaultAuthorizer"] in api["Auth"]["Authorizers"]
 
 
@@ -73,7 +57,7 @@ def test_a_client_can_ask_for_every_scope_and_no_other() -> None:
 
     offered = {f"{identifier}/{scope['ScopeName']}" for scope in server["Properties"]["Scopes"]}
 
-    assert offered == set(SCOPES.values())
+    assert offered == set(documented_scopes().values())
     assert set(client["Properties"]["AllowedOAuthScopes"]) == offered
     assert client["Properties"]["AllowedOAuthFlows"] == ["client_credentials"]
 
