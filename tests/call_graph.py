@@ -21,10 +21,17 @@ CLIENTS = "counters.clients"
 
 @dataclass(frozen=True)
 class Uses:
-    """AWS calls, each as its client's factory and its method; and names in the environment."""
+    """What the code of a function uses.
+
+    Attributes:
+        calls: the AWS calls: for each, the factory of its client and the client's method.
+        environment: the names of environment variables.
+        modules: the modules with code that can run, without third-party ones.
+    """
 
     calls: set[tuple[str, str]]
     environment: set[str]
+    modules: set[str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def uses(module: str) -> Uses:
     Raises:
         UnclearError: that cannot be told.
     """
-    found = Uses(set(), set())
+    found = Uses(set(), set(), set())
     seen: set[str] = set()
     read: set[ast.AST] = set()
     waiting = [f"{module}.handler"]
@@ -57,6 +64,7 @@ def uses(module: str) -> Uses:
             continue
         seen.add(name)
         for node, where in _code(name):
+            found.modules.add(where)
             if node in read:
                 continue
             read.add(node)

@@ -109,28 +109,16 @@ NEVER = {
     "pydantic",
     "s3transfer",
 }
-OF_THE_QUEUE = {"counters.forwarding", "counters.ingestion"}
-OF_THE_HISTORY = {"counters.audit", "counters.buckets", "counters.recording"}
+# No function imports a module of the package `counters` of which it uses no code, apart from these:
+# other modules that it does use import them.
+SHARED = {"counters.listing", "counters.timeline", "counters.trend"}
 OF_HTTP = {"counters.gateway", "counters.idempotency"}
-OF_METRICS = {"counters.metrics"}
-FORBIDDEN = {
-    "AuditHistory": OF_HTTP | OF_THE_QUEUE | {"counters.recording"},
-    "ForwardEvents": OF_HTTP
-    | OF_THE_HISTORY
-    | OF_METRICS
-    | {"counters.ingestion", "counters.store"},
-    "GetCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
-    "IncrementCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS,
-    "IncrementCounters": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS,
-    "IngestIncrements": OF_HTTP | OF_THE_HISTORY | {"counters.forwarding"},
-    "ListCounters": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
-    "ListHistory": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
-    "ListTrend": OF_THE_QUEUE
-    | OF_METRICS
-    | {"counters.audit", "counters.idempotency", "counters.recording"},
-    "RecordHistory": OF_HTTP | OF_THE_QUEUE | {"counters.audit"},
-    "RedriveHistory": OF_HTTP | OF_THE_QUEUE | {"counters.audit"},
-    "SetCounter": OF_THE_QUEUE | OF_THE_HISTORY | OF_METRICS | {"counters.idempotency"},
+NOT_OF_HTTP = {
+    "counters.audit",
+    "counters.forwarding",
+    "counters.ingestion",
+    "counters.metrics",
+    "counters.recording",
 }
 
 
@@ -239,8 +227,9 @@ def test_a_function_imports_only_what_its_artifact_has_and_what_it_needs(
     for name, file in origins.items():
         assert any(file.is_relative_to(place) for place in (directory, runtime, *python)), name
         assert "site-packages" not in file.relative_to(file.anchor).parts, name
-    others = {each.module for each in FUNCTIONS.values()} - {run.function.module}
-    forbidden = NEVER | FORBIDDEN[run.function.name] | others
+    unused = call_graph.modules().keys() - call_graph.uses(run.function.module).modules
+    of_other_kinds = NOT_OF_HTTP if run.function.routes else OF_HTTP
+    forbidden = NEVER | (unused - SHARED) | of_other_kinds
     assert modules.keys() & forbidden == set()
 
 
