@@ -1,4 +1,4 @@
-"""The sample events of events/, and what must come of each."""
+"""The sample events in events/, and checks of their results."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def prepare(stack: Stack) -> None:
-    """Bring the stack to where the stream of record_history.json leaves it."""
+    """Put the counters of record_history.json into CounterTable, and record their changes."""
     records = load("record_history")["Records"]
     for record in records:
         stack.dynamodb.put_item(
@@ -70,7 +70,7 @@ def increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
 def ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     counter = stack.request("GET", "/counters/sample:queued").body
-    # Three messages of one group, and an event from the bus.
+    # Three messages of one group are one change. An event from the bus is another.
     assert (counter["value"], counter["version"]) == (1 + 4 - 2 + 3, 2)
     assert stack.messages("IncrementDeadLetterQueue") == []
 
@@ -125,7 +125,7 @@ def redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
 
 @check
 def audit_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
-    # There is neither the counter nor a history of it, so nothing that does not fit.
+    # The counter was never written and has no history.
     assert result == {"counters": 1, "entries": 0, "finished": True, "findings": []}
 
 
