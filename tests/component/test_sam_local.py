@@ -104,9 +104,7 @@ def test_the_template_for_sam_local_has_the_settings_of_the_deployed_functions(
 
 
 @linux
-def test_the_relay_connects_a_function_to_the_emulator(
-    build: Path, tmp_path: Path
-) -> None:
+def test_the_relay_connects_a_function_to_the_emulator(build: Path, tmp_path: Path) -> None:
     # The path of a clone can be longer than the path of a socket may be.
     directory = tmp_path / ("deep " * 30) / "sam"
     mounted = tmp_path / "task"
