@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -321,54 +320,6 @@ def test_almost_all_code_in_the_artifact_is_imported(
 
     # Some modules are needed only on other systems, or with other settings.
     assert sum(unused.values()) < 0.1 * sum(sizes.values()), sorted(unused, key=sizes.__getitem__)
-
-
-@pytest.mark.parametrize(
-    ("override", "there", "missing"),
-    [
-        ("", "python3.13", None),
-        ("", "python3.12", "python3.13"),
-        (" PythonRuntime=python3.12", "python3.12", None),
-        (" PythonRuntime=python3.12", "python3.13", "python3.12"),
-    ],
-)
-def test_a_stage_is_not_deployed_without_bytecode_for_its_runtime(
-    tmp_path: Path, override: str, there: str, missing: str | None
-) -> None:
-    project, path = tmp_path / "project", tmp_path / "path"
-    (project / "scripts").mkdir(parents=True)
-    for name in ("scripts/artifact.py", "scripts/environment.py", "template.yaml"):
-        shutil.copy(ROOT / name, project / name)
-    config = (ROOT / "samconfig.toml").read_text()
-    stage = '"Stage=prod"'
-    assert stage in config
-    (project / "samconfig.toml").write_text(config.replace(stage, f'"Stage=prod{override}"'))
-    path.mkdir()
-    (path / there).symlink_to(shutil.which("true") or "")
-
-    checked = subprocess.run(
-        [sys.executable, "scripts/artifact.py", "check", "prod"],
-        cwd=project,
-        env={"PATH": str(path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert checked.returncode == (1 if missing else 0), checked.stderr
-    assert checked.stderr.startswith(missing or "")
-
-
-def test_an_unknown_stage_is_not_deployed() -> None:
-    checked = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "artifact.py", "check", "moon"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert checked.returncode == 1
-    assert checked.stderr == "samconfig.toml has no stage moon\n"
 
 
 def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from bench import __main__ as bench
 from tests.aws_template import ROOT
 from tests.e2e import workers
 
-import account
 import artifact
 import environment
 import local_stack
 from emulator_process import free_port
-from local_settings import CREDENTIALS, HOST
+from local_settings import HOST
 
 SCRIPTS = ROOT / "scripts"
 
@@ -319,46 +318,6 @@ def test_a_second_stack_in_the_same_directory_is_refused(
         port = free_port()
         assert local_stack.main(["run", f"--port={port}", f"--directory={directory}"])
     assert "another local stack is using" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_CLOUDFORMATION"]
-)
-def test_a_deployment_to_an_endpoint_outside_aws_is_refused(
-    name: str, config: Mapping[str, str]
-) -> None:
-    for url in ("http://127.0.0.1:4566", "http://localhost:4566", "https://amazonaws.com.example"):
-        with pytest.raises(account.NotAnAccountError, match=f"unset {name}, and deploy again"):
-            account.check({**config, name: url})
-    account.check({**config, name: "https://vpce-1.s3.eu-west-1.vpce.amazonaws.com"})
-
-
-@pytest.mark.parametrize("name", CREDENTIALS)
-def test_a_deployment_with_the_local_stacks_credentials_is_refused(
-    name: str, config: Mapping[str, str]
-) -> None:
-    with pytest.raises(account.NotAnAccountError, match=f"unset {name}"):
-        account.check({**config, name: "test"})
-    account.check({**config, name: "AKIAIOSFODNN7EXAMPLE"})
-
-
-def test_a_profile_with_an_endpoint_outside_aws_is_refused(config: Mapping[str, str]) -> None:
-    settings = Path(config["AWS_CONFIG_FILE"])
-    settings.write_text("[default]\nendpoint_url = http://127.0.0.1:4566\n")
-    with pytest.raises(account.NotAnAccountError, match="endpoint_url is http://127"):
-        account.check(config)
-    settings.write_text("[default]\nservices = s\n[services s]\ns3 =\n  endpoint_url = http://h\n")
-    with pytest.raises(account.NotAnAccountError, match="endpoint_url is http://h"):
-        account.check(config)
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
-    """An environment that points to AWS, with an AWS configuration file that may be written."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    return {"AWS_CONFIG_FILE": str(tmp_path / "config")}
 
 
 def test_make_deploy_checks_the_account_before_it_builds(make: Make) -> None:
