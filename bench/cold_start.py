@@ -131,7 +131,7 @@ def _ladder(running: Runtime, artifact: Artifact) -> Measured:
 
 
 def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
-    told = (
+    introduction = (
         "The time from the start of a fresh process to its first response to an increment.\n\n"
         "- Functions run under AWS's own runtime client. Their database responds at once. As on"
         " Lambda, they cannot write to the artifact.\n"
@@ -157,22 +157,22 @@ def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
     )
     drawn = {NAMES[name]: 1000 * median(first[name]) for name in built}
     chart = bars("First response of a fresh process", "ms", drawn)
-    return "\n\n".join([told, table(columns, rows), chart])
+    return "\n\n".join([introduction, table(columns, rows), chart])
 
 
 def _split(parts: Parts) -> str:
-    told = (
+    introduction = (
         f"Where the time goes. A probe measured this in {ROUNDS_OF_SPLIT} separate rounds."
         " `clients` is the time in botocore's `create_client`, wherever it is called. The other"
         " columns do not include it. Opening a connection before the first event counts as"
         " `imports`."
     )
     rows = [(NAMES[name], *_each_part(runs)) for name, runs in parts.items()]
-    return "\n\n".join([told, table(("ms", *_PARTS.values()), rows)])
+    return "\n\n".join([introduction, table(("ms", *_PARTS.values()), rows)])
 
 
 def _climbed(steps: Measured) -> str:
-    told = (
+    introduction = (
         "What each step of Tally's build saves. Every row but the first undoes one step in a copy"
         f" of the artifact ({ROUNDS_OF_LADDER} rounds)."
     )
@@ -180,11 +180,11 @@ def _climbed(steps: Measured) -> str:
         (name, _milliseconds(seconds), shown_ratio(seconds, steps[NAMES[OURS]]))
         for name, seconds in steps.items()
     ]
-    return "\n\n".join([told, table(("build", "ms", "ratio to Tally"), rows)])
+    return "\n\n".join([introduction, table(("build", "ms", "ratio to Tally"), rows)])
 
 
 def _every(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
-    told = (
+    introduction = (
         "All functions of Tally, each with its event from `events/`. The total and its parts were"
         f" measured in separate rounds ({ROUNDS_OF_ALL} of each), so they do not add up exactly."
     )
@@ -197,7 +197,9 @@ def _every(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
         )
         for name, seconds in every.items()
     ]
-    return "\n\n".join([told, table(("function", "ms", *_PARTS.values(), "MB zipped"), rows)])
+    return "\n\n".join(
+        [introduction, table(("function", "ms", *_PARTS.values(), "MB zipped"), rows)]
+    )
 
 
 def _each_part(runs: Sequence[Mapping[str, float]]) -> list[str]:

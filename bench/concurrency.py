@@ -191,7 +191,7 @@ def _flask(artifact: Artifact) -> Outcome:
 
 
 def _text(outcomes: dict[str, Outcome], lost: int) -> str:
-    told = (
+    introduction = (
         f"{CALLERS} callers send {INCREMENTS:,} increments of one counter at the same time.\n\n"
         "- A caller repeats an increment until it gets a 200.\n"
         f"- {LOST:.0%} of the database's replies to writes of the counter are lost after the write"
@@ -208,7 +208,7 @@ def _text(outcomes: dict[str, Outcome], lost: int) -> str:
     drawn = {name: each.value - INCREMENTS for name, each in outcomes.items()}
     return "\n\n".join(
         [
-            told,
+            introduction,
             table(("program", "counter", "error", "repeats by callers"), rows),
             bars("Error of the counter", "increments", drawn),
         ]

@@ -95,27 +95,27 @@ def operations(service: Service) -> list[Operation]:
 def measure() -> Section:
     """Measure what each operation consumes and costs; return the section."""
     with running() as service:
-        made = operations(service)
-    titles = [operation.name for operation in made]
-    totals = {operation.name: operation.total(operation.alone) for operation in made}
+        measured_operations = operations(service)
+    titles = [operation.name for operation in measured_operations]
+    totals = {operation.name: operation.total(operation.alone) for operation in measured_operations}
     picture = bars("A million operations, each change recorded alone", "US dollars", totals)
     compared = ["service", "US dollars per million increments", "charges", "lacks", "as of"]
     parts = (
         _MEASURED,
-        table(["per operation", *titles], _amounts(made)),
+        table(["per operation", *titles], _amounts(measured_operations)),
         _DOLLARS,
-        table(["US dollars per million", *titles], _lines(made)),
+        table(["US dollars per million", *titles], _lines(measured_operations)),
         picture,
         table(["list price in us-east-1", "US dollars", "source", "as of"], _prices()),
         _OTHERS,
-        table(compared, _others(made)),
+        table(compared, _others(measured_operations)),
     )
     return Section("What does a million cost?", "python -m bench.cost", "\n\n".join(parts))
 
 
-def _amounts(made: Sequence[Operation]) -> list[list[object]]:
+def _amounts(measured_operations: Sequence[Operation]) -> list[list[object]]:
     rows: dict[str, list[float]] = {}
-    for operation in made:
+    for operation in measured_operations:
         own, alone, among = operation.own, operation.alone, operation.among
         for name, value in {
             "write units": own.writes,
@@ -137,9 +137,9 @@ def _amounts(made: Sequence[Operation]) -> list[list[object]]:
     return [[name, *map(_amount, values)] for name, values in rows.items()]
 
 
-def _lines(made: Sequence[Operation]) -> list[list[object]]:
+def _lines(measured_operations: Sequence[Operation]) -> list[list[object]]:
     rows: dict[str, list[float]] = {}
-    for operation in made:
+    for operation in measured_operations:
         for name, value in operation.own.dollars().items():
             rows.setdefault(name, []).append(value)
         for name, value in operation.alone.dollars().items():
@@ -164,8 +164,8 @@ def _prices() -> list[list[object]]:
     return rows
 
 
-def _others(made: Sequence[Operation]) -> list[list[object]]:
-    plain, queued = made[0], made[4]
+def _others(measured_operations: Sequence[Operation]) -> list[list[object]]:
+    plain, queued = measured_operations[0], measured_operations[4]
     rows: list[list[object]] = [
         [f"Tally: {each.name}", _cents(each.total(each.alone)), "see the table above", "", ""]
         for each in (plain, queued)

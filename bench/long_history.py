@@ -119,17 +119,17 @@ class _Items(Sequence[Any]):
     """The counter's items in a table, or their sort keys, in order. Each is computed on access."""
 
     size: int
-    made: Callable[[int], Any]
+    item_at: Callable[[int], Any]
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401  as in Sequence
-        return self.made(index)
+        return self.item_at(index)
 
 
 class Database:
-    """DynamoDB with the long counter in it, behind the functions' clients.
+    """Answers the functions' requests like DynamoDB with the long counter in it.
 
     Requests that the functions never send raise a LookupError.
 
@@ -166,27 +166,27 @@ class Database:
     def _send(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
         began = time.thread_time()
         body: Any = request.body
-        asked = json.loads(body)
+        parameters = json.loads(body)
         operation = event_name.rpartition(".")[2]
-        if operation == "Query" and asked["TableName"] in {self._history, self._trend}:
-            status, reply = 200, self._query(asked)
+        if operation == "Query" and parameters["TableName"] in {self._history, self._trend}:
+            status, reply = 200, self._query(parameters)
         else:
             response = botocore_stubber(event_name, request)
             if response is None:
                 raise RuntimeError(event_name)
             status, reply = response.status_code, json.loads(response.content)
         if status == 200:  # noqa: PLR2004  the HTTP status
-            reply["ConsumedCapacity"] = self._consumed(operation, asked, reply)
+            reply["ConsumedCapacity"] = self._consumed(operation, parameters, reply)
         raw: Any = MockRawResponse(json.dumps(reply))
         answer = AWSResponse(request.url, status, HTTPHeaders(), raw)
         self.seconds += time.thread_time() - began
         return answer
 
-    def _query(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Respond to a Query, if it has one of the forms that the functions send."""
-        keys, items = self._tables(asked["TableName"])
-        values = asked["ExpressionAttributeValues"]
-        condition = asked["KeyConditionExpression"].partition(" AND ")[2]
+    def _query(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Respond to a Query in one of the forms that the functions send."""
+        keys, items = self._tables(parameters["TableName"])
+        values = parameters["ExpressionAttributeValues"]
+        condition = parameters["KeyConditionExpression"].partition(" AND ")[2]
         low, high = 0, len(keys)
         match condition.split():
             case [_, "BETWEEN", first, "AND", last]:
@@ -198,17 +198,17 @@ class Database:
                 low = bisect_right(keys, _plain(values[start]))
             case _:
                 raise LookupError(condition)
-        if values[":counter_id"] != {"S": NAME} or "ExclusiveStartKey" in asked:
-            raise LookupError(asked)
+        if values[":counter_id"] != {"S": NAME} or "ExclusiveStartKey" in parameters:
+            raise LookupError(parameters)
         found = range(low, max(low, high))
-        if not asked.get("ScanIndexForward", True):
+        if not parameters.get("ScanIndexForward", True):
             found = found[::-1]
-        limit = asked.get("Limit", len(found) + 1)
+        limit = parameters.get("Limit", len(found) + 1)
         reply: dict[str, Any] = {"Items": [items[index] for index in found[:limit]]}
         reply["Count"] = reply["ScannedCount"] = len(reply["Items"])
         if limit <= len(found):  # as in DynamoDB, even if no more items follow
             last_item = reply["Items"][-1]
-            sort_key = "version" if asked["TableName"] == self._history else "hour"
+            sort_key = "version" if parameters["TableName"] == self._history else "hour"
             reply["LastEvaluatedKey"] = {name: last_item[name] for name in ("counter_id", sort_key)}
         return reply
 
@@ -225,36 +225,36 @@ class Database:
             _Items(count, lambda index: hour(index, self._changes)),
         )
 
-    def _consumed(self, operation: str, asked: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401  depends on the operation
+    def _consumed(self, operation: str, parameters: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401  depends on the operation
         """Return the units that are charged, in the form that the operation reports."""
         units: float
         match operation:
             case "Query" | "GetItem":
                 items = reply.get("Items", [reply.get("Item", {})])
                 units = _read_units(sum(map(size_of, items)))
-                units *= 1 if asked.get("ConsistentRead") else 0.5
+                units *= 1 if parameters.get("ConsistentRead") else 0.5
             case "BatchGetItem":
-                ((name, wanted),) = asked["RequestItems"].items()
+                ((name, wanted),) = parameters["RequestItems"].items()
                 items = reply["Responses"][name]
                 absent = len(wanted["Keys"]) - len(items)
                 # A projection does not make a read cheaper. Each of these items is below one unit.
                 return [_report(absent + sum(_read_units(size_of(item)) for item in items))]
             case "PutItem":
-                units = _write_units(asked["Item"])
+                units = _write_units(parameters["Item"])
             case "UpdateItem":
-                units = self._written(asked)
+                units = self._written(parameters)
             case "BatchWriteItem":
-                ((_, puts),) = asked["RequestItems"].items()
+                ((_, puts),) = parameters["RequestItems"].items()
                 return [_report(sum(_write_units(put["PutRequest"]["Item"]) for put in puts))]
             case "TransactWriteItems":
-                updates = [each["Update"] for each in asked["TransactItems"]]
+                updates = [each["Update"] for each in parameters["TransactItems"]]
                 return [_report(2 * sum(map(self._written, updates)))]
             case _:
                 raise LookupError(operation)
         return _report(units)
 
     def _written(self, update: dict[str, Any]) -> int:
-        """Return the write units of a finished UpdateItem, from the size of the item now."""
+        """Return the write units of a finished UpdateItem, from the item's new size."""
         reply = self._stack.dynamodb.get_item(TableName=update["TableName"], Key=update["Key"])
         return _write_units(reply["Item"])
 

@@ -83,7 +83,7 @@ def _text(used: list[Used]) -> str:
     start = median([each.start for each in used])
     peak = median([each.peak for each in used])
     default = int(aws_template.parameter("MemorySize"))
-    told = (
+    introduction = (
         f"Measured, as medians of {ROUNDS} processes under AWS's own runtime client:\n\n"
         f"- An increment takes {call:.1f} ms of CPU time.\n"
         f"- A start takes {start:.0f} ms of CPU time up to its first response.\n"
@@ -104,7 +104,9 @@ def _text(used: list[Used]) -> str:
         for size in SIZES
     ]
     chart = lines("Time of an increment by memory in MB", "ms", SIZES, [list(times.values())])
-    return "\n\n".join([told, table(("memory", "ms", "US dollars per million"), rows), chart])
+    return "\n\n".join(
+        [introduction, table(("memory", "ms", "US dollars per million"), rows), chart]
+    )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _check(session: botocore.session.Session) -> None:
         answers = _answers(stack)
         meter = Meter()
         for operation in History(stack, CHECKED).reads():
-            _made(operation)
+            _run(operation)
         requests = meter.requests.total(), meter.items
     entries = [entry(version) for version in range(1, CHECKED + 1)]
     trend = [hour(number, CHECKED) for number in range(hours(CHECKED))]
@@ -153,7 +153,7 @@ def _check(session: botocore.session.Session) -> None:
         Database(stack, CHECKED)
         meter = Meter()
         for operation in History(stack, CHECKED).reads():
-            _made(operation)
+            _run(operation)
         if (meter.requests.total(), meter.items) != requests or _answers(stack) != answers:
             detail = "the formula and the emulated database give different responses"
             raise RuntimeError(detail)
@@ -162,15 +162,15 @@ def _check(session: botocore.session.Session) -> None:
 def _answers(stack: Stack) -> list[object]:
     """Return the stack's responses to requests at the critical points of the history."""
     places = [0.5, 1, 3.5, CHECKED / 2, CHECKED - 11.5, CHECKED]
-    asked = [("", "")]
+    queries = [("", "")]
     for place in places:
         time_of, version = quote(moment(place)), int(place)
-        asked += [("", f"at={time_of}"), ("", f"version={version}")]
-        asked += [("/history", f"from={time_of}&limit=7"), ("/history", f"after={version}")]
-        asked += [("/history", f"to={time_of}&order=desc&limit=7")]
-        asked += [("/trend", f"to={time_of}"), ("/trend", f"interval=day&from={time_of}")]
-        asked += [("/trend", f"interval=minute&to={time_of}")]
-    return [stack.request("GET", f"{PATH}{path}", query=query) for path, query in asked]
+        queries += [("", f"at={time_of}"), ("", f"version={version}")]
+        queries += [("/history", f"from={time_of}&limit=7"), ("/history", f"after={version}")]
+        queries += [("/history", f"to={time_of}&order=desc&limit=7")]
+        queries += [("/trend", f"to={time_of}"), ("/trend", f"interval=day&from={time_of}")]
+        queries += [("/trend", f"interval=minute&to={time_of}")]
+    return [stack.request("GET", f"{PATH}{path}", query=query) for path, query in queries]
 
 
 def _sorted(items: Sequence[Any]) -> list[str]:
@@ -228,12 +228,12 @@ def _measured(operations: Sequence[Operation], database: Database) -> dict[str, 
     meter = Meter()
     found = {}
     for operation in operations:
-        _made(operation)  # new items, and the first call in a process, cost more
+        _run(operation)  # new items, and the first call in a process, cost more
         took = []
         for _ in range(TIMES):
             meter.clear()
             before, began = database.seconds, time.thread_time()
-            _made(operation)
+            _run(operation)
             took.append(time.thread_time() - began - (database.seconds - before))
         units = meter.units.total()
         requests = meter.requests.total()
@@ -241,7 +241,7 @@ def _measured(operations: Sequence[Operation], database: Database) -> dict[str, 
     return found
 
 
-def _made(operation: Operation) -> None:
+def _run(operation: Operation) -> None:
     if not operation.make():
         detail = f"wrong result: {operation.name}"
         raise RuntimeError(detail)

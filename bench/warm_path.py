@@ -97,7 +97,7 @@ def _call(
 
 
 def _text(seconds: Mapping[str, Sequence[float]]) -> str:
-    told = (
+    introduction = (
         "The CPU time (user and system) of one call of a warm handler.\n\n"
         "- The handler is called in a loop, with an event of API Gateway. The database is another"
         " process and responds at once.\n"
@@ -113,7 +113,7 @@ def _text(seconds: Mapping[str, Sequence[float]]) -> str:
         (*_figures(name, each), shown_ratio(each, seconds[USUAL]), shown_ratio(each, seconds[BARE]))
         for name, each in compared.items()
     ]
-    told_of_steps = (
+    introduction_of_steps = (
         "What each step saves. Every row but the first undoes one step in a copy of the artifact,"
         " in the same rounds."
     )
@@ -128,10 +128,10 @@ def _text(seconds: Mapping[str, Sequence[float]]) -> str:
     ]
     return "\n\n".join(
         [
-            told,
+            introduction,
             table(columns, rows),
             bars("CPU time of a call", "ms", drawn),
-            told_of_steps,
+            introduction_of_steps,
             table((*columns[:3], "ratio to Tally"), steps),
         ]
     )

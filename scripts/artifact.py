@@ -38,8 +38,8 @@ KEPT = ROOT / ".aws-sam" / "artifact"
 # The runtimes that template.yaml allows. The build compiles for each one whose interpreter is here.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 
-# Lists of a package's files, which are wrong once files are removed.
-NOT_TRUE_ANY_MORE = {"RECORD"}
+# Lists of a package's files. They are wrong after files are removed.
+OUTDATED_LISTS = {"RECORD"}
 
 # Powertools imports this only to serialize pydantic models. pydantic does not ship, so that code
 # never runs.
@@ -267,7 +267,7 @@ def leave_out_modules(directory: Path) -> None:
     for path in directory.rglob("*"):
         package = path.relative_to(directory).parts[0]
         left_out = path not in used and package != "botocore" and not package.endswith(".dist-info")
-        if path.is_file() and (left_out or path.name in NOT_TRUE_ANY_MORE):
+        if path.is_file() and (left_out or path.name in OUTDATED_LISTS):
             path.unlink()
     for path in sorted(directory.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):

@@ -38,7 +38,7 @@ from state_directory import end_of, open_log
 
 Report = Callable[[str], None]
 
-# In the emulator's directory: what `sam build` made, and a hash of what it was made from.
+# In the emulator's directory: the output of `sam build`, and a hash of its sources.
 BUILD = "build"
 BUILD_STAMP = "build.stamp"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -128,7 +128,7 @@ def build(emulator: Emulator) -> None:
 
 
 def is_built(directory: Path) -> bool:
-    """Return whether an emulator's directory has a finished build of the present sources."""
+    """Return whether an emulator's directory has a finished build of the current sources."""
     stamp = directory / BUILD_STAMP
     return stamp.exists() and stamp.read_text() == _digest_of_sources()
 
@@ -136,7 +136,7 @@ def is_built(directory: Path) -> bool:
 def offered_to_sam_local(
     emulator: Emulator, stack_name: str = STACK_NAME
 ) -> AbstractContextManager[None]:
-    """Offer a deployed stack to `sam local`: `sam_local.py` writes what it needs into `sam`."""
+    """Let `sam local` use a deployed stack. `sam_local.py` writes the files for it into `sam`."""
     lambda_ = _client(emulator, "lambda")
     resources = _client(emulator, "cloudformation").describe_stack_resources(StackName=stack_name)
     functions = {

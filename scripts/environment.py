@@ -60,44 +60,44 @@ def main(wanted: str) -> None:
         wanted: the set, `run` or `all`.
 
     Raises:
-        SystemExit: that is not possible. The message says why, in one line.
+        SystemExit: it failed. The message says why, in one line.
     """
     if sys.version_info < (3, 11):  # noqa: UP036  `make` runs this with any Python
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"Python 3.11 or newer is needed, not {version}: try make PYTHON=python3.13")
     root = os.open(ROOT, os.O_RDONLY)
     fcntl.flock(root, fcntl.LOCK_EX)  # `make run` and `make test` may start at the same time
-    there = read_stamp()
-    if there.get("python") == interpreter() and there.get(wanted) == digest(wanted):
+    installed = read_stamp()
+    if installed.get("python") == interpreter() and installed.get(wanted) == digest(wanted):
         replace_sam()
         return
-    difference = reason_to_rebuild(there, wanted)
+    difference = reason_to_rebuild(installed, wanted)
     if difference:
         if is_running():
             sys.exit(f"{difference}, and a local stack is running from it: stop that first")
         say(f"Creating .venv ({difference})…")
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
-        there = {"python": interpreter()}
+        installed = {"python": interpreter()}
     say(f"Installing the packages for {purpose(wanted)}: this can take a minute or two…")
     install(SETS[wanted][0])
     replace_sam()
-    STAMP.write_text(json.dumps({**there, "run": digest("run"), wanted: digest(wanted)}))
+    STAMP.write_text(json.dumps({**installed, "run": digest("run"), wanted: digest(wanted)}))
 
 
-def reason_to_rebuild(there: dict[str, str], wanted: str) -> str | None:
+def reason_to_rebuild(installed: dict[str, str], wanted: str) -> str | None:
     """Return why `.venv` must be rebuilt, or None if it only lacks packages.
 
     Args:
-        there: what `read_stamp` returns.
+        installed: the result of `read_stamp`.
         wanted: the set to install.
     """
     if not VENV.exists():
         return "there is none yet"
-    if "python" not in there or not (VENV / "bin" / "python").exists():
+    if "python" not in installed or not (VENV / "bin" / "python").exists():
         return ".venv is incomplete, or its Python is gone"
-    if there["python"] != interpreter():
-        return f".venv has {there['python']}, and PYTHON is {interpreter()}"
-    if any(there[name] != digest(name) for name in ("run", wanted) if name in there):
+    if installed["python"] != interpreter():
+        return f".venv has {installed['python']}, and PYTHON is {interpreter()}"
+    if any(installed[name] != digest(name) for name in ("run", wanted) if name in installed):
         return ".venv has other versions than the requirements files"
     return None
 

@@ -1,15 +1,16 @@
 """Lets a function in a container of `sam local` reach the local stack.
 
 The emulator listens on 127.0.0.1 of the host only, and a container has its own 127.0.0.1. So this
-module listens there, on the emulator's port, and relays each connection to the host:
+module listens on the container's 127.0.0.1, on the emulator's port, and relays each connection to
+the host:
 
-- on Linux through a Unix socket. It is in the directory with the function's code, which the host
-  shares with the container. So nothing has to listen on a network, and no firewall is in the way;
-- elsewhere by the host's name. Containers run in a virtual machine there, which shares files but no
-  sockets, and gives the host a name.
+- On Linux, through a Unix socket in the directory with the function's code, which the host shares
+  with the container. So nothing listens on a network, and a firewall does not interfere.
+- Elsewhere, through the host's name. There, containers run in a virtual machine, which shares files
+  but not sockets, and gives the host a name.
 
-`sam_local.py` copies this file next to the function's code. The handler `in_container.get_counter`
-is the one of the module `get_counter`.
+`sam_local.py` copies this file next to the function's code. The name `in_container.get_counter`
+stands for the handler of the module `get_counter`.
 """
 
 import importlib
@@ -39,11 +40,11 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a handler
 
 
 def relay(listener: socket.socket, connect: Callable[[], socket.socket]) -> None:
-    """Join each connection that comes in to a new one, until the listener is shut down.
+    """Connect each incoming connection to a new one, until the listener is shut down.
 
     Args:
         listener: accepts the connections.
-        connect: opens a connection to where they are to go.
+        connect: opens a connection to the target.
     """
     with suppress(OSError):
         while True:
@@ -53,17 +54,17 @@ def relay(listener: socket.socket, connect: Callable[[], socket.socket]) -> None
 
 def _to_host(port: int) -> socket.socket:
     """Connect to the emulator on the host."""
-    there = socket.socket(socket.AF_UNIX)
+    connection = socket.socket(socket.AF_UNIX)
     try:
-        there.connect(str(Path(__file__).with_name(SOCKET)))
+        connection.connect(str(Path(__file__).with_name(SOCKET)))
     except OSError:
-        there.close()
+        connection.close()
         return socket.create_connection((HOST, port))
-    return there
+    return connection
 
 
 def _join(near: socket.socket, connect: Callable[[], socket.socket]) -> None:
-    """Copy both ways between a connection and a new one; without a new one, close it."""
+    """Copy both ways between a connection and a new one. Close it if there is no new one."""
     with near, suppress(OSError), connect() as far:
         back = threading.Thread(target=_copy, args=(far, near), daemon=True)
         back.start()
@@ -72,7 +73,7 @@ def _join(near: socket.socket, connect: Callable[[], socket.socket]) -> None:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy until the source ends, and end the target then."""
+    """Copy until the source ends. Then end the target."""
     with suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)

@@ -1,4 +1,4 @@
-"""What all modules of the local stack share: places, addresses, credentials, and the error."""
+"""Settings of the local stack: directories, addresses and credentials. And its error class."""
 
 import urllib.request
 from pathlib import Path

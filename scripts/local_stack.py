@@ -96,10 +96,10 @@ def _run(directory: Path, port: int) -> None:
 
 
 def _port(text: str) -> int:
-    """Return the port that the user asks for.
+    """Parse the port that the user chose.
 
     Raises:
-        LocalStackError: there is no such port.
+        LocalStackError: it is not a valid port.
     """
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < PORTS):
         message = f"PORT={text} is not a port: choose a number from 1 to {PORTS - 1}"

@@ -1,11 +1,11 @@
 """Writes what `sam local` needs to run a function in a container against the local stack.
 
-samconfig.toml names the directory. It exists as long as the stack runs, and has:
+samconfig.toml names the directory. It exists while the stack runs, and contains:
 
-- `template.json`: the template, with what SAM cannot know of the deployed functions;
-- `env.json`: the functions' environments. SAM prefers variables of the user's shell to those of the
-  template, but not to those of this file;
-- `code`: what was built, and `in_container.py`, which connects the container to the emulator.
+- `template.json`: the template, with the settings of the deployed functions.
+- `env.json`: the functions' environment variables. Variables of the user's shell override those in
+  the template, but not those in this file.
+- `code`: the built functions, and `in_container.py`, which connects a container to the emulator.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ def offered(
     functions: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, str],
 ) -> Iterator[None]:
-    """Offer a stack to `sam local`; delete what was written at the end.
+    """Write the files for `sam local`, relay its connections, and delete the files at the end.
 
     Args:
-        directory: where to write. What a killed run left there is deleted first.
-        build: what `sam build` made.
-        address: where the emulator listens: a host and a port.
+        directory: the directory for the files. If a killed run left it behind, it is deleted first.
+        build: the directory that `sam build` wrote.
+        address: the emulator's host and port.
         functions: Lambda's GetFunctionConfiguration of each function, by its logical id.
-        settings: variables that every function has besides its own.
+        settings: environment variables that every function gets in addition to its own.
     """
     shutil.rmtree(directory, ignore_errors=True)
     template = yaml_parse((build / "template.yaml").read_text())
@@ -57,10 +57,10 @@ def offered(
             "Runtime": function["Runtime"],
             "Architectures": function["Architectures"],
             "Timeout": function["Timeout"] + START_SECONDS,
-            # SAM ignores the names in env.json that the template does not have.
+            # SAM ignores variables in env.json that the template does not have.
             "Environment": {"Variables": environments[name]},
         }
-    # One artifact is built for all functions.
+    # All functions have the same artifact.
     shutil.copytree(build / next(iter(functions)), directory / "code")
     shutil.copy(in_container.__file__, directory / "code")
     (directory / "template.json").write_text(json.dumps(template, indent=2))
@@ -74,12 +74,12 @@ def offered(
 
 @contextlib.contextmanager
 def _socket(directory: Path, address: tuple[str, int]) -> Iterator[None]:
-    """Relay connections from a Unix socket in a directory to an address: on Linux only."""
+    """Relay connections from a Unix socket in a directory to an address. Only on Linux."""
     if sys.platform != "linux":
         yield
         return
     with socket.socket(socket.AF_UNIX) as listener:
-        # The path of a socket has at most 107 bytes, so name the directory by its descriptor.
+        # The path of a socket has at most 107 bytes. A path through the descriptor is always short.
         descriptor = os.open(directory, os.O_RDONLY)
         listener.bind(f"/proc/self/fd/{descriptor}/{in_container.SOCKET}")
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""template.yaml as the tests read it: its tables and queues, its functions and their routes."""
+"""template.yaml before SAM's translation: tables, queues, functions and their routes."""
 
 import json
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms as what they stand for: `!Ref X` is `{"Ref": "X"}`."""
+    """Reads YAML with CloudFormation's short forms: `!Ref X` becomes `{"Ref": "X"}`."""
 
 
 def _long_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
@@ -39,16 +39,16 @@ GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
 
 @dataclass(frozen=True)
 class Route:
-    """An HTTP method and path that a function serves, and what a token needs for it."""
+    """An HTTP method and path, and the template's `Auth` for it: authorizer and scopes."""
 
     method: str
     path: str
     auth: Mapping[str, Any]
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Return the parameters in a request's path; None if it is not of this route.
+        """Return the path parameters of a request, or None if the path does not match.
 
-        They stay percent-encoded, as API Gateway leaves them.
+        The values stay percent-encoded, as in API Gateway's events.
         """
         pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path)
         match = re.fullmatch(pattern, path)
@@ -57,7 +57,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Function:
-    """A function: `environment` is its own, without the globals."""
+    """A function. `environment` does not include the template's `Globals`."""
 
     name: str
     handler: str
@@ -71,7 +71,7 @@ class Function:
 
 
 def resources(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the resources of a type, each by its logical id."""
+    """Return the resources of a type, by logical id."""
     return {
         name: resource
         for name, resource in TEMPLATE["Resources"].items()
@@ -80,24 +80,24 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def tables() -> dict[str, dict[str, Any]]:
-    """Return what CreateTable takes for each table, by its logical id.
+    """Return the arguments of CreateTable for each table, by logical id.
 
-    What changes nothing that a caller sees (encryption, backups) is left out.
+    Settings that do not affect callers, such as backups, are left out.
     """
-    taken = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"}
+    used = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"}
     arguments = {}
     for name, table in resources("AWS::DynamoDB::Table").items():
         properties = table["Properties"]
-        arguments[name] = {key: properties[key] for key in taken & properties.keys()}
+        arguments[name] = {key: properties[key] for key in used & properties.keys()}
         if stream := properties.get("StreamSpecification"):
             arguments[name]["StreamSpecification"] = {"StreamEnabled": True, **stream}
     return arguments
 
 
 def queues() -> "dict[str, dict[QueueAttributeNameType, str]]":
-    """Return the attributes that CreateQueue takes for each queue, by its logical id.
+    """Return the attributes for CreateQueue of each queue, by logical id.
 
-    Where the messages go that it gives up is left out: no test on moto has it give one up.
+    The redrive policy is left out, because no test with moto makes SQS move a message.
     """
     return {
         name: {
@@ -110,7 +110,7 @@ def queues() -> "dict[str, dict[QueueAttributeNameType, str]]":
 
 
 def functions() -> dict[str, Function]:
-    """Return the functions, each by its logical id."""
+    """Return the functions, by logical id."""
     return {
         name: _function(name, resource["Properties"])
         for name, resource in resources("AWS::Serverless::Function").items()
@@ -118,7 +118,7 @@ def functions() -> dict[str, Function]:
 
 
 def parameter(name: str) -> str:
-    """Return the default of a parameter of the template."""
+    """Return the default of a template parameter."""
     return str(TEMPLATE["Parameters"][name]["Default"])
 
 

@@ -1,10 +1,11 @@
-"""What a function's code uses of its surroundings, read from the code without running it.
+"""Finds the AWS calls, environment variables and modules that a function's code uses.
 
-The graph is followed by names: whatever a piece of code mentions it may call. So a function is
-found that is only handed on, and nothing that is called is missed, as long as AWS is called in one
-form: `<a factory of counters.clients>().<method>`, whether it is called at once or handed on.
-Whatever else is done with a factory, and any other way to the environment than
-`os.environ["NAME"]`, is an error here.
+It reads the code without running it, and follows names: code may call everything that it mentions.
+So it also finds functions that are passed as arguments. It understands only these two forms, and
+reports every other use of a client factory or of the environment as an error:
+
+- `<a factory of counters.clients>().<method>`, called or passed as an argument
+- `os.environ["NAME"]`
 """
 
 import ast
@@ -21,15 +22,28 @@ CLIENTS = "counters.clients"
 
 @dataclass(frozen=True)
 class Uses:
-    """AWS calls, each as its client's factory and its method; and names in the environment."""
+    """What the code of a function uses.
+
+    Attributes:
+        calls: the AWS calls: for each, the factory of its client and the client's method.
+        environment: the names of environment variables.
+        modules: the modules with code that can run, without third-party ones.
+    """
 
     calls: set[tuple[str, str]]
     environment: set[str]
+    modules: set[str]
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module's own definitions, and what the names that it imports stand for."""
+    """A parsed module.
+
+    Attributes:
+        definitions: the functions and classes of the module, by name.
+        imports: the full name of each imported name.
+        rest: the other statements, which run when the module is imported.
+    """
 
     definitions: dict[str, ast.AST]
     imports: dict[str, str]
@@ -37,38 +51,39 @@ class Module:
 
 
 class UnclearError(Exception):
-    """The code does what this reader does not follow."""
+    """The code has a form that this module does not understand."""
 
 
 @cache
 def uses(module: str) -> Uses:
-    """Return what the handler of a module uses, and all that it calls.
+    """Return what the handler of a module uses, directly or through code that it mentions.
 
     Raises:
-        UnclearError: that cannot be told.
+        UnclearError: the code has a form that this module does not understand.
     """
-    found = Uses(set(), set())
-    seen: set[str] = set()
-    read: set[ast.AST] = set()
+    found = Uses(set(), set(), set())
+    visited_names: set[str] = set()
+    visited_nodes: set[ast.AST] = set()
     waiting = [f"{module}.handler"]
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in visited_names:
             continue
-        seen.add(name)
+        visited_names.add(name)
         for node, where in _code(name):
-            if node in read:
+            found.modules.add(where)
+            if node in visited_nodes:
                 continue
-            read.add(node)
+            visited_nodes.add(node)
             waiting += _mentions(node, where)
             _collect(node, where, found)
     return found
 
 
 def _code(name: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield the code that runs if a name is used, with its module.
+    """Yield the code that can run if a name is used, with its module.
 
-    That is its definition, and what its module does when it is imported.
+    That is the definition of the name, and the statements that run when its module is imported.
     """
     where, _, own = name.rpartition(".")
     if where not in modules():
@@ -91,7 +106,7 @@ def _mentions(node: ast.AST, where: str) -> Iterator[str]:
 
 
 def _collect(node: ast.AST, where: str, found: Uses) -> None:
-    """Add what one piece of code itself uses."""
+    """Add the calls and environment variables in one piece of code to `found`."""
     imports = modules()[where].imports
     understood = set()
     for inner in ast.walk(node):
@@ -100,7 +115,7 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
                 imports.get(factory, f"{where}.{factory}") in _factories()
             ):
                 understood.add(name)
-                # The only attribute in use that is no method.
+                # The only attribute in use that is not a method.
                 if inner.attr != "exceptions":
                     found.calls.add((factory, inner.attr))
             case ast.Subscript(
@@ -113,21 +128,21 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
                 left=ast.Constant(value=str() as variable),
                 ops=[ast.In()],
                 comparators=[ast.Attribute(value=ast.Name(id="os") as name, attr="environ")],
-            ) if variable.startswith("AWS_LAMBDA_"):  # Lambda sets it, and not the template
+            ) if variable.startswith("AWS_LAMBDA_"):  # set by Lambda, not by the template
                 understood.add(name)
-    makers = set() if where == CLIENTS else {"boto3", "botocore", "botocore.session"}
-    watched = _factories() | {"os"} | makers
+    client_libraries = set() if where == CLIENTS else {"boto3", "botocore", "botocore.session"}
+    watched = _factories() | {"os"} | client_libraries
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name) and inner not in understood:
-            meant = imports.get(inner.id, "")
-            if meant in watched or meant.startswith(("os.", "boto3.", "botocore.session.")):
-                detail = f"{where}, line {inner.lineno}: {inner.id} is used in an unknown way"
+            full_name = imports.get(inner.id, "")
+            if full_name in watched or full_name.startswith(("os.", "boto3.", "botocore.session.")):
+                detail = f"{where}, line {inner.lineno}: this use of {inner.id} is not understood"
                 raise UnclearError(detail)
 
 
 @cache
 def _factories() -> set[str]:
-    """Return the full names of the functions that make clients."""
+    """Return the full names of the functions that create clients."""
     return {
         f"{CLIENTS}.{name}"
         for name, definition in modules()[CLIENTS].definitions.items()
@@ -137,7 +152,7 @@ def _factories() -> set[str]:
 
 @cache
 def modules() -> dict[str, Module]:
-    """Return the modules of the functions, each by its full name."""
+    """Return all modules in functions/, by full name."""
     return {
         ".".join(path.relative_to(CODE).with_suffix("").parts): _module(path)
         for path in CODE.rglob("*.py")
@@ -154,7 +169,7 @@ def _module(path: Path) -> Module:
             for alias in node.names:
                 first = alias.name.partition(".")[0]
                 if first == "counters":
-                    detail = f"{path}, line {node.lineno}: import it with from"
+                    detail = f"{path}, line {node.lineno}: import counters with `from`"
                     raise UnclearError(detail)
                 imports[alias.asname or first] = alias.name if alias.asname else first
         elif isinstance(node, ast.ImportFrom):

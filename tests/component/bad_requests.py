@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from tests.routes import ROUTES
+
 from counters.model import MAX_INTEGER, MIN_INTEGER
 
 
@@ -227,7 +229,6 @@ INVALID_TIMES = {
 }
 
 BAD_QUERIES = [
-    ("counter-unknown", "GET", "/counter", "pretty", "pretty=1"),
     ("counter-unknown-empty", "GET", "/counter", "pretty", "pretty="),
     ("version-negative", "GET", "/counter", "version", "version=-1"),
     ("version-text", "GET", "/counters/orders", "version", "version=x"),
@@ -347,6 +348,22 @@ BAD_HEADERS = [
 ]
 
 
+def _every_route() -> Iterator[BadRequest]:
+    """Yield the requests that no route of the template accepts."""
+    for _, route in ROUTES:
+        path = route.path.replace("{counter_id}", "orders")
+        name = f"{route.method}-{path}"
+        yield BadRequest(f"unknown-parameter-{name}", route.method, path, "pretty", "pretty=1")
+        if route.method == "GET":
+            yield BadRequest(f"body-to-{name}", "GET", path, "body", body=b"{}")
+        else:
+            body = b'{"unknown": 1}'
+            yield BadRequest(f"unknown-field-{name}", route.method, path, "unknown", body=body)
+        if "{counter_id}" in route.path:
+            path = route.path.replace("{counter_id}", LONG_ID)
+            yield BadRequest(f"long-id-{name}", route.method, path, "counter_id")
+
+
 def _bodies() -> Iterator[BadRequest]:
     for name, number in NOT_INTEGERS.items():
         by = f'{{"by": {number}}}'.encode()
@@ -361,8 +378,6 @@ def _bodies() -> Iterator[BadRequest]:
         yield BadRequest(f"body-{name}", "POST", "/counter", "body", body=body)
     for name, body in NOT_UTF_8.items():
         yield BadRequest(f"body-{name}", "PUT", "/counter", "body", body=body, carried=False)
-    for path in ("/counter", "/counters", "/counter/history"):
-        yield BadRequest(f"body-to-get{path}", "GET", path, "body", body=b"{}")
     for name, (field, fields) in BAD_FIELDS.items():
         body = json.dumps(fields).encode()
         yield BadRequest(f"field-{name}", "POST", "/counter", field, body=body)
@@ -386,10 +401,6 @@ def _ids() -> Iterator[BadRequest]:
     for name, counter_id in INVALID_IDS_INTERPRETED.items():
         path = f"/counters/{counter_id}"
         yield BadRequest(f"id-{name}", "POST", path, "counter_id", carried=False)
-    path = f"/counters/{LONG_ID}"
-    yield BadRequest("id-to-put", "PUT", path, "counter_id", body=b'{"value": 1}')
-    yield BadRequest("id-to-get", "GET", path, "counter_id")
-    yield BadRequest("id-to-history", "GET", f"{path}/history", "counter_id")
 
 
 def _parameters() -> Iterator[BadRequest]:
@@ -411,4 +422,4 @@ def _parameters() -> Iterator[BadRequest]:
         yield BadRequest(name, method, "/counters/orders", header, headers=headers, body=body)
 
 
-BAD_REQUESTS = [*_bodies(), *_ids(), *_parameters()]
+BAD_REQUESTS = [*_every_route(), *_bodies(), *_ids(), *_parameters()]

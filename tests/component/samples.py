@@ -1,4 +1,4 @@
-"""The sample events of events/, and what must come of each."""
+"""The sample events in events/, and checks of their results."""
 
 import json
 from collections.abc import Callable
@@ -13,6 +13,15 @@ EVENTS = ROOT / "events"
 
 Check = Callable[[Stack, Any], None]
 
+# The check of each sample event's result, by the name of the event's file.
+CHECKS: dict[str, Check] = {}
+
+
+def check(function: Check) -> Check:
+    """Add a check, which is named after its event, to CHECKS."""
+    CHECKS[function.__name__] = function
+    return function
+
 
 def load(name: str) -> dict[str, Any]:
     event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
@@ -20,7 +29,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def prepare(stack: Stack) -> None:
-    """Bring the stack to where the stream of record_history.json leaves it."""
+    """Put the counters of record_history.json into CounterTable, and record their changes."""
     records = load("record_history")["Records"]
     for record in records:
         stack.dynamodb.put_item(
@@ -29,7 +38,8 @@ def prepare(stack: Stack) -> None:
     stack.record(records)
 
 
-def _get_counter(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def get_counter(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert reply(result).status == 200
     assert reply(result).body == {
         "counter_id": "sample:recorded",
@@ -40,13 +50,15 @@ def _get_counter(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     }
 
 
-def _increment_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def increment_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
     counter = reply(result).body
     assert (counter["counter_id"], counter["value"], counter["version"]) == ("sample:orders", 5, 1)
     assert stack.request("GET", "/counters/sample:orders").body == counter
 
 
-def _increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
     orders, stock = reply(result).body
     assert (orders["counter_id"], orders["value"], orders["version"]) == ("sample:orders", 5, 1)
     assert (stock["counter_id"], stock["value"], stock["version"]) == ("sample:stock", 1, 1)
@@ -54,15 +66,17 @@ def _increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert stack.request("GET", "/counters/sample:stock").body == stock
 
 
-def _ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     counter = stack.request("GET", "/counters/sample:queued").body
-    # Three messages of one group, and an event from the bus.
+    # Three messages of one group are one change. An event from the bus is another.
     assert (counter["value"], counter["version"]) == (1 + 4 - 2 + 3, 2)
     assert stack.messages("IncrementDeadLetterQueue") == []
 
 
-def _forward_events(stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def forward_events(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     bodies = [record["body"] for record in load("forward_events")["Records"]]
     assert forwarded(stack) == sorted(
@@ -70,23 +84,27 @@ def _forward_events(stack: Stack, result: Any) -> None:  # noqa: ANN401
     )
 
 
-def _set_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def set_counter(stack: Stack, result: Any) -> None:  # noqa: ANN401
     counter = reply(result).body
     assert (counter["counter_id"], counter["value"], counter["version"]) == ("sample:orders", 7, 1)
     assert stack.request("GET", "/counters/sample:orders").body == counter
 
 
-def _list_counters(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def list_counters(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert reply(result).body == ["sample:recorded", "sample:recorded:set"]
 
 
-def _list_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def list_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     (entry,) = reply(result).body
     assert (entry["version"], entry["value"], entry["previous_value"]) == (2, 6, 1)
     assert reply(result).headers["Link"] == '<?limit=1&order=desc&after=2>; rel="next"'
 
 
-def _list_trend(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def list_trend(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     ten, eleven = reply(result).body
     assert ten == {
         "start": "2026-11-22T10:00:00.000Z",
@@ -100,16 +118,19 @@ def _list_trend(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert (eleven["changes"], eleven["close"]) == (0, 100)
 
 
-def _redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"redriven": 0, "parked": 0}
 
 
-def _audit_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
-    # There is neither the counter nor a history of it, so nothing that does not fit.
+@check
+def audit_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    # The counter was never written and has no history.
     assert result == {"counters": 1, "entries": 0, "finished": True, "findings": []}
 
 
-def _record_history(stack: Stack, result: Any) -> None:  # noqa: ANN401
+@check
+def record_history(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     entries = stack.request("GET", "/counters/sample:recorded/history").body
     assert [entry["value"] for entry in entries] == [1, 6, 100]
@@ -117,19 +138,3 @@ def _record_history(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert len(stack.items("HistoryTable")) == 4
     assert len(stack.items("TrendTable")) == 2
     assert stack.messages("HistoryDeadLetterQueue") == []
-
-
-CHECKS: dict[str, Check] = {
-    "audit_history": _audit_history,
-    "forward_events": _forward_events,
-    "get_counter": _get_counter,
-    "increment_counter": _increment_counter,
-    "increment_counters": _increment_counters,
-    "ingest_increments": _ingest_increments,
-    "set_counter": _set_counter,
-    "list_counters": _list_counters,
-    "list_history": _list_history,
-    "list_trend": _list_trend,
-    "record_history": _record_history,
-    "redrive_history": _redrive_history,
-}

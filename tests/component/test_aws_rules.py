@@ -1,4 +1,4 @@
-"""What AWS asks of the template, and the local stack does not check. Read after SAM translates."""
+"""Rules of AWS that the local stack does not check. They are tested after SAM's translation."""
 
 import json
 from typing import Any
@@ -16,10 +16,10 @@ RESPONSES: dict[str, dict[str, Any]] = dict(
     RESOURCES["Api"]["Properties"]["Body"]["x-amazon-apigateway-gateway-responses"]
 )
 
-# Each type that API Gateway has, and its status:
+# All types of gateway responses, and the status that each should have:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
-# Ours differ where AWS's would mislead: a route that does not exist is 404, and a 5xx means that
-# nobody knows whether the function made the change.
+# They differ from AWS's defaults in two cases. An unknown route gets 404. Every 5xx becomes 503
+# `outcome-unknown`, because the function may have made the change.
 STATUSES = {
     "ACCESS_DENIED": 403,
     "API_CONFIGURATION_ERROR": 503,
@@ -58,49 +58,49 @@ ACCOUNT_BURST = 1250  # requests
 ACCOUNT_CONCURRENCY = 1000
 SHARDS_OF_A_NEW_TABLE = 4
 
-
-WAITING = [
+OLDEST_MESSAGE_ALARMS = [
     ("IncrementsLateAlarm", {"Fn::GetAtt": ["IncrementQueue", "QueueName"]}),
     ("EventsLateAlarm", {"Fn::GetAtt": ["EventQueue", "QueueName"]}),
 ]
-PARKED = [
+DEAD_LETTER_ALARMS = [
     ("HistoryParkedAlarm", {"Fn::GetAtt": ["HistoryDeadLetterQueue", "QueueName"]}),
     ("IncrementParkedAlarm", {"Fn::GetAtt": ["IncrementDeadLetterQueue", "QueueName"]}),
     ("EventUndeliveredAlarm", {"Fn::GetAtt": ["EventDeadLetterQueue", "QueueName"]}),
 ]
 
 
-def response(kind: str) -> dict[str, Any]:
-    """Return what API Gateway answers: without a response of its own, a type has the default."""
-    return (
-        RESPONSES.get(kind) or RESPONSES["DEFAULT_5XX" if kind in SERVER_ERRORS else "DEFAULT_4XX"]
-    )
+def response(error_type: str) -> dict[str, Any]:
+    """Return the gateway response for a type. Types without their own have the default one."""
+    default = "DEFAULT_5XX" if error_type in SERVER_ERRORS else "DEFAULT_4XX"
+    return RESPONSES.get(error_type) or RESPONSES[default]
 
 
-@pytest.mark.parametrize(("kind", "status"), STATUSES.items(), ids=STATUSES)
-def test_an_error_of_the_gateway_is_a_problem_with_its_own_status(kind: str, status: int) -> None:
-    given = response(kind)
-    headers = given["responseParameters"]
-    text = given["responseTemplates"]["application/json"]
+@pytest.mark.parametrize(("error_type", "status"), STATUSES.items(), ids=STATUSES)
+def test_an_error_of_api_gateway_is_a_problem_document_with_the_same_status(
+    error_type: str, status: int
+) -> None:
+    properties = response(error_type)
+    headers = properties["responseParameters"]
+    text = properties["responseTemplates"]["application/json"]
     problem = json.loads(text)
 
-    assert given["statusCode"] == str(status)
+    assert properties["statusCode"] == str(status)
     assert problem["status"] == status
     assert problem.keys() == {"type", "title", "status", "detail", "instance"}
     assert problem["instance"] == "urn:uuid:$context.requestId"
-    assert text.count("$") == 1, "API Gateway's own texts may repeat the caller's token"
+    assert text.count("$") == 1, "one of API Gateway's messages repeats the caller's token"
     name = problem["type"].removeprefix("urn:tally:problem:")
     assert status in PROBLEMS[name]
     assert headers["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
     assert ("gatewayresponse.header.Retry-After" in headers) == (name == "throttled")
 
 
-def test_every_response_of_the_gateway_is_of_a_type_that_exists() -> None:
+def test_the_template_has_only_gateway_responses_that_exist() -> None:
     assert RESPONSES.keys() <= STATUSES.keys() | {"DEFAULT_4XX", "DEFAULT_5XX"}
 
 
 @pytest.mark.parametrize("policy", sam_transform.resources("AWS::SQS::QueuePolicy").items())
-def test_a_policy_of_a_queue_names_that_queue_and_no_other(
+def test_a_queue_policy_names_its_own_queue_and_no_other(
     policy: tuple[str, dict[str, Any]],
 ) -> None:
     # SQS rejects a policy that names another queue.
@@ -118,7 +118,7 @@ def test_a_policy_of_a_queue_names_that_queue_and_no_other(
     }
 
 
-def test_the_queues_that_eventbridge_sends_to_have_a_policy() -> None:
+def test_exactly_the_queues_that_eventbridge_sends_to_have_a_policy() -> None:
     (target,) = RESOURCES["CountRule"]["Properties"]["Targets"]
     queues = [arn["Fn::GetAtt"][0] for arn in (target["Arn"], target["DeadLetterConfig"]["Arn"])]
 
@@ -127,7 +127,7 @@ def test_the_queues_that_eventbridge_sends_to_have_a_policy() -> None:
     ).keys()
 
 
-def test_tables_outlive_the_stack_but_not_a_first_deployment_that_failed() -> None:
+def test_tables_stay_when_the_stack_is_deleted_but_not_when_its_first_deployment_fails() -> None:
     kept = {
         name: resource["DeletionPolicy"]
         for name, resource in RESOURCES.items()
@@ -136,7 +136,7 @@ def test_tables_outlive_the_stack_but_not_a_first_deployment_that_failed() -> No
 
     assert kept == {
         **dict.fromkeys(TABLES, "RetainExceptOnCreate"),
-        # The account's setting: other APIs need it, whatever becomes of this stack.
+        # This setting belongs to the account, and other APIs may need it.
         "ApiAccount": "Retain",
         "ApiAccountRole": "Retain",
     }
@@ -144,7 +144,7 @@ def test_tables_outlive_the_stack_but_not_a_first_deployment_that_failed() -> No
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_a_table_is_protected_in_prod_and_can_be_put_back(table: dict[str, Any]) -> None:
+def test_a_table_is_protected_in_prod_and_can_be_restored(table: dict[str, Any]) -> None:
     properties = table["Properties"]
 
     assert properties["DeletionProtectionEnabled"] == {"Fn::If": ["IsProd", True, False]}
@@ -153,7 +153,7 @@ def test_a_table_is_protected_in_prod_and_can_be_put_back(table: dict[str, Any])
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_a_table_is_encrypted_with_a_key_that_costs_nothing(table: dict[str, Any]) -> None:
+def test_a_table_is_encrypted_with_the_free_key(table: dict[str, Any]) -> None:
     # Without this property, DynamoDB encrypts with a key that AWS owns; with it, KMS charges apply.
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_SSESpecification.html
     assert "SSESpecification" not in table["Properties"]
@@ -168,7 +168,7 @@ def test_the_user_pool_is_protected_in_prod() -> None:
     }
 
 
-def test_the_accounts_role_for_access_logs_is_optional() -> None:
+def test_setting_the_accounts_role_for_access_logs_is_optional() -> None:
     conditions = sam_transform.template()["Conditions"]
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
 
@@ -177,7 +177,7 @@ def test_the_accounts_role_for_access_logs_is_optional() -> None:
     }
     for name in ("ApiAccount", "ApiAccountRole"):
         assert RESOURCES[name]["Condition"] == "SetsApiGatewayLogRole"
-    # The stage comes after the role, if the stack sets it.
+    # If the stack sets the role, this tag makes CloudFormation create the stage after it.
     assert {
         "Key": "ApiGatewayLogRole",
         "Value": {"Fn::If": ["SetsApiGatewayLogRole", {"Ref": "ApiAccount"}, "keep"]},
@@ -185,8 +185,8 @@ def test_the_accounts_role_for_access_logs_is_optional() -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-def test_lambda_drops_no_metric(function: dict[str, Any]) -> None:
-    # A line without a level, as metrics are, has the level INFO:
+def test_the_log_level_keeps_metrics(function: dict[str, Any]) -> None:
+    # Metrics are log lines without a level. Lambda treats them as INFO:
     # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
     logging = function["Properties"]["LoggingConfig"]
 
@@ -194,7 +194,7 @@ def test_lambda_drops_no_metric(function: dict[str, Any]) -> None:
     assert logging["ApplicationLogLevel"] == "INFO"
 
 
-def test_a_queue_and_the_stream_leave_concurrency_for_the_http_api() -> None:
+def test_queues_and_the_stream_leave_most_concurrency_to_the_http_api() -> None:
     limits = {}
     for source in EVENT_SOURCES.values():
         properties = source["Properties"]
@@ -209,12 +209,12 @@ def test_a_queue_and_the_stream_leave_concurrency_for_the_http_api() -> None:
         "ForwardEvents": {"Ref": "QueueConcurrency"},
         "RecordHistory": {"Ref": "StreamConcurrency"},
     }
-    at_most = 2 * PARAMETERS["QueueConcurrency"]["Default"]
-    at_most += SHARDS_OF_A_NEW_TABLE * PARAMETERS["StreamConcurrency"]["Default"]
-    assert at_most <= ACCOUNT_CONCURRENCY / 10
+    most_concurrent = 2 * PARAMETERS["QueueConcurrency"]["Default"]
+    most_concurrent += SHARDS_OF_A_NEW_TABLE * PARAMETERS["StreamConcurrency"]["Default"]
+    assert most_concurrent <= ACCOUNT_CONCURRENCY / 10
 
 
-def test_the_throttle_of_the_api_is_a_parameter_and_leaves_part_of_a_new_accounts_quota() -> None:
+def test_throttling_is_a_parameter_and_uses_at_most_half_of_a_new_accounts_quota() -> None:
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
     (settings,) = stage["Properties"]["MethodSettings"]
 
@@ -225,7 +225,7 @@ def test_the_throttle_of_the_api_is_a_parameter_and_leaves_part_of_a_new_account
 
 
 def watched(alarm: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the metrics that an alarm looks at."""
+    """Return the metrics that an alarm watches."""
     properties = alarm["Properties"]
     if "Metrics" not in properties:
         return [properties]
@@ -237,10 +237,10 @@ def dimensions(metric: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
-def test_an_alarm_notifies_somebody_and_watches_this_stack(alarm: dict[str, Any]) -> None:
+def test_an_alarm_notifies_the_topic_and_watches_only_this_stack(alarm: dict[str, Any]) -> None:
     assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
     for metric in watched(alarm):
-        # A dimension of each metric is of this stack: its name, or the name of a part of it.
+        # A dimension of each metric refers to this stack or to one of its resources.
         assert any(
             value.keys() <= {"Ref", "Fn::GetAtt"}
             for value in dimensions(metric).values()
@@ -249,7 +249,9 @@ def test_an_alarm_notifies_somebody_and_watches_this_stack(alarm: dict[str, Any]
 
 
 @pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
-def test_an_alarm_looks_at_no_more_metrics_than_cloudwatch_allows(alarm: dict[str, Any]) -> None:
+def test_an_alarm_watches_at_most_as_many_metrics_as_cloudwatch_allows(
+    alarm: dict[str, Any],
+) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
     assert len(watched(alarm)) <= 10
     if "Metrics" in alarm["Properties"]:
@@ -257,7 +259,9 @@ def test_an_alarm_looks_at_no_more_metrics_than_cloudwatch_allows(alarm: dict[st
 
 
 @pytest.mark.parametrize("metric", ["Errors", "Throttles"])
-def test_errors_and_throttles_of_every_function_are_watched_once(metric: str) -> None:
+def test_exactly_one_alarm_watches_the_errors_and_one_the_throttles_of_each_function(
+    metric: str,
+) -> None:
     functions = [
         dimensions(each)["FunctionName"]["Ref"]
         for alarm in ALARMS.values()
@@ -269,26 +273,32 @@ def test_errors_and_throttles_of_every_function_are_watched_once(metric: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "namespace", "metric", "of"),
+    ("name", "namespace", "metric", "dimension"),
     [
         ("ApiErrorsAlarm", "AWS/ApiGateway", "5XXError", {"Ref": "AWS::StackName"}),
         ("ApiSlowAlarm", "AWS/ApiGateway", "Latency", {"Ref": "AWS::StackName"}),
         ("AuditFindingAlarm", "Tally", "AuditFindings", {"Ref": "AWS::StackName"}),
         ("HistoryLateAlarm", "AWS/Lambda", "IteratorAge", {"Ref": "RecordHistory"}),
-        *((name, "AWS/SQS", "ApproximateAgeOfOldestMessage", queue) for name, queue in WAITING),
-        *((name, "AWS/SQS", "ApproximateNumberOfMessagesVisible", queue) for name, queue in PARKED),
+        *(
+            (name, "AWS/SQS", "ApproximateAgeOfOldestMessage", queue)
+            for name, queue in OLDEST_MESSAGE_ALARMS
+        ),
+        *(
+            (name, "AWS/SQS", "ApproximateNumberOfMessagesVisible", queue)
+            for name, queue in DEAD_LETTER_ALARMS
+        ),
     ],
 )
-def test_an_alarm_watches_what_it_is_named_after(
-    name: str, namespace: str, metric: str, of: dict[str, Any]
+def test_an_alarm_watches_the_metric_that_its_name_promises(
+    name: str, namespace: str, metric: str, dimension: dict[str, Any]
 ) -> None:
     properties = ALARMS[name]["Properties"]
 
     assert (properties["Namespace"], properties["MetricName"]) == (namespace, metric)
-    assert of in dimensions(properties).values()
+    assert dimension in dimensions(properties).values()
 
 
-def test_the_metrics_of_the_api_have_the_name_that_sam_gives_it() -> None:
+def test_the_alarms_of_the_api_use_the_name_that_sam_gives_the_api() -> None:
     title = RESOURCES["Api"]["Properties"]["Body"]["info"]["title"]
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
 
@@ -299,7 +309,7 @@ def test_the_metrics_of_the_api_have_the_name_that_sam_gives_it() -> None:
         }
 
 
-def test_a_stream_that_nothing_reads_raises_an_alarm() -> None:
+def test_an_alarm_fires_if_counters_change_but_nothing_reads_the_stream() -> None:
     properties = ALARMS["HistoryStalledAlarm"]["Properties"]
     metrics = {each["Id"]: each for each in properties["Metrics"]}
     changes = [metrics["updates"]["MetricStat"], metrics["transactions"]["MetricStat"]]
@@ -314,5 +324,5 @@ def test_a_stream_that_nothing_reads_raises_an_alarm() -> None:
     invocations = metrics["invocations"]["MetricStat"]["Metric"]
     assert dimensions(invocations) == {"FunctionName": {"Ref": "RecordHistory"}}
     assert {metrics[name]["MetricStat"]["Period"] for name in metrics if name != "stalled"} == {300}
-    # Without data it is quiet: nothing changes.
+    # Without data, no counter changes.
     assert properties["TreatMissingData"] == "notBreaching"

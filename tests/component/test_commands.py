@@ -1,4 +1,4 @@
-"""What `make` does on a machine that is not as it should be: one line, and nothing left."""
+"""The commands behind `make`: what they install, and how they fail on an unprepared machine."""
 
 import fcntl
 import importlib.util
@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,15 @@ from bench import __main__ as bench
 from tests.aws_template import ROOT
 from tests.e2e import workers
 
-import account
 import artifact
 import environment
 import local_stack
 from emulator_process import free_port
-from local_settings import CREDENTIALS, HOST
+from local_settings import HOST
 
 SCRIPTS = ROOT / "scripts"
 
-# Stands for pip: notes what it is to install, and fails if it is to.
+# Replaces pip. It logs the requirements file, and fails if PIP_SAYS is set.
 PIP = """
 import os, sys
 with open(os.environ["PIP_LOG"], "a") as log:
@@ -35,7 +34,7 @@ with open(os.environ["PIP_LOG"], "a") as log:
 sys.exit(os.environ.get("PIP_SAYS"))
 """
 
-# Stands for venv, which takes seconds to make a .venv.
+# Replaces venv, which takes seconds to create a .venv.
 VENV = """
 import os, pathlib, shutil, sys
 _, clear, directory = sys.argv
@@ -49,7 +48,7 @@ binaries.mkdir(parents=True)
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A fresh clone in a path with spaces: what `make` looks at, with a .venv that costs little."""
+    """A fresh clone, with the files that `make` needs, in a path with spaces."""
     clone = tmp_path / "a  clone"
     (clone / "functions").mkdir(parents=True)
     shutil.copytree(SCRIPTS, clone / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
@@ -60,7 +59,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 class Make:
-    """Runs `make` in a clone whose pip and venv are not the real ones."""
+    """Runs commands in a clone, with replacements for pip and venv."""
 
     def __init__(self, clone: Path) -> None:
         self.clone = clone
@@ -78,8 +77,10 @@ class Make:
         return self.run([sys.executable, str(self.clone / "scripts" / script), *arguments], **more)
 
     def run(self, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-        of_make = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # the tests may run under make
-        variables = {name: value for name, value in os.environ.items() if name not in of_make}
+        make_variables = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # the tests may run under make
+        variables = {
+            name: value for name, value in os.environ.items() if name not in make_variables
+        }
         return subprocess.run(
             command,
             cwd=self.clone,
@@ -97,7 +98,7 @@ class Make:
 
     @property
     def installed(self) -> list[str]:
-        """The requirements that pip was given, in order."""
+        """The requirements files that pip installed, in order."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [str(Path(line).relative_to(self.clone)) for line in lines]
 
@@ -108,22 +109,22 @@ def make(clone: Path) -> Make:
 
 
 @contextmanager
-def a_running_stack(clone: Path) -> Iterator[None]:
-    """Hold what a local stack holds while it runs."""
+def running_stack(clone: Path) -> Iterator[None]:
+    """Hold the lock that a running local stack holds."""
     (clone / ".local").mkdir(exist_ok=True)
     with (clone / ".local" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def test_each_command_installs_what_it_needs_once(make: Make) -> None:
-    for wanted in ("run", "run", "all", "all", "run"):
-        done = make("environment.py", wanted)
+def test_each_set_of_packages_is_installed_once(make: Make) -> None:
+    for packages in ("run", "run", "all", "all", "run"):
+        done = make("environment.py", packages)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
 
 
-def test_every_command_puts_our_sam_in_the_place_of_pips(make: Make, clone: Path) -> None:
+def test_every_command_replaces_the_sam_that_pip_installed(make: Make, clone: Path) -> None:
     sam = clone / ".venv" / "bin" / "sam"
     for _ in range(2):
         make("environment.py", "run")
@@ -145,7 +146,7 @@ def test_make_run_does_not_install_what_only_tests_need() -> None:
     assert 'awslambdaric==4.2.2; sys_platform == "linux"' in (ROOT / "requirements.txt").read_text()
 
 
-def test_the_benchmarks_and_workers_say_that_lambdas_runtime_client_is_missing(
+def test_the_benchmarks_and_workers_report_a_missing_lambda_runtime_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     find = importlib.util.find_spec
@@ -154,15 +155,15 @@ def test_the_benchmarks_and_workers_say_that_lambdas_runtime_client_is_missing(
     )
     with pytest.raises(SystemExit, match="built for Linux only"):
         bench.main()
-    nothing: Any = None
+    unused: Any = None
     with (
         pytest.raises(pytest.skip.Exception, match="built for Linux only"),
-        workers.running(nothing, nothing, {}, "", Path()),
+        workers.running(unused, unused, {}, "", Path()),
     ):
         pass
 
 
-def test_other_requirements_make_a_new_environment(make: Make, clone: Path) -> None:
+def test_changed_requirements_rebuild_the_environment(make: Make, clone: Path) -> None:
     make("environment.py", "run")
     (clone / ".venv" / "old").touch()
     with (clone / "functions" / "requirements.txt").open("a") as requirements:
@@ -171,18 +172,20 @@ def test_other_requirements_make_a_new_environment(make: Make, clone: Path) -> N
     assert not (clone / ".venv" / "old").exists()
 
 
-def test_an_unfinished_environment_is_made_again(make: Make, clone: Path) -> None:
+def test_an_unfinished_environment_is_rebuilt(make: Make, clone: Path) -> None:
     assert make("environment.py", "run", PIP_SAYS="killed").returncode
-    (clone / ".venv" / "half").touch()
+    (clone / ".venv" / "unfinished").touch()
     assert make("environment.py", "run").returncode == 0
-    assert not (clone / ".venv" / "half").exists()
+    assert not (clone / ".venv" / "unfinished").exists()
 
 
-def test_another_interpreter_of_the_same_name_is_noticed(make: Make, clone: Path) -> None:
+def test_another_interpreter_rebuilds_the_environment_unless_a_stack_is_running(
+    make: Make, clone: Path
+) -> None:
     make("environment.py", "run")
     stamp = clone / ".venv" / "tally.json"
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "python": "cpython 3.11 of /"}))
-    with a_running_stack(clone):
+    with running_stack(clone):
         refused = make("environment.py", "run")
         assert refused.returncode
         (line,) = refused.stderr.splitlines()
@@ -193,14 +196,14 @@ def test_another_interpreter_of_the_same_name_is_noticed(make: Make, clone: Path
     assert json.loads(stamp.read_text())["python"] == environment.interpreter()
 
 
-def test_packages_are_added_under_a_running_stack(make: Make, clone: Path) -> None:
+def test_packages_can_be_added_while_a_stack_is_running(make: Make, clone: Path) -> None:
     make("environment.py", "run")
-    with a_running_stack(clone):
+    with running_stack(clone):
         assert make("environment.py", "all").returncode == 0
     assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
 
 
-def test_without_a_network_one_line_says_so(make: Make) -> None:
+def test_a_missing_network_is_reported_in_one_line(make: Make) -> None:
     done = make(
         "environment.py", "run", PIP_SAYS="Failed to establish a new connection: [Errno -3]"
     )
@@ -209,7 +212,7 @@ def test_without_a_network_one_line_says_so(make: Make) -> None:
     assert "Errno" not in done.stderr
 
 
-def test_other_errors_of_pip_are_shown(make: Make) -> None:
+def test_other_errors_of_pip_are_printed(make: Make) -> None:
     done = make("environment.py", "run", PIP_SAYS="No space left on device")
     assert done.returncode
     assert "No space left on device" in done.stderr
@@ -222,7 +225,9 @@ def test_an_old_python_is_refused_in_one_line(make: Make) -> None:
     assert done.stderr == "Python 3.11 or newer is needed, not 3.9: try make PYTHON=python3.13\n"
 
 
-def test_make_token_makes_no_environment_and_prints_no_progress(make: Make, clone: Path) -> None:
+def test_make_token_creates_no_environment_and_prints_only_the_token(
+    make: Make, clone: Path
+) -> None:
     done = make.run(["make", "-s", "token"])
     assert (done.returncode != 0, done.stdout) == (True, "")
     assert "start it with make run" in done.stderr
@@ -241,14 +246,14 @@ def test_make_token_makes_no_environment_and_prints_no_progress(make: Make, clon
 
 
 def test_make_clean_leaves_a_running_stack_alone(make: Make, clone: Path) -> None:
-    with a_running_stack(clone):
+    with running_stack(clone):
         assert make.run(["make", "clean"]).returncode
         assert (clone / ".local").exists()
     assert make.run(["make", "clean"]).returncode == 0
     assert not (clone / ".local").exists()
 
 
-def test_make_alone_lists_each_target_on_a_line_of_its_own(make: Make) -> None:
+def test_make_alone_lists_each_target_on_its_own_line(make: Make) -> None:
     listed = make.run(["make"]).stdout.splitlines()
     targets = [line.split(" - ")[0] for line in listed]
     assert targets == [
@@ -256,11 +261,11 @@ def test_make_alone_lists_each_target_on_a_line_of_its_own(make: Make) -> None:
     ]
 
 
-def test_only_confirm_no_deploys_without_a_question(make: Make) -> None:
-    for confirm, asked in ((), True), (("CONFIRM=yes",), True), (("CONFIRM=no",), False):
+def test_only_confirm_no_deploys_without_asking(make: Make) -> None:
+    for confirm, asks in ((), True), (("CONFIRM=yes",), True), (("CONFIRM=no",), False):
         plan = make.run(["make", "-n", "deploy", "STAGE=prod", *confirm]).stdout
         assert '--config-env "prod"' in plan
-        assert ("--no-confirm-changeset" not in plan) == asked
+        assert ("--no-confirm-changeset" not in plan) == asks
 
 
 def test_sam_finds_the_build_in_a_path_with_spaces(make: Make, clone: Path) -> None:
@@ -307,7 +312,7 @@ def test_a_port_that_needs_root_is_refused(
 def test_a_second_stack_in_the_same_directory_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with a_running_stack(tmp_path):
+    with running_stack(tmp_path):
         directory = tmp_path / ".local"
         (directory / "lock").write_text(str(os.getpid()))
         port = free_port()
@@ -315,50 +320,12 @@ def test_a_second_stack_in_the_same_directory_is_refused(
     assert "another local stack is using" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_CLOUDFORMATION"]
-)
-def test_a_deployment_to_another_endpoint_is_refused(name: str, config: Mapping[str, str]) -> None:
-    for url in ("http://127.0.0.1:4566", "http://localhost:4566", "https://amazonaws.com.example"):
-        with pytest.raises(account.NotAnAccountError, match=f"unset {name}, and deploy again"):
-            account.check({**config, name: url})
-    account.check({**config, name: "https://vpce-1.s3.eu-west-1.vpce.amazonaws.com"})
-
-
-@pytest.mark.parametrize("name", CREDENTIALS)
-def test_a_deployment_with_the_local_stacks_credentials_is_refused(
-    name: str, config: Mapping[str, str]
-) -> None:
-    with pytest.raises(account.NotAnAccountError, match=f"unset {name}"):
-        account.check({**config, name: "test"})
-    account.check({**config, name: "AKIAIOSFODNN7EXAMPLE"})
-
-
-def test_a_profile_with_another_endpoint_is_refused(config: Mapping[str, str]) -> None:
-    settings = Path(config["AWS_CONFIG_FILE"])
-    settings.write_text("[default]\nendpoint_url = http://127.0.0.1:4566\n")
-    with pytest.raises(account.NotAnAccountError, match="endpoint_url is http://127"):
-        account.check(config)
-    settings.write_text("[default]\nservices = s\n[services s]\ns3 =\n  endpoint_url = http://h\n")
-    with pytest.raises(account.NotAnAccountError, match="endpoint_url is http://h"):
-        account.check(config)
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
-    """An environment in which AWS is AWS."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    return {"AWS_CONFIG_FILE": str(tmp_path / "config")}
-
-
 def test_make_deploy_checks_the_account_before_it_builds(make: Make) -> None:
     plan = make.run(["make", "-n", "deploy"]).stdout
     assert plan.index("scripts/account.py") < plan.index("sam build")
 
 
-def test_a_build_that_was_killed_does_not_disturb_the_next(
+def test_a_killed_build_does_not_affect_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "kept"
@@ -366,18 +333,18 @@ def test_a_build_that_was_killed_does_not_disturb_the_next(
     monkeypatch.setattr(artifact, "interpreters", lambda: ["python3"])
 
     def make(directory: Path, _pythons: object) -> None:
-        # The pip of the killed build goes on in its own directory.
+        # The pip of the killed build still writes to its own directory.
         for other in kept.glob("*.unfinished"):
             if other != directory:
-                (other / "still").touch()
+                (other / "late").touch()
         assert not any(directory.iterdir())
         (directory / "made").touch()
 
     monkeypatch.setattr(artifact, "make", make)
-    left = kept / f"{artifact.key(['python3'])}.unfinished"
-    left.mkdir(parents=True)
-    (left / "half").touch()
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it could not be deleted
+    unfinished = kept / f"{artifact.key(['python3'])}.unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "part").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # it cannot be deleted
 
     artifact.main(tmp_path / "target")
 

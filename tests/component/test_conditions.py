@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from tests import aws_template
-from tests.aws_template import Route
+from tests.aws_template import Function, Route
 from tests.component.scene import Invocation, Scene
 from tests.proxy import proxy_event
+from tests.routes import ROUTES, sample_body, supported
 from tests.stack import CLIENT_ID, Stack
 from tests.wire import Wire
 
@@ -251,20 +251,19 @@ def test_the_error_names_a_malformed_condition(
     assert value_and_version(scene) == (1, 1)
 
 
-HONOURED, REFUSED, IGNORED = "honoured", "refused", "ignored"
+REFUSED, IGNORED = "refused", "ignored"
 
 SINCE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
-# What becomes of a header, by method. A route of the method that is not in `HONOURED_BY` refuses
-# what others honour.
-OUTCOMES: dict[str, dict[str, str]] = {
-    "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": HONOURED},
-    "If-None-Match": {"GET": HONOURED, "POST": REFUSED, "PUT": HONOURED},
+# What a route that does not support a header does with it, by method.
+UNSUPPORTED: dict[str, dict[str, str]] = {
+    "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
+    "If-None-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
     "If-Modified-Since": {"GET": REFUSED, "POST": IGNORED, "PUT": IGNORED},
     "If-Unmodified-Since": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
     "If-Range": {"GET": IGNORED, "POST": IGNORED, "PUT": IGNORED},
     "Range": {"GET": REFUSED, "POST": IGNORED, "PUT": IGNORED},
-    "Idempotency-Key": {"GET": REFUSED, "POST": HONOURED, "PUT": REFUSED},
+    "Idempotency-Key": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
 }
 VALUES = {
     "If-Match": '"0"',
@@ -275,32 +274,23 @@ VALUES = {
     "Range": "bytes=0-1",
     "Idempotency-Key": "k",
 }
-HONOURED_BY = {"GetCounter", "IncrementCounter", "IncrementCounters", "SetCounter"}
-BODIES: dict[str, dict[str, object]] = {
-    "IncrementCounters": {"increments": [{"counter_id": "hits"}]},
-    "SetCounter": {"value": 1},
-}
-ROUTES = [
-    (function.name, route)
-    for function in aws_template.functions().values()
-    for route in function.routes
-]
 
 
-@pytest.mark.parametrize("header", OUTCOMES)
-@pytest.mark.parametrize(("name", "route"), ROUTES, ids=lambda each: getattr(each, "path", each))
+@pytest.mark.parametrize("header", UNSUPPORTED)
+@pytest.mark.parametrize(
+    ("function", "route"), ROUTES, ids=[f"{route.method} {route.path}" for _, route in ROUTES]
+)
 def test_every_route_honours_refuses_or_ignores_each_conditional_header(
-    stack: Stack, wire: Wire, name: str, route: Route, header: str
+    stack: Stack, wire: Wire, function: Function, route: Route, header: str
 ) -> None:
-    outcome = OUTCOMES[header][route.method]
-    if outcome == HONOURED and name not in HONOURED_BY:
-        outcome = REFUSED
+    honoured = header.lower() in supported(function, "headers")
     path = route.path.replace("{counter_id}", "hits")
-    body = BODIES.get(name) or b""
 
-    reply = stack.request(route.method, path, headers={header: VALUES[header]}, body=body)
+    reply = stack.request(
+        route.method, path, headers={header: VALUES[header]}, body=sample_body(function)
+    )
 
-    if outcome == REFUSED:
+    if not honoured and UNSUPPORTED[header][route.method] == REFUSED:
         assert not wire.sent
         assert reply.status == 400
         assert reply.body["type"].endswith("invalid-request")

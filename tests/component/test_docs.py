@@ -1,6 +1,5 @@
-"""The documents name everything that the template and the code have, and nothing else."""
+"""The documentation covers exactly what the template and the code have."""
 
-import ast
 import json
 import re
 from dataclasses import fields
@@ -10,97 +9,61 @@ from typing import Any
 import pytest
 from tests import aws_template, sam_transform
 from tests.aws_template import ROOT, TEMPLATE, Function, Route
+from tests.documents import read, rows, table
+from tests.routes import supported
 
 from counters import errors
 from deployment import Stack
 
 README = ROOT / "README.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-API = (ROOT / "docs" / "api.md").read_text()
+API = read("api.md")
 
 ALARMS = sam_transform.resources("AWS::CloudWatch::Alarm")
-CENTS_A_METRIC = 10  # of an alarm, a month: https://aws.amazon.com/cloudwatch/pricing/
+CENTS_PER_METRIC = (
+    10  # per metric that an alarm watches, per month: https://aws.amazon.com/cloudwatch/pricing/
+)
 
-ROUTES = [
-    (function, route)
+# A function's section in docs/api.md is headed with its first route.
+DOCUMENTED_ROUTES = [
+    (function, function.routes[0])
     for function in aws_template.functions().values()
-    for route in function.routes
-    if "{" not in route.path
+    if function.routes
 ]
 
 
-def table(text: str, heading: str) -> list[list[str]]:
-    """Return the cells of each row of the first table that begins with this column."""
-    lines = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def rows(text: str, heading: str) -> dict[str, list[str]]:
-    """Return the rows of a table, each by the names in its first cell."""
-    return {
-        name: row[1:] for row in table(text, heading) for name in re.findall(r"`(.+?)`", row[0])
-    }
-
-
-def read(document: str) -> str:
-    return (ROOT / "docs" / document).read_text()
-
-
-def endpoint(module: str) -> dict[str | None, list[str]]:
-    """Return what a handler's `@endpoint(…)` says that the route takes."""
-    code = ast.parse((ROOT / "functions" / f"{module}.py").read_text())
-    (call,) = [
-        node
-        for node in ast.walk(code)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "endpoint"
-    ]
-    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-
-
 def prose(document: Path) -> str:
-    """Return a document without its blocks of code."""
+    """Return a document without its code blocks."""
     return re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
 
 
 def anchors(document: Path) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a document."""
+    """Return the anchors that GitHub creates for the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(document: Path) -> list[str]:
-    """Return where the links of a document point, without those to other sites."""
+    """Return the targets of a document's links, except links to other sites."""
     return re.findall(r"\]\((?![a-z]+:)([^)]+)\)", prose(document))
 
 
-def test_every_route_is_documented_with_its_scope() -> None:
-    documented = {
-        (*request.split(), scope.strip("`"))
-        for first, named, _, scope in table(API, "request")
-        for request in re.findall(r"`([A-Z]+ .+?)`", first + named)
-    }
-
-    assert documented == {
-        (route.method, route.path, scope)
-        for function in aws_template.functions().values()
-        for route in function.routes
-        for scope in route.auth["AuthorizationScopes"]
-    }
-
-
-@pytest.mark.parametrize("takes", ["query parameter", "header", "body field"])
+@pytest.mark.parametrize("column", ["query parameter", "header", "body field"])
 @pytest.mark.parametrize(
-    ("function", "route"), ROUTES, ids=[function.module for function, _ in ROUTES]
+    ("function", "route"),
+    DOCUMENTED_ROUTES,
+    ids=[function.module for function, _ in DOCUMENTED_ROUTES],
 )
-def test_everything_that_a_route_takes_is_documented(
-    function: Function, route: Route, takes: str
+def test_the_docs_list_exactly_the_parameters_headers_and_fields_that_a_route_supports(
+    function: Function, route: Route, column: str
 ) -> None:
-    argument = {"query parameter": "query", "header": "headers", "body field": "body"}[takes]
+    argument = {"query parameter": "query", "header": "headers", "body field": "body"}[column]
     section = API.partition(f"\n### {route.method} {route.path}\n")[2].partition("\n##")[0]
+    assert section
 
-    documented = {name.lower() for name in rows(section, takes)}
+    documented = {name.lower() for name in rows(section, column)}
 
-    assert documented == set(endpoint(function.module).get(argument, []))
+    assert documented == supported(function, argument)
 
 
 def test_every_problem_is_documented_with_its_status() -> None:
@@ -113,12 +76,12 @@ def test_every_problem_is_documented_with_its_status() -> None:
 
     of_functions = {(error.status, error.kind) for error in errors.CounterError.__subclasses__()}
     responses: dict[str, Any] = TEMPLATE["Resources"]["Api"]["Properties"]["GatewayResponses"]
-    of_the_gateway = {
+    of_api_gateway = {
         (problem["status"], problem["type"].removeprefix("urn:tally:problem:"))
         for response in responses.values()
         for problem in [json.loads(response["ResponseTemplates"]["application/json"])]
     }
-    assert documented == of_functions | of_the_gateway
+    assert documented == of_functions | of_api_gateway
 
 
 def test_every_parameter_is_documented_with_its_default() -> None:
@@ -159,15 +122,16 @@ def test_every_module_is_documented() -> None:
     assert rows(read("architecture.md"), "function").keys() == handlers
 
 
-def test_the_price_of_the_alarms_is_the_price_of_their_metrics() -> None:
-    # An alarm on an expression costs as much as one alarm for each metric in it.
+def test_the_documented_price_of_the_alarms_is_that_of_their_metrics() -> None:
+    # An alarm on a metric math expression costs as much as one alarm per metric in it.
     metrics = sum(
         sum("MetricStat" in each for each in alarm["Properties"].get("Metrics", [])) or 1
         for alarm in ALARMS.values()
     )
-    price = metrics * CENTS_A_METRIC / 100
+    price = metrics * CENTS_PER_METRIC / 100
 
-    assert f"| {metrics} metrics that the alarms watch | {price:.2f} |" in read("cost.md")
+    row = f"| the alarms: {CENTS_PER_METRIC / 100:.2f} for each metric that they watch |"
+    assert f"{row} about {price:.0f} |" in read("cost.md")
 
 
 def test_the_readme_is_short() -> None:
@@ -181,7 +145,7 @@ def test_the_readme_links_to_every_page() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_goes_to_something_that_is_there(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     for link in links(document):
         target, _, anchor = link.partition("#")
         page = document.parent / target if target else document

@@ -1,4 +1,4 @@
-"""What `make run` leaves for `sam local`, without containers."""
+"""The files and the relay that `make run` provides for `sam local`, tested without containers."""
 
 import json
 import os
@@ -20,7 +20,7 @@ import sam_local
 from emulator_process import free_port
 from local_settings import LOCAL
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="no Unix socket is made elsewhere")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux uses the Unix socket")
 
 TEMPLATE = """
 Globals:
@@ -42,7 +42,8 @@ DEPLOYED = {
     "Environment": {"Variables": {"COUNTER_TABLE": "tally-dev-Table-1"}},
 }
 
-# Stands for a function: says what it is answered at the emulator's address, as it sees that.
+# Replaces a function. It connects to the emulator's address, as a container sees it, and returns
+# the reply.
 FUNCTION = """
 import socket
 def handler(event, context):
@@ -55,13 +56,13 @@ def handler(event, context):
 
 @contextmanager
 def emulator() -> Iterator[tuple[str, int]]:
-    """Something that answers whoever connects, and gives its address."""
+    """Run a server that replies to one connection, and yield its address."""
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            asked = connection.makefile("rb").read()
-            connection.sendall(asked + b" 7")
+            request = connection.makefile("rb").read()
+            connection.sendall(request + b" 7")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, daemon=True).start()
@@ -76,14 +77,16 @@ def build(tmp_path: Path) -> Path:
     return tmp_path / "build"
 
 
-def test_sam_is_told_what_it_cannot_know(build: Path, tmp_path: Path) -> None:
-    there = tmp_path / "sam"
+def test_the_template_for_sam_local_has_the_settings_of_the_deployed_functions(
+    build: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "sam"
 
     with sam_local.offered(
-        there, build, ("127.0.0.1", 1), {"GetCounter": DEPLOYED}, {"AWS_ENDPOINT_URL": "here"}
+        directory, build, ("127.0.0.1", 1), {"GetCounter": DEPLOYED}, {"AWS_ENDPOINT_URL": "here"}
     ):
-        template = json.loads((there / "template.json").read_text())
-        variables = json.loads((there / "env.json").read_text())
+        template = json.loads((directory / "template.json").read_text())
+        variables = json.loads((directory / "env.json").read_text())
 
     assert variables == {
         "GetCounter": {"COUNTER_TABLE": "tally-dev-Table-1", "AWS_ENDPOINT_URL": "here"}
@@ -97,21 +100,21 @@ def test_sam_is_told_what_it_cannot_know(build: Path, tmp_path: Path) -> None:
         "Timeout": 10 + sam_local.START_SECONDS,
         "Environment": {"Variables": variables["GetCounter"]},
     }
-    assert not there.exists(), "a stack that does not run offers nothing"
+    assert not directory.exists(), "the files are deleted when the stack stops"
 
 
 @linux
-def test_a_function_reaches_the_emulator_at_its_own_address(build: Path, tmp_path: Path) -> None:
-    # A clone may be deep: longer than the path of a socket may be.
-    there = tmp_path / ("deep " * 30) / "sam"
+def test_the_relay_connects_a_function_to_the_emulator(build: Path, tmp_path: Path) -> None:
+    # The path of a clone can be longer than the path of a socket may be.
+    directory = tmp_path / ("deep " * 30) / "sam"
     mounted = tmp_path / "task"
-    mounted.symlink_to(there / "code")
-    port = free_port()  # in the container, it is the emulator's
+    mounted.symlink_to(directory / "code")
+    port = free_port()  # stands for the emulator's port in the container
     program = f"import in_container; print(in_container.get_counter({port}, None))"
 
     with (
         emulator() as address,
-        sam_local.offered(there, build, address, {"GetCounter": DEPLOYED}, {}),
+        sam_local.offered(directory, build, address, {"GetCounter": DEPLOYED}, {}),
     ):
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -125,23 +128,23 @@ def test_a_function_reaches_the_emulator_at_its_own_address(build: Path, tmp_pat
 
 
 @linux
-def test_without_an_emulator_a_connection_ends_at_once(
+def test_a_connection_closes_at_once_if_the_emulator_is_not_running(
     build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = tmp_path / "sam"
-    nobody = ("127.0.0.1", free_port())
+    directory = tmp_path / "sam"
+    unused_address = ("127.0.0.1", free_port())
 
     with (
-        sam_local.offered(there, build, nobody, {"GetCounter": DEPLOYED}, {}),
+        sam_local.offered(directory, build, unused_address, {"GetCounter": DEPLOYED}, {}),
         socket.socket(socket.AF_UNIX) as connection,
     ):
-        monkeypatch.chdir(there / "code")
+        monkeypatch.chdir(directory / "code")
         connection.connect(in_container.SOCKET)
         assert connection.recv(1) == b""
     monkeypatch.undo()
 
 
-def test_samconfig_names_what_make_run_writes() -> None:
+def test_samconfig_names_the_files_that_make_run_writes() -> None:
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]
     written = (LOCAL / "sam").relative_to(ROOT)
 
@@ -154,22 +157,26 @@ def test_samconfig_names_what_make_run_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"),
+    ("command", "settings_kept"),
     [("local invoke GetCounter", False), ("--debug local start-api", False), ("deploy", True)],
 )
-def test_sam_local_has_no_aws_settings_of_the_user(
-    tmp_path: Path, command: str, *, kept: bool
+def test_only_sam_local_ignores_the_users_aws_settings(
+    tmp_path: Path, command: str, *, settings_kept: bool
 ) -> None:
     bin_ = tmp_path / "a  clone"
     bin_.mkdir()
     shutil.copy(ROOT / "scripts" / "sam", bin_)
     (bin_ / "python").write_text('#!/bin/sh\necho "$@"\nenv')
     (bin_ / "python").chmod(0o755)
-    users = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_PROFILE": "work\nAWS_X=1", "AWS_CONFIG_FILE": "mine"}
+    user_settings = {
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_PROFILE": "work\nAWS_X=1",
+        "AWS_CONFIG_FILE": "mine",
+    }
 
     done = subprocess.run(
         [bin_ / "sam", *command.split()],
-        env={"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///docker", **users},
+        env={"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///docker", **user_settings},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -178,7 +185,7 @@ def test_sam_local_has_no_aws_settings_of_the_user(
     arguments, *variables = done.stdout.splitlines()
     assert arguments == f"-P -m samcli {command}"
     assert "DOCKER_HOST=unix:///docker" in variables
-    assert ("AWS_ACCESS_KEY_ID=AKIA" in variables) == kept
-    assert ("AWS_PROFILE=work" in variables) == kept
-    assert ("AWS_CONFIG_FILE=mine" in variables) == kept
-    assert ("AWS_CONFIG_FILE=/dev/null" in variables) != kept
+    assert ("AWS_ACCESS_KEY_ID=AKIA" in variables) == settings_kept
+    assert ("AWS_PROFILE=work" in variables) == settings_kept
+    assert ("AWS_CONFIG_FILE=mine" in variables) == settings_kept
+    assert ("AWS_CONFIG_FILE=/dev/null" in variables) != settings_kept

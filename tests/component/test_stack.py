@@ -1,4 +1,4 @@
-"""The stack in moto, which the tests of a process share, is empty at the start of each test."""
+"""Tests in one process share stacks in moto. Each test starts with an empty one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -73,7 +73,7 @@ def send(stack: Stack) -> None:
         fifo = {"MessageGroupId": "group", "MessageDeduplicationId": "id"}
         more = fifo if "FifoQueue" in queue else {}
         stack.sqs.send_message(QueueUrl=stack.refs[logical_id], MessageBody="body", **more)  # type: ignore[arg-type]
-    assert stack.messages("IncrementQueue")  # which are in flight now
+    assert stack.messages("IncrementQueue")  # receives them, so they are in flight now
 
 
 CHANGES = [
@@ -83,7 +83,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_stack_is_empty_whatever_the_test_before_did(
+def test_a_stack_is_empty_after_any_change_in_the_previous_test(
     session: botocore.session.Session, change: Callable[[Stack], None]
 ) -> None:
     with running(session) as stack:
@@ -97,14 +97,14 @@ def test_a_stack_is_empty_whatever_the_test_before_did(
         assert not any(stack.contents().values())
         assert stack.changes() == []
         assert not any(stack.messages(queue) for queue in aws_template.queues())
-        # Everything works as in a new stack.
+        # The stack works like a new one.
         send(stack)
         assert stack.request("POST", "/counter").status == 200
         (record,) = stack.changes()
         assert record["eventName"] == "INSERT"
 
 
-def test_two_stacks_at_once_share_nothing(session: botocore.session.Session) -> None:
+def test_two_stacks_in_use_share_no_data(session: botocore.session.Session) -> None:
     with running(session) as one:
         one.request("POST", "/counter")
         with running(session) as other:
@@ -113,7 +113,7 @@ def test_two_stacks_at_once_share_nothing(session: botocore.session.Session) -> 
         assert one.request("GET", "/counter").body["value"] == 1
 
 
-def test_a_test_may_make_the_functions_create_new_clients(
+def test_new_clients_in_one_test_do_not_replace_the_shared_clients(
     session: botocore.session.Session,
 ) -> None:
     with running(session) as stack:

@@ -1,4 +1,4 @@
-"""The template and the code say the same."""
+"""The template agrees with the code, and has the settings that Tally depends on."""
 
 import importlib
 import re
@@ -9,6 +9,7 @@ import botocore.session
 import pytest
 from tests import aws_template, call_graph
 from tests.aws_template import ROOT, TEMPLATE, Function
+from tests.routes import ROUTES, documented_scopes
 from tests.stack import running
 
 from counters import clients
@@ -16,25 +17,10 @@ from counters import clients
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
-# The HTTP contract.
-SCOPES = {
-    ("GET", "/counter"): "counters/read",
-    ("POST", "/counter"): "counters/increment",
-    ("PUT", "/counter"): "counters/set",
-    ("GET", "/counter/history"): "counters/read",
-    ("GET", "/counter/trend"): "counters/read",
-    ("GET", "/counters"): "counters/read",
-    ("POST", "/increments"): "counters/increment",
-    ("GET", "/counters/{counter_id}"): "counters/read",
-    ("POST", "/counters/{counter_id}"): "counters/increment",
-    ("PUT", "/counters/{counter_id}"): "counters/set",
-    ("GET", "/counters/{counter_id}/history"): "counters/read",
-    ("GET", "/counters/{counter_id}/trend"): "counters/read",
-}
 API_GATEWAY_SECONDS = 29
 
 
-def test_each_handler_has_a_function_and_each_function_a_handler() -> None:
+def test_every_module_is_the_handler_of_one_function() -> None:
     modules = {path.stem for path in (ROOT / "functions").glob("*.py")}
 
     assert {function.module for function in FUNCTIONS.values()} == modules
@@ -49,31 +35,31 @@ def test_a_function_is_named_after_its_handler(function: Function) -> None:
 
 
 @every_function
-def test_the_environment_is_what_the_code_uses(function: Function) -> None:
+def test_a_function_has_exactly_the_environment_variables_that_its_code_reads(
+    function: Function,
+) -> None:
     assert set(function.environment) == call_graph.uses(function.module).environment
 
 
-def test_every_route_has_an_authorizer_and_its_scope() -> None:
+def test_every_route_has_an_authorizer_and_its_documented_scope() -> None:
     api = TEMPLATE["Resources"]["Api"]["Properties"]
-    given = {}
-    for function in FUNCTIONS.values():
-        for route in function.routes:
-            assert route.auth["Authorizer"] in api["Auth"]["Authorizers"]
-            (scope,) = route.auth["AuthorizationScopes"]
-            given[route.method, route.path] = scope
+    scopes = {}
+    for _, route in ROUTES:
+        assert route.auth["Authorizer"] in api["Auth"]["Authorizers"]
+        (scopes[route.method, route.path],) = route.auth["AuthorizationScopes"]
 
-    assert given == SCOPES
+    assert scopes == documented_scopes()
     assert api["Auth"]["DefaultAuthorizer"] in api["Auth"]["Authorizers"]
 
 
-def test_a_client_can_ask_for_every_scope_and_no_other() -> None:
+def test_the_app_client_may_request_every_scope_and_no_other() -> None:
     (server,) = aws_template.resources("AWS::Cognito::UserPoolResourceServer").values()
     (client,) = aws_template.resources("AWS::Cognito::UserPoolClient").values()
     identifier = server["Properties"]["Identifier"]
 
     offered = {f"{identifier}/{scope['ScopeName']}" for scope in server["Properties"]["Scopes"]}
 
-    assert offered == set(SCOPES.values())
+    assert offered == set(documented_scopes().values())
     assert set(client["Properties"]["AllowedOAuthScopes"]) == offered
     assert client["Properties"]["AllowedOAuthFlows"] == ["client_credentials"]
 
@@ -84,8 +70,8 @@ def test_nobody_can_sign_up() -> None:
     assert pool["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
 
 
-def test_no_resource_has_a_fixed_name_so_that_an_account_can_have_two_stacks() -> None:
-    # A stage is its API's, and a resource server is its user pool's.
+def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> None:
+    # The names of a stage and of a resource server are unique only within their API and user pool.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
 
     names = {
@@ -93,7 +79,7 @@ def test_no_resource_has_a_fixed_name_so_that_an_account_can_have_two_stacks() -
         for logical_id, resource in TEMPLATE["Resources"].items()
         for key, value in resource.get("Properties", {}).items()
         if key.endswith("Name") and key != "MetricName"
-        # An event bus has to have a name: that of its stack. And a rule names its bus.
+        # An event bus must have a name. It is the name of the stack. A rule names its bus.
         if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"})
     }
 
@@ -101,13 +87,13 @@ def test_no_resource_has_a_fixed_name_so_that_an_account_can_have_two_stacks() -
 
 
 @pytest.mark.parametrize("table", aws_template.tables())
-def test_a_change_of_a_counter_does_not_write_to_an_index(table: str) -> None:
+def test_an_index_holds_only_keys_so_that_changes_do_not_write_to_it(table: str) -> None:
     for index in TEMPLATE["Resources"][table]["Properties"].get("GlobalSecondaryIndexes", []):
         assert index["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 
 @every_function
-def test_a_function_logs_to_a_group_of_its_own_with_a_retention(function: Function) -> None:
+def test_a_function_has_its_own_log_group_with_a_retention(function: Function) -> None:
     properties = TEMPLATE["Resources"][function.name]["Properties"]
     group = properties["LoggingConfig"]["LogGroup"]["Ref"]
 
@@ -117,18 +103,18 @@ def test_a_function_logs_to_a_group_of_its_own_with_a_retention(function: Functi
 
 @pytest.fixture(scope="module")
 def aws(session: botocore.session.Session) -> Iterator[None]:
-    """Let the functions' clients be made, for no use."""
+    """Let the functions create their clients. The tests send nothing."""
     with running(session):
         yield
 
 
 @every_function
 @pytest.mark.usefixtures("aws")
-def test_a_function_outlasts_its_database_calls_and_its_caller_outlasts_the_function(
+def test_calls_to_aws_end_before_the_function_and_it_ends_before_api_gateway_gives_up(
     function: Function,
 ) -> None:
     for factory, _ in call_graph.uses(function.module).calls:
-        config: Any = getattr(clients, factory)().meta.config  # the stubs show no settings
+        config: Any = getattr(clients, factory)().meta.config  # the type stubs lack its settings
         seconds = config.connect_timeout + config.read_timeout
         assert config.retries["total_max_attempts"] * seconds < function.timeout
 
@@ -136,7 +122,7 @@ def test_a_function_outlasts_its_database_calls_and_its_caller_outlasts_the_func
         assert function.timeout < API_GATEWAY_SECONDS
 
 
-def streams() -> list[dict[str, Any]]:
+def stream_sources() -> list[dict[str, Any]]:
     return [
         event["Properties"]
         for function in aws_template.resources("AWS::Serverless::Function").values()
@@ -145,8 +131,8 @@ def streams() -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("stream", streams())
-def test_a_stream_drops_no_record_and_continues_where_a_batch_failed(
+@pytest.mark.parametrize("stream", stream_sources())
+def test_a_stream_skips_no_record_and_resumes_at_the_failed_one(
     stream: dict[str, Any],
 ) -> None:
     assert stream["StartingPosition"] == "TRIM_HORIZON"
@@ -163,7 +149,7 @@ def test_a_queue_is_encrypted_and_keeps_messages_for_14_days(queue: dict[str, st
     assert queue["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
 
 
-def test_the_rule_sends_every_count_to_the_event_queue_unless_it_is_a_replay() -> None:
+def test_the_rule_sends_count_events_to_the_event_queue_except_replays() -> None:
     (rule,) = aws_template.resources("AWS::Events::Rule").values()
     (target,) = rule["Properties"]["Targets"]
 
@@ -174,10 +160,12 @@ def test_the_rule_sends_every_count_to_the_event_queue_unless_it_is_a_replay() -
     }
     assert target["Arn"] == {"Fn::GetAtt": "EventQueue.Arn"}
     assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": "EventDeadLetterQueue.Arn"}
-    assert target.keys() == {"Id", "Arn", "DeadLetterConfig"}, "the event whole, and no fixed group"
+    assert target.keys() == {"Id", "Arn", "DeadLetterConfig"}, (
+        "the whole event, and no fixed message group"
+    )
 
 
-def event_sources() -> dict[str, dict[str, Any]]:
+def queue_sources() -> dict[str, dict[str, Any]]:
     return {
         name: event["Properties"]
         for name, function in aws_template.resources("AWS::Serverless::Function").items()
@@ -186,15 +174,15 @@ def event_sources() -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("source", event_sources().values(), ids=event_sources())
+@pytest.mark.parametrize("source", queue_sources().values(), ids=queue_sources())
 def test_a_function_reports_which_messages_of_a_batch_failed(source: dict[str, Any]) -> None:
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert source["BatchSize"] == 10
 
 
-@pytest.mark.parametrize("function", event_sources())
+@pytest.mark.parametrize("function", queue_sources())
 def test_a_message_is_not_delivered_again_while_its_function_runs(function: str) -> None:
-    queue = event_sources()[function]["Queue"]["Fn::GetAtt"].removesuffix(".Arn")
+    queue = queue_sources()[function]["Queue"]["Fn::GetAtt"].removesuffix(".Arn")
     properties = TEMPLATE["Resources"][queue]["Properties"]
 
     # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
@@ -202,35 +190,36 @@ def test_a_message_is_not_delivered_again_while_its_function_runs(function: str)
 
 
 @pytest.mark.parametrize(
-    ("queue", "dead_letters"),
+    ("queue", "dead_letter_queue"),
     [("IncrementQueue", "IncrementDeadLetterQueue"), ("EventQueue", "EventDeadLetterQueue")],
 )
-def test_sqs_moves_a_message_to_the_dead_letters_as_late_as_possible(
-    queue: str, dead_letters: str
+def test_sqs_retries_a_message_as_often_as_possible_before_the_dead_letter_queue(
+    queue: str, dead_letter_queue: str
 ) -> None:
     resources = TEMPLATE["Resources"]
     properties = resources[queue]["Properties"]
 
     assert properties["RedrivePolicy"] == {
-        "deadLetterTargetArn": {"Fn::GetAtt": f"{dead_letters}.Arn"},
+        "deadLetterTargetArn": {"Fn::GetAtt": f"{dead_letter_queue}.Arn"},
         "maxReceiveCount": 1000,
     }
-    # SQS wants the dead-letter queue of a FIFO queue to be one, too, and that of another not.
-    other = resources[dead_letters]["Properties"]
-    assert properties.get("FifoQueue") == other.get("FifoQueue")
+    # The dead-letter queue of a FIFO queue must be a FIFO queue, and that of a standard queue must
+    # be a standard queue.
+    target = resources[dead_letter_queue]["Properties"]
+    assert properties.get("FifoQueue") == target.get("FifoQueue")
 
 
-def test_the_history_outlives_every_receipt_by_a_day() -> None:
+def test_the_history_is_kept_at_least_a_day_longer_than_any_receipt() -> None:
     parameters = TEMPLATE["Parameters"]
     allowed = re.compile(parameters["HistoryDays"]["AllowedPattern"])
 
     shortest = min(days for days in range(1, 10_000) if allowed.fullmatch(str(days)))
 
-    assert allowed.fullmatch("0"), "for ever"
+    assert allowed.fullmatch("0"), "0 means forever"
     assert parameters["ReceiptHours"]["MaxValue"] + 24 <= shortest * 24
 
 
-def test_the_timeout_has_room_for_several_attempts_and_an_answer() -> None:
+def test_a_timeout_leaves_time_for_two_attempts_and_the_response() -> None:
     for function in FUNCTIONS.values():
         if function.routes:
             assert function.timeout > 2 * clients.ATTEMPT

@@ -4,21 +4,11 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from tests import aws_template
 from tests.proxy import proxy_event
+from tests.routes import ROUTES, sample_body
 from tests.stack import Stack
 from tests.wire import Wire
 
-ROUTES = [
-    (function.name, route)
-    for function in aws_template.functions().values()
-    for route in function.routes
-]
-BODIES = {
-    ("POST", "/increments"): b'{"increments": [{"counter_id": "orders"}]}',
-    ("PUT", "/counter"): b'{"value": 1}',
-    ("PUT", "/counters/{counter_id}"): b'{"value": 1}',
-}
 MISSING = "the authorizer is missing"
 
 AUTHORIZERS = [
@@ -43,19 +33,18 @@ def test_an_event_without_a_caller_is_refused_by_every_function(
     before = stack.contents()
     wire.sent.clear()
 
-    for name, route in ROUTES:
+    for function, route in ROUTES:
         path = route.path.replace("{counter_id}", "orders")
         parameters = {"counter_id": "orders"} if path != route.path else {}
-        body = BODIES.get((route.method, route.path), b"")
+        body = sample_body(function)
         event = deepcopy(proxy_event(route, path, parameters, "", {}, body, {"sub": "ann"}))
-        assert stack.functions[name].routes
         event["requestContext"]["authorizer"] = authorizer
         if authorizer is MISSING:
             del event["requestContext"]["authorizer"]
 
-        response = stack.invoke(name, event)
+        response = stack.invoke(function.name, event)
 
-        assert response["statusCode"] == 401, (name, route)
+        assert response["statusCode"] == 401, route
         assert response["headers"]["Content-Type"] == "application/problem+json"
         assert '"type":"urn:tally:problem:unauthorized"' in response["body"]
         detail = "requestContext.authorizer.claims: must have sub or client_id."

@@ -7,31 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests import aws_template
+from tests import routes
 from tests.e2e.service import Answer, Caller, cognito, stored_data, token_for
+from tests.routes import documented_scopes, sample_body
 
 from deployment import Stack
 
-SCOPES = {"GET": "counters/read", "POST": "counters/increment", "PUT": "counters/set"}
+SCOPES = documented_scopes()
 ALL_SCOPES = frozenset(SCOPES.values())
-BODIES = {"POST": "{}", "PUT": '{"value": 10}'}
-INCREMENTS = '{"increments": [{"counter_id": "guarded"}]}'
-SHORT_VALIDITY = 3  # seconds; AWS requires at least 5 minutes, but the emulator does not
+BODIES = {(route.method, route.path): sample_body(function) for function, route in routes.ROUTES}
+SHORT_VALIDITY = 3  # seconds; AWS takes no less than 5 minutes, the emulator does
 
 
 # Every route of the template: its method, path and scope.
 ROUTES = [
-    (route.method, route.path, SCOPES[route.method])
-    for function in aws_template.functions().values()
-    for route in function.routes
+    (route.method, route.path, SCOPES[route.method, route.path]) for _, route in routes.ROUTES
 ]
 
 
 def call(stack: Stack, method: str, path: str, token: str | None) -> Answer:
     """Send a request that is valid except for its token."""
     with Caller(stack.url, token) as caller:
-        body = INCREMENTS if path == "/increments" else BODIES.get(method)
-        return caller.request(method, path.format(counter_id="guarded"), body)
+        return caller.request(method, path.format(counter_id="guarded"), BODIES[method, path])
 
 
 def assert_every_route_refuses(stack: Stack, token_for_scope: Callable[[str], str | None]) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import botocore.session
 import pytest
 from tests.aws_template import ROOT, functions
-from tests.e2e.service import Caller
+from tests.e2e.service import Caller, client, physical_name
 from tests.fifo_queue import MAX_BATCH, FifoQueue
 from tests.meter import FACTORIES, Meter
 from tests.proxy import Context, proxy_event, reply
-from tests.stack import FORWARDER_ROLE_ID
 
 from counters import clients
 from deployment import Stack
@@ -78,19 +77,17 @@ class Handlers:
 def handlers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    lambda_ = client(stack, "lambda")
+    for function in functions():
+        configuration = lambda_.get_function_configuration(
+            FunctionName=physical_name(stack, function)
+        )
+        for name, value in configuration["Environment"]["Variables"].items():
+            monkeypatch.setenv(name, value)
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
-    monkeypatch.setenv("RECEIPT_HOURS", "24")
-    monkeypatch.setenv("FORWARDER_ROLE_ID", FORWARDER_ROLE_ID)
-    monkeypatch.setenv("HISTORY_DAYS", "0")
-    monkeypatch.setenv("STACK_NAME", "tally-test")
-    dead_letters = stack.outputs["IncrementDeadLetterQueueUrl"]
-    monkeypatch.setenv("INCREMENT_DEAD_LETTER_QUEUE_URL", dead_letters)
-    for table in ("CounterTable", "HistoryTable", "ReceiptTable"):
-        name = table.removesuffix("Table").upper() + "_TABLE"
-        monkeypatch.setenv(name, stack.outputs[table])
     monkeypatch.setattr(clients, "_session", botocore.session.get_session)
     for factory in FACTORIES:
         factory.cache_clear()

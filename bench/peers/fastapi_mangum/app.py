@@ -30,13 +30,13 @@ class Counter(BaseModel):
 
 
 @app.post("/counter")
-def increment_default(request: Request, asked: Increment | None = None) -> Counter:
+def increment_default(request: Request, body: Increment | None = None) -> Counter:
     """Add to the counter named default."""
-    return increment("default", request, asked)
+    return increment("default", request, body)
 
 
 @app.post("/counters/{counter_id}")
-def increment(counter_id: str, request: Request, asked: Increment | None = None) -> Counter:
+def increment(counter_id: str, request: Request, body: Increment | None = None) -> Counter:
     """Add to a counter, and return the counter after the change."""
     event, context = request.scope["aws.event"], request.scope["aws.context"]
     now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
@@ -52,7 +52,7 @@ def increment(counter_id: str, request: Request, asked: Increment | None = None)
             "#version": "version",
         },
         ExpressionAttributeValues={
-            ":by": (asked or Increment()).by,
+            ":by": (body or Increment()).by,
             ":one": 1,
             ":now": now,
             ":change": {

@@ -43,8 +43,8 @@ Base.metadata.create_all(engine)
 @app.post("/counters/<counter_id>")
 def increment(counter_id: str) -> tuple[dict[str, Any], int]:
     """Add to a counter, and return the counter after the change."""
-    asked = request.get_json(silent=True) if request.content_length else {}
-    by = asked.get("by", 1) if isinstance(asked, dict) else None
+    body = request.get_json(silent=True) if request.content_length else {}
+    by = body.get("by", 1) if isinstance(body, dict) else None
     if type(by) is not int:
         return {"message": "by: must be an integer"}, 400
     request_id = request.headers.get("X-Request-Id") or str(uuid.uuid4())

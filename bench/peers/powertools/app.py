@@ -49,16 +49,16 @@ class Counter(BaseModel):
 
 
 @app.post("/counter")
-def increment_default(asked: Annotated[Increment | None, Body()] = None) -> Counter:
+def increment_default(body: Annotated[Increment | None, Body()] = None) -> Counter:
     """Add to the counter named default."""
-    return increment("default", asked)
+    return increment("default", body)
 
 
 @app.post("/counters/<counter_id>")
 @tracer.capture_method
-def increment(counter_id: str, asked: Annotated[Increment | None, Body()] = None) -> Counter:
+def increment(counter_id: str, body: Annotated[Increment | None, Body()] = None) -> Counter:
     """Add to a counter, and return the counter after the change. Under a key, add only once."""
-    wanted = {"counter_id": urllib.parse.unquote(counter_id), "by": (asked or Increment()).by}
+    wanted = {"counter_id": urllib.parse.unquote(counter_id), "by": (body or Increment()).by}
     key = app.current_event.headers.get("Idempotency-Key")
     counter = add_once(wanted={**wanted, "idempotency_key": key}) if key else add(wanted)
     metrics.add_metric("Increments", MetricUnit.Count, 1)

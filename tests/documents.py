@@ -1,0 +1,23 @@
+"""Tables of the documentation, as the tests compare them with the template and the code."""
+
+import re
+
+from tests.aws_template import ROOT
+
+
+def read(document: str) -> str:
+    """Return the text of a page in docs/."""
+    return (ROOT / "docs" / document).read_text()
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of each row of the first table whose first column has this heading."""
+    lines = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def rows(text: str, heading: str) -> dict[str, list[str]]:
+    """Return the other cells of each row of a table, by the names in its first cell."""
+    return {
+        name: row[1:] for row in table(text, heading) for name in re.findall(r"`(.+?)`", row[0])
+    }
