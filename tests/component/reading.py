@@ -1,6 +1,6 @@
-"""What tests of reads share.
+"""Helpers for tests of reads.
 
-Their times are in milliseconds since the epoch: as integers they are exact.
+Times are integers, in milliseconds since the epoch, so that they are exact.
 """
 
 import pytest
@@ -13,21 +13,21 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-# The status of a problem, its type, and when to ask again.
+# Problems as `problem` returns them.
 THROTTLED = (503, "throttled", "1")
 NOT_FOUND = (404, "not-found", None)
 
 
-def moment(time: int) -> str:
-    """Return a time as a parameter and an answer have it."""
+def timestamp(time: int) -> str:
+    """Return a time in the format of parameters and responses."""
     return clock.timestamp(time / 1000)
 
 
-def set_now(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
-    """Let the time stand still."""
+def stop_clock(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
+    """Stop the functions' clock at a time."""
     monkeypatch.setattr(clock, "now", lambda: time / 1000)
 
 
 def problem(reply: Reply) -> tuple[int, str, str | None]:
-    """Return the status of a problem, its type, and when to ask again."""
+    """Return a problem's status, the last part of its type, and its Retry-After header."""
     return reply.status, reply.body["type"].rpartition(":")[2], reply.headers.get("Retry-After")

@@ -197,7 +197,7 @@ class Scene:
         while self._under_way and self._under_way[0][0] <= self.time:
             _, request = self._under_way.pop(0)
             delivered(request)
-            self.stream.note(request)
+            self.stream.capture(request)
 
     def held_up(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
         """Let the request be applied later, and its caller see a lost reply."""
@@ -253,7 +253,7 @@ class Scene:
         try:
             return fault(request)
         finally:
-            self.stream.note(request)
+            self.stream.capture(request)
             self.advance(SECONDS.get(fault, QUICK))
 
 

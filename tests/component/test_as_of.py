@@ -19,9 +19,9 @@ from tests.component.reading import (
     NOT_FOUND,
     SECOND,
     THROTTLED,
-    moment,
     problem,
-    set_now,
+    stop_clock,
+    timestamp,
 )
 from tests.contents import forget, prepare_once
 from tests.past import Past
@@ -83,7 +83,7 @@ def conditional(stack: Stack, query: str, tags: str) -> tuple[int, str]:
 
 
 def at(stack: Stack, time: int) -> Reply:
-    return ask(stack, f"at={moment(time)}")
+    return ask(stack, f"at={timestamp(time)}")
 
 
 def listed(stack: Stack, query: str) -> list[int]:
@@ -100,8 +100,8 @@ def counter(version: int) -> dict[str, object]:
         "counter_id": "orders",
         "value": VALUES[version - 1] if version else 0,
         "version": version,
-        "created_at": moment(TIMES[0]) if version else None,
-        "updated_at": moment(TIMES[version - 1]) if version else None,
+        "created_at": timestamp(TIMES[0]) if version else None,
+        "updated_at": timestamp(TIMES[version - 1]) if version else None,
     }
 
 
@@ -150,7 +150,7 @@ def test_a_version_above_the_current_one_is_not_found(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("orders")
-@pytest.mark.parametrize("query", ["version=2", f"at={moment(TIMES[1])}"])
+@pytest.mark.parametrize("query", ["version=2", f"at={timestamp(TIMES[1])}"])
 @pytest.mark.parametrize(
     ("tags", "status"),
     [('"2"', 304), ('"5"', 200), ('"1"', 200), ('"1", W/"2"', 304), ("*", 304)],
@@ -162,7 +162,7 @@ def test_a_client_that_has_the_past_version_gets_304(
 
 
 @pytest.mark.usefixtures("orders")
-@pytest.mark.parametrize("query", ["version=0", f"at={moment(TIMES[0] - 1)}"])
+@pytest.mark.parametrize("query", ["version=0", f"at={timestamp(TIMES[0] - 1)}"])
 @pytest.mark.parametrize(("tags", "status"), [('"0"', 304), ('"5"', 200), ("*", 200)])
 def test_version_0_matches_only_its_own_entity_tag(
     stack: Stack, query: str, tags: str, status: int
@@ -222,12 +222,12 @@ def test_before_the_first_change_the_counter_is_as_never_written(stack: Stack) -
 def test_a_time_in_the_future_is_refused_and_nothing_is_read(
     stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_now(monkeypatch, TIMES[4] + HOUR)
+    stop_clock(monkeypatch, TIMES[4] + HOUR)
     wire.sent.clear()
 
     for query in (
-        f"at={moment(TIMES[4] + HOUR + 1)}",
-        f"at={moment(TIMES[4] + DAY)}",
+        f"at={timestamp(TIMES[4] + HOUR + 1)}",
+        f"at={timestamp(TIMES[4] + DAY)}",
         "at=9999-12-31T23:59:59.999Z",
     ):
         reply = ask(stack, query)
@@ -245,13 +245,13 @@ def test_a_time_whose_changes_may_still_come_is_throttled_until_none_can(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, ago: int, retry_after: int
 ) -> None:
     now = TIMES[4] + HOUR
-    set_now(monkeypatch, now)
+    stop_clock(monkeypatch, now)
     reply = at(stack, now - ago)
 
     assert problem(reply) == (503, "throttled", str(retry_after))
     assert reply.body["detail"].startswith("at: a change at that time may still be in progress.")
 
-    set_now(monkeypatch, now + retry_after * SECOND)
+    stop_clock(monkeypatch, now + retry_after * SECOND)
     assert at(stack, now - ago).body == counter(5)
 
 
@@ -260,7 +260,7 @@ def test_a_time_just_before_the_apply_window_is_answered(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = TIMES[4] + HOUR
-    set_now(monkeypatch, now)
+    stop_clock(monkeypatch, now)
 
     assert at(stack, now - 20 * SECOND - 1).body == counter(5)
     assert problem(at(stack, now - 20 * SECOND)) == THROTTLED
@@ -271,13 +271,13 @@ def test_the_time_of_the_last_change_is_not_answered_too_early(
 ) -> None:
     made = past(TIMES[:2])
     made.record(stack)
-    set_now(monkeypatch, TIMES[1] + 10 * SECOND)
+    stop_clock(monkeypatch, TIMES[1] + 10 * SECOND)
     assert at(stack, TIMES[1]).status == 503
 
     # A request that began before that time is applied only now.
     made.record(stack, [made.change((TIMES[1] - SECOND) / 1000, 1)])
 
-    set_now(monkeypatch, TIMES[1] + 20 * SECOND + 1)
+    stop_clock(monkeypatch, TIMES[1] + 20 * SECOND + 1)
     assert at(stack, TIMES[1]).body["version"] == 3
 
 
@@ -391,7 +391,7 @@ def test_a_missing_version_may_be_younger_than_those_around_it(stack: Stack) -> 
 
 @pytest.mark.usefixtures("retention", "orders")
 def test_an_expired_version_is_not_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_now(monkeypatch, TIMES[2] + RETENTION * DAY)
+    stop_clock(monkeypatch, TIMES[2] + RETENTION * DAY)
     forget(stack, 1, 2, 3)
 
     for version in (1, 2, 3):
@@ -406,7 +406,7 @@ def test_an_expired_version_is_not_found(stack: Stack, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("retention", "orders")
 def test_the_current_counter_never_expires(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_now(monkeypatch, TIMES[4] + 10 * RETENTION * DAY)
+    stop_clock(monkeypatch, TIMES[4] + 10 * RETENTION * DAY)
     forget(stack, 1, 2, 3, 4, 5)
 
     assert ask(stack, "version=5").body == counter(5)
@@ -419,7 +419,7 @@ def test_the_current_counter_never_expires(stack: Stack, monkeypatch: pytest.Mon
 def test_expired_entries_do_not_matter_long_before_the_first_change(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_now(monkeypatch, TIMES[2] + RETENTION * DAY)
+    stop_clock(monkeypatch, TIMES[2] + RETENTION * DAY)
     forget(stack, 1, 2, 3)
 
     assert at(stack, BEGINNING - DAY).body == counter(0)
@@ -439,10 +439,10 @@ def test_a_missing_version_that_cannot_have_expired_is_throttled(
 ) -> None:
     forget(stack, 1, 2, 3)
 
-    set_now(monkeypatch, TIMES[0] + RETENTION * DAY - 1)
+    stop_clock(monkeypatch, TIMES[0] + RETENTION * DAY - 1)
     assert problem(ask(stack, "version=2")) == THROTTLED
     assert problem(at(stack, TIMES[1])) == THROTTLED
-    set_now(monkeypatch, TIMES[0] + RETENTION * DAY)
+    stop_clock(monkeypatch, TIMES[0] + RETENTION * DAY)
     assert problem(ask(stack, "version=2")) == NOT_FOUND
     assert problem(at(stack, TIMES[1])) == NOT_FOUND
 
@@ -453,7 +453,7 @@ def test_a_version_above_an_entry_that_is_there_has_not_expired(
 ) -> None:
     times = [BEGINNING + day * DAY for day in (0, 20, 21, 22)]
     past(times).record(stack)
-    set_now(monkeypatch, BEGINNING + 31 * DAY)
+    stop_clock(monkeypatch, BEGINNING + 31 * DAY)
     forget(stack, 1, 3)
 
     assert problem(ask(stack, "version=1")) == NOT_FOUND
@@ -467,7 +467,7 @@ def test_a_version_above_an_entry_that_is_there_has_not_expired(
 
 @pytest.mark.usefixtures("orders")
 def test_nothing_expires_by_default(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_now(monkeypatch, TIMES[4] + 10_000 * DAY)
+    stop_clock(monkeypatch, TIMES[4] + 10_000 * DAY)
     forget(stack, 1, 2)
 
     assert problem(ask(stack, "version=2")) == THROTTLED
@@ -485,7 +485,7 @@ def test_only_a_read_of_the_past_takes_more_than_one_request(stack: Stack, wire:
         "version=3": ["GetItem", "Query"],
         "version=5": ["GetItem"],
         "version=6": ["GetItem"],
-        f"at={moment(TIMES[4])}": ["GetItem"],
+        f"at={timestamp(TIMES[4])}": ["GetItem"],
     }
 
     for query, operations in expected.items():
@@ -521,13 +521,13 @@ def test_a_period_in_a_long_history_is_found_with_few_reads(stack: Stack, wire: 
 
     for order, first in itertools.product(("asc", "desc"), (1, count // 2, count - 2)):
         wire.sent.clear()
-        period = f"from={moment(times[first - 1])}&to={moment(times[first + 1])}"
+        period = f"from={timestamp(times[first - 1])}&to={timestamp(times[first + 1])}"
         assert sorted(listed(stack, f"{period}&order={order}")) == [first, first + 1]
         assert len(wire.sent) <= 25
 
 
 @pytest.mark.usefixtures("orders")
-@pytest.mark.parametrize("query", ["version=3", f"at={moment(TIMES[2])}"])
+@pytest.mark.parametrize("query", ["version=3", f"at={timestamp(TIMES[2])}"])
 @pytest.mark.parametrize("fault", [reply_lost, throttled])
 def test_a_read_of_the_past_without_a_reply_is_throttled(
     stack: Stack, wire: Wire, query: str, fault: Fault
@@ -544,7 +544,7 @@ def test_a_read_of_a_period_without_a_reply_is_throttled(
 ) -> None:
     wire.fail("Query", itertools.repeat(reply_lost))
 
-    path, query = "/counters/orders/history", f"{query}={moment(TIMES[2])}"
+    path, query = "/counters/orders/history", f"{query}={timestamp(TIMES[2])}"
 
     assert problem(stack.request("GET", path, query=query)) == THROTTLED
 
@@ -554,7 +554,7 @@ def test_a_read_of_a_period_without_a_reply_is_throttled(
 def test_a_read_of_the_past_whose_reply_is_lost_is_repeated(
     stack: Stack, wire: Wire, operation: str
 ) -> None:
-    for query in ("version=3", f"at={moment(TIMES[2])}"):
+    for query in ("version=3", f"at={timestamp(TIMES[2])}"):
         wire.fail(operation, [reply_lost])
         assert ask(stack, query).body == counter(3)
 
@@ -564,17 +564,17 @@ def test_a_read_of_the_past_whose_reply_is_lost_is_repeated(
 
 @pytest.mark.usefixtures("orders")
 def test_a_period_includes_its_start_and_excludes_its_end(stack: Stack) -> None:
-    second, fourth = moment(TIMES[1]), moment(TIMES[3])
+    second, fourth = timestamp(TIMES[1]), timestamp(TIMES[3])
     expected = {
         f"from={second}": [2, 3, 4, 5],
-        f"from={moment(TIMES[1] + 1)}": [3, 4, 5],
+        f"from={timestamp(TIMES[1] + 1)}": [3, 4, 5],
         f"to={fourth}": [1, 2, 3],
-        f"to={moment(TIMES[3] + 1)}": [1, 2, 3, 4],
+        f"to={timestamp(TIMES[3] + 1)}": [1, 2, 3, 4],
         f"from={second}&to={fourth}": [2, 3],
-        f"from={second}&to={moment(TIMES[1] + 1)}": [2],
-        f"from={moment(TIMES[1] + 1)}&to={moment(TIMES[2])}": [],
-        f"from={moment(TIMES[4] + 1)}": [],
-        f"to={moment(TIMES[0])}": [],
+        f"from={second}&to={timestamp(TIMES[1] + 1)}": [2],
+        f"from={timestamp(TIMES[1] + 1)}&to={timestamp(TIMES[2])}": [],
+        f"from={timestamp(TIMES[4] + 1)}": [],
+        f"to={timestamp(TIMES[0])}": [],
         "from=1970-01-01T00:00:00Z&to=9999-12-31T23:59:59Z": [1, 2, 3, 4, 5],
     }
 
@@ -585,7 +585,7 @@ def test_a_period_includes_its_start_and_excludes_its_end(stack: Stack) -> None:
 
 @pytest.mark.usefixtures("orders")
 def test_after_continues_within_the_period(stack: Stack) -> None:
-    period = f"from={moment(TIMES[1])}&to={moment(TIMES[4])}"
+    period = f"from={timestamp(TIMES[1])}&to={timestamp(TIMES[4])}"
     expected = {
         "after=0": [2, 3, 4],
         "after=2": [3, 4],
@@ -619,7 +619,7 @@ def test_the_link_to_the_next_page_has_the_period(stack: Stack) -> None:
 @pytest.mark.usefixtures("orders")
 def test_the_link_has_only_the_parameters_of_the_request(stack: Stack) -> None:
     for name, other in (("from", "to"), ("to", "from")):
-        query = f"limit=1&{name}={moment(TIMES[3])}"
+        query = f"limit=1&{name}={timestamp(TIMES[3])}"
         link = stack.request("GET", "/counters/orders/history", query=query).headers["Link"]
         assert f"&{name}=" in link
         assert f"&{other}=" not in link
@@ -632,7 +632,7 @@ def test_a_period_is_complete_where_times_go_back(stack: Stack) -> None:
 
     for start, end in itertools.combinations(sorted(times), 2):
         expected = [version for version, time in enumerate(times, 1) if start <= time < end]
-        period = f"from={moment(start)}&to={moment(end)}"
+        period = f"from={timestamp(start)}&to={timestamp(end)}"
         assert listed(stack, period) == expected
         assert listed(stack, f"{period}&order=desc") == expected[::-1]
 
@@ -644,7 +644,7 @@ def test_a_period_in_the_middle_is_complete_where_times_go_back(stack: Stack) ->
     for late in times[29::30]:
         start, end = late - 2 * SECOND, late + 2 * SECOND
         expected = [version for version, time in enumerate(times, 1) if start <= time < end]
-        period = f"from={moment(start)}&to={moment(end)}"
+        period = f"from={timestamp(start)}&to={timestamp(end)}"
         assert listed(stack, period) == expected
         assert listed(stack, f"{period}&order=desc") == expected[::-1]
 
@@ -654,7 +654,7 @@ def test_a_period_with_missing_versions_has_the_others(stack: Stack) -> None:
     past(times).record(stack)
     forget(stack, *range(1, 20), *range(30, 40), 50, 52)
 
-    period = f"from={moment(times[9])}&to={moment(times[54])}"
+    period = f"from={timestamp(times[9])}&to={timestamp(times[54])}"
 
     expected = [*range(20, 30), *range(40, 50), 51, 53, 54]
     assert listed(stack, period) == expected
@@ -685,7 +685,7 @@ class Change:
             "decrease": max(self.previous_value - self.value, 0),
             "operation": self.operation,
             "actor": "somebody",
-            "created_at": moment(self.time),
+            "created_at": timestamp(self.time),
         }
 
 
@@ -701,8 +701,8 @@ def as_of(changes: Sequence[Change], version: int) -> dict[str, object]:
     return {
         "value": changes[version - 1].value,
         "version": version,
-        "created_at": moment(changes[0].time),
-        "updated_at": moment(changes[version - 1].time),
+        "created_at": timestamp(changes[0].time),
+        "updated_at": timestamp(changes[version - 1].time),
     }
 
 
@@ -788,14 +788,14 @@ def test_any_history_answers_like_the_model(stack: Stack) -> None:
             assert get(f"version={version}") == expected(version)
         assert get(f"version={last + 1}") == 404
         for time in some(moments(times), cases(full=30, part=5), chance):
-            assert get(f"at={moment(time)}") == expected(version_at(times, time))
+            assert get(f"at={timestamp(time)}") == expected(version_at(times, time))
         for period in periods(moments(times), cases(full=5, part=1), chance):
             start, end = period.get("from", times[0] - DAY), period.get("to", times[-1] + 2 * DAY)
             order = chance.choice(["asc", "desc"])
             limit = max(1, last // chance.randint(1, 5))
             query = "&".join(
                 [f"order={order}&limit={limit}"]
-                + [f"{name}={moment(time)}" for name, time in period.items()]
+                + [f"{name}={timestamp(time)}" for name, time in period.items()]
             )
             entries = [change.entry for change in changes if start <= change.time < end]
             pages = list(follow(stack, f"/counters/{name}/history", query))
@@ -869,7 +869,7 @@ def test_a_wrong_trend_makes_no_answer_wrong(stack: Stack, wire: Wire) -> None:
         forget(stack, *gone, counter_id=name)
 
         for time in some(moments(times), cases(full=30, part=8), chance):
-            reply = stack.request("GET", f"/counters/{name}", query=f"at={moment(time)}")
+            reply = stack.request("GET", f"/counters/{name}", query=f"at={timestamp(time)}")
             if gone and reply.status != 200:
                 assert problem(reply) == THROTTLED
             else:
@@ -882,13 +882,13 @@ def test_a_wrong_trend_makes_no_answer_wrong(stack: Stack, wire: Wire) -> None:
             order = chance.choice(["asc", "desc"])
             query = "&".join(
                 [f"order={order}&limit=40"]
-                + [f"{name}={moment(time)}" for name, time in period.items()]
+                + [f"{name}={timestamp(time)}" for name, time in period.items()]
             )
             pages = list(follow(stack, f"/counters/{name}/history", query))
             assert list(itertools.chain(*pages)) == entries[:: 1 if order == "asc" else -1]
         if not gone:
             start = chance.choice(times) // MINUTE * MINUTE
-            query = f"interval=minute&from={moment(start)}&to={moment(start + HOUR - 1)}"
+            query = f"interval=minute&from={timestamp(start)}&to={timestamp(start + HOUR - 1)}"
             minutes = stack.request("GET", f"/counters/{name}/trend", query=query).body
             for bucket, begin in zip(minutes, range(start, start + HOUR, MINUTE), strict=True):
                 end = begin + MINUTE

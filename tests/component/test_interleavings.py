@@ -60,7 +60,7 @@ class Game:
 
     def actions(self) -> list[Action]:
         """Return what may happen next."""
-        going = [n for n, caller in enumerate(self.callers) if not caller.over]
+        going = [n for n, caller in enumerate(self.callers) if not caller.finished]
         began = [n for n in going if self.callers[n].started]
         actions = [("go", n) for n in going]
         if self.deaths:
@@ -114,7 +114,7 @@ class Game:
         """Let time pass. Kill callers past their timeout, and drop requests past their window."""
         self.world.time += seconds
         for caller in self.world.callers:
-            if caller.started and not caller.over and caller.deadline <= self.world.time:
+            if caller.started and not caller.finished and caller.deadline <= self.world.time:
                 caller.kill()
         if seconds > clock.APPLY_WINDOW:
             self.under_way.clear()
@@ -169,7 +169,7 @@ class Game:
             )
         )
         each = [
-            repr((caller.started, caller.over, caller.answer, caller.told))
+            repr((caller.started, caller.finished, caller.answer, caller.responses))
             for caller in self.callers
         ]
         return min(

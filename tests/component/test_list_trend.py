@@ -17,9 +17,9 @@ from tests.component.reading import (
     NOT_FOUND,
     SECOND,
     THROTTLED,
-    moment,
     problem,
-    set_now,
+    stop_clock,
+    timestamp,
 )
 from tests.contents import clear
 from tests.past import Past
@@ -59,7 +59,7 @@ def ask(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
 def trend(
     stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
 ) -> list[Bucket]:
-    query = f"interval={interval}&from={moment(start)}&to={moment(end)}"
+    query = f"interval={interval}&from={timestamp(start)}&to={timestamp(end)}"
     reply = ask(stack, query, counter_id)
     assert reply.status == 200, reply.body
     buckets: list[Bucket] = reply.body
@@ -83,7 +83,7 @@ def expected(changes: Sequence[Change], interval: str, start: int, end: int) -> 
         )
         buckets.append(
             {
-                "start": moment(first),
+                "start": timestamp(first),
                 "changes": len(inside),
                 "increase": sum(by for _, by in inside if by > 0),
                 "decrease": -sum(by for _, by in inside if by < 0),
@@ -115,7 +115,7 @@ def retention(stack: Stack) -> None:
 
 
 def test_the_default_is_the_last_24_hours(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_now(monkeypatch, NOON + 59 * MINUTE)
+    stop_clock(monkeypatch, NOON + 59 * MINUTE)
 
     reply = ask(stack, "")
 
@@ -140,23 +140,23 @@ def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR091
     count: int,
 ) -> None:
     for into_the_minute in (0, 1, 30 * SECOND, MINUTE - 1):
-        set_now(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
+        stop_clock(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
         assert starts(ask(stack, f"interval={interval}")) == (first, last, count)
 
 
 def test_the_last_bucket_begins_with_the_hour(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_now(monkeypatch, NOON)
+    stop_clock(monkeypatch, NOON)
     assert starts(ask(stack, ""))[1] == "2025-01-15T12:00:00.000Z"
-    set_now(monkeypatch, NOON - 1)
+    stop_clock(monkeypatch, NOON - 1)
     assert starts(ask(stack, ""))[1] == "2025-01-15T11:00:00.000Z"
 
 
 def test_a_period_is_widened_to_whole_intervals(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_now(monkeypatch, NOON + 90 * SECOND)
+    stop_clock(monkeypatch, NOON + 90 * SECOND)
     ten, eleven = "2025-01-15T10:00:00.000Z", "2025-01-15T11:00:00.000Z"
     day_before = "2025-01-14T11:00:00.000Z"
     periods = {
@@ -191,12 +191,12 @@ def test_a_trend_ends_with_the_current_bucket(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str, current: str, count: int
 ) -> None:
     now = NOON - MINUTE - 1
-    set_now(monkeypatch, now)
+    stop_clock(monkeypatch, now)
     end = f"2025-01-15T{current}:00.000Z"
 
-    for to in (moment(now + 1), moment(now + DAY), "9999-12-31T23:59:59.999Z"):
+    for to in (timestamp(now + 1), timestamp(now + DAY), "9999-12-31T23:59:59.999Z"):
         assert starts(ask(stack, f"interval={interval}&to={to}"))[1:] == (end, count)
-        query = f"interval={interval}&from={moment(now)}&to={to}"
+        query = f"interval={interval}&from={timestamp(now)}&to={to}"
         assert starts(ask(stack, query)) == (end, end, 1)
 
 
@@ -204,14 +204,14 @@ def test_a_trend_ends_with_the_current_bucket(
 def test_a_trend_from_the_future_is_refused(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str
 ) -> None:
-    set_now(monkeypatch, NOON)
+    stop_clock(monkeypatch, NOON)
 
-    for to in ("", f"&to={moment(NOON + DAY)}"):
+    for to in ("", f"&to={timestamp(NOON + DAY)}"):
         # Even in the current bucket.
-        reply = ask(stack, f"interval={interval}&from={moment(NOON + 1)}{to}")
+        reply = ask(stack, f"interval={interval}&from={timestamp(NOON + 1)}{to}")
         assert problem(reply) == (400, "invalid-request", None)
         assert reply.body["detail"] == "from: must not be in the future"
-    assert ask(stack, f"interval={interval}&from={moment(NOON)}").status == 200
+    assert ask(stack, f"interval={interval}&from={timestamp(NOON)}").status == 200
 
 
 @pytest.mark.parametrize("interval", STEPS)
@@ -227,7 +227,7 @@ def test_the_number_of_buckets_is_limited(stack: Stack, interval: str, most: int
     start, step = TODAY - 2000 * DAY, STEPS[interval]
 
     assert len(trend(stack, interval, start, start + most * step)) == most
-    query = f"interval={interval}&from={moment(start)}&to={moment(start + most * step + 1)}"
+    query = f"interval={interval}&from={timestamp(start)}&to={timestamp(start + most * step + 1)}"
     reply = ask(stack, query)
     assert (reply.status, reply.body["detail"].split(":")[0]) == (400, "from")
 
@@ -247,8 +247,8 @@ def test_a_counter_that_was_never_written_has_empty_buckets(stack: Stack, interv
         "close": 0,
     }
     assert buckets == [
-        {"start": moment(TODAY), **nothing},
-        {"start": moment(TODAY + step), **nothing},
+        {"start": timestamp(TODAY), **nothing},
+        {"start": timestamp(TODAY + step), **nothing},
     ]
 
 
@@ -268,12 +268,12 @@ def test_a_bucket_has_the_sums_of_additions_and_subtractions(stack: Stack, inter
     buckets = trend(stack, interval, TODAY - step, TODAY + 5 * step)
 
     assert [tuple(bucket.values()) for bucket in buckets] == [
-        (moment(TODAY - step), 0, 0, 0, None, None, 0),
-        (moment(TODAY), 3, 9, 7, 1, 3, 2),
-        (moment(TODAY + step), 1, 0, 3, 4, 4, -1),
-        (moment(TODAY + 2 * step), 0, 0, 0, None, None, -1),
-        (moment(TODAY + 3 * step), 2, 10, 0, 5, 6, 9),
-        (moment(TODAY + 4 * step), 0, 0, 0, None, None, 9),
+        (timestamp(TODAY - step), 0, 0, 0, None, None, 0),
+        (timestamp(TODAY), 3, 9, 7, 1, 3, 2),
+        (timestamp(TODAY + step), 1, 0, 3, 4, 4, -1),
+        (timestamp(TODAY + 2 * step), 0, 0, 0, None, None, -1),
+        (timestamp(TODAY + 3 * step), 2, 10, 0, 5, 6, 9),
+        (timestamp(TODAY + 4 * step), 0, 0, 0, None, None, 9),
     ]
     assert list(buckets[0]) == [
         "start",
@@ -399,9 +399,9 @@ def test_minutes_expire_with_the_history_and_hours_and_days_do_not(
 ) -> None:
     past([Change(NOON, 7), Change(NOON + HOUR, 1)]).record(stack)
     clear(stack, "HistoryTable")
-    set_now(monkeypatch, NOON + RETENTION * DAY)
+    stop_clock(monkeypatch, NOON + RETENTION * DAY)
 
-    minutes = f"interval=minute&from={moment(NOON)}&to={moment(NOON + HOUR)}"
+    minutes = f"interval=minute&from={timestamp(NOON)}&to={timestamp(NOON + HOUR)}"
 
     assert problem(ask(stack, minutes)) == NOT_FOUND
     assert closes(trend(stack, "hour", NOON, NOON + 2 * HOUR)) == [7, 8]
@@ -413,17 +413,17 @@ def test_minutes_are_available_until_the_first_may_have_expired(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past([Change(NOON, 7)]).record(stack)
-    query = f"interval=minute&from={moment(NOON + 59 * SECOND)}&to={moment(NOON + HOUR)}"
+    query = f"interval=minute&from={timestamp(NOON + 59 * SECOND)}&to={timestamp(NOON + HOUR)}"
 
-    set_now(monkeypatch, NOON + RETENTION * DAY - 1)
+    stop_clock(monkeypatch, NOON + RETENTION * DAY - 1)
     assert closes(ask(stack, query).body) == [7] * 60
-    set_now(monkeypatch, NOON + RETENTION * DAY)
+    stop_clock(monkeypatch, NOON + RETENTION * DAY)
     assert problem(ask(stack, query)) == NOT_FOUND
 
 
 def test_minutes_do_not_expire_by_default(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     past([Change(NOON, 7)]).record(stack)
-    set_now(monkeypatch, NOON + 10_000 * DAY)
+    stop_clock(monkeypatch, NOON + 10_000 * DAY)
 
     assert closes(trend(stack, "minute", NOON, NOON + HOUR)) == [7] * 60
 
@@ -434,7 +434,7 @@ def test_minutes_carry_over_the_value_of_an_expired_change(
 ) -> None:
     now = NOON + 40 * DAY
     first, last = Change(NOON, 7), Change(now - 3 * MINUTE, -9)
-    set_now(monkeypatch, now)
+    stop_clock(monkeypatch, now)
 
     past([first]).record(stack)
     clear(stack, "HistoryTable")
@@ -443,7 +443,7 @@ def test_minutes_carry_over_the_value_of_an_expired_change(
     made = past([first, last])
     made.record(stack, made.records[1:])
     assert closes(ask(stack, "interval=minute").body) == [7] * 56 + [-2] * 4
-    before = f"interval=minute&from={moment(now - HOUR)}&to={moment(now - 30 * MINUTE)}"
+    before = f"interval=minute&from={timestamp(now - HOUR)}&to={timestamp(now - 30 * MINUTE)}"
     assert closes(ask(stack, before).body) == [7] * 30
 
 
@@ -555,7 +555,7 @@ def test_any_history_adds_up_like_the_model(stack: Stack) -> None:
             buckets = trend(stack, interval, first, last, name)
             assert buckets == expected(changes, interval, start, end)
             place = chance.randrange(len(buckets))
-            query = f"at={moment(start + (place + 1) * step - 1)}"
+            query = f"at={timestamp(start + (place + 1) * step - 1)}"
             then = stack.request("GET", f"/counters/{name}", query=query).body
             assert then["value"] == buckets[place]["close"]
             if interval == "day":

@@ -94,12 +94,12 @@ def test_keyed_increments_count_exactly_once_each(
         for n in range(max(50, KEYED // 16))
     ]
     callers = Callers(scene, source, source.sample(applied + refused, len(applied + refused)))
-    storm.other = callers.next
+    storm.interruption = callers.next
 
     callers.run()
-    storm.calm_down()
+    storm.settle()
 
-    storm.print_shares()
+    storm.check_fault_shares()
     print_tries([wish.tries for wish in applied + refused])
     histories = storm.histories()
     assert sum(len(history) for history in histories.values()) == KEYED
@@ -144,12 +144,12 @@ def test_increments_without_a_key_are_what_their_answers_say(scene: Scene) -> No
         replies.append((counter, by, scene.add(counter, by, bounds=bounds)))
         scene.advance(source.uniform(0, 1))
 
-    storm.other = try_one
+    storm.interruption = try_one
     while len(replies) < WITHOUT_KEY:
         try_one()
-    storm.calm_down()
+    storm.settle()
 
-    storm.print_shares()
+    storm.check_fault_shares()
     entries = {
         entry["request_id"]: entry for history in storm.histories().values() for entry in history
     }

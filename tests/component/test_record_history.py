@@ -762,9 +762,9 @@ def moved_and_changed() -> list[StreamRecord]:
     orders = Past("orders")
     orders.change(START - 1, 1)
     for number in range(3):
-        orders.move_number()
+        orders.update_sequence_number()
         orders.change(START + number, 1)
-        orders.move_number()
+        orders.update_sequence_number()
     return orders.records[1:]
 
 
@@ -793,7 +793,7 @@ def test_the_first_sequence_number_and_the_removal_of_all_are_not_changes(
 ) -> None:
     orders = Past("orders")
     orders.change(START, 1)
-    orders.move_number()
+    orders.update_sequence_number()
     first = orders.records[1]
     assert "sequence_numbers" not in first["dynamodb"]["OldImage"]
     back = deepcopy(first)
@@ -808,7 +808,7 @@ def test_the_first_sequence_number_and_the_removal_of_all_are_not_changes(
 def test_a_moved_sequence_number_with_any_other_change_is_parked(stack: Stack) -> None:
     orders = Past("orders")
     orders.change(START, 1)
-    record = deepcopy(orders.move_number())
+    record = deepcopy(orders.update_sequence_number())
     record["dynamodb"]["NewImage"]["value"] = {"N": "2"}
 
     assert stack.record([orders.records[0], record]) == 2

@@ -113,7 +113,7 @@ def stream_of(steps: Iterable[Step]) -> Stream:
         if step.counter in removed or (not past.item and step.kind in {EDIT, REMOVE, MOVE}):
             continue
         if step.kind == MOVE:
-            record = deepcopy(past.move_number())
+            record = deepcopy(past.update_sequence_number())
             stream.moves += 1
         elif step.kind in {INCREMENT, SET, FOLD}:
             value = int(past.item["value"]["N"]) if past.item else 0
