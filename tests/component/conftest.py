@@ -13,8 +13,10 @@ from botocore.validate import ParamValidator
 from tests import fast_moto
 from tests.component.ledger import Ledger
 from tests.component.output import silence
+from tests.component.reading import RETENTION_DAYS, record_orders
 from tests.component.scene import Scene
 from tests.fifo_queue import FifoQueue
+from tests.past import Past
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
@@ -126,3 +128,15 @@ def hasty(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  
     function = stack.functions["IngestIncrements"]
     stack.functions["IngestIncrements"] = replace(function, timeout=10)
     return 10 - ATTEMPT
+
+
+@pytest.fixture
+def orders(stack: Stack) -> Past:
+    """The recorded counter "orders", and two counters whose ids sort just before and after it."""
+    return record_orders(stack)
+
+
+@pytest.fixture
+def retention(stack: Stack) -> None:
+    """Keep the history for RETENTION_DAYS days."""
+    stack.refs["HistoryDays"] = str(RETENTION_DAYS)

@@ -3,8 +3,13 @@
 Times are integers, in milliseconds since the epoch, so that they are exact.
 """
 
+from collections.abc import Sequence
+
 import pytest
+from tests.contents import prepare_once
+from tests.past import Past
 from tests.proxy import Reply
+from tests.stack import Stack
 
 from counters import clock
 
@@ -12,6 +17,14 @@ SECOND = 1000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+
+BEGINNING = 1_736_928_000_000  # 2025-01-15T08:00:00Z
+
+# Versions 1 to 5 of the counter "orders": their times and values.
+TIMES = [BEGINNING + minutes * MINUTE for minutes in range(5)]
+VALUES = [1, 6, -4, 10, 11]
+
+RETENTION_DAYS = 30  # in tests in which the history expires
 
 # Problems as `problem` returns them.
 THROTTLED = (503, "throttled", "1")
@@ -31,3 +44,69 @@ def stop_clock(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
 def problem(reply: Reply) -> tuple[int, str, str | None]:
     """Return a problem's status, the last part of its type, and its Retry-After header."""
     return reply.status, reply.body["type"].rpartition(":")[2], reply.headers.get("Retry-After")
+
+
+def make_orders(times: Sequence[int], values: Sequence[int] | None = None) -> Past:
+    """Return the counter "orders", changed to these values (by default 1, 2, 3, …)."""
+    orders = Past("orders")
+    previous = 0
+    for time, value in zip(times, values or range(1, len(times) + 1), strict=True):
+        orders.change(time / 1000, value - previous)
+        previous = value
+    return orders
+
+
+def record_orders(stack: Stack) -> Past:
+    """Record "orders", and two counters whose ids sort just before and after it."""
+    orders = make_orders(TIMES, VALUES)
+
+    def record() -> None:
+        for name in ("order", "orders2"):
+            neighbour = Past(name)
+            for time in TIMES:
+                neighbour.change(time / 1000 + 30, 100)
+            neighbour.record(stack)
+        orders.record(stack)
+
+    prepare_once(stack, "orders between neighbours", record)
+    return orders
+
+
+def get_orders(stack: Stack, query: str) -> Reply:
+    return stack.request("GET", "/counters/orders", query=query)
+
+
+def get_orders_at(stack: Stack, time: int) -> Reply:
+    return get_orders(stack, f"at={timestamp(time)}")
+
+
+def listed_versions(stack: Stack, query: str) -> list[int]:
+    """Return the versions in the history of "orders". They must fit on one page."""
+    reply = stack.request("GET", "/counters/orders/history", query=query)
+    assert reply.status == 200, reply.body
+    assert "Link" not in reply.headers
+    return [entry["version"] for entry in reply.body]
+
+
+def expected_orders(version: int) -> dict[str, object]:
+    """Return the expected state of "orders" at one of its versions."""
+    return {
+        "counter_id": "orders",
+        "value": VALUES[version - 1] if version else 0,
+        "version": version,
+        "created_at": timestamp(TIMES[0]) if version else None,
+        "updated_at": timestamp(TIMES[version - 1]) if version else None,
+    }
+
+
+def version_at(times: Sequence[int], time: int) -> int:
+    """Return the highest version that was made at or before a time; 0 if there was none."""
+    return max((version for version, each in enumerate(times, 1) if each <= time), default=0)
+
+
+def times_going_back(back: int) -> list[int]:
+    """Return 90 times at intervals of a second. Every 30th is earlier by `back` milliseconds."""
+    return [
+        BEGINNING + position * SECOND - (back if position % 30 == 29 else 0)
+        for position in range(90)
+    ]
