@@ -6,6 +6,7 @@ Times are integers, in milliseconds since the epoch, so that they are exact.
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import strategies as st
 from tests.contents import prepare_once
 from tests.past import Past
 from tests.proxy import Reply
@@ -25,6 +26,9 @@ TIMES = [BEGINNING + minutes * MINUTE for minutes in range(5)]
 VALUES = [1, 6, -4, 10, 11]
 
 RETENTION_DAYS = 30  # in tests in which the history expires
+
+# The time from the beginning of a request to its change: less than the apply window.
+DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
 
 # Problems as `problem` returns them.
 THROTTLED = (503, "throttled", "1")

@@ -13,6 +13,7 @@ from tests.component.output import silence
 from tests.component.reading import (
     BEGINNING,
     DAY,
+    DELAYS,
     HOUR,
     MINUTE,
     SECOND,
@@ -67,7 +68,7 @@ def expected_state(changes: Sequence[Change], version: int) -> dict[str, object]
     }
 
 
-# PACES: time between two changes. DELAYS: time from the beginning of a request to its change.
+# The time from one change to the next.
 PACES = [
     st.integers(0, 40),
     st.integers(0, 3 * SECOND),
@@ -75,7 +76,6 @@ PACES = [
     st.integers(0, 2 * HOUR),
     st.one_of(st.just(0), st.integers(0, 20 * SECOND), st.integers(0, 3 * DAY)),
 ]
-DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
 
 
 @st.composite

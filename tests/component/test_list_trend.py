@@ -2,9 +2,6 @@
 
 import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,247 +9,34 @@ from hypothesis import strategies as st
 from tests.component.output import silence
 from tests.component.reading import (
     DAY,
+    DELAYS,
     HOUR,
     MINUTE,
     NOT_FOUND,
+    RETENTION_DAYS,
     SECOND,
     THROTTLED,
     problem,
     stop_clock,
     timestamp,
 )
+from tests.component.trends import (
+    NOON,
+    STEPS,
+    TODAY,
+    Change,
+    buckets_of,
+    closes,
+    expected_buckets,
+    get_trend,
+    make_counter,
+    summed,
+)
 from tests.contents import clear
 from tests.past import Past
-from tests.proxy import Reply
 from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
-
-STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
-
-TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
-NOON = TODAY + 12 * HOUR
-
-RETENTION_DAYS = 30
-
-Bucket = dict[str, Any]
-COUNTS = ("changes", "increase", "decrease")
-
-
-@dataclass(frozen=True)
-class Change:
-    time: int
-    by: int
-
-
-def make_counter(changes: Sequence[Change], counter_id: str = "orders") -> Past:
-    past = Past(counter_id)
-    for change in changes:
-        past.change(change.time / 1000, change.by, "increment" if change.by else "set")
-    return past
-
-
-def get_trend(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
-    return stack.request("GET", f"/counters/{counter_id}/trend", query=query)
-
-
-def buckets_of(
-    stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
-) -> list[Bucket]:
-    query = f"interval={interval}&from={timestamp(start)}&to={timestamp(end)}"
-    reply = get_trend(stack, query, counter_id)
-    assert reply.status == 200, reply.body
-    buckets: list[Bucket] = reply.body
-    return buckets
-
-
-def expected_buckets(
-    changes: Sequence[Change], interval: str, start: int, end: int
-) -> list[Bucket]:
-    """Return the expected buckets of a period that consists of whole intervals."""
-    values = list(itertools.accumulate(change.by for change in changes))
-    step = STEPS[interval]
-    buckets = []
-    for first in range(start, end, step):
-        inside = [
-            (version, change.by)
-            for version, change in enumerate(changes, 1)
-            if first <= change.time < first + step
-        ]
-        last = max(
-            (version for version, change in enumerate(changes, 1) if change.time < first + step),
-            default=0,
-        )
-        buckets.append(
-            {
-                "start": timestamp(first),
-                "changes": len(inside),
-                "increase": sum(by for _, by in inside if by > 0),
-                "decrease": -sum(by for _, by in inside if by < 0),
-                "first_version": inside[0][0] if inside else None,
-                "last_version": inside[-1][0] if inside else None,
-                "close": values[last - 1] if last else 0,
-            }
-        )
-    return buckets
-
-
-def bounds_of(reply: Reply) -> tuple[str, str, int]:
-    """Return the start of the first bucket, the start of the last one, and their number."""
-    assert reply.status == 200, reply.body
-    return reply.body[0]["start"], reply.body[-1]["start"], len(reply.body)
-
-
-def closes(buckets: list[Bucket]) -> list[int]:
-    return [bucket["close"] for bucket in buckets]
-
-
-@pytest.fixture
-def retention(stack: Stack) -> None:
-    """Keep the history for RETENTION_DAYS."""
-    stack.refs["HistoryDays"] = str(RETENTION_DAYS)
-
-
-# --- The period ----------------------------------------------------------------------------------
-
-
-def test_the_default_is_the_last_24_hours(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_clock(monkeypatch, NOON + 59 * MINUTE)
-
-    reply = get_trend(stack, "")
-
-    assert bounds_of(reply) == ("2025-01-14T13:00:00.000Z", "2025-01-15T12:00:00.000Z", 24)
-    assert get_trend(stack, "interval=hour") == reply
-
-
-@pytest.mark.parametrize(
-    ("interval", "first", "last", "count"),
-    [
-        ("minute", "2025-01-15T11:05:00.000Z", "2025-01-15T12:04:00.000Z", 60),
-        ("hour", "2025-01-14T13:00:00.000Z", "2025-01-15T12:00:00.000Z", 24),
-        ("day", "2024-12-17T00:00:00.000Z", "2025-01-15T00:00:00.000Z", 30),
-    ],
-)
-def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR0917  its columns
-    stack: Stack,
-    monkeypatch: pytest.MonkeyPatch,
-    interval: str,
-    first: str,
-    last: str,
-    count: int,
-) -> None:
-    for into_the_minute in (0, 1, 30 * SECOND, MINUTE - 1):
-        stop_clock(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
-        assert bounds_of(get_trend(stack, f"interval={interval}")) == (first, last, count)
-
-
-def test_the_last_bucket_begins_at_the_full_hour(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop_clock(monkeypatch, NOON)
-    assert bounds_of(get_trend(stack, ""))[1] == "2025-01-15T12:00:00.000Z"
-    stop_clock(monkeypatch, NOON - 1)
-    assert bounds_of(get_trend(stack, ""))[1] == "2025-01-15T11:00:00.000Z"
-
-
-def test_a_period_is_widened_to_whole_intervals(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop_clock(monkeypatch, NOON + 90 * SECOND)
-    ten, eleven = "2025-01-15T10:00:00.000Z", "2025-01-15T11:00:00.000Z"
-    day_before = "2025-01-14T11:00:00.000Z"
-    periods = {
-        "from=2025-01-15T10:00:00Z&to=2025-01-15T12:00:00Z": (ten, eleven, 2),
-        "from=2025-01-15T10:59:59.999Z&to=2025-01-15T11:00:00.001Z": (ten, eleven, 2),
-        "from=2025-01-15T10:30:00Z&to=2025-01-15T10:30:01Z": (ten, ten, 1),
-        "from=2025-01-15T11:30:00%2B01:00&to=2025-01-15T12:00:00%2B01:00": (ten, ten, 1),
-        "from=2025-01-15T11:59:00Z": (eleven, "2025-01-15T12:00:00.000Z", 2),
-        "to=2025-01-15T10:00:01Z": (day_before, ten, 24),
-        "to=2025-01-15T11:00:00Z": (day_before, ten, 24),
-        "interval=minute&to=2025-01-15T11:00:00.001Z": ("2025-01-15T10:01:00.000Z", eleven, 60),
-        "interval=day&from=2025-01-14T10:30:00Z&to=2025-01-15T00:00:00Z": (
-            "2025-01-14T00:00:00.000Z",
-            "2025-01-14T00:00:00.000Z",
-            1,
-        ),
-    }
-
-    assert {query: bounds_of(get_trend(stack, query)) for query in periods} == periods
-
-
-def test_a_default_period_never_starts_before_1970(stack: Stack) -> None:
-    first, last, count = bounds_of(get_trend(stack, "to=1970-01-01T02:00:00Z"))
-    assert (first, last, count) == ("1970-01-01T00:00:00.000Z", "1970-01-01T01:00:00.000Z", 2)
-
-
-@pytest.mark.parametrize(
-    ("interval", "current", "count"),
-    [("minute", "11:58", 60), ("hour", "11:00", 24), ("day", "00:00", 30)],
-)
-def test_a_trend_ends_with_the_current_bucket(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str, current: str, count: int
-) -> None:
-    now = NOON - MINUTE - 1
-    stop_clock(monkeypatch, now)
-    end = f"2025-01-15T{current}:00.000Z"
-
-    for to in (timestamp(now + 1), timestamp(now + DAY), "9999-12-31T23:59:59.999Z"):
-        assert bounds_of(get_trend(stack, f"interval={interval}&to={to}"))[1:] == (end, count)
-        query = f"interval={interval}&from={timestamp(now)}&to={to}"
-        assert bounds_of(get_trend(stack, query)) == (end, end, 1)
-
-
-@pytest.mark.parametrize("interval", STEPS)
-def test_a_period_that_starts_in_the_future_is_refused(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str
-) -> None:
-    stop_clock(monkeypatch, NOON)
-
-    for to in ("", f"&to={timestamp(NOON + DAY)}"):
-        # This holds even within the current bucket.
-        reply = get_trend(stack, f"interval={interval}&from={timestamp(NOON + 1)}{to}")
-        assert problem(reply) == (400, "invalid-request", None)
-        assert reply.body["detail"] == "from: must not be in the future"
-    assert get_trend(stack, f"interval={interval}&from={timestamp(NOON)}").status == 200
-
-
-@pytest.mark.parametrize("interval", STEPS)
-def test_a_period_that_ends_at_the_start_of_1970_is_refused(stack: Stack, interval: str) -> None:
-    reply = get_trend(stack, f"interval={interval}&to=1970-01-01T00:00:00Z")
-
-    assert problem(reply) == (400, "invalid-request", None)
-    assert reply.body["detail"] == "to: must be after 1970-01-01T00:00:00Z"
-
-
-@pytest.mark.parametrize(("interval", "most"), [("minute", 180), ("hour", 1000), ("day", 1000)])
-def test_the_number_of_buckets_is_limited(stack: Stack, interval: str, most: int) -> None:
-    start, step = TODAY - 2000 * DAY, STEPS[interval]
-
-    assert len(buckets_of(stack, interval, start, start + most * step)) == most
-    query = f"interval={interval}&from={timestamp(start)}&to={timestamp(start + most * step + 1)}"
-    reply = get_trend(stack, query)
-    assert (reply.status, reply.body["detail"].split(":")[0]) == (400, "from")
-
-
-@pytest.mark.parametrize("interval", STEPS)
-def test_a_counter_that_was_never_written_has_empty_buckets(stack: Stack, interval: str) -> None:
-    step = STEPS[interval]
-
-    buckets = buckets_of(stack, interval, TODAY, TODAY + 2 * step)
-
-    nothing = {
-        "changes": 0,
-        "increase": 0,
-        "decrease": 0,
-        "first_version": None,
-        "last_version": None,
-        "close": 0,
-    }
-    assert buckets == [
-        {"start": timestamp(TODAY), **nothing},
-        {"start": timestamp(TODAY + step), **nothing},
-    ]
-
 
 # --- The sums ------------------------------------------------------------------------------------
 
@@ -376,17 +160,6 @@ def test_a_day_is_the_sum_of_its_hours(stack: Stack) -> None:
     assert days == [summed(hours[:24]), summed(hours[24:])]
 
 
-def summed(buckets: list[Bucket]) -> Bucket:
-    """Return one bucket with the sums of consecutive buckets."""
-    return {
-        "start": buckets[0]["start"],
-        **{name: sum(bucket[name] for bucket in buckets) for name in COUNTS},
-        "first_version": min((b["first_version"] for b in buckets if b["changes"]), default=None),
-        "last_version": max((b["last_version"] for b in buckets if b["changes"]), default=None),
-        "close": buckets[-1]["close"],
-    }
-
-
 def test_minutes_need_only_the_history(stack: Stack) -> None:
     make_counter([Change(NOON, 7), Change(NOON + MINUTE, -9)]).record(stack)
     clear(stack, "TrendTable")
@@ -502,14 +275,13 @@ def test_a_read_is_retried_after_a_lost_reply(stack: Stack, wire: Wire, interval
 # --- Random histories, compared with a model -----------------------------------------------------
 
 
-# PACES: time between two changes. DELAYS: time from the beginning of a request to its change.
+# The time from one change to the next.
 PACES = [
     st.integers(0, 20 * SECOND),
     st.integers(0, 10 * MINUTE),
     st.one_of(st.integers(0, 30 * SECOND), st.sampled_from([MINUTE, HOUR, DAY])),
     st.one_of(st.integers(0, 5 * SECOND), st.integers(0, 2 * DAY)),
 ]
-DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
 
 
 @st.composite
