@@ -1,5 +1,6 @@
 """Stream records of a counter's changes, for tests that need changes at chosen times."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,12 @@ from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.stack import Item, Stack, StreamRecord
 
 from counters import clock
+
+HOUR = 3600  # seconds
+DAY = 24 * HOUR
+START = 1_736_928_000.0  # 2025-01-15T08:00:00Z
+
+DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 BATCH = 100  # stream records in a batch
 WRITES = 25  # items in a BatchWriteItem
@@ -138,3 +145,8 @@ def store(stack: Stack, counters: Sequence[Item]) -> None:
     for start in range(0, len(counters), WRITES):
         writes: Any = [{"PutRequest": {"Item": item}} for item in counters[start : start + WRITES]]
         stack.dynamodb.batch_write_item(RequestItems={stack.refs["CounterTable"]: writes})
+
+
+def take_parked(stack: Stack) -> list[StreamRecord]:
+    """Return the records in the history's dead-letter queue, and take them from it."""
+    return [json.loads(body) for body in stack.messages(DEAD_LETTERS)]

@@ -9,7 +9,7 @@ import moto.sqs.models
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
-from tests.past import Past
+from tests.past import DAY, DEAD_LETTERS, HOUR, START, Past
 from tests.sizes import FULL, cases
 from tests.stack import Item, Stack
 from tests.wire import (
@@ -26,11 +26,7 @@ from tests.wire import (
 from counters import clock, recording
 from counters.errors import CounterError
 
-HOUR = 3600  # seconds
-DAY = 24 * HOUR
 REDRIVE_SECONDS = aws_template.functions()["RedriveHistory"].timeout
-DEAD_LETTERS = "HistoryDeadLetterQueue"
-START = 1_736_928_000.0  # 2025-01-15T08:00:00Z
 
 Deploy = Callable[[], None]
 

@@ -25,6 +25,7 @@ from tests.component.random_stream import (
 )
 from tests.component.simulation import Killed
 from tests.contents import clear
+from tests.past import DEAD_LETTERS
 from tests.sizes import cases, examples
 from tests.stack import Stack, StreamRecord
 from tests.wire import (
@@ -39,8 +40,6 @@ from tests.wire import (
 )
 
 from counters import clock
-
-DEAD_LETTERS = "HistoryDeadLetterQueue"
 
 FAULTS: dict[str, list[Fault]] = {
     "BatchWriteItem": [
