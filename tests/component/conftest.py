@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import botocore.session
 import pytest
@@ -14,13 +14,14 @@ from tests import fast_moto
 from tests.component.ledger import Ledger
 from tests.component.output import silence
 from tests.component.reading import RETENTION_DAYS, record_orders
+from tests.component.redriving import Deploy, without_waiting
 from tests.component.scene import Scene
 from tests.fifo_queue import FifoQueue
 from tests.past import Past
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
-from counters import clock, idempotency
+from counters import clock, idempotency, recording
 from counters.clients import ATTEMPT
 
 fast_moto.speed_up()
@@ -138,5 +139,21 @@ def orders(stack: Stack) -> Past:
 
 @pytest.fixture
 def retention(stack: Stack) -> None:
-    """Keep the history for RETENTION_DAYS days."""
+    """Keep the history for RETENTION_DAYS."""
     stack.refs["HistoryDays"] = str(RETENTION_DAYS)
+
+
+@pytest.fixture
+def receive_without_waiting(wire: Wire) -> None:
+    """Let moto answer a ReceiveMessage at once."""
+    wire.through = without_waiting
+
+
+@pytest.fixture
+def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
+    """Return a function that deploys code that knows the operation `multiply`.
+
+    Until then, records with that operation are parked.
+    """
+    operations = Literal["increment", "set", "multiply"]
+    return lambda: monkeypatch.setattr(recording, "Operation", operations)

@@ -8,13 +8,7 @@ import pytest
 from tests.component.stream_records import changes_by_hour, versions, without_field
 from tests.past import START, Past, take_parked
 from tests.stack import Item, Stack, StreamRecord
-from tests.wire import (
-    Fault,
-    Wire,
-    delivered,
-    denied,
-    processed,
-)
+from tests.wire import Fault, Wire, delivered, denied, processed
 
 
 def entry(stack: Stack, version: int) -> Item:

@@ -17,15 +17,7 @@ from tests.component.stream_records import (
 )
 from tests.past import START, Past, take_parked
 from tests.stack import Stack, StreamRecord
-from tests.wire import (
-    Fault,
-    Wire,
-    answered,
-    delivered,
-    denied,
-    processed,
-    throttled,
-)
+from tests.wire import Fault, Wire, answered, delivered, denied, processed, throttled
 
 MALFORMED = [
     pytest.param(("dynamodb",), id="no images"),

@@ -7,14 +7,7 @@ import pytest
 from tests.component.stream_records import changes_by_hour, changes_of_two_counters, without_field
 from tests.past import START, Past, take_parked
 from tests.stack import Stack
-from tests.wire import (
-    Wire,
-    delivered,
-    denied,
-    internal_error,
-    reply_lost,
-    throttled,
-)
+from tests.wire import Wire, delivered, denied, internal_error, reply_lost, throttled
 
 
 @pytest.mark.parametrize(("hours_added", "position"), [(0, 0), (1, 1), (2, 6), (3, 7)], ids=str)

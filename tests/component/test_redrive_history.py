@@ -1,130 +1,32 @@
+"""RedriveHistory records parked records as if they had never been parked."""
+
 import itertools
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-import moto.sqs.models
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests import aws_template
+from tests.component.redriving import (
+    Deploy,
+    make_changes,
+    message_count,
+    parked,
+    redrive,
+    stored,
+    stored_without_parking,
+)
 from tests.past import DAY, DEAD_LETTERS, HOUR, START, Past
 from tests.sizes import FULL, cases
-from tests.stack import Item, Stack
-from tests.wire import (
-    Fault,
-    Wire,
-    delivered,
-    denied,
-    internal_error,
-    reply_lost,
-    request_lost,
-    throttled,
-)
+from tests.stack import Stack
+from tests.wire import Wire
 
-from counters import clock, recording
+from counters import clock
 from counters.errors import CounterError
 
-REDRIVE_SECONDS = aws_template.functions()["RedriveHistory"].timeout
-
-Deploy = Callable[[], None]
+pytestmark = pytest.mark.usefixtures("receive_without_waiting")
 
 NOT_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
-
-
-def without_waiting(request: AWSPreparedRequest) -> AWSResponse:
-    """Set WaitTimeSeconds to 0. Otherwise moto waits in real time."""
-    assert isinstance(request.body, bytes)
-    parameters = json.loads(request.body)
-    if "WaitTimeSeconds" in parameters:
-        request.body = json.dumps(parameters | {"WaitTimeSeconds": 0}).encode()
-    return delivered(request)
-
-
-@pytest.fixture(autouse=True)
-def _receive_without_waiting(wire: Wire) -> None:
-    wire.through = without_waiting
-
-
-@pytest.fixture
-def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """Return a function that deploys code that knows the operation `multiply`.
-
-    Until then, records with that operation are parked.
-    """
-    operations = Literal["increment", "set", "multiply"]
-    return lambda: monkeypatch.setattr(recording, "Operation", operations)
-
-
-def redrive(stack: Stack) -> Any:  # noqa: ANN401
-    return stack.invoke("RedriveHistory", {})
-
-
-def parked(stack: Stack) -> list[Any]:
-    """Return the records that are visible in the dead-letter queue. They stay visible."""
-    messages = stack.sqs.receive_message(
-        QueueUrl=stack.refs[DEAD_LETTERS], MaxNumberOfMessages=10, VisibilityTimeout=0
-    ).get("Messages", [])
-    return [json.loads(message["Body"]) for message in messages]
-
-
-def message_count(stack: Stack) -> int:
-    """Return the number of messages in the dead-letter queue, visible or not."""
-    attributes = stack.sqs.get_queue_attributes(
-        QueueUrl=stack.refs[DEAD_LETTERS], AttributeNames=["All"]
-    )["Attributes"]
-    visible = attributes["ApproximateNumberOfMessages"]
-    return int(visible) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
-
-
-def make_changes(operations: str, counter_id: str = "orders", start: float = START) -> Past:
-    """Return a counter and its changes, made at intervals of a second.
-
-    Each change adds a different amount, and every third one is negative.
-
-    Args:
-        operations: `+` is an increment, `*` is an operation that is not known yet, `|` moves to the
-            beginning of the next hour.
-        counter_id: the counter.
-        start: the time of the changes, in seconds since the epoch.
-    """
-    past = Past(counter_id)
-    now = start
-    for operation in operations:
-        if operation == "|":
-            now = (now // HOUR + 1) * HOUR
-            continue
-        now += 1
-        by = 10 ** len(past.records) * (-1 if len(past.records) % 3 == 2 else 1)
-        past.change(now, by, "multiply" if operation == "*" else "increment")
-    return past
-
-
-def stored(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
-    """Return a counter's items in the history and the trend, with its id replaced."""
-    return {
-        table: json.loads(
-            json.dumps(
-                sorted(
-                    (
-                        item
-                        for item in stack.items(table)
-                        if item["counter_id"] == {"S": counter_id}
-                    ),
-                    key=lambda item: (len(item.get("version", {}).get("N", "")), str(item)),
-                )
-            ).replace(counter_id, "counter")
-        )
-        for table in ("HistoryTable", "TrendTable")
-    }
-
-
-def stored_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
-    """Return `stored` for a counter with the same changes, all recorded at once."""
-    twin = make_changes(operations, "twin", start)
-    twin.record(stack)
-    return stored(stack, "twin")
 
 
 @pytest.mark.parametrize(
@@ -357,182 +259,6 @@ def test_a_record_that_stays_parked_does_not_block_others(stack: Stack, deploy: 
     assert redrive(stack) == {"redriven": 2, "parked": 1}
     assert message_count(stack) == 1
     assert stored(stack, "orders") == stored_without_parking(stack, "+*+*+")
-
-
-def near_timeout(fault: Fault) -> Fault:
-    """Return a fault that happens when no time is left for another attempt."""
-
-    def after(request: AWSPreparedRequest) -> AWSResponse:
-        clock.sleep(REDRIVE_SECONDS - 30)
-        return fault(request)
-
-    return after
-
-
-# The first PutItem of a redrive writes the entry, the second one writes the hour.
-FAILURES = [
-    pytest.param("PutItem", [near_timeout(fault)], id=f"{fault.__name__}: the entry")
-    for fault in (reply_lost, denied, throttled, internal_error)[: cases(full=4, part=2)]
-]
-FAILURES += [
-    pytest.param("PutItem", [delivered, near_timeout(fault)], id=f"{fault.__name__}: the hour")
-    for fault in (reply_lost, denied, throttled, internal_error)[: cases(full=4, part=2)]
-]
-FAILURES += [
-    pytest.param(operation, [*skipped, near_timeout(fault)], id=f"{fault.__name__}: {operation}")
-    for operation, skipped in (("GetItem", []), ("Query", [delivered]))
-    for fault in (throttled, denied, internal_error)[: cases(full=3, part=1)]
-]
-
-
-@pytest.mark.parametrize(("operation", "faults"), FAILURES)
-def test_after_a_failure_the_record_stays_parked_and_a_second_run_redrives_it(
-    stack: Stack, wire: Wire, deploy: Deploy, operation: str, faults: list[Fault]
-) -> None:
-    orders = make_changes("+*+|+")
-    orders.record(stack)
-    deploy()
-    wire.fail(operation, faults)
-
-    first = redrive(stack)
-
-    assert first == {"redriven": 0, "parked": 1}
-    assert parked(stack) == [orders.records[1]]
-    wire.fail(operation, [])
-    assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert message_count(stack) == 0
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+|+")
-
-
-@pytest.mark.parametrize("fault", [denied, throttled, request_lost])
-def test_a_message_that_cannot_be_deleted_or_released_is_visible_again_after_its_timeout(
-    stack: Stack,
-    wire: Wire,
-    deploy: Deploy,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: Fault,
-) -> None:
-    orders = make_changes("+*+*+")
-    orders.record(stack)
-    deploy()
-    wire.fail("DeleteMessage", itertools.repeat(fault))
-    wire.fail("ChangeMessageVisibility", itertools.repeat(fault))
-
-    assert redrive(stack) == {"redriven": 0, "parked": 2}
-    assert message_count(stack) == 2
-
-    wire.fail("DeleteMessage", [])
-    monkeypatch.setattr(moto.sqs.models, "unix_time_millis", lambda: 1000 * (time.time() + 901))
-    assert redrive(stack) == {"redriven": 2, "parked": 0}
-    assert message_count(stack) == 0
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+*+")
-
-
-def test_a_message_is_deleted_only_after_its_record_is_written(
-    stack: Stack, wire: Wire, deploy: Deploy
-) -> None:
-    make_changes("+*+").record(stack)
-    deploy()
-    wire.sent.clear()
-
-    redrive(stack)
-
-    operations = wire.operations()
-    assert operations.count("PutItem") == 2
-    assert operations[-3:] == ["PutItem", "DeleteMessage", "ReceiveMessage"]
-
-
-def test_changes_that_the_stream_adds_to_an_hour_during_a_redrive_are_kept(
-    stack: Stack, wire: Wire, deploy: Deploy
-) -> None:
-    orders = make_changes("+*+++")
-    orders.record(stack, orders.records[:3])
-    deploy()
-
-    def overtaken_by_stream(request: AWSPreparedRequest) -> AWSResponse:
-        assert stack.record(orders.records[3:]) == 2
-        return delivered(request)
-
-    wire.fail("PutItem", [delivered, overtaken_by_stream])
-
-    assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert wire.operations().count("PutItem") == 3, "the entry, the hour, the hour again"
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+++")
-
-
-def test_the_first_change_that_the_stream_adds_to_an_hour_during_a_redrive_is_kept(
-    stack: Stack, wire: Wire, deploy: Deploy
-) -> None:
-    orders = make_changes("*+")
-    orders.record(stack, orders.records[:1])
-    deploy()
-
-    def overtaken_by_stream(request: AWSPreparedRequest) -> AWSResponse:
-        assert stack.record(orders.records[1:]) == 1
-        return delivered(request)
-
-    wire.fail("PutItem", [delivered, overtaken_by_stream])
-
-    assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert stored(stack, "orders") == stored_without_parking(stack, "*+")
-
-
-def test_an_entry_that_is_not_in_the_trend_yet_is_added_once(
-    stack: Stack, wire: Wire, deploy: Deploy
-) -> None:
-    orders = make_changes("+*+++")
-    orders.record(stack, orders.records[:2])
-    wire.fail("UpdateItem", [denied])
-    assert stack.record(orders.records[2:]) == 0
-    deploy()
-
-    assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert stack.record(orders.records[2:]) == 3
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+++")
-
-
-def test_an_entry_after_a_gap_is_added_to_the_trend_once(
-    stack: Stack, wire: Wire, deploy: Deploy
-) -> None:
-    orders = make_changes("+*+++")
-    orders.record(stack, orders.records[:2])
-
-    def all_but_first_written(request: AWSPreparedRequest) -> AWSResponse:
-        assert isinstance(request.body, bytes)
-        ((table, writes),) = json.loads(request.body)["RequestItems"].items()
-        request.body = json.dumps({"RequestItems": {table: writes[1:]}}).encode()
-        delivered(request)
-        return request_lost(request)
-
-    wire.fail("BatchWriteItem", [all_but_first_written, denied])
-    assert stack.record(orders.records[2:]) == 0
-    deploy()
-
-    assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert stack.record(orders.records[2:]) == 3
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+++")
-
-
-def test_a_record_whose_hour_keeps_changing_stays_parked_until_the_next_run(
-    stack: Stack, wire: Wire, deploy: Deploy
-) -> None:
-    operations = "+*" + 10 * "+"
-    orders = make_changes(operations)
-    orders.record(stack, orders.records[:2])
-    deploy()
-    rest = iter(orders.records[2:])
-
-    def overtaken_by_stream(request: AWSPreparedRequest) -> AWSResponse:
-        assert stack.record([next(rest)]) == 1
-        return delivered(request)
-
-    wire.fail("PutItem", [delivered, *itertools.repeat(overtaken_by_stream, 5)])
-
-    assert redrive(stack) == {"redriven": 0, "parked": 1}
-    assert parked(stack) == [orders.records[1]]
-    stack.record(list(rest))
-    assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert stored(stack, "orders") == stored_without_parking(stack, operations)
 
 
 def test_an_hour_whose_history_has_expired_is_not_rebuilt(stack: Stack, deploy: Deploy) -> None:
