@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from tests.component.reading import RETENTION_DAYS, record_orders
 from tests.component.redriving import Deploy, without_waiting
 from tests.component.scene import Scene
 from tests.fifo_queue import FifoQueue
-from tests.past import Past
+from tests.past import HOUR, START, Past
 from tests.stack import FACTORIES, Stack, moto, running
 from tests.wire import Wire
 
@@ -157,3 +157,18 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
     """
     operations = Literal["increment", "set", "multiply"]
     return lambda: monkeypatch.setattr(recording, "Operation", operations)
+
+
+@pytest.fixture
+def set_clock(
+    wire: Wire,  # noqa: ARG001  it sets the clock too, so it comes first
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[float], None]:
+    """A function that sets the clock. The clock is stopped, at first an hour after START."""
+    times: list[float] = [START + HOUR]
+    monkeypatch.setattr(clock, "now", lambda: times[0])
+
+    def set_time(time: float) -> None:
+        times[0] = time
+
+    return set_time
