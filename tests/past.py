@@ -1,5 +1,6 @@
-"""A counter's changes at given times, as stream records."""
+"""Stream records of a counter's changes, for tests that need changes at chosen times."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,28 +10,40 @@ from tests.stack import Item, Stack, StreamRecord
 
 from counters import clock
 
-BATCH = 100  # stream records of a batch
-WRITES = 25  # of a BatchWriteItem
+START = 1_736_928_000.0  # 2025-01-15T08:00:00Z
+
+DEAD_LETTERS = "HistoryDeadLetterQueue"
+
+BATCH = 100  # stream records in a batch
+WRITES = 25  # items in a BatchWriteItem
 
 
 @dataclass
 class Past:
-    """A counter and the stream records of its changes."""
+    """A counter and the stream records of its changes so far.
+
+    Attributes:
+        item: the counter's current item in CounterTable; empty before its first change.
+    """
 
     counter_id: str
     item: Item = field(default_factory=dict)
     records: list[StreamRecord] = field(default_factory=list)
 
     def change(
-        self, time: float, by: int, operation: str = "increment", **more: AttributeValueTypeDef
+        self,
+        time: float,
+        by: int,
+        operation: str = "increment",
+        **attributes: AttributeValueTypeDef,
     ) -> StreamRecord:
-        """Change the counter by a request.
+        """Add a change, and return its stream record.
 
         Args:
-            time: when the request began, in seconds since the epoch.
-            by: the difference to the value before.
+            time: when the attempt began, in seconds since the epoch.
+            by: how much the value changes.
             operation: "increment" or "set".
-            more: more attributes of the item's `change`.
+            attributes: additional attributes of the item's `change`.
         """
         at = clock.timestamp(time)
         old = self.item
@@ -41,7 +54,7 @@ class Past:
             "actor": {"S": "somebody"},
             "request_id": {"S": f"{self.counter_id}-{version}"},
             "at": {"S": at},
-            **more,
+            **attributes,
         }
         self.item = {
             "counter_id": {"S": self.counter_id},
@@ -73,18 +86,22 @@ class Past:
     def fold(
         self, time: float, increase: int, decrease: int, events: int = 2, sender: str = ""
     ) -> StreamRecord:
-        """Change the counter by a fold of queue events, some positive and some negative."""
-        more: Item = {
+        """Add a change that counts several queue events, and return its stream record."""
+        attributes: Item = {
             "events": {"N": str(events)},
             "increase": {"N": str(increase)},
             "decrease": {"N": str(decrease)},
         }
         if sender:
-            more["sender"] = {"S": sender}
-        return self.change(time, increase - decrease, "increment", **more)
+            attributes["sender"] = {"S": sender}
+        return self.change(time, increase - decrease, "increment", **attributes)
 
-    def move_number(self) -> StreamRecord:
-        """Change only the sequence number of a message group, as a refused event does."""
+    def update_sequence_number(self) -> StreamRecord:
+        """Update only a message group's sequence number, as a refused event does.
+
+        Returns:
+            The stream record. It is not a change of the counter.
+        """
         old = self.item
         numbers = old.get("sequence_numbers", {}).get("M", {})
         number: AttributeValueTypeDef = {"S": f"{len(self.records):039}"}
@@ -104,20 +121,30 @@ class Past:
         return record
 
     def store(self, stack: Stack) -> None:
-        """Store the counter without its history."""
+        """Write the counter to CounterTable, without its history."""
         stack.dynamodb.put_item(TableName=stack.refs["CounterTable"], Item=self.item)
 
     def record(self, stack: Stack, records: Iterable[StreamRecord] | None = None) -> None:
-        """Store the counter, and deliver its stream records, or only some, to RecordHistory."""
+        """Store the counter, and let RecordHistory record its changes.
+
+        Args:
+            stack: the stack.
+            records: the stream records to deliver; all of them by default.
+        """
         self.store(stack)
-        given = list(self.records if records is None else records)
-        for start in range(0, len(given), BATCH):
-            batch = given[start : start + BATCH]
+        records = list(self.records if records is None else records)
+        for start in range(0, len(records), BATCH):
+            batch = records[start : start + BATCH]
             assert stack.record(batch) == len(batch)
 
 
 def store(stack: Stack, counters: Sequence[Item]) -> None:
-    """Store counters without their histories, in few requests."""
+    """Write counters to CounterTable in batches, without their histories."""
     for start in range(0, len(counters), WRITES):
         writes: Any = [{"PutRequest": {"Item": item}} for item in counters[start : start + WRITES]]
         stack.dynamodb.batch_write_item(RequestItems={stack.refs["CounterTable"]: writes})
+
+
+def take_parked(stack: Stack) -> list[StreamRecord]:
+    """Return the records in the history's dead-letter queue, and take them from it."""
+    return [json.loads(body) for body in stack.messages(DEAD_LETTERS)]

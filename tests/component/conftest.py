@@ -2,9 +2,9 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import botocore.session
 import pytest
@@ -13,12 +13,16 @@ from botocore.validate import ParamValidator
 from tests import fast_moto
 from tests.component.ledger import Ledger
 from tests.component.output import silence
+from tests.component.reading import RETENTION_DAYS, record_orders
+from tests.component.redriving import Deploy, without_waiting
 from tests.component.scene import Scene
 from tests.fifo_queue import FifoQueue
+from tests.past import START, Past
 from tests.stack import FACTORIES, Stack, moto, running
+from tests.times import HOUR
 from tests.wire import Wire
 
-from counters import clock, idempotency
+from counters import clock, idempotency, recording
 from counters.clients import ATTEMPT
 
 fast_moto.speed_up()
@@ -126,3 +130,46 @@ def hasty(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  
     function = stack.functions["IngestIncrements"]
     stack.functions["IngestIncrements"] = replace(function, timeout=10)
     return 10 - ATTEMPT
+
+
+@pytest.fixture
+def orders(stack: Stack) -> Past:
+    """The recorded counter "orders", and two counters whose ids sort just before and after it."""
+    return record_orders(stack)
+
+
+@pytest.fixture
+def retention(stack: Stack) -> None:
+    """Keep the history for RETENTION_DAYS."""
+    stack.refs["HistoryDays"] = str(RETENTION_DAYS)
+
+
+@pytest.fixture
+def receive_without_waiting(wire: Wire) -> None:
+    """Let moto answer a ReceiveMessage at once."""
+    wire.through = without_waiting
+
+
+@pytest.fixture
+def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
+    """Return a function that deploys code that knows the operation `multiply`.
+
+    Until then, records with that operation are parked.
+    """
+    operations = Literal["increment", "set", "multiply"]
+    return lambda: monkeypatch.setattr(recording, "Operation", operations)
+
+
+@pytest.fixture
+def set_clock(
+    wire: Wire,  # noqa: ARG001  it sets the clock too, so it comes first
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[float], None]:
+    """A function that sets the clock. The clock is stopped, at first an hour after START."""
+    times: list[float] = [START + HOUR]
+    monkeypatch.setattr(clock, "now", lambda: times[0])
+
+    def set_time(time: float) -> None:
+        times[0] = time
+
+    return set_time

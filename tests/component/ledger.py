@@ -1,4 +1,4 @@
-"""Many counters that change in one request, in simulated time."""
+"""Requests that change many counters at once, in simulated time."""
 
 import json
 from typing import Any
@@ -9,28 +9,28 @@ Entry = dict[str, Any]
 
 
 def entries(**amounts: int) -> list[Entry]:
-    """Return the increments of the counters, each by its amount."""
+    """Return the `increments` of a request body: `entries(a=1)` adds 1 to counter a."""
     return [{"counter_id": counter, "by": by} for counter, by in amounts.items()]
 
 
 class Ledger(Scene):
-    """A ledger in which many counters change in one request."""
+    """A scene for requests that change many counters at once."""
 
     def add_all(
         self, increments: list[Entry], key: str | None = None, caller: str = "somebody"
     ) -> Invocation:
-        """Return what IncrementCounters made of the increments."""
+        """Send increments to IncrementCounters."""
         headers = {} if key is None else {"Idempotency-Key": key}
         body = {"increments": increments}
         return self.send("POST", "/increments", body, headers, caller)
 
     def values(self, *counters: str) -> list[int]:
-        """Return the counters' values as they are stored; 0 where one is not there."""
+        """Return the stored values of counters. A counter that does not exist has 0."""
         return [self.value(counter) for counter in counters]
 
 
 def left(reply: Invocation) -> list[tuple[str, int, int]]:
-    """Return the name, value and version of each counter of an answer."""
+    """Return the id, value and version of each counter in a response."""
     assert reply.status == 200, reply.answer
     return [
         (counter["counter_id"], counter["value"], counter["version"])
@@ -43,7 +43,7 @@ def transactions(reply: Invocation) -> int:
 
 
 def as_known(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
-    """Return the name, value and version of each counter of an answer, where they are known."""
+    """Return the id, value and version of each counter in a response. They may be null."""
     assert reply.status == 200, reply.answer
     counters = json.loads(reply.text)
     assert all(counter["updated_at"] for counter in counters)

@@ -1,4 +1,4 @@
-"""Pages, as a client goes through them."""
+"""Follows the links from page to page, as a client does."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ BASE = "https://tally.example/v1"
 
 
 def follow(stack: Stack, path: str, query: str) -> Iterator[list[Any]]:
-    """Yield the pages of a list, from one to the next by the links of their headers."""
+    """Yield all pages of a list. Each page's Link header leads to the next page."""
     address = f"{BASE}{path}?{query}"
     while address:
         parts = urlsplit(address)
@@ -23,7 +23,7 @@ def follow(stack: Stack, path: str, query: str) -> Iterator[list[Any]]:
 
 
 def target(link: str) -> str:
-    """Return where a Link header's one link, to the next page, points."""
+    """Return the target of a Link header that has one link, to the next page."""
     match = re.fullmatch(r'<([^>]*)>; rel="next"', link)
     assert match, link
     return match[1]

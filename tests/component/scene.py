@@ -36,7 +36,6 @@ from tests.wire import (
 from counters import clock
 from counters.clients import ATTEMPT
 
-HOUR = 3600.0  # seconds
 LATEST = TIMEOUT - ATTEMPT  # latest start of a request, in seconds after the invocation began
 
 
@@ -210,7 +209,7 @@ class Scene:
         while self._held_up and self._held_up[0][0] <= self.time:
             _, request = self._held_up.pop(0)
             delivered(request)
-            self.stream.note(request)
+            self.stream.capture(request)
 
     def held_up(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
         """Apply the request later. To its caller it looks like a lost reply."""
@@ -266,7 +265,7 @@ class Scene:
         try:
             return fault(request)
         finally:
-            self.stream.note(request)
+            self.stream.capture(request)
             self.advance(SECONDS.get(fault, QUICK))
 
 

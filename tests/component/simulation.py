@@ -1,12 +1,12 @@
-"""Callers of one counter in simulated time, whose steps a test runs in any order.
+"""Concurrent callers of one counter in simulated time. The test chooses the order of their steps.
 
-Each caller is an invocation of the increment handler in its own thread. It stops before each of its
-requests to the database, and at each pause, until the test lets it go on. Between two steps nothing
-happens. So the test decides:
+Each caller is an invocation of the increment handler in its own thread. It stops before each
+request to DynamoDB and at each pause, until the test runs its next step. So the test decides:
 
-- which caller goes on, and which one dies where;
-- which requests are still under way then;
-- when the history is written;
+- which caller takes the next step;
+- which caller is killed, and where;
+- which requests of a killed caller still arrive;
+- when changes are recorded in the history;
 - what the clock says.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["BEGINNING", "Caller", "Killed", "Stream", "World", "dies", "dies_aft
 
 
 class Stream:
-    """CounterTable's stream, as a simulation sees it: it looks at the counters after a request."""
+    """CounterTable's stream, simulated by comparing the counters before and after each request."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self._stack = stack
@@ -41,12 +41,12 @@ class Stream:
         self._counters: dict[str, Item] = {}
         self._unrecorded: list[StreamRecord] = []
 
-    def note(self, request: AWSPreparedRequest) -> list[Item]:
-        """Append what a request has changed. Return the items of the counters that it changed."""
+    def capture(self, request: AWSPreparedRequest) -> list[Item]:
+        """Append the changes that a request made, and return the changed counters' items."""
         assert isinstance(request.body, bytes)
-        asked = json.loads(request.body)
+        parameters = json.loads(request.body)
         changed = []
-        for write in asked.get("TransactItems", [{"Update": asked}]):
+        for write in parameters.get("TransactItems", [{"Update": parameters}]):
             update = write.get("Update", {})
             if (
                 update.get("TableName") != self._stack.refs["CounterTable"]
@@ -64,11 +64,11 @@ class Stream:
         return changed
 
     def unrecorded(self) -> int:
-        """Return how many changes are not in the history yet."""
+        """Return the number of changes that are not in the history yet."""
         return len(self._unrecorded)
 
     def record(self, *, without: int | None = None) -> None:
-        """Write the changes into the history, except the version `without`."""
+        """Record the changes in the history, except the one with version `without`."""
         records = [
             record
             for record in self._unrecorded
@@ -78,17 +78,17 @@ class Stream:
         if records:
             with (
                 patch.object(self._wire, "through", delivered),
-                # No simulation reads the trend, which takes two thirds of the CPU.
+                # No simulation reads the trend. Writing it would take two thirds of the CPU.
                 patch.object(trend, "fold", lambda entries, _until: len(entries)),
             ):
                 assert self._stack.record(records) == len(records)
 
     def begin(self, item: Item) -> None:
-        """Expect a counter's next change to follow this item."""
+        """Set a counter's item before its next change."""
         self._counters[item["counter_id"]["S"]] = item
 
     def forget(self) -> None:
-        """Forget the counters, because the tables are empty again."""
+        """Forget all counters and changes, after the tables have been emptied."""
         self._counters.clear()
         self._unrecorded.clear()
 
@@ -100,12 +100,12 @@ class Caller:
         self.name = name
         self.event = event
         self.started = False
-        self.over = False
+        self.finished = False
         self.answer: dict[str, Any] | None = None
-        self.told: list[str] = []  # the answers of the database
+        self.responses: list[str] = []  # bodies, from DynamoDB
         self.pending: AWSPreparedRequest | None = None  # its next request
         self.deadline = 0.0
-        self.wakes = 0.0
+        self.resume_at = 0.0
         self._world = world
         self._killed = False
         self._error: BaseException | None = None
@@ -113,8 +113,8 @@ class Caller:
         self._stopped = threading.Semaphore(0)
 
     def step(self) -> None:
-        """Run it to its next stop. Past its deadline, kill it instead."""
-        self._world.time = max(self._world.time + STEP, self.wakes)
+        """Run to the next stop. After the deadline, kill the invocation instead."""
+        self._world.time = max(self._world.time + STEP, self.resume_at)
         if self.started and self._world.time >= self.deadline:
             self.kill()
             return
@@ -127,24 +127,28 @@ class Caller:
         self._wait_for_stop()
 
     def run(self) -> None:
-        """Run it to its end."""
-        while not self.over:
+        """Run to the end."""
+        while not self.finished:
             self.step()
 
     def kill(self) -> None:
-        """End it where it is. It does not send its next request."""
+        """Kill the invocation before it sends its next request."""
         self._killed = True
-        if self.started and not self.over:
+        if self.started and not self.finished:
             self._go.release()
             self._wait_for_stop()
-        self.over = True
+        self.finished = True
 
-    def stop(self, wakes: float = 0.0) -> None:
-        """Wait, in its own thread, until the test lets it go on, at the time `wakes` or later."""
-        self.wakes = wakes
+    def stop(self, resume_at: float = 0.0) -> None:
+        """Stop the invocation's own thread until the test runs the next step.
+
+        Args:
+            resume_at: the earliest time of the next step, in seconds since the epoch.
+        """
+        self.resume_at = resume_at
         self._stopped.release()
         self._go.acquire()
-        self.wakes = 0.0
+        self.resume_at = 0.0
         if self._killed:
             raise Killed
 
@@ -159,14 +163,14 @@ class Caller:
             self.answer = handler(self.event, Context("IncrementCounter", self.name, self.deadline))
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001  it goes on in the test's thread
+        except BaseException as error:  # noqa: BLE001  raised again in the test's thread
             self._error = error
-        self.over = True
+        self.finished = True
         self._stopped.release()
 
 
 class World:
-    """The clock, the callers, and what they have changed."""
+    """The clock, the callers, and the changes they have made."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
@@ -174,20 +178,20 @@ class World:
         self.time = BEGINNING
         self.callers: list[Caller] = []
         self.applied: list[Item] = []  # the counter's item after each change
-        self.fault: Fault = delivered  # what the next requests meet
+        self.fault: Fault = delivered  # for the next requests
         self.stream = Stream(stack, wire)
 
     def call(self, name: str, event: dict[str, Any]) -> Caller:
-        """Return a new caller, which has not started yet."""
+        """Add a caller, without starting it."""
         self.callers.append(Caller(self, name, event))
         return self.callers[-1]
 
     def deliver(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Let the database answer, and note what this changes."""
+        """Send a request to DynamoDB, and capture the changes that it makes."""
         try:
             return self.fault(request)
         finally:
-            self.applied += self.stream.note(request)
+            self.applied += self.stream.capture(request)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -213,7 +217,7 @@ class World:
         caller.stop()
         caller.pending = None
         response = self.deliver(request)
-        caller.told.append(response.text)
+        caller.responses.append(response.text)
         return response
 
     def _sleep(self, seconds: float) -> None:

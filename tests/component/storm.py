@@ -1,4 +1,4 @@
-"""Faults at random: every request to the database may meet one."""
+"""Random faults: any request to DynamoDB can meet one."""
 
 import random
 from collections import Counter, defaultdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COUNTERS = [f"counter{n}" for n in range(8)]
 READS = {"BatchGetItem", "Query"}
 
-WEATHER: list[tuple[Fault, int]] = [
+FAULT_WEIGHTS: list[tuple[Fault, int]] = [
     (delivered, 52),
     (reply_lost, 25),
     (throttled, 16),
@@ -41,58 +41,58 @@ WEATHER: list[tuple[Fault, int]] = [
 
 
 class Storm:
-    """Callers of 8 counters in a scene where every request may meet a fault.
+    """A scene with 8 counters in which any request can meet a fault.
 
-    Now and then, one that asks what became of its change is held up, and `other` happens first;
-    now and then the history is written.
+    Sometimes the history is written before a request. Sometimes `interruption` runs before a
+    request reads the outcome of a change.
     """
 
     def __init__(self, scene: Scene, seed: int) -> None:
         self.scene = scene
         self.source = random.Random(seed)
-        self.other: Callable[[], None] = lambda: None
-        self.met: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.interruption: Callable[[], None] = lambda: None
+        self.fault_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._nested = False
         random.seed(seed)  # the code's own jitter
         scene.chance = self._chance
 
     def _chance(self, operation: str) -> Fault:
-        asks = operation == "BatchGetItem"
-        if asks and not self._nested and self.source.random() < 0.1:
+        reads_outcome = operation == "BatchGetItem"
+        if reads_outcome and not self._nested and self.source.random() < 0.1:
             self._nested = True
-            self.other()
+            self.interruption()
             self._nested = False
         if self.source.random() < 0.2:
             self.scene.record()
-        faults, weights = zip(*WEATHER, strict=True)
+        faults, weights = zip(*FAULT_WEIGHTS, strict=True)
         fault: Fault = self.source.choices(faults, weights)[0]
-        self.met[operation][getattr(fault, "__name__", "")] += 1
+        self.fault_counts[operation][getattr(fault, "__name__", "")] += 1
         if fault is reply_lost and operation in READS:
-            return request_lost  # for a read that is the same, and moto is slow
-        if fault is request_lost:  # some of the lost are only held up
+            return request_lost  # the same for a read, without a slow request to moto
+        if fault is request_lost:  # the request arrives late, perhaps too late
             return partial(self.scene.held_up, seconds=self.source.uniform(0, 8))
         return fault
 
-    def calm_down(self) -> None:
-        """Let what is under way arrive, and all of it be in the history."""
+    def settle(self) -> None:
+        """End the faults, deliver delayed requests, and record all changes in the history."""
         self.scene.chance = lambda _operation: delivered
         self.scene.advance(clock.APPLY_WINDOW)
         self.scene.record()
 
-    def print_shares(self) -> None:
-        """Print what the requests met, and make sure that it was enough."""
-        for operation, met in sorted(self.met.items()):
-            shares = {name: met[name] / met.total() for name in ("reply_lost", "throttled")}
-            print(f"{operation}: {met.total()} requests, {shares}, {dict(met)}")
-            if met.total() >= 1000:  # fewer say little about shares
+    def check_fault_shares(self) -> None:
+        """Print the faults that the requests met, and check that there were enough of them."""
+        for operation, faults in sorted(self.fault_counts.items()):
+            shares = {name: faults[name] / faults.total() for name in ("reply_lost", "throttled")}
+            print(f"{operation}: {faults.total()} requests, {shares}, {dict(faults)}")
+            if faults.total() >= 1000:  # shares of fewer requests vary too much
                 assert shares["reply_lost"] >= 0.2
                 assert shares["throttled"] >= 0.1
-        every = sum(self.met.values(), Counter[str]())
-        assert every["reply_lost"] >= 0.2 * every.total()
-        assert every["throttled"] >= 0.1 * every.total()
+        total = sum(self.fault_counts.values(), Counter[str]())
+        assert total["reply_lost"] >= 0.2 * total.total()
+        assert total["throttled"] >= 0.1 * total.total()
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
-        """Return each counter's history, without gaps and adding up to the counter's value."""
+        """Return each counter's history. Check that it is complete and adds up to the value."""
         histories: dict[str, list[dict[str, Any]]] = {counter: [] for counter in COUNTERS}
         for item in self.scene.stack.items("HistoryTable"):
             entry: dict[str, Any] = {

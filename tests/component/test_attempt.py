@@ -4,9 +4,10 @@ import random
 from functools import partial
 
 import pytest
-from tests.component.scene import HOUR, LATEST, Scene, one_of, slow
+from tests.component.scene import LATEST, Scene, one_of, slow
 from tests.past import Past
 from tests.sizes import cases
+from tests.times import HOUR
 from tests.wire import (
     LOST,
     NOT_APPLIED,

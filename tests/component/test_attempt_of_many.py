@@ -8,8 +8,9 @@ from http import HTTPStatus
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.ledger import Ledger, as_known, entries, left, transactions
-from tests.component.scene import HOUR, LATEST, one_of, slow
+from tests.component.scene import LATEST, one_of, slow
 from tests.sizes import cases
+from tests.times import HOUR
 from tests.wire import (
     LOST,
     Fault,

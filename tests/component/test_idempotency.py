@@ -3,8 +3,9 @@
 from functools import partial
 
 import pytest
-from tests.component.scene import HOUR, Invocation, Scene, throttled_slowly
+from tests.component.scene import Invocation, Scene, throttled_slowly
 from tests.sizes import FULL, cases
+from tests.times import HOUR
 from tests.wire import (
     LOST,
     NOT_APPLIED,

@@ -1,7 +1,8 @@
 """Idempotency keys: their characters, what they identify, and how long they are valid."""
 
 import pytest
-from tests.component.scene import HOUR, Scene
+from tests.component.scene import Scene
+from tests.times import HOUR
 
 from counters import clock
 

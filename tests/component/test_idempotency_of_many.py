@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 from tests.component.ledger import Entry, Ledger, as_known, entries, left
-from tests.component.scene import HOUR
+from tests.times import HOUR
 from tests.wire import (
     LOST,
     dies,

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from tests.component.scene import Invocation, Scene
 from tests.sizes import examples
 from tests.stack import Stack
+from tests.times import DAY
 from tests.wire import Fault, Wire, delivered
 
 from counters import clock
@@ -21,7 +22,6 @@ from counters.model import MAX_INTEGER, MIN_INTEGER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DAY = 24 * 3600  # seconds
 NAMES = ["a", "b", "c", "default", "Z.9"]
 
 Entry = dict[str, Any]

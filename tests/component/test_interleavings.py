@@ -69,7 +69,7 @@ class Run:
 
     def actions(self) -> list[Action]:
         """Return the possible next actions."""
-        unfinished = [n for n, caller in enumerate(self.callers) if not caller.over]
+        unfinished = [n for n, caller in enumerate(self.callers) if not caller.finished]
         started = [n for n in unfinished if self.callers[n].started]
         actions = [("step", n) for n in unfinished]
         if self.kills:
@@ -126,7 +126,7 @@ class Run:
         """Advance the clock. Kill callers past their timeout. Drop requests past their window."""
         self.world.time += seconds
         for caller in self.world.callers:
-            if caller.started and not caller.over and caller.deadline <= self.world.time:
+            if caller.started and not caller.finished and caller.deadline <= self.world.time:
                 caller.kill()
         if seconds > clock.APPLY_WINDOW:
             self.in_flight.clear()
@@ -181,7 +181,7 @@ class Run:
             )
         )
         each = [
-            repr((caller.started, caller.over, caller.answer, caller.told))
+            repr((caller.started, caller.finished, caller.answer, caller.responses))
             for caller in self.callers
         ]
         return min(

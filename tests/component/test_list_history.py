@@ -13,7 +13,7 @@ VALUES = [1, 6, -4, 10, 11, 12, 13]
 
 @pytest.fixture
 def recorded(stack: Stack) -> Stack:
-    """The stack, with a counter "orders" that went through VALUES, and neighbours of it."""
+    """The stack with a counter "orders" that had VALUES, and two counters with similar ids."""
 
     def record() -> None:
         stack.request("POST", "/counters/order")
@@ -42,8 +42,9 @@ def test_a_counter_that_was_never_written_has_no_history(stack: Stack) -> None:
 
 
 def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
-    by = stack.request("POST", "/counter", body={"by": 5}).body
-    to = stack.request("PUT", "/counter", body={"value": -2}, claims={"client_id": "app"}).body
+    incremented = stack.request("POST", "/counter", body={"by": 5}).body
+    claims = {"client_id": "app"}
+    was_set = stack.request("PUT", "/counter", body={"value": -2}, claims=claims).body
     stack.record(stack.changes())
 
     assert stack.request("GET", "/counter/history").body == [
@@ -56,7 +57,7 @@ def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
             "decrease": 0,
             "operation": "increment",
             "actor": CLIENT_ID,
-            "created_at": by["updated_at"],
+            "created_at": incremented["updated_at"],
         },
         {
             "version": 2,
@@ -67,7 +68,7 @@ def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
             "decrease": 7,
             "operation": "set",
             "actor": "app",
-            "created_at": to["updated_at"],
+            "created_at": was_set["updated_at"],
         },
     ]
 
@@ -86,7 +87,7 @@ def test_in_descending_order_the_newest_change_comes_first(recorded: Stack) -> N
     assert values(reply.body) == VALUES[::-1]
 
 
-def test_a_page_begins_after_the_given_version(recorded: Stack) -> None:
+def test_a_page_begins_after_the_version_in_after(recorded: Stack) -> None:
     expected = {
         "after=0": VALUES,
         "after=3": VALUES[3:],
@@ -98,18 +99,16 @@ def test_a_page_begins_after_the_given_version(recorded: Stack) -> None:
         "order=desc&after=100": VALUES[::-1],
     }
 
-    given = {
+    pages = {
         query: values(recorded.request("GET", "/counters/orders/history", query=query).body)
         for query in expected
     }
 
-    assert given == expected
+    assert pages == expected
 
 
 @pytest.mark.parametrize(("order", "expected"), [("asc", VALUES), ("desc", VALUES[::-1])])
-def test_following_the_links_gives_each_change_once(
-    recorded: Stack, order: str, expected: list[int]
-) -> None:
+def test_the_pages_have_each_change_once(recorded: Stack, order: str, expected: list[int]) -> None:
     for limit in (1, 2, 3, 6, 7, 1000):
         query = f"order={order}&limit={limit}"
 
@@ -117,7 +116,7 @@ def test_following_the_links_gives_each_change_once(
 
         assert [value for page in pages for value in values(page)] == expected
         assert all(len(page) == limit for page in pages[:-1])
-        assert pages[-1], "the last page is not empty: a link promises more"
+        assert pages[-1], "a link led to an empty page"
 
 
 def test_a_page_has_100_changes_by_default(stack: Stack) -> None:

@@ -1,10 +1,7 @@
-"""A counter's changes added up by minute, hour and day."""
+"""Trends: a counter's changes, added up by minute, hour or day."""
 
 import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,268 +9,58 @@ from hypothesis import strategies as st
 from tests.component.output import silence
 from tests.component.reading import (
     DAY,
+    DELAYS,
     HOUR,
     MINUTE,
     NOT_FOUND,
+    RETENTION_DAYS,
     SECOND,
     THROTTLED,
-    moment,
     problem,
-    set_now,
+    stop_clock,
+    timestamp,
+)
+from tests.component.trends import (
+    NOON,
+    STEPS,
+    TODAY,
+    Change,
+    buckets_of,
+    closes,
+    expected_buckets,
+    get_trend,
+    make_counter,
+    summed,
 )
 from tests.contents import clear
 from tests.past import Past
-from tests.proxy import Reply
 from tests.sizes import cases, examples
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
 
-STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
-
-TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
-NOON = TODAY + 12 * HOUR
-
-RETENTION = 30  # days, where a test has one
-
-Bucket = dict[str, Any]
-COUNTS = ("changes", "increase", "decrease")
-
-
-@dataclass(frozen=True)
-class Change:
-    time: int
-    by: int
-
-
-def past(changes: Sequence[Change], counter_id: str = "orders") -> Past:
-    made = Past(counter_id)
-    for change in changes:
-        made.change(change.time / 1000, change.by, "increment" if change.by else "set")
-    return made
-
-
-def ask(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
-    return stack.request("GET", f"/counters/{counter_id}/trend", query=query)
-
-
-def trend(
-    stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
-) -> list[Bucket]:
-    query = f"interval={interval}&from={moment(start)}&to={moment(end)}"
-    reply = ask(stack, query, counter_id)
-    assert reply.status == 200, reply.body
-    buckets: list[Bucket] = reply.body
-    return buckets
-
-
-def expected(changes: Sequence[Change], interval: str, start: int, end: int) -> list[Bucket]:
-    """Return the buckets of a period of whole intervals, counted one by one."""
-    values = list(itertools.accumulate(change.by for change in changes))
-    step = STEPS[interval]
-    buckets = []
-    for first in range(start, end, step):
-        inside = [
-            (version, change.by)
-            for version, change in enumerate(changes, 1)
-            if first <= change.time < first + step
-        ]
-        last = max(
-            (version for version, change in enumerate(changes, 1) if change.time < first + step),
-            default=0,
-        )
-        buckets.append(
-            {
-                "start": moment(first),
-                "changes": len(inside),
-                "increase": sum(by for _, by in inside if by > 0),
-                "decrease": -sum(by for _, by in inside if by < 0),
-                "first_version": inside[0][0] if inside else None,
-                "last_version": inside[-1][0] if inside else None,
-                "close": values[last - 1] if last else 0,
-            }
-        )
-    return buckets
-
-
-def starts(reply: Reply) -> tuple[str, str, int]:
-    """Return where the first and the last bucket begin, and how many there are."""
-    assert reply.status == 200, reply.body
-    return reply.body[0]["start"], reply.body[-1]["start"], len(reply.body)
-
-
-def closes(buckets: list[Bucket]) -> list[int]:
-    return [bucket["close"] for bucket in buckets]
-
-
-@pytest.fixture
-def retention(stack: Stack) -> None:
-    """Keep the history for RETENTION days."""
-    stack.refs["HistoryDays"] = str(RETENTION)
-
-
-# --- Which buckets -------------------------------------------------------------------------------
-
-
-def test_the_default_is_the_last_24_hours(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_now(monkeypatch, NOON + 59 * MINUTE)
-
-    reply = ask(stack, "")
-
-    assert starts(reply) == ("2025-01-14T13:00:00.000Z", "2025-01-15T12:00:00.000Z", 24)
-    assert ask(stack, "interval=hour") == reply
-
-
-@pytest.mark.parametrize(
-    ("interval", "first", "last", "count"),
-    [
-        ("minute", "2025-01-15T11:05:00.000Z", "2025-01-15T12:04:00.000Z", 60),
-        ("hour", "2025-01-14T13:00:00.000Z", "2025-01-15T12:00:00.000Z", 24),
-        ("day", "2024-12-17T00:00:00.000Z", "2025-01-15T00:00:00.000Z", 30),
-    ],
-)
-def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR0917  its columns
-    stack: Stack,
-    monkeypatch: pytest.MonkeyPatch,
-    interval: str,
-    first: str,
-    last: str,
-    count: int,
-) -> None:
-    for into_the_minute in (0, 1, 30 * SECOND, MINUTE - 1):
-        set_now(monkeypatch, NOON + 4 * MINUTE + into_the_minute)
-        assert starts(ask(stack, f"interval={interval}")) == (first, last, count)
-
-
-def test_the_last_bucket_begins_with_the_hour(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_now(monkeypatch, NOON)
-    assert starts(ask(stack, ""))[1] == "2025-01-15T12:00:00.000Z"
-    set_now(monkeypatch, NOON - 1)
-    assert starts(ask(stack, ""))[1] == "2025-01-15T11:00:00.000Z"
-
-
-def test_a_period_is_widened_to_whole_intervals(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_now(monkeypatch, NOON + 90 * SECOND)
-    ten, eleven = "2025-01-15T10:00:00.000Z", "2025-01-15T11:00:00.000Z"
-    day_before = "2025-01-14T11:00:00.000Z"
-    periods = {
-        "from=2025-01-15T10:00:00Z&to=2025-01-15T12:00:00Z": (ten, eleven, 2),
-        "from=2025-01-15T10:59:59.999Z&to=2025-01-15T11:00:00.001Z": (ten, eleven, 2),
-        "from=2025-01-15T10:30:00Z&to=2025-01-15T10:30:01Z": (ten, ten, 1),
-        "from=2025-01-15T11:30:00%2B01:00&to=2025-01-15T12:00:00%2B01:00": (ten, ten, 1),
-        "from=2025-01-15T11:59:00Z": (eleven, "2025-01-15T12:00:00.000Z", 2),
-        "to=2025-01-15T10:00:01Z": (day_before, ten, 24),
-        "to=2025-01-15T11:00:00Z": (day_before, ten, 24),
-        "interval=minute&to=2025-01-15T11:00:00.001Z": ("2025-01-15T10:01:00.000Z", eleven, 60),
-        "interval=day&from=2025-01-14T10:30:00Z&to=2025-01-15T00:00:00Z": (
-            "2025-01-14T00:00:00.000Z",
-            "2025-01-14T00:00:00.000Z",
-            1,
-        ),
-    }
-
-    assert {query: starts(ask(stack, query)) for query in periods} == periods
-
-
-def test_a_default_period_never_starts_before_1970(stack: Stack) -> None:
-    first, last, count = starts(ask(stack, "to=1970-01-01T02:00:00Z"))
-    assert (first, last, count) == ("1970-01-01T00:00:00.000Z", "1970-01-01T01:00:00.000Z", 2)
-
-
-@pytest.mark.parametrize(
-    ("interval", "current", "count"),
-    [("minute", "11:58", 60), ("hour", "11:00", 24), ("day", "00:00", 30)],
-)
-def test_a_trend_ends_with_the_current_bucket(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str, current: str, count: int
-) -> None:
-    now = NOON - MINUTE - 1
-    set_now(monkeypatch, now)
-    end = f"2025-01-15T{current}:00.000Z"
-
-    for to in (moment(now + 1), moment(now + DAY), "9999-12-31T23:59:59.999Z"):
-        assert starts(ask(stack, f"interval={interval}&to={to}"))[1:] == (end, count)
-        query = f"interval={interval}&from={moment(now)}&to={to}"
-        assert starts(ask(stack, query)) == (end, end, 1)
-
-
-@pytest.mark.parametrize("interval", STEPS)
-def test_a_trend_from_the_future_is_refused(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, interval: str
-) -> None:
-    set_now(monkeypatch, NOON)
-
-    for to in ("", f"&to={moment(NOON + DAY)}"):
-        # Even in the current bucket.
-        reply = ask(stack, f"interval={interval}&from={moment(NOON + 1)}{to}")
-        assert problem(reply) == (400, "invalid-request", None)
-        assert reply.body["detail"] == "from: must not be in the future"
-    assert ask(stack, f"interval={interval}&from={moment(NOON)}").status == 200
-
-
-@pytest.mark.parametrize("interval", STEPS)
-def test_a_trend_up_to_1970_is_refused(stack: Stack, interval: str) -> None:
-    reply = ask(stack, f"interval={interval}&to=1970-01-01T00:00:00Z")
-
-    assert problem(reply) == (400, "invalid-request", None)
-    assert reply.body["detail"] == "to: must be after 1970-01-01T00:00:00Z"
-
-
-@pytest.mark.parametrize(("interval", "most"), [("minute", 180), ("hour", 1000), ("day", 1000)])
-def test_the_number_of_buckets_is_limited(stack: Stack, interval: str, most: int) -> None:
-    start, step = TODAY - 2000 * DAY, STEPS[interval]
-
-    assert len(trend(stack, interval, start, start + most * step)) == most
-    query = f"interval={interval}&from={moment(start)}&to={moment(start + most * step + 1)}"
-    reply = ask(stack, query)
-    assert (reply.status, reply.body["detail"].split(":")[0]) == (400, "from")
-
-
-@pytest.mark.parametrize("interval", STEPS)
-def test_a_counter_that_was_never_written_has_empty_buckets(stack: Stack, interval: str) -> None:
-    step = STEPS[interval]
-
-    buckets = trend(stack, interval, TODAY, TODAY + 2 * step)
-
-    nothing = {
-        "changes": 0,
-        "increase": 0,
-        "decrease": 0,
-        "first_version": None,
-        "last_version": None,
-        "close": 0,
-    }
-    assert buckets == [
-        {"start": moment(TODAY), **nothing},
-        {"start": moment(TODAY + step), **nothing},
-    ]
-
-
-# --- What is in them -----------------------------------------------------------------------------
+# --- The sums ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("interval", STEPS)
 def test_a_bucket_has_the_sums_of_additions_and_subtractions(stack: Stack, interval: str) -> None:
     step = STEPS[interval]
     times = [0, 1, step - 1, step, 3 * step, 3 * step + 1]
-    changes = [5, -7, 4, -3, 10, 0]  # the last one sets what is there already
+    amounts = [5, -7, 4, -3, 10, 0]  # the last change sets the value that the counter already has
     neighbours = [Change(TODAY + step, 1000)]
-    past(neighbours, "order").record(stack)
-    past([Change(TODAY + time, by) for time, by in zip(times, changes, strict=True)]).record(stack)
-    past(neighbours, "orders2").record(stack)
+    changes = [Change(TODAY + time, by) for time, by in zip(times, amounts, strict=True)]
+    make_counter(neighbours, "order").record(stack)
+    make_counter(changes).record(stack)
+    make_counter(neighbours, "orders2").record(stack)
 
-    buckets = trend(stack, interval, TODAY - step, TODAY + 5 * step)
+    buckets = buckets_of(stack, interval, TODAY - step, TODAY + 5 * step)
 
     assert [tuple(bucket.values()) for bucket in buckets] == [
-        (moment(TODAY - step), 0, 0, 0, None, None, 0),
-        (moment(TODAY), 3, 9, 7, 1, 3, 2),
-        (moment(TODAY + step), 1, 0, 3, 4, 4, -1),
-        (moment(TODAY + 2 * step), 0, 0, 0, None, None, -1),
-        (moment(TODAY + 3 * step), 2, 10, 0, 5, 6, 9),
-        (moment(TODAY + 4 * step), 0, 0, 0, None, None, 9),
+        (timestamp(TODAY - step), 0, 0, 0, None, None, 0),
+        (timestamp(TODAY), 3, 9, 7, 1, 3, 2),
+        (timestamp(TODAY + step), 1, 0, 3, 4, 4, -1),
+        (timestamp(TODAY + 2 * step), 0, 0, 0, None, None, -1),
+        (timestamp(TODAY + 3 * step), 2, 10, 0, 5, 6, 9),
+        (timestamp(TODAY + 4 * step), 0, 0, 0, None, None, 9),
     ]
     assert list(buckets[0]) == [
         "start",
@@ -287,48 +74,48 @@ def test_a_bucket_has_the_sums_of_additions_and_subtractions(stack: Stack, inter
 
 
 @pytest.mark.parametrize("interval", STEPS)
-def test_the_value_is_carried_over_from_before_the_period(stack: Stack, interval: str) -> None:
+def test_a_bucket_without_changes_keeps_the_value_from_before(stack: Stack, interval: str) -> None:
     step = STEPS[interval]
-    past([Change(TODAY, 7), Change(TODAY + step, -9)]).record(stack)
+    make_counter([Change(TODAY, 7), Change(TODAY + step, -9)]).record(stack)
 
-    assert closes(trend(stack, interval, TODAY + step, TODAY + 3 * step)) == [-2, -2]
-    assert closes(trend(stack, interval, TODAY + 100 * step, TODAY + 102 * step)) == [-2, -2]
-    assert closes(trend(stack, interval, TODAY - 2 * step, TODAY + step)) == [0, 0, 7]
+    assert closes(buckets_of(stack, interval, TODAY + step, TODAY + 3 * step)) == [-2, -2]
+    assert closes(buckets_of(stack, interval, TODAY + 100 * step, TODAY + 102 * step)) == [-2, -2]
+    assert closes(buckets_of(stack, interval, TODAY - 2 * step, TODAY + step)) == [0, 0, 7]
 
 
 @pytest.mark.parametrize("interval", STEPS)
-def test_at_the_turn_of_a_bucket_the_higher_version_has_the_value(
+def test_a_bucket_closes_with_the_value_of_its_highest_version_if_times_go_back(
     stack: Stack, interval: str
 ) -> None:
-    turn = TODAY + STEPS[interval]
+    boundary = TODAY + STEPS[interval]
     seconds = [-30, 5, -1, 12, -7, 30]
-    changes = [Change(turn + second * SECOND, 10**k) for k, second in enumerate(seconds)]
-    past(changes).record(stack)
+    changes = [Change(boundary + second * SECOND, 10**k) for k, second in enumerate(seconds)]
+    make_counter(changes).record(stack)
 
     for first, last in itertools.combinations(range(-1, 4), 2):
         start, end = TODAY + first * STEPS[interval], TODAY + last * STEPS[interval]
-        buckets = trend(stack, interval, start, end)
-        assert buckets == expected(changes, interval, start, end)
-    # Versions 1, 3 and 5 are before the turn, and 5 is above 4.
-    assert closes(trend(stack, interval, TODAY, turn + STEPS[interval])) == [11111, 111111]
+        buckets = buckets_of(stack, interval, start, end)
+        assert buckets == expected_buckets(changes, interval, start, end)
+    # Versions 1, 3 and 5 are before the boundary. Version 5 is the highest of them.
+    assert closes(buckets_of(stack, interval, TODAY, boundary + STEPS[interval])) == [11111, 111111]
 
 
 @pytest.mark.parametrize("interval", STEPS)
-def test_a_later_bucket_may_have_a_lower_version(stack: Stack, interval: str) -> None:
+def test_a_later_bucket_can_have_a_lower_version(stack: Stack, interval: str) -> None:
     step = STEPS[interval]
     changes = [Change(TODAY + step + 5 * SECOND, 1), Change(TODAY + step - 5 * SECOND, 10)]
-    past(changes).record(stack)
+    make_counter(changes).record(stack)
 
-    assert closes(trend(stack, interval, TODAY, TODAY + step)) == [11]
-    assert closes(trend(stack, interval, TODAY + step, TODAY + 2 * step)) == [11]
-    assert closes(trend(stack, interval, TODAY + 2 * step, TODAY + 3 * step)) == [11]
+    assert closes(buckets_of(stack, interval, TODAY, TODAY + step)) == [11]
+    assert closes(buckets_of(stack, interval, TODAY + step, TODAY + 2 * step)) == [11]
+    assert closes(buckets_of(stack, interval, TODAY + 2 * step, TODAY + 3 * step)) == [11]
 
 
-def test_in_a_day_the_higher_version_may_be_in_the_earlier_hour(stack: Stack) -> None:
+def test_the_highest_version_of_a_day_can_be_in_an_earlier_hour(stack: Stack) -> None:
     changes = [Change(NOON + 5 * SECOND, 1), Change(NOON - 5 * SECOND, 10)]
-    past(changes).record(stack)
+    make_counter(changes).record(stack)
 
-    (day,) = trend(stack, "day", TODAY, TODAY + DAY)
+    (day,) = buckets_of(stack, "day", TODAY, TODAY + DAY)
 
     assert (day["first_version"], day["last_version"], day["close"]) == (1, 2, 11)
 
@@ -340,7 +127,7 @@ def test_a_change_over_http_is_in_the_last_bucket(stack: Stack) -> None:
     stack.record(stack.changes())
 
     for interval in STEPS:
-        # The turn of an interval may have come in between.
+        # A new interval may have begun between the changes.
         buckets = stack.request("GET", "/counter/trend", query=f"interval={interval}").body[-2:]
         sums = {name: sum(bucket[name] for bucket in buckets) for name in ("changes", "increase")}
         assert sums == {"changes": 3, "increase": 12}
@@ -350,127 +137,120 @@ def test_a_change_over_http_is_in_the_last_bucket(stack: Stack) -> None:
 
 def test_a_record_that_is_delivered_twice_counts_once(stack: Stack) -> None:
     changes = [Change(NOON + position * 20 * MINUTE, 1 + position % 3) for position in range(12)]
-    made = past(changes)
+    orders = make_counter(changes)
 
     for first, last in ((0, 4), (0, 4), (2, 9), (3, 5), (0, 12), (11, 12)):
-        made.record(stack, made.records[first:last])
-    made.record(stack, [record for record in made.records for _ in range(2)])
+        orders.record(stack, orders.records[first:last])
+    orders.record(stack, [record for record in orders.records for _ in range(2)])
 
     for interval, step in STEPS.items():
         start, end = TODAY + 12 * HOUR // step * step, TODAY + max(15 * HOUR, step)
-        assert trend(stack, interval, start, end) == expected(changes, interval, start, end)
+        assert buckets_of(stack, interval, start, end) == expected_buckets(
+            changes, interval, start, end
+        )
 
 
 def test_a_day_is_the_sum_of_its_hours(stack: Stack) -> None:
     changes = [Change(TODAY + hour * HOUR, hour - 20) for hour in range(50)]
-    past(changes).record(stack)
+    make_counter(changes).record(stack)
 
-    days = trend(stack, "day", TODAY, TODAY + 2 * DAY)
-    hours = trend(stack, "hour", TODAY, TODAY + 2 * DAY)
+    days = buckets_of(stack, "day", TODAY, TODAY + 2 * DAY)
+    hours = buckets_of(stack, "hour", TODAY, TODAY + 2 * DAY)
 
     assert days == [summed(hours[:24]), summed(hours[24:])]
 
 
-def summed(buckets: list[Bucket]) -> Bucket:
-    """Return the one bucket that has what these, one after the other, have."""
-    return {
-        "start": buckets[0]["start"],
-        **{name: sum(bucket[name] for bucket in buckets) for name in COUNTS},
-        "first_version": min((b["first_version"] for b in buckets if b["changes"]), default=None),
-        "last_version": max((b["last_version"] for b in buckets if b["changes"]), default=None),
-        "close": buckets[-1]["close"],
-    }
-
-
-def test_minutes_need_nothing_but_the_history(stack: Stack) -> None:
-    past([Change(NOON, 7), Change(NOON + MINUTE, -9)]).record(stack)
+def test_minutes_need_only_the_history(stack: Stack) -> None:
+    make_counter([Change(NOON, 7), Change(NOON + MINUTE, -9)]).record(stack)
     clear(stack, "TrendTable")
 
-    assert closes(trend(stack, "minute", NOON - MINUTE, NOON + 2 * MINUTE)) == [0, 7, -2]
-    assert closes(trend(stack, "minute", NOON + HOUR, NOON + HOUR + MINUTE)) == [-2]
+    assert closes(buckets_of(stack, "minute", NOON - MINUTE, NOON + 2 * MINUTE)) == [0, 7, -2]
+    assert closes(buckets_of(stack, "minute", NOON + HOUR, NOON + HOUR + MINUTE)) == [-2]
 
 
-# --- What has expired ----------------------------------------------------------------------------
+# --- Expired entries -----------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("retention")
 def test_minutes_expire_with_the_history_and_hours_and_days_do_not(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    past([Change(NOON, 7), Change(NOON + HOUR, 1)]).record(stack)
+    make_counter([Change(NOON, 7), Change(NOON + HOUR, 1)]).record(stack)
     clear(stack, "HistoryTable")
-    set_now(monkeypatch, NOON + RETENTION * DAY)
+    stop_clock(monkeypatch, NOON + RETENTION_DAYS * DAY)
 
-    minutes = f"interval=minute&from={moment(NOON)}&to={moment(NOON + HOUR)}"
+    minutes = f"interval=minute&from={timestamp(NOON)}&to={timestamp(NOON + HOUR)}"
 
-    assert problem(ask(stack, minutes)) == NOT_FOUND
-    assert closes(trend(stack, "hour", NOON, NOON + 2 * HOUR)) == [7, 8]
-    assert closes(trend(stack, "day", TODAY, TODAY + DAY)) == [8]
+    assert problem(get_trend(stack, minutes)) == NOT_FOUND
+    assert closes(buckets_of(stack, "hour", NOON, NOON + 2 * HOUR)) == [7, 8]
+    assert closes(buckets_of(stack, "day", TODAY, TODAY + DAY)) == [8]
 
 
 @pytest.mark.usefixtures("retention")
-def test_minutes_are_available_until_the_first_may_have_expired(
+def test_minutes_are_available_until_an_entry_of_the_first_one_can_have_expired(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    past([Change(NOON, 7)]).record(stack)
-    query = f"interval=minute&from={moment(NOON + 59 * SECOND)}&to={moment(NOON + HOUR)}"
+    make_counter([Change(NOON, 7)]).record(stack)
+    query = f"interval=minute&from={timestamp(NOON + 59 * SECOND)}&to={timestamp(NOON + HOUR)}"
 
-    set_now(monkeypatch, NOON + RETENTION * DAY - 1)
-    assert closes(ask(stack, query).body) == [7] * 60
-    set_now(monkeypatch, NOON + RETENTION * DAY)
-    assert problem(ask(stack, query)) == NOT_FOUND
+    stop_clock(monkeypatch, NOON + RETENTION_DAYS * DAY - 1)
+    assert closes(get_trend(stack, query).body) == [7] * 60
+    stop_clock(monkeypatch, NOON + RETENTION_DAYS * DAY)
+    assert problem(get_trend(stack, query)) == NOT_FOUND
 
 
 def test_minutes_do_not_expire_by_default(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    past([Change(NOON, 7)]).record(stack)
-    set_now(monkeypatch, NOON + 10_000 * DAY)
+    make_counter([Change(NOON, 7)]).record(stack)
+    stop_clock(monkeypatch, NOON + 10_000 * DAY)
 
-    assert closes(trend(stack, "minute", NOON, NOON + HOUR)) == [7] * 60
+    assert closes(buckets_of(stack, "minute", NOON, NOON + HOUR)) == [7] * 60
 
 
 @pytest.mark.usefixtures("retention")
-def test_minutes_carry_over_the_value_of_an_expired_change(
+def test_minutes_begin_with_the_value_of_an_expired_change(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = NOON + 40 * DAY
     first, last = Change(NOON, 7), Change(now - 3 * MINUTE, -9)
-    set_now(monkeypatch, now)
+    stop_clock(monkeypatch, now)
 
-    past([first]).record(stack)
+    make_counter([first]).record(stack)
     clear(stack, "HistoryTable")
-    assert closes(ask(stack, "interval=minute").body) == [7] * 60
+    assert closes(get_trend(stack, "interval=minute").body) == [7] * 60
 
-    made = past([first, last])
-    made.record(stack, made.records[1:])
-    assert closes(ask(stack, "interval=minute").body) == [7] * 56 + [-2] * 4
-    before = f"interval=minute&from={moment(now - HOUR)}&to={moment(now - 30 * MINUTE)}"
-    assert closes(ask(stack, before).body) == [7] * 30
+    orders = make_counter([first, last])
+    orders.record(stack, orders.records[1:])
+    assert closes(get_trend(stack, "interval=minute").body) == [7] * 56 + [-2] * 4
+    before = f"interval=minute&from={timestamp(now - HOUR)}&to={timestamp(now - 30 * MINUTE)}"
+    assert closes(get_trend(stack, before).body) == [7] * 30
 
 
-# --- What it costs, and what if there is no answer -----------------------------------------------
+# --- Number of requests, and faults --------------------------------------------------------------
 
 
 def test_hours_and_days_take_two_reads_for_any_number_of_changes(stack: Stack, wire: Wire) -> None:
-    past([Change(NOON + position * MINUTE, 1) for position in range(200)]).record(stack)
+    make_counter([Change(NOON + position * MINUTE, 1) for position in range(200)]).record(stack)
 
     for interval in ("hour", "day"):
         wire.sent.clear()
-        trend(stack, interval, TODAY, TODAY + DAY)
+        buckets_of(stack, interval, TODAY, TODAY + DAY)
         assert wire.operations() == ["Query", "Query"]
 
 
-def test_minutes_in_a_long_history_are_found_with_few_reads(stack: Stack, wire: Wire) -> None:
+def test_minutes_in_a_long_history_take_at_most_25_reads(stack: Stack, wire: Wire) -> None:
     changes = [
         Change(TODAY + position * 10 * SECOND, 1) for position in range(cases(full=2000, part=400))
     ]
-    past(changes).record(stack)
+    make_counter(changes).record(stack)
 
     for minute in (0, len(changes) // 20, len(changes) // 6 - 1):
         start, end = TODAY + minute * MINUTE, TODAY + (minute + 2) * MINUTE
         wire.sent.clear()
-        assert trend(stack, "minute", start, end) == expected(changes, "minute", start, end)
+        assert buckets_of(stack, "minute", start, end) == expected_buckets(
+            changes, "minute", start, end
+        )
         assert len(wire.sent) <= 25
-        # However many there are behind the period, its entries are one page.
+        # One query reads the entries, even though many later entries exist.
         assert [sent.parameters["Limit"] for sent in wire.sent].count(1000) == 1
 
 
@@ -481,28 +261,27 @@ def test_a_read_without_a_reply_is_throttled(
 ) -> None:
     wire.fail("Query", itertools.repeat(fault))
 
-    assert problem(ask(stack, f"interval={interval}")) == THROTTLED
+    assert problem(get_trend(stack, f"interval={interval}")) == THROTTLED
 
 
 @pytest.mark.parametrize("interval", STEPS)
-def test_a_read_whose_reply_is_lost_is_repeated(stack: Stack, wire: Wire, interval: str) -> None:
-    past([Change(TODAY, 7)]).record(stack)
+def test_a_read_is_retried_after_a_lost_reply(stack: Stack, wire: Wire, interval: str) -> None:
+    make_counter([Change(TODAY, 7)]).record(stack)
     wire.fail("Query", [reply_lost])
 
-    assert closes(trend(stack, interval, TODAY, TODAY + MINUTE)) == [7]
+    assert closes(buckets_of(stack, interval, TODAY, TODAY + MINUTE)) == [7]
 
 
-# --- Any history, against a model of it in memory ------------------------------------------------
+# --- Random histories, compared with a model -----------------------------------------------------
 
 
-# How much later the next request is applied, and how long before that it began.
+# The time from one change to the next.
 PACES = [
     st.integers(0, 20 * SECOND),
     st.integers(0, 10 * MINUTE),
     st.one_of(st.integers(0, 30 * SECOND), st.sampled_from([MINUTE, HOUR, DAY])),
     st.one_of(st.integers(0, 5 * SECOND), st.integers(0, 2 * DAY)),
 ]
-DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
 
 
 @st.composite
@@ -517,49 +296,51 @@ def histories(draw: st.DrawFn) -> list[Change]:
     return changes
 
 
-def deliver(made: Past, stack: Stack, chance: random.Random) -> None:
-    """Deliver the stream as it may be: in batches, of which some come again, and with more."""
+def deliver(past: Past, stack: Stack, rng: random.Random) -> None:
+    """Deliver the stream records in batches, some of which repeat records."""
     first = last = 0
-    while last < len(made.records):
-        first = chance.choice([first, last, chance.randint(0, last)])
-        last = min(len(made.records), last + chance.randint(1, 30))
-        made.record(stack, made.records[first:last])
-    made.record(stack, made.records[first:])
+    while last < len(past.records):
+        first = rng.choice([first, last, rng.randint(0, last)])
+        last = min(len(past.records), last + rng.randint(1, 30))
+        past.record(stack, past.records[first:last])
+    past.record(stack, past.records[first:])
 
 
-def period(changes: list[Change], step: int, most: int, chance: random.Random) -> tuple[int, int]:
-    """Return a period of whole intervals that is at one of the changes, or close to it."""
-    at = chance.choice(changes).time // step * step
-    start = at - chance.randint(-1, most // 2) * step
-    return start, start + chance.randint(1, most) * step
+def period_near_a_change(
+    changes: list[Change], step: int, most: int, rng: random.Random
+) -> tuple[int, int]:
+    """Return a period of at most `most` whole intervals, at or near one of the changes."""
+    at = rng.choice(changes).time // step * step
+    start = at - rng.randint(-1, most // 2) * step
+    return start, start + rng.randint(1, most) * step
 
 
-def test_any_history_adds_up_like_the_model(stack: Stack) -> None:
+def test_trends_of_random_histories_agree_with_the_model(stack: Stack) -> None:
     runs = itertools.count()
 
     @examples(full=200, part=8)
     @given(histories(), st.integers(0, 2**32))
     def check(changes: list[Change], seed: int) -> None:
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         name = f"run{next(runs)}"
-        deliver(past(changes, name), stack, chance)
+        deliver(make_counter(changes, name), stack, rng)
 
         for interval, most in (("minute", 180), ("hour", 500), ("day", 40)):
             step = STEPS[interval]
-            start, end = period(changes, step, most, chance)
-            # Anywhere within the first interval and the last one is the same.
+            start, end = period_near_a_change(changes, step, most, rng)
+            # Any times in the first and the last interval give the same period.
             first, last = (
-                start + chance.randint(0, step // 2 - 1),
-                end - chance.randint(0, step // 2),
+                start + rng.randint(0, step // 2 - 1),
+                end - rng.randint(0, step // 2),
             )
-            buckets = trend(stack, interval, first, last, name)
-            assert buckets == expected(changes, interval, start, end)
-            place = chance.randrange(len(buckets))
-            query = f"at={moment(start + (place + 1) * step - 1)}"
-            then = stack.request("GET", f"/counters/{name}", query=query).body
-            assert then["value"] == buckets[place]["close"]
+            buckets = buckets_of(stack, interval, first, last, name)
+            assert buckets == expected_buckets(changes, interval, start, end)
+            place = rng.randrange(len(buckets))
+            query = f"at={timestamp(start + (place + 1) * step - 1)}"
+            past = stack.request("GET", f"/counters/{name}", query=query).body
+            assert past["value"] == buckets[place]["close"]
             if interval == "day":
-                hours = iter(trend(stack, "hour", start, end, name))
+                hours = iter(buckets_of(stack, "hour", start, end, name))
                 days = [summed(list(itertools.islice(hours, 24))) for _ in buckets]
                 assert days == buckets
 

@@ -98,12 +98,12 @@ def test_each_increment_with_a_key_is_made_exactly_once(
         for n in range(max(50, KEYED // 16))
     ]
     callers = Callers(scene, source, source.sample(applied + refused, len(applied + refused)))
-    storm.other = callers.next
+    storm.interruption = callers.next
 
     callers.run()
-    storm.calm_down()
+    storm.settle()
 
-    storm.print_shares()
+    storm.check_fault_shares()
     print_replies([increment.replies for increment in applied + refused])
     histories = storm.histories()
     assert sum(len(history) for history in histories.values()) == KEYED
@@ -148,12 +148,12 @@ def test_answers_to_increments_without_a_key_are_true(scene: Scene) -> None:
         replies.append((counter, by, scene.add(counter, by, bounds=bounds)))
         scene.advance(source.uniform(0, 1))
 
-    storm.other = send_one
+    storm.interruption = send_one
     while len(replies) < WITHOUT_KEY:
         send_one()
-    storm.calm_down()
+    storm.settle()
 
-    storm.print_shares()
+    storm.check_fault_shares()
     entries = {
         entry["request_id"]: entry for history in storm.histories().values() for entry in history
     }

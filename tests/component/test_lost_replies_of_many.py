@@ -71,7 +71,7 @@ class TransactionStorm(Storm):
 
     def _chance(self, operation: str) -> Fault:
         if self.source.random() < 0.6:
-            self.met[operation]["delivered"] += 1
+            self.fault_counts[operation]["delivered"] += 1
             return delivered
         fault = super()._chance(operation)
         chance = self.source.random()
@@ -107,10 +107,10 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
         elif following := next(to_come, None):
             current.append(following)
 
-    storm.other = send_one
+    storm.interruption = send_one
     while current:
         send_one()
-    storm.calm_down()
+    storm.settle()
 
     attempts: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for counter, history in storm.histories().items():
@@ -128,7 +128,7 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
             for reply in transfer.replies
         )
     print(f"{len(transfers)} transfers, {answers.total()} requests: {dict(answers)} (0: killed)")
-    for operation, met in sorted(storm.met.items()):
+    for operation, met in sorted(storm.fault_counts.items()):
         print(f"{operation}: {met.total()} requests, {dict(met)}")
 
     assert not attempts  # no change is left over

@@ -16,11 +16,11 @@ from tests.component.simulation import BEGINNING
 from tests.proxy import proxy_event
 from tests.sizes import cases, examples
 from tests.stack import Stack, StreamRecord
+from tests.times import DAY
 from tests.wire import Wire, delivered
 
 from counters import clock
 
-DAY = 24 * 3600  # seconds
 MAX = 2**53 - 1
 
 Headers = Mapping[str, str]
