@@ -18,10 +18,10 @@ template_tests := $(patsubst %,tests/component/test_%.py,aws_rules docs permissi
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile
 
-run: packages-run ## run Tally on this machine until Ctrl-C; PORT=4566 is the default
+run: packages-run ## run Tally on this machine until Ctrl-C, on PORT=4566 by default
 	@exec .venv/bin/python scripts/local_stack.py run --port="$(PORT)"
 
-# This does not need packages-run, which could rebuild .venv under the running stack.
+# `token` does not depend on packages-run, which could rebuild .venv while the stack uses it.
 token: ## print an access token for the running stack, with all scopes
 	@test -f .venv/tally.json || { echo "There is no local stack yet: start it with make run" >&2; exit 1; }
 	@.venv/bin/python scripts/local_stack.py token
@@ -52,7 +52,7 @@ bench: packages-all ## run the benchmarks and write docs/benchmarks.md: 6 to 16 
 build: packages-run ## build the functions with sam build
 	.venv/bin/sam build
 
-deploy: packages-run ## deploy to an AWS account; STAGE=dev or prod, CONFIRM=no asks nothing
+deploy: packages-run ## deploy to an AWS account; STAGE is dev or prod; with CONFIRM=no, do not ask
 	@.venv/bin/python scripts/account.py
 	@.venv/bin/python scripts/artifact.py check "$(STAGE)"
 	.venv/bin/sam build
