@@ -1,7 +1,8 @@
-"""Runs MiniStack, which emulates AWS, and corrects its streams, queues, alarms and function starts.
+"""Runs MiniStack, an emulator of AWS, with corrections and with a faster start of functions.
 
-`emulator_process.py` starts this program and passes its settings as environment variables. The
-corrections replace private functions of MiniStack, so they fit exactly one version of MiniStack.
+The corrections are for streams, queues and alarms. They replace private functions of MiniStack, so
+they fit exactly one version of MiniStack. `emulator_process.py` starts this program, and passes its
+settings as environment variables.
 """
 
 import hashlib

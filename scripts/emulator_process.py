@@ -96,7 +96,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment, without variables that could mislead a child process."""
+    """Return this process's environment without variables that configure AWS tools or Python."""
     foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
     ours = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     # `sam build` needs python3.X, which is in the same directory as this script's interpreter.

@@ -10,8 +10,8 @@ to the host:
 - On other systems, containers run in a virtual machine. The host shares files with it, but not
   sockets. The virtual machine has a name for the host, and the module connects to that name.
 
-`sam_local.py` copies this file into the directory with the function's code. There, SAM calls
-`in_container.get_counter` instead of the handler `get_counter.handler`, for example.
+`sam_local.py` copies this file into the directory with the function's code. For example, SAM then
+calls the handler `in_container.get_counter` instead of `get_counter.handler`.
 """
 
 import importlib

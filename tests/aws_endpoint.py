@@ -37,7 +37,7 @@ class Endpoint:
 
 @contextmanager
 def serving() -> Iterator[Endpoint]:
-    """Serve AWS on a free port of 127.0.0.1, and yield the endpoint, until the with block ends.
+    """Serve AWS on a free port of 127.0.0.1 until the with block ends. Yield the endpoint.
 
     moto must be running. It answers every POST. A GET is a health check, and gets 200.
     """

@@ -229,11 +229,10 @@ class Callers:
                 return
 
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
-        """Take a random change with an unknown outcome. Usually, its pause must be over.
+        """Take a random change with an unknown outcome. Return None if there is none.
 
-        Returns:
-            The change. None if there is no such change. At random, None although there is one, so
-            that callers also send new changes.
+        In nine of ten calls, only a change whose pause is over can be taken. In three of ten calls,
+        the result is None in any case, so that callers also send new changes.
         """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf

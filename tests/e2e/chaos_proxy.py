@@ -117,8 +117,8 @@ Kill = Callable[[str, str], None]
 class Cuts:
     """Chooses where to cut the replies to each operation.
 
-    The first reply is cut after 0 bytes, the second reply after 1 byte, and so on. When a whole
-    reply has been cut at every byte, the next round begins with 0 bytes.
+    The first reply is cut after 0 bytes, the second reply after 1 byte, and so on. When the number
+    of bytes reaches the length of a reply, the next round begins with 0 bytes.
     """
 
     def __init__(self) -> None:

@@ -22,8 +22,8 @@ from tests.e2e.dynamodb_proxy import (
 
 _WRITES = {"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"}
 
-# A fault is called instead of forwarding a request. Its argument is a function that forwards the
-# request. It returns the reply, or None to close the connection without a reply.
+# The proxy calls a fault instead of forwarding a request. The argument of the fault is a function
+# that forwards the request. The fault returns the reply, or None to close the connection.
 Fault = Callable[[Callable[[], Reply]], Reply | None]
 
 

@@ -4,7 +4,7 @@ A counter's history lists its changes in the order in which they were applied. E
 consistent with that order:
 
 - A change is in the history as often as its answer says: once, not at all, or at most once.
-- If a request ended before another request began, it comes first in the order (linearizability).
+- Of two requests that did not overlap, the earlier one comes first in the order (linearizability).
 - Every read of the present or the past matches the history.
 
 The checks rely only on the HTTP contract, not on the implementation.
@@ -175,7 +175,7 @@ class _Position(NamedTuple):
 
 
 def _order(run: Run) -> Iterator[Violation]:
-    """Check that if a request ended before another request began, it comes first in the order.
+    """Check that of two requests that did not overlap, the earlier one comes first in the order.
 
     Also check that no read failed to find a version that existed when the read began.
     """

@@ -115,7 +115,7 @@ class Caller:
             url = answer.next_url
 
     def history(self, counter: str, entries: int, after: int = 0) -> list[Any]:
-        """Wait until the first page after version `after` has this number of entries. Return it.
+        """Wait until the first page after version `after` has `entries` entries. Return the page.
 
         The history gets an entry a moment after the counter has changed. If the entries do not
         arrive in time, this returns the page as it is.
@@ -130,7 +130,7 @@ class Caller:
         return wait_for(page, lambda page: len(page) >= entries)
 
     def whole_history(self, counter: str) -> list[Any]:
-        """Return the complete history. Check that it has no gap and ends with the counter's value."""
+        """Return the complete history. Check that it leads to the counter's value without a gap."""
         current = self.get(counter).body
         before = max(0, current["version"] - PAGE)
         self.history(counter, entries=current["version"] - before, after=before)
@@ -153,8 +153,9 @@ def run_clients(
 ) -> list[Answer]:
     """Call `send` in many clients at the same time. Each has its own connection and number.
 
-    First, each client calls `warm_up`. By default, it changes another counter instead. This starts
-    the processes of the functions. So no client has to wait for a process when it calls `send`.
+    First, each client calls `warm_up`. If `warm_up` is None, the client changes another counter
+    instead. This starts the processes of the functions. So no client has to wait for a process when
+    it calls `send`.
     """
     token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)

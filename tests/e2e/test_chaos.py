@@ -44,11 +44,11 @@ WORKERS = {
 }
 CALLERS = cases(32, part=16)
 MEAN_SECONDS_BETWEEN_KILLS = cases(4, part=2)  # of a random worker
-# After the faults, some keys have an unknown outcome. The test repeats their requests until the
-# outcome of each key is known, and this is the time limit. The test repeats them one after the
-# other: with several callers at once, the functions would time out. To find an attempt in a long
-# history, a function makes a dozen reads. The emulator serves one read at a time, and a read takes
-# longer if the history is longer: 0.14 s for 2,500 entries.
+# After the faults, some keys have an unknown outcome. The test repeats their requests, one after
+# the other, until the outcome of each key is known. This is the time limit for all of them. A
+# function makes a dozen reads to find an attempt in a long history. The emulator serves one read at
+# a time, and a read takes longer if the history is longer: 0.14 s for 2,500 entries. So if the test
+# repeated several requests at once, the functions would time out.
 SETTLE_SECONDS = cases(1800, part=120)
 CATCH_UP_SECONDS = cases(600, part=120)
 # Finally, the test reads each counter at this many versions, and at this many times.

@@ -56,9 +56,9 @@ class Handlers:
     def ingest(self, counters: Sequence[str], groups: Sequence[str]) -> float:
         """Deliver a full batch. Return the write units that it consumed.
 
-        The messages of the batch take the counters in turn, and the message groups in turn. The
-        first event of a counter or group costs more. So this first delivers a similar batch that it
-        does not measure.
+        The messages use the counters in turn, and the message groups in turn. The first event of a
+        counter or group costs more. So this method first delivers a similar batch that it does not
+        measure.
         """
         for _ in range(2):
             self.meter.clear()
