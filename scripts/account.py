@@ -24,8 +24,8 @@ def check(environment: Mapping[str, str]) -> None:
         environment: the environment variables of the deployment.
 
     Raises:
-        NotAnAccountError: a variable or the AWS profile does, or the credentials are those of the
-            local stack.
+        NotAnAccountError: a variable or the AWS profile names another endpoint, or the credentials
+            are those of the local stack.
     """
     for name, url in sorted(environment.items()):
         if name.startswith("AWS_ENDPOINT_URL") and url and not is_of_aws(url):
@@ -52,7 +52,7 @@ def check(environment: Mapping[str, str]) -> None:
 
 
 def is_of_aws(url: str) -> bool:
-    """Return whether an endpoint belongs to AWS. VPC endpoints do."""
+    """Return whether an endpoint belongs to AWS. A VPC endpoint belongs to AWS, too."""
     return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
 
 

@@ -1,16 +1,17 @@
 """Builds the artifact that all functions share: the code that they use, with bytecode.
 
-`sam build` runs this for each function, through functions/Makefile. `make deploy` first runs its
-command `check`, which tests whether this machine can compile for the stage.
+`sam build` runs this script for each function, through functions/Makefile. `make deploy` first runs
+`artifact.py check STAGE`, which tests whether this machine can compile for the stage.
 
-Compared with SAM's own build, it
+This build differs from SAM's own build in two ways:
 
-- removes the modules that no function imports, and all of botocore's data except the operations
-  that the functions call (`SERVICES`). This reduces 29 MB of data to 0.1 MB; docs/benchmarks.md
-  has the time that it saves.
-- compiles the modules. Python normally compares bytecode with the time of its source file. SAM
-  changes those times, and Lambda's disk is read-only, so every cold start would compile again.
-  Unchecked bytecode is always valid (https://peps.python.org/pep-0552/).
+- It removes the modules that no function imports. It also removes botocore's data, except the
+  operations that the functions call (`SERVICES`). This reduces 29 MB of data to 0.1 MB.
+  docs/benchmarks.md has the time that this saves.
+- It compiles the modules. Normally, Python uses bytecode only if the bytecode has the time of its
+  source file. SAM changes the times of the source files, and Lambda's disk is read-only, so every
+  cold start would compile the modules again. Therefore the build makes unchecked bytecode, which
+  Python uses without this comparison (https://peps.python.org/pep-0552/).
 """
 
 import fcntl
@@ -32,20 +33,21 @@ import environment
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
 
-# The last build is kept here. Builds from the same sources and interpreters copy it.
+# The directory that keeps the last build. A build from the same sources and interpreters copies it.
 KEPT = ROOT / ".aws-sam" / "artifact"
 
-# The runtimes that template.yaml allows. The build compiles for each one whose interpreter is here.
+# The runtimes that template.yaml allows. The build compiles for each runtime whose interpreter is
+# on this machine.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 
-# Lists of a package's files. They are wrong after files are removed.
+# Lists of a package's files. They are wrong because the build removes files.
 OUTDATED_LISTS = {"RECORD"}
 
-# Powertools imports this only to serialize pydantic models. pydantic does not ship, so that code
-# never runs.
+# Powertools imports this module only to serialize pydantic models. The artifact does not contain
+# pydantic, so that code never runs.
 UNREACHABLE = ["aws_lambda_powertools.event_handler"]
 
-# The operations that the functions call. A test compares this with the code.
+# The operations that the functions call. A test compares them with the code of the functions.
 SERVICES = {
     "dynamodb": {
         "BatchGetItem",
@@ -67,7 +69,7 @@ SERVICES = {
     },
 }
 
-# The files of botocore's data that it reads for every service.
+# The data files that botocore reads for every service.
 DATA = {"endpoints.json", "sdk-default-configuration.json", "_retry.json"}
 
 
@@ -76,10 +78,10 @@ class BuildError(Exception):
 
 
 def main(artifacts: Path) -> None:
-    """Build the artifact, or copy the one that is kept.
+    """Put the artifact into a directory: copy the kept artifact, or build a new one.
 
     Args:
-        artifacts: the directory for it, which SAM has emptied.
+        artifacts: the directory for the artifact. SAM has emptied it.
 
     Raises:
         BuildError: no interpreter of `RUNTIMES` is on the PATH, pip failed, or a package contains
@@ -101,7 +103,8 @@ def main(artifacts: Path) -> None:
             for old in KEPT.iterdir():
                 if old.is_dir():
                     shutil.rmtree(old, ignore_errors=True)
-            # Each build gets a new directory: the pip of a killed build may still write to its own.
+            # If an earlier build was killed, its pip may still write to the directory of that
+            # build. So each build gets a new directory.
             unfinished = Path(tempfile.mkdtemp(dir=KEPT, suffix=".unfinished"))
             unfinished.chmod(0o755)
             make(unfinished, pythons)
@@ -124,7 +127,7 @@ def key(pythons: list[str]) -> str:
     """Return the name of the artifact: a hash of everything that it is built from.
 
     Args:
-        pythons: the interpreters that it is compiled with.
+        pythons: the interpreters that compile the artifact.
     """
     digest = hashlib.sha256(json.dumps(pythons).encode() + Path(__file__).read_bytes())
     for path in sorted(FUNCTIONS.rglob("*")):
@@ -134,7 +137,7 @@ def key(pythons: list[str]) -> str:
 
 
 def make(directory: Path, pythons: list[str]) -> None:
-    """Build the artifact in `directory`, without looking for one that is kept.
+    """Build a new artifact in `directory`, even if one is kept.
 
     Args:
         directory: an empty directory.
@@ -162,8 +165,8 @@ def make(directory: Path, pythons: list[str]) -> None:
     leave_out_modules(directory)
     for python in pythons:
         compiler = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-        # The bytecode gets the paths that the files will have on Lambda. With other paths, Python
-        # would correct them each time it loads a module.
+        # The bytecode gets the paths that the files will have on Lambda. If it had other paths,
+        # Python would correct them each time that it loads a module.
         run([*compiler, "-s", directory, "-p", "/var/task", directory])
 
 
@@ -171,7 +174,7 @@ def run(command: list[Any]) -> None:
     """Run a program and wait for it to finish.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: the program failed.
     """
     subprocess.run(command, check=True)
 
@@ -179,9 +182,9 @@ def run(command: list[Any]) -> None:
 def leave_out_data(data: Path) -> None:
     """Reduce botocore's data to the operations and endpoints of `SERVICES`.
 
-    This also removes the services' endpoint rule sets. botocore then reads addresses from
-    endpoints.json, which is faster at each request. A test checks that both give the same address
-    in every region.
+    This also removes the services' endpoint rule sets. Without a rule set, botocore reads a
+    service's address from endpoints.json, which makes each request faster. A test checks that the
+    rule sets and endpoints.json give the same address in every region.
 
     Args:
         data: botocore's directory `data`.
@@ -208,7 +211,7 @@ def leave_out_data(data: Path) -> None:
 
 
 def reduced_model(model: Mapping[str, Any], operations: set[str]) -> dict[str, Any]:
-    """Return a service's model with only these operations, and without documentation.
+    """Return a service's model with only the given operations, and without documentation.
 
     Args:
         model: the content of a `service-2.json`.
@@ -255,9 +258,9 @@ def named_shapes(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
 def leave_out_modules(directory: Path) -> None:
     """Remove the files that no function uses.
 
-    A module is used if a function imports it, directly or through other modules. Imports inside
-    functions count too. Two kinds of file always stay: botocore's, and those in `.dist-info`
-    directories (licences and versions).
+    A module is used if a Lambda function imports it, directly or through other modules. An import
+    in the body of a Python function counts, too. Two kinds of file always stay: the files of
+    botocore, and the files in `.dist-info` directories (licences and versions).
     """
     finder = modulefinder.ModuleFinder(path=[str(directory)], excludes=UNREACHABLE)
     for path in FUNCTIONS.glob("*.py"):
@@ -280,8 +283,8 @@ def check(stage: str) -> None:
     `main` cannot check this, because SAM does not tell it the runtime.
 
     Args:
-        stage: a table of samconfig.toml. The runtime is the PythonRuntime in it, or else the
-            template's default.
+        stage: the name of a table in samconfig.toml. The stage's runtime is the parameter
+            PythonRuntime in that table or, if the table has none, the template's default.
 
     Raises:
         BuildError: there is no such stage, or the runtime's interpreter is not on the PATH.

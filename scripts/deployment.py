@@ -38,7 +38,7 @@ from state_directory import end_of, open_log
 
 Report = Callable[[str], None]
 
-# In the emulator's directory: the output of `sam build`, and a hash of its sources.
+# In the emulator's directory: the output of `sam build`, and a file with the hash of its sources.
 BUILD = "build"
 BUILD_STAMP = "build.stamp"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -79,13 +79,13 @@ def deploy(
     Args:
         emulator: the emulator to deploy to.
         stack_name: the name of the CloudFormation stack.
-        report: called with one line when a step begins.
+        report: a function that gets a line of text when each step begins.
 
     Returns:
         The deployed stack.
 
     Raises:
-        LocalStackError: `sam` failed. The message has the end of its output.
+        LocalStackError: `sam` failed. The message has the last lines of its output.
     """
     report("Building the functions…")
     build(emulator)
@@ -97,7 +97,7 @@ def deploy(
         *("--stack-name", stack_name),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
-        # If the first deployment of a stack fails, the next one must be able to start over.
+        # If the first deployment of a stack fails, delete the stack, so that you can deploy again.
         *("--on-failure", "DELETE"),
         *("--parameter-overrides", PARAMETERS),
     )
@@ -108,12 +108,13 @@ def build(emulator: Emulator) -> None:
     """Build `template.yaml`, unless the emulator's directory has a build of the same sources.
 
     Raises:
-        LocalStackError: `sam` failed. The message has the end of its output.
+        LocalStackError: `sam` failed. The message has the last lines of its output.
     """
     if is_built(emulator.directory):
         return
     target = emulator.directory / BUILD
-    # The stamp is written last. A build without it may be incomplete: its run was killed.
+    # The stamp is written last. If it is missing, the run that made the build was killed, and the
+    # build may be incomplete.
     stamp = emulator.directory / BUILD_STAMP
     stamp.unlink(missing_ok=True)
     digest = _digest_of_sources()
@@ -136,7 +137,10 @@ def is_built(directory: Path) -> bool:
 def offered_to_sam_local(
     emulator: Emulator, stack_name: str = STACK_NAME
 ) -> AbstractContextManager[None]:
-    """Let `sam local` use a deployed stack. `sam_local.py` writes the files for it into `sam`."""
+    """Let `sam local` use a deployed stack until the with block ends.
+
+    The files for `sam local` are in the directory `sam` of the emulator's directory.
+    """
     lambda_ = _client(emulator, "lambda")
     resources = _client(emulator, "cloudformation").describe_stack_resources(StackName=stack_name)
     functions = {
@@ -163,7 +167,7 @@ def access_token(stack: Stack) -> str:
     """Get an access token with all scopes, for the stack's app client.
 
     Raises:
-        LocalStackError: the token URL does not respond, or refuses.
+        LocalStackError: the token URL does not respond, or refuses to issue a token.
     """
     form = {"grant_type": "client_credentials", "scope": " ".join(stack.scopes)}
     client = base64.b64encode(f"{stack.client_id}:{stack.client_secret}".encode()).decode()
@@ -189,10 +193,10 @@ def access_token(stack: Stack) -> str:
 
 
 def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
-    """Read the file that a running stack has written.
+    """Read `stack.json`, which exists while a stack is running.
 
     Raises:
-        LocalStackError: the file does not exist, because no stack is running.
+        LocalStackError: the file does not exist, because no stack is running or ready.
     """
     try:
         fields = json.loads(path.read_text())
@@ -214,10 +218,10 @@ def _digest_of_sources() -> str:
 
 
 def _sam(emulator: Emulator, *arguments: str) -> None:
-    """Run `sam`, with its output in `sam-build.log` or `sam-deploy.log`.
+    """Run `sam`. Its output goes to `sam-build.log` or `sam-deploy.log`.
 
     Raises:
-        LocalStackError: it failed.
+        LocalStackError: `sam` failed.
     """
     log_path = emulator.directory / f"sam-{arguments[0]}.log"
     with open_log(log_path) as log:
@@ -259,7 +263,7 @@ def _sam_environment(emulator: Emulator) -> dict[str, str]:
 
 def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401  depends on the service
     """Return a client for a service of the emulator."""
-    # This ignores AWS_PROFILE and the user's configuration files.
+    # This session ignores AWS_PROFILE and the user's configuration files.
     bare = botocore.session.Session(
         {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
     )
@@ -276,14 +280,15 @@ def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401  depends o
 
 
 def describe(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
-    """Return a stack that is deployed."""
+    """Read the outputs and the app client of a deployed stack, and return them."""
     cloudformation = _client(emulator, "cloudformation")
     (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     client = _client(emulator, "cognito-idp").describe_user_pool_client(
         UserPoolId=outputs["UserPoolId"], ClientId=outputs["ClientId"]
     )["UserPoolClient"]
-    # On AWS, the API's id is the first label of the host name, and the stage is the path.
+    # `ApiUrl` has the form of AWS: the API's id is the first label of the host name, and the stage
+    # is the path.
     api = urllib.parse.urlsplit(outputs["ApiUrl"])
     api_id = api.netloc.partition(".")[0]
     return Stack(

@@ -1,7 +1,8 @@
-"""Runs MiniStack with corrections for streams, queues and alarms, and with a faster function start.
+"""Runs MiniStack, an emulator of AWS, with corrections and with a faster start of functions.
 
-`local_stack.py` starts this program and passes its settings as environment variables. The
-corrections replace private functions of MiniStack, so they fit exactly one version of it.
+The corrections are for streams, queues and alarms. They replace private functions of MiniStack, so
+they fit exactly one version of MiniStack. `emulator_process.py` starts this program, and passes its
+settings as environment variables.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ import saving
 import snapshots
 
 MINISTACK = "1.5.33"
-BATCHES_AT_ONCE = 8  # of one queue; each one needs its own process of the function
+BATCHES_AT_ONCE = 8  # of one queue; each batch needs its own process of the function
 STREAM_POLL_SECONDS = 0.01
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
@@ -64,17 +65,18 @@ def main() -> None:
 
 
 def redeliver_partial_failures(execute: Execute) -> Execute:
-    """Wrap MiniStack's `_execute_function`, so that a stream batch fails if a record of it fails.
+    """Wrap MiniStack's `_execute_function`, so that a stream batch fails if any record fails.
 
-    MiniStack ignores the `batchItemFailures` of a DynamoDB stream, and continues past the records
-    that failed. With this correction, it delivers the whole batch again. AWS may do that too.
+    MiniStack ignores the `batchItemFailures` that a function returns for a batch of stream records.
+    It goes on with the next batch, and never delivers the failed records again. With this
+    correction, it delivers the whole batch again. AWS may do that, too.
 
     Args:
-        execute: takes a function's record and an event. It returns `body`, `log` and, after a
-            failure, `error`.
+        execute: runs a Lambda function. It takes MiniStack's description of the Lambda function,
+            and an event. It returns `body`, `log` and, after a failure, `error`.
 
     Returns:
-        A function that does the same, except for that result.
+        A function that does the same as `execute`, but also returns `error` if a record failed.
 
     """
 
@@ -91,18 +93,19 @@ def redeliver_partial_failures(execute: Execute) -> Execute:
 
 
 def split_stream_batches(execute: Execute) -> Execute:
-    """Wrap MiniStack's `_execute_function`, so that it splits a stream batch by item.
+    """Wrap MiniStack's `_execute_function`, so that it splits a stream batch into parts by item.
 
-    MiniStack ignores `ParallelizationFactor`. This correction splits each batch into at most that
-    many, which run in parallel. All records of one item are in the same batch, in order. If one
-    batch fails, MiniStack delivers all of them again.
+    `ParallelizationFactor` is how many batches of a stream Lambda may process at once. MiniStack
+    ignores it. This correction splits each batch into at most that many parts, and processes the
+    parts in parallel. All records of one item are in the same part, in order. If one part fails,
+    MiniStack delivers all parts again.
 
     Args:
-        execute: takes a function's record and an event. It returns `body`, `log` and, after a
-            failure, `error`.
+        execute: runs a Lambda function. It takes MiniStack's description of the Lambda function,
+            and an event. It returns `body`, `log` and, after a failure, `error`.
 
     Returns:
-        A function that does the same, except for the split.
+        A function that splits a stream batch, and then does the same as `execute`.
 
     """
 
@@ -122,12 +125,12 @@ def split_stream_batches(execute: Execute) -> Execute:
 
 
 def fill_stream_batches() -> None:
-    """Make MiniStack's poller read enough stream records to fill all batches of the split."""
+    """Make MiniStack read enough stream records to fill all parts of `split_stream_batches`."""
     read = dynamodb.stream_records_since
 
     def read_more(table: str, position: int, limit: int, **scope: str) -> list[Any]:
         records: list[Any] = read(table, position, limit, **scope)
-        if scope or len(records) < limit:  # only the poller calls it without a scope
+        if scope or len(records) < limit:  # MiniStack's poller gives no scope
             return records
         factor = parallelization(records[0]["eventSourceARN"])
         records = read(table, position, limit * factor)
@@ -143,7 +146,7 @@ def fill_stream_batches() -> None:
 
 
 def parallelization(stream: str) -> int:
-    """Return how many batches of a stream may be in flight at once.
+    """Return how many batches of a stream may be processed at once.
 
     Args:
         stream: the stream's ARN.
@@ -159,7 +162,7 @@ def parallelization(stream: str) -> int:
 def batch_number(record: dict[str, Any], batches: int) -> int:
     """Return the number of the batch that a stream record belongs to.
 
-    All records of one item belong to the same batch.
+    All records of one item get the same number.
     """
     return zlib.crc32(str(record["dynamodb"]["Keys"]).encode()) % batches
 
@@ -190,7 +193,7 @@ def keep_stream_records() -> None:
 
     MiniStack saves each function's position in a stream, but not the stream's records. After a
     restart, the streams would be empty, and each function would skip as many new records as it had
-    read before.
+    read before the restart.
     """
     streams = {"records": dynamodb._stream_records, "trimmed": dynamodb._stream_trimmed}
     get_state, load_state = dynamodb.get_state, dynamodb.load_persisted_state
@@ -228,8 +231,8 @@ def poll_streams_apart() -> None:
     """Poll the streams in a separate thread.
 
     MiniStack polls queues and streams in one thread. While a function works on a stream batch, that
-    thread waits, and no queue batch starts. The new thread starts together with MiniStack's poller,
-    which is after the saved state is loaded.
+    thread waits, and no queue batch starts. MiniStack's thread starts after the saved state is
+    loaded. When it first polls the streams, it starts the separate thread.
     """
     poll = lambda_svc._poll_dynamodb_streams
 
@@ -256,8 +259,9 @@ def poll_streams_apart() -> None:
 def run_message_groups_at_once() -> None:
     """Process several batches of a FIFO queue at once, if they are of different message groups.
 
-    MiniStack processes one batch of a FIFO queue at a time. That is not necessary: its queue never
-    delivers a message of a group that has messages in flight, so each group stays in order.
+    MiniStack processes one batch of a FIFO queue at a time. That is not necessary to keep each
+    group in order: while a message of a group is being processed, the queue delivers no other
+    message of that group.
     """
     limit, collect = lambda_svc._sqs_esm_concurrency, sqs._collect_fifo
 
@@ -283,7 +287,8 @@ def run_message_groups_at_once() -> None:
 def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put the messages of each group together, in order. SQS prefers to deliver them this way.
 
-    Otherwise, a few batches would hold messages of all groups, and block all groups.
+    If the groups were mixed, a few batches would hold messages of all groups. All groups would then
+    have to wait for those batches.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for message in messages:
@@ -292,9 +297,10 @@ def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def accept_alarms_of_several_metrics() -> None:
-    """Make MiniStack accept alarms on metric math. Otherwise it would refuse the whole stack.
+    """Make MiniStack accept alarms on metric math, that is, on an expression of several metrics.
 
-    Each of them becomes an alarm on the first metric of its expression. No alarm ever fires here.
+    MiniStack would refuse the whole stack because of such an alarm. With this correction, MiniStack
+    creates an alarm on the first metric of the expression. No alarm ever fires in the emulator.
     """
     record = provisioners._cw_metric_alarm_record
 
@@ -314,8 +320,8 @@ def accept_alarms_of_several_metrics() -> None:
 def share_code() -> None:
     """Let all processes of a function run from one copy of its code.
 
-    MiniStack unpacks a copy for each process. For 32 concurrent callers, that takes 2 GB and half a
-    minute.
+    MiniStack unpacks a copy for each process. For 32 concurrent callers, the copies take 2 GB and
+    half a minute.
     """
     lock = threading.Lock()
     copies = Path(tempfile.gettempdir()) / "code"
@@ -339,7 +345,10 @@ def share_code() -> None:
 
 
 def stop_with_parent() -> None:
-    """Stop when standard input ends. The parent holds its other end, so it ends with the parent."""
+    """Stop this process when its standard input ends.
+
+    Standard input is a pipe from the parent process, so it ends when the parent process ends.
+    """
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""Starts and stops the emulator: `emulator.py` in its own process, without the user's settings."""
+"""Starts and stops the emulator, which is `emulator.py` without the user's AWS settings."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ class Emulator:
     """A running emulator.
 
     Attributes:
-        directory: the directory of everything that it writes.
+        directory: the directory that it writes all its files to.
         port: the port that it listens on, on 127.0.0.1.
         process: its process.
         lock: the file descriptor of the lock that keeps other runs out of the directory.
@@ -53,12 +53,13 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterator[Emulator]:
-    """Start an emulator without a stack, and stop it at the end.
+    """Start an emulator without a stack. Stop the emulator when the with block ends.
 
     Args:
         directory: the directory for state, builds and logs. Only one emulator can use it at a time.
         port: the port to listen on, on 127.0.0.1.
-        persist: whether to save the state, and to continue from the saved one.
+        persist: whether to load the state that an earlier run saved, and to save the state of this
+            run.
 
     Yields:
         The running emulator.
@@ -95,10 +96,10 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without variables that could redirect a child process."""
+    """Return this process's environment without variables that configure AWS tools or Python."""
     foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
     ours = {name: value for name, value in os.environ.items() if not foreign.match(name)}
-    # `sam build` needs python3.X, which is next to the interpreter that runs this.
+    # `sam build` needs python3.X, which is in the same directory as this script's interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
     return ours | {
         "PATH": path,
@@ -109,7 +110,8 @@ def clean_environment() -> dict[str, str]:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process that was started in its own session, and its children."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
+    # On macOS, PermissionError means that only zombies are left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -121,7 +123,7 @@ def _start(
         [sys.executable, str(ROOT / "scripts" / "emulator.py")],
         cwd=directory,
         env=settings,
-        stdin=subprocess.PIPE,  # its end tells the emulator that this process has ended
+        stdin=subprocess.PIPE,  # ends when this process ends, which stops the emulator
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches only this process, which then stops the emulator
@@ -140,11 +142,11 @@ def _environment(
         "PERSIST_STATE": str(int(persist)),
         "STATE_DIR": str(directory / "state"),
         "STATE_LOCK": str(lock),
-        "TMPDIR": str(temporary),  # for its pid file, and for the functions' code
+        "TMPDIR": str(temporary),  # for the emulator's pid file and the functions' code
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         # When MiniStack starts and stops, it removes all containers of MiniStack from Docker, even
-        # those of other runs. Without Docker's socket it cannot.
+        # those of other runs. Without Docker's socket, it cannot remove them.
         "DOCKER_HOST": f"unix://{directory}/no-docker.sock",
     }
 

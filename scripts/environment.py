@@ -1,8 +1,10 @@
 """Creates `.venv` and installs packages into it: `environment.py run` or `environment.py all`.
 
-`make` runs this before its targets, with the interpreter that PYTHON names. It imports only the
-standard library, writes only to standard error, and does nothing if everything is installed.
-`environment.py idle` fails if a local stack is running.
+`make` runs this script before its targets, with the interpreter that the make variable PYTHON
+names. The script imports only the standard library, and writes only to standard error. It does
+nothing if everything is installed.
+
+`environment.py idle` installs nothing. It fails if a local stack is running.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / ".local" / "lock"  # held by a running local stack
 
-# The requirements files of each set. `all` includes `run`.
+# The sets of packages, and the requirements files of each set. `all` includes `run`.
 SETS = {
     "run": ("scripts/requirements.txt", "functions/requirements.txt"),
     "all": ("requirements.txt", "scripts/requirements.txt", "functions/requirements.txt"),
 }
 
-# Says what is in .venv: the interpreter, and the hash of each installed set's requirements. It is
-# written last, so a .venv without it is incomplete.
+# This file says what is in .venv: the interpreter, and a hash of the requirements files of each
+# installed set. It is written last. If it is missing, .venv is incomplete.
 STAMP = VENV / "tally.json"
 
 NOT_DOWNLOADED = (
@@ -60,7 +62,7 @@ def main(wanted: str) -> None:
         wanted: the set, `run` or `all`.
 
     Raises:
-        SystemExit: it failed. The message says why, in one line.
+        SystemExit: the installation failed. The message says why, in one line.
     """
     if sys.version_info < (3, 11):  # noqa: UP036  `make` runs this with any Python
         version = ".".join(map(str, sys.version_info[:2]))
@@ -103,7 +105,7 @@ def reason_to_rebuild(installed: dict[str, str], wanted: str) -> str | None:
 
 
 def read_stamp() -> dict[str, str]:
-    """Return what is in `.venv`: an empty dictionary if it is missing or incomplete."""
+    """Return the content of `STAMP`, or an empty dictionary if there is no complete `.venv`."""
     try:
         stamp: dict[str, str] = json.loads(STAMP.read_text())
     except (OSError, ValueError):
@@ -136,7 +138,7 @@ def is_running() -> bool:
 
 
 def purpose(name: str) -> str:
-    """Return what a set of packages is for, for people."""
+    """Return what a set of packages is for, as text for the user."""
     return "the local stack" if name == "run" else "the local stack, tests and checks"
 
 
@@ -147,7 +149,8 @@ def install(requirements: str) -> None:
         SystemExit: pip failed.
     """
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    # Python compiles a module when it is first imported. Most of these never are.
+    # Do not compile the modules. Most of them are never imported, and Python compiles the others at
+    # their first import.
     options = ["--quiet", "--no-input", "--no-compile", "--retries", "2"]
     done = captured(*pip, "install", *options, "--requirement", str(ROOT / requirements))
     if not done.returncode:
@@ -174,7 +177,7 @@ def run(*command: str) -> None:
     """Run a program and wait for it to finish. Print its output only if it fails.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the program failed.
     """
     done = captured(*command)
     if done.returncode:
@@ -185,7 +188,7 @@ def run(*command: str) -> None:
 def captured(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a program, wait for it to finish, and return its status and output.
 
-    The `stdout` of the result holds both what it wrote to standard output and to standard error.
+    The `stdout` of the result has the standard output and the standard error of the program.
     """
     return subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

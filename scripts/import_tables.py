@@ -1,7 +1,7 @@
 """Creates a stack from the tables of a deleted stack: `import_tables.py STACK_NAME STAGE`.
 
-`make deploy` then adds everything else. Region and credentials come from the environment, as for
-the AWS command line.
+The new stack has only the tables. Run `make deploy` next: it adds the other resources. Region and
+credentials come from the environment, as for the AWS command line.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def tables_only(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]) -> dict[str, str]:
-    """Find the table that a stack left behind for each logical id.
+    """Find the tables that a deleted stack left behind: one for each logical id.
 
     Args:
         stack_name: the name of the deleted stack.
@@ -97,7 +97,8 @@ def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) 
         The name of each table, by its logical id.
 
     Raises:
-        ImportTablesError: a table is missing, there are several for a logical id, or AWS refused.
+        ImportTablesError: a table is missing, there are several tables for a logical id, or AWS
+            refused the import.
 
     """
     template = tables_only(yaml_parse((ROOT / "template.yaml").read_text()))

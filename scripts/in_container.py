@@ -1,16 +1,17 @@
 """Lets a function in a container of `sam local` reach the local stack.
 
-The emulator listens on 127.0.0.1 of the host only, and a container has its own 127.0.0.1. So this
-module listens on the container's 127.0.0.1, on the emulator's port, and relays each connection to
-the host:
+The emulator listens only on 127.0.0.1 of the host, and a container has a 127.0.0.1 of its own. So
+this module listens on the container's 127.0.0.1, on the emulator's port. It relays each connection
+to the host:
 
-- On Linux, through a Unix socket in the directory with the function's code, which the host shares
-  with the container. So nothing listens on a network, and a firewall does not interfere.
-- Elsewhere, through the host's name. There, containers run in a virtual machine, which shares files
-  but not sockets, and gives the host a name.
+- On Linux, the module connects to a Unix socket in the directory with the function's code. The host
+  shares this directory with the container. Nothing has to listen on a network, so a firewall does
+  not interfere.
+- On other systems, containers run in a virtual machine. The host shares files with it, but not
+  sockets. The virtual machine has a name for the host, and the module connects to that name.
 
-`sam_local.py` copies this file next to the function's code. The name `in_container.get_counter`
-stands for the handler of the module `get_counter`.
+`sam_local.py` copies this file into the directory with the function's code. For example, SAM then
+calls the handler `in_container.get_counter` instead of `get_counter.handler`.
 """
 
 import importlib
@@ -40,7 +41,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a handler
 
 
 def relay(listener: socket.socket, connect: Callable[[], socket.socket]) -> None:
-    """Connect each incoming connection to a new one, until the listener is shut down.
+    """Accept connections, and relay each one to the target, until the listener is shut down.
 
     Args:
         listener: accepts the connections.
@@ -64,7 +65,10 @@ def _to_host(port: int) -> socket.socket:
 
 
 def _join(near: socket.socket, connect: Callable[[], socket.socket]) -> None:
-    """Copy both ways between a connection and a new one. Close it if there is no new one."""
+    """Open a new connection, and copy data both ways between it and `near`.
+
+    If the new connection cannot be opened, close `near`.
+    """
     with near, suppress(OSError), connect() as far:
         back = threading.Thread(target=_copy, args=(far, near), daemon=True)
         back.start()
@@ -73,7 +77,7 @@ def _join(near: socket.socket, connect: Callable[[], socket.socket]) -> None:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy until the source ends. Then end the target."""
+    """Copy data until the source sends no more. Then tell the target that this was all."""
     with suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)

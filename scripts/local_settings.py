@@ -1,4 +1,4 @@
-"""Settings of the local stack: directories, addresses and credentials. And its error class."""
+"""Settings of the local stack (directories, addresses and credentials), and its error class."""
 
 import urllib.request
 from pathlib import Path
@@ -11,7 +11,7 @@ STACK_NAME = "tally-dev"
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
-# Opens URLs of this machine, without the user's proxy.
+# Opens URLs of this machine directly, even if the user's environment names an HTTP proxy.
 LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -1,7 +1,7 @@
 """Runs `template.yaml` on this machine: `local_stack.py run` and `local_stack.py token`.
 
-An emulator (MiniStack) runs the deployed functions in local processes, without Docker. It listens
-on 127.0.0.1 only, and writes to one directory only.
+An emulator (MiniStack) runs the deployed functions in local processes, without Docker. The emulator
+listens only on 127.0.0.1, and writes only to one directory.
 """
 
 import argparse
@@ -27,13 +27,16 @@ PORTS = 1 << 16
 def local_stack(
     directory: Path, port: int, stack_name: str = STACK_NAME, *, persist: bool = False
 ) -> Iterator[Stack]:
-    """Start an emulator, deploy `template.yaml` to it, and stop the emulator at the end.
+    """Start an emulator, and deploy `template.yaml` to it.
+
+    The emulator stops when the with block ends.
 
     Args:
         directory: the directory for state, builds and logs. Only one emulator can use it at a time.
         port: the port to listen on, on 127.0.0.1.
         stack_name: the name of the CloudFormation stack.
-        persist: whether to save the state, and to continue from the saved one.
+        persist: whether to load the state that an earlier run saved, and to save the state of this
+            run.
 
     Yields:
         The deployed stack.
@@ -127,7 +130,7 @@ Press Ctrl-C to stop. Counters, history and tokens are kept in .local/.
 
 
 class _Stopped(BaseException):
-    """Ctrl-C or SIGTERM came."""
+    """The user pressed Ctrl-C, or the process got SIGTERM."""
 
 
 def _stop_once(_number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
-"""Writes what `sam local` needs to run a function in a container against the local stack.
+"""Writes the files that `sam local` needs to run a function in a container with the local stack.
 
-samconfig.toml names the directory. It exists while the stack runs, and contains:
+The files are in a directory that samconfig.toml names. The directory exists while the stack runs,
+and contains:
 
 - `template.json`: the template, with the settings of the deployed functions.
 - `env.json`: the functions' environment variables. Variables of the user's shell override those in
@@ -24,7 +25,8 @@ from samtranslator.yaml_helper import yaml_parse
 
 import in_container
 
-# SAM counts the start of a container's Python as part of the function's time. Lambda does not.
+# Added to the timeout of each function. SAM counts the start of Python in the container as part of
+# the function's time, but Lambda does not.
 START_SECONDS = 20
 
 
@@ -36,7 +38,9 @@ def offered(
     functions: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, str],
 ) -> Iterator[None]:
-    """Write the files for `sam local`, relay its connections, and delete the files at the end.
+    """Write the files for `sam local`, and relay connections of its containers to the emulator.
+
+    Delete the files when the with block ends.
 
     Args:
         directory: the directory for the files. If a killed run left it behind, it is deleted first.
@@ -60,7 +64,7 @@ def offered(
             # SAM ignores variables in env.json that the template does not have.
             "Environment": {"Variables": environments[name]},
         }
-    # All functions have the same artifact.
+    # All functions have the same code, so copy the code of any function.
     shutil.copytree(build / next(iter(functions)), directory / "code")
     shutil.copy(in_container.__file__, directory / "code")
     (directory / "template.json").write_text(json.dumps(template, indent=2))
@@ -74,12 +78,13 @@ def offered(
 
 @contextlib.contextmanager
 def _socket(directory: Path, address: tuple[str, int]) -> Iterator[None]:
-    """Relay connections from a Unix socket in a directory to an address. Only on Linux."""
+    """On Linux, relay connections from a Unix socket in `directory` to `address`."""
     if sys.platform != "linux":
         yield
         return
     with socket.socket(socket.AF_UNIX) as listener:
-        # The path of a socket has at most 107 bytes. A path through the descriptor is always short.
+        # The path of a socket can have at most 107 bytes. The directory's own path may be longer,
+        # but a path through its file descriptor never is.
         descriptor = os.open(directory, os.O_RDONLY)
         listener.bind(f"/proc/self/fd/{descriptor}/{in_container.SOCKET}")
         os.close(descriptor)

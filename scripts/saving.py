@@ -1,10 +1,13 @@
 """Saves the emulator's state while it runs. MiniStack itself saves only when it stops normally.
 
-To save, the process forks, as Redis does. The copy writes its memory to disk, and the emulator
-continues. The fork happens between two requests, in the thread that answers them. So a snapshot
-never contains half a request: it has a counter's change and its stream record, or neither. It also
-has each function's position in its stream together with what that function has written. After a
-restart, batches that were in progress are delivered again.
+To save, the emulator forks, as Redis does. The child process writes its copy of the memory to disk,
+and the emulator continues. The emulator forks between two requests, in the thread that answers
+requests. So a snapshot never contains half a request. For example, it has both a counter's change
+and the stream record of that change, or neither.
+
+A snapshot also has the position that each function has reached in its stream, and everything that
+the function has written up to that position. After a restart, the batches that were in progress are
+delivered again.
 """
 
 import asyncio
@@ -32,10 +35,10 @@ import snapshots
 
 SAVE_SECONDS = 1.0  # the shortest pause between two saves
 PACE = 5  # the pause is at least this many times the CPU time of the last save
-SETTLE_SECONDS = 2.0  # how long queues and streams may keep working after a request
+SETTLE_SECONDS = 2.0  # how long queues and streams may still change the state after a request
 POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 120  # the longest that a save may take
-LOGS = {"cloudwatch_logs", "cloudwatch"}  # these are large, so they are saved only at the end
+LOGS = {"cloudwatch_logs", "cloudwatch"}  # large, so saved only when the emulator stops
 CHECKS = "/_ministack/"  # requests to these paths change nothing
 
 _log = logging.getLogger("saving")
@@ -63,7 +66,7 @@ class Saver:
             service: _parsed(directory, service, text)
             for service, text in snapshots.read(directory, port).items()
         }
-        self._active = time.monotonic()  # time of the last activity
+        self._active = time.monotonic()  # when the last request or function call ended
         self._child: int | None = None
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -134,11 +137,12 @@ class Saver:
     def _save_at_the_end(self, _services: object) -> None:
         self._ended.set()
         if self._child:
-            # The save below is newer, so this one is not needed.
+            # Stop the save that is in progress. The save below has a newer state.
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
         if deploying():
-            # Half a deployment would obstruct the next one. The last snapshot is from before it.
+            # Do not save half a deployment, because it would obstruct the next deployment. Keep the
+            # last snapshot, which is from before the deployment.
             if snapshot := snapshots.read_index(self._directory):
                 snapshots.write_index(
                     self._directory, dataclasses.replace(snapshot, end=snapshots.DEPLOYING)
@@ -151,14 +155,15 @@ class Saver:
     def _fork(self, end: str) -> int:
         """Start a save and return its process id.
 
-        This must run in the thread that answers requests.
+        Call this only in the thread that answers requests.
 
         Args:
             end: the value for `Snapshot.end`.
         """
         saved_at = time.time()
         with warnings.catch_warnings():
-            # Python 3.12 and later warn that other threads may hold locks. The copy needs none.
+            # Python 3.12 and later warn that other threads may hold locks when a process forks. The
+            # child process needs none of those locks.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child:
@@ -167,19 +172,21 @@ class Saver:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.alarm(GIVE_UP_SECONDS)
-            gc.disable()  # a collection writes to all objects, so the system would copy all memory
+            # Garbage collection writes to all objects, so the system would have to copy all memory.
+            gc.disable()
             close_files({0, 1, 2, self._lock})
             self._write(saved_at, end)
             status = 0
-        except BaseException:  # noqa: BLE001  the copy must end here, whatever happens
+        except BaseException:  # noqa: BLE001  the child process must end here
             traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(status)
 
     def _write(self, saved_at: float, end: str) -> None:
-        """Write what is in memory. The process does nothing else."""
-        # MiniStack copies what other threads could change. This process has no other threads.
+        """Write the state in memory to disk. Only the child process of `_fork` calls this."""
+        # MiniStack copies data that other threads could change. The child process has no other
+        # threads, so it needs no copies.
         copy.deepcopy = _itself  # type: ignore[assignment]
         referenced = set[str]()
         prune, lambda_svc._prune_orphan_code_blobs = (
@@ -203,7 +210,7 @@ class Saver:
             except Exception:  # noqa: BLE001  MiniStack may raise anything; save the other services
                 _log.exception("the state of %s could not be saved", service)
         snapshots.write(self._directory, texts, saved_at=saved_at, port=self._port, end=end)
-        prune(referenced)  # only now, because the previous snapshot may have needed these files
+        prune(referenced)  # not earlier, because the previous snapshot may need these files
 
 
 def deploying() -> bool:
@@ -216,7 +223,10 @@ def deploying() -> bool:
 
 
 def leave_out_read_records() -> None:
-    """Delete the stream records that every function has read. They are most of the state."""
+    """Delete the stream records that all functions of the stream have read.
+
+    These records would be most of the saved state.
+    """
     for (account, region, table), records in dynamodb._stream_records.all_items():
         stream = dynamodb._tables.get_scoped(account, region, table, {}).get("LatestStreamArn")
         read = [
@@ -231,7 +241,9 @@ def leave_out_read_records() -> None:
 
 
 def close_files(kept: set[int]) -> None:
-    """Close all open files except these. One of them is the port, which the next run may need.
+    """Close all open files except `kept`.
+
+    This also closes the emulator's port, because the next run may need it.
 
     Args:
         kept: the file descriptors to keep open.

@@ -1,8 +1,9 @@
 """The local stack's saved state: a snapshot of all services, always replaced as a whole.
 
-The state of each service is in a file that is named after its content. The index lists the files of
-the current snapshot, so replacing the index replaces the snapshot. If the process is killed, the
-old snapshot or the new one is there, and it is complete.
+Each service has its own file. A hash of the file's content is part of its name. The index is
+another file, which lists the files of the current snapshot. To replace the snapshot, the process
+writes the new files, and then replaces the index. If the process is killed, either the old snapshot
+or the new snapshot is there, and it is complete.
 """
 
 import hashlib
@@ -17,10 +18,10 @@ INDEX = "snapshot.index"
 
 RUNNING = "running"
 STOPPED = "stopped"
-DEPLOYING = "deploying"  # stopped during a deployment; that state cannot be used
+DEPLOYING = "deploying"  # stopped during a deployment, so the last state was not saved
 
-# These services hold data of callers, which must not change. The others hold addresses of the
-# emulator, which contain its port.
+# These services hold data of callers. That data must not change. The other services hold addresses
+# of the emulator. Those addresses contain the emulator's port, which may change.
 WRITTEN_BY_CALLERS = {"dynamodb", "s3", "cloudwatch_logs"}
 
 
@@ -33,10 +34,11 @@ class Snapshot:
     """The content of the index.
 
     Attributes:
-        saved_at: the time of the save, in seconds since the epoch. Every change before it is saved.
+        saved_at: when the state was saved, in seconds since the epoch. The snapshot has every
+            change that was made before this time.
         port: the port of the emulator.
-        end: RUNNING if the run continues or was killed. STOPPED if it saved everything. DEPLOYING
-            if it was stopped during a deployment.
+        end: how the run ended. RUNNING if it continues or was killed, STOPPED if it was stopped and
+            saved everything, DEPLOYING if it was stopped during a deployment.
         files: the name of each service's file.
     """
 
@@ -111,8 +113,8 @@ def read(directory: Path, port: int) -> dict[str, str]:
             raise damaged(directory, str(error)) from error
     else:  # MiniStack's own layout, which it writes when it stops
         texts = {path.stem: path.read_text() for path in directory.glob("*.json")}
-    # An address of the emulator is a whole JSON string, or the end of a key. An address elsewhere,
-    # such as in the body of a message, is the caller's data.
+    # If an address is a whole JSON string, or the end of a key, the emulator wrote it. An address
+    # in any other place, such as in the body of a message, is a caller's data.
     address = re.compile(
         r"""(?:(?<=")|(?<=\\u0000'))(http://(?:localhost|127\.0\.0\.1)):\d+(?=/\d{12}/[^"'/\\]+["'])"""
     )

@@ -13,16 +13,16 @@ from typing import IO
 
 from local_settings import LocalStackError
 
-LEFT_OVER_SECONDS = 60  # how long processes of a killed run may take: a save, or a build
+LEFT_OVER_SECONDS = 60  # how long a save or a build may go on after its run was killed
 LOG_LINES_SHOWN = 40
 
 
 @contextlib.contextmanager
 def only_user_of(directory: Path) -> Iterator[int]:
-    """Hold the directory's lock.
+    """Hold the directory's lock until the with block ends.
 
     Every process that writes to the directory inherits the lock. So if this process is killed, the
-    next run waits until the last of them has ended.
+    next run waits until the last of those processes has ended.
 
     Yields:
         The file descriptor of the lock.
@@ -49,12 +49,12 @@ def only_user_of(directory: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
-    """Create a directory for this run, and delete it at the end.
+    """Create a directory for this run. Delete the directory when the with block ends.
 
     Args:
         directory: the parent directory.
-        prefix: the beginning of the name. Other directories with it are left over from killed runs,
-            and are deleted.
+        prefix: the beginning of the directory's name. Directories with this prefix that killed runs
+            left behind are deleted first.
 
     Yields:
         The new directory.
@@ -68,7 +68,10 @@ def fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
 
 
 def make_private(directory: Path) -> None:
-    """Make the state and the logs unreadable for others, including those of earlier versions."""
+    """Make the state and the logs unreadable for other users.
+
+    This includes the files of earlier versions of Tally, which all users could read.
+    """
     state = directory / "state"
     state.mkdir(exist_ok=True)
     for path in (state, *state.rglob("*"), *directory.glob("*.log")):
@@ -76,7 +79,10 @@ def make_private(directory: Path) -> None:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Create a log, or replace it. Only the user may read it, because functions log into it."""
+    """Create a log, or replace it.
+
+    Only the user may read the log, because it has the output of functions.
+    """
     path.unlink(missing_ok=True)
     return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
 

@@ -1,4 +1,4 @@
-"""AWS on 127.0.0.1: another process sends requests, and moto in this process answers them."""
+"""Serves AWS on 127.0.0.1: moto in this process answers the requests of another process."""
 
 import queue
 import re
@@ -17,7 +17,11 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """A request, and the client's port of its connection."""
+    """A request that the endpoint received.
+
+    Attributes:
+        port: the client's port, which identifies the connection.
+    """
 
     method: str
     port: int
@@ -33,7 +37,10 @@ class Endpoint:
 
 @contextmanager
 def serving() -> Iterator[Endpoint]:
-    """Serve AWS through moto, which must be running. A GET is a health check and gets 200."""
+    """Serve AWS on a free port of 127.0.0.1 until the with block ends. Yield the endpoint.
+
+    moto must be running. It answers every POST. A GET is a health check, and gets 200.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # keeps connections open

@@ -1,4 +1,4 @@
-"""template.yaml before SAM's translation: tables, queues, functions and their routes."""
+"""Reads template.yaml before SAM expands it: tables, queues, functions and their routes."""
 
 import json
 import re
@@ -57,7 +57,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Function:
-    """A function. `environment` does not include the template's `Globals`."""
+    """A function. `environment` does not include the variables in the template's `Globals`."""
 
     name: str
     handler: str
@@ -95,9 +95,10 @@ def tables() -> dict[str, dict[str, Any]]:
 
 
 def queues() -> "dict[str, dict[QueueAttributeNameType, str]]":
-    """Return the attributes for CreateQueue of each queue, by logical id.
+    """Return the attributes that CreateQueue needs for each queue, by logical id.
 
-    The redrive policy is left out, because no test with moto makes SQS move a message.
+    The redrive policy is left out. The tests with moto do not need it, because in these tests SQS
+    never moves a message to a dead-letter queue.
     """
     return {
         name: {

@@ -1,11 +1,15 @@
 """Finds the AWS calls, environment variables and modules that a function's code uses.
 
-It reads the code without running it, and follows names: code may call everything that it mentions.
-So it also finds functions that are passed as arguments. It understands only these two forms, and
-reports every other use of a client factory or of the environment as an error:
+This module reads the code without running it. It assumes that code calls every function that it
+mentions. So it also finds functions that are passed as arguments.
 
-- `<a factory of counters.clients>().<method>`, called or passed as an argument
+A client factory is a function of counters.clients that returns an AWS client. This module
+understands only these uses of a client factory or of the environment, and reports every other use
+as an error:
+
+- `<client factory>().<method>`, called or passed as an argument
 - `os.environ["NAME"]`
+- `"AWS_LAMBDA_…" in os.environ`
 """
 
 import ast
@@ -25,9 +29,9 @@ class Uses:
     """What the code of a function uses.
 
     Attributes:
-        calls: the AWS calls: for each, the factory of its client and the client's method.
+        calls: the AWS calls. Each is the name of a client factory and the name of the method.
         environment: the names of environment variables.
-        modules: the modules with code that can run, without third-party ones.
+        modules: the modules in functions/ that have code that can run.
     """
 
     calls: set[tuple[str, str]]
@@ -41,8 +45,8 @@ class Module:
 
     Attributes:
         definitions: the functions and classes of the module, by name.
-        imports: the full name of each imported name.
-        rest: the other statements, which run when the module is imported.
+        imports: the full name of each import, by its name in the module.
+        rest: the statements outside functions and classes. They run when the module is imported.
     """
 
     definitions: dict[str, ast.AST]
@@ -81,9 +85,10 @@ def uses(module: str) -> Uses:
 
 
 def _code(name: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield the code that can run if a name is used, with its module.
+    """Yield each piece of code that can run if a name is used, and the name of its module.
 
-    That is the definition of the name, and the statements that run when its module is imported.
+    The pieces are the definition of the name, and the statements that run when its module is
+    imported.
     """
     where, _, own = name.rpartition(".")
     if where not in modules():
@@ -115,7 +120,7 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
                 imports.get(factory, f"{where}.{factory}") in _factories()
             ):
                 understood.add(name)
-                # The only attribute in use that is not a method.
+                # `exceptions` is the only attribute in use that is not a method.
                 if inner.attr != "exceptions":
                     found.calls.add((factory, inner.attr))
             case ast.Subscript(

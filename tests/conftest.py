@@ -11,11 +11,12 @@ from xdist.scheduler import LoadScopeScheduling
 # Python's default thresholds, garbage collection takes a quarter of the CPU.
 gc.set_threshold(50_000, 20, 20)
 
-# By default, hypothesis fails an example that takes over 200 ms. On a busy machine, many do.
+# By default, hypothesis fails an example that takes over 200 ms. Many take longer on a busy
+# machine.
 settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
-# Tests that share a slow fixture run in the same process.
+# Each group of tests runs in one process, because its tests share a slow fixture.
 GROUPS = (
     "tests/e2e/test_restart.py",  # starts its own emulators
     "tests/e2e/",  # share one stack
@@ -35,5 +36,5 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no t
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
-    """Tell xdist to use this scheduler."""
+    """Tell xdist to use GroupScheduling."""
     return GroupScheduling(config, log)

@@ -1,4 +1,4 @@
-"""Test data in DynamoDB: writes prepared items, deletes history entries, and empties tables."""
+"""Writes prepared items to DynamoDB, deletes entries of the history, and empties tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ _prepared: dict[str, dict[str, list[Item]]] = {}
 def prepare_once(stack: Stack, name: str, make: Callable[[], None]) -> None:
     """Fill an empty stack with the items that `make` writes.
 
-    Only the first call for a name runs `make`. Later calls write the same items, which takes far
-    fewer requests.
+    Only the first call with a `name` runs `make`. Later calls with the same name write the same
+    items in batches, which takes far fewer requests.
     """
     if name in _prepared:
         put(stack, _prepared[name])
@@ -43,7 +43,7 @@ def delete_entries(stack: Stack, *versions: int, counter_id: str = "orders") -> 
 
 
 def clear(stack: Stack, *tables: str) -> None:
-    """Empty the tables with these logical ids. Large tables make moto slow."""
+    """Empty the tables with these logical ids, because large tables make moto slow."""
     for table in tables:
         stack.dynamodb.delete_table(TableName=stack.refs[table])
         stack.dynamodb.create_table(TableName=stack.refs[table], **aws_template.tables()[table])

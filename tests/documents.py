@@ -1,4 +1,4 @@
-"""Tables of the documentation, as the tests compare them with the template and the code."""
+"""Reads tables of docs/, so that tests can compare them with the template and the code."""
 
 import re
 
@@ -17,7 +17,11 @@ def table(text: str, heading: str) -> list[list[str]]:
 
 
 def rows(text: str, heading: str) -> dict[str, list[str]]:
-    """Return the other cells of each row of a table, by the names in its first cell."""
+    """Return the cells of each row of a table, except the first cell.
+
+    The keys are the names in backticks in the first cell. If that cell has several names, the row
+    is there under each name.
+    """
     return {
         name: row[1:] for row in table(text, heading) for name in re.findall(r"`(.+?)`", row[0])
     }

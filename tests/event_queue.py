@@ -1,4 +1,8 @@
-"""Messages of EventQueue, a standard SQS queue, and what ForwardEvents sends to IncrementQueue."""
+"""Delivers messages of EventQueue to ForwardEvents, and receives what it sends to IncrementQueue.
+
+EventQueue is a standard SQS queue that gets events from EventBridge. ForwardEvents is the function
+that turns each event into a message of IncrementQueue.
+"""
 
 import hashlib
 import json

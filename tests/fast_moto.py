@@ -29,7 +29,8 @@ def speed_up() -> None:
 def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
     """Serialize an attribute of an item without looking up its type.
 
-    For each attribute, moto would look up all ten attribute types under several names.
+    For each attribute, moto's own function would look up all ten attribute types under several
+    names.
     """
     if key and shape.name == "AttributeValue":
         serialized[key] = _attribute(value)
@@ -50,7 +51,7 @@ def _attribute(value: DynamoType | dict[str, Any]) -> dict[str, Any]:
 def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     """Query only the items with this key, unless the query uses an index.
 
-    moto would sort the whole table.
+    moto's own function would sort the whole table.
     """
     call = _QUERY.bind(self, hash_key, *args, **kwargs)
     if call.arguments.get("index_name"):
@@ -63,7 +64,7 @@ def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> An
 def _copy_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
     """Copy the items, but not the stream records, which never change.
 
-    moto copies the tables for each transaction, so that it can roll it back.
+    moto copies the tables before each transaction, so that it can undo the transaction.
     """
     copied = copy.copy(self)
     copied.items = copy.deepcopy(self.items, memo)

@@ -1,6 +1,7 @@
-"""A FIFO queue, and its delivery of messages to IngestIncrements, as SQS and Lambda do it.
+"""A FIFO queue that delivers messages to IngestIncrements by the rules of SQS and Lambda.
 
-Each test decides which messages are delivered and when, and whether they are deleted afterwards.
+Each test decides which messages are delivered, when they are delivered, and whether they are then
+deleted.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-IncrementQueue.fifo"
 SENDER = "AROAEXAMPLE12345678:checkout"
 FIRST, STEP = 18849496460467696128, 256  # sequence numbers like those of SQS
-MAX_BATCH = 10  # messages. Lambda's limit for FIFO queues
+MAX_BATCH = 10  # messages; Lambda's limit for FIFO queues
 DEAD_LETTERS = "IncrementDeadLetterQueue"
 
 
@@ -74,9 +75,10 @@ class FifoQueue:
 
     SQS and Lambda deliver messages by these rules:
 
-    - A message is delivered only if each earlier message of its group is in the same batch or
+    - A message is delivered only if each earlier message of its group is in the same batch, or is
       deleted.
-    - Until a message is deleted, it can be delivered again, with more or fewer later messages.
+    - Until a message is deleted, it can be delivered again. The new batch can have more or fewer of
+      the later messages of the group.
     - A batch that was delivered once can reach the function again at any later time.
 
     Attributes:
@@ -131,8 +133,9 @@ def deliver(stack: "Stack", *batch: Message) -> list[Message]:
     failed = [by_id[failure["itemIdentifier"]] for failure in response["batchItemFailures"]]
     assert len(set(failed)) == len(failed)
     for first in failed:
-        # Lambda deletes the messages that are not reported. A later message of the group would
-        # then be counted before the failed one.
+        # The function must also report the later messages of the group. Lambda deletes the messages
+        # that are not reported. If it deleted a later message, the message would be counted before
+        # the failed message.
         later = {message for message in batch if _is_later(message, first)}
         assert later <= set(failed)
     return failed

@@ -1,7 +1,8 @@
-"""Builds an image for `sam local` from this machine's Python. It replaces AWS's Lambda image.
+"""Builds a container image for `sam local` from this machine's Python.
 
-CI uses it where AWS's image cannot be pulled (see .ci/sam-local). The image is written to standard
-output as a tar archive of a root file system. It contains:
+CI uses this image instead of AWS's Lambda image where that image cannot be pulled (see
+.ci/sam-local). This script writes the image to standard output, as a tar archive of a root file
+system. The image contains:
 
 - Python and the runtime client, which gets events and calls the handler;
 - `/var/runtime/bootstrap`, which starts them;
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def files() -> dict[str, Path]:
-    """Return the files of the image, by their path in it."""
+    """Return the files of the image. The keys are their paths in the image."""
     commands = {f"/bin/{name}": Path(str(shutil.which(name))) for name in ("sh", "mv", "chmod")}
     library = [
         path

@@ -1,4 +1,4 @@
-"""Runs a built function as Lambda does: AWS's runtime client, Lambda's environment, one process."""
+"""Runs a built function in a process, with AWS's runtime client and Lambda's environment."""
 
 import importlib.metadata
 import importlib.util
@@ -25,7 +25,10 @@ def is_available() -> bool:
 
 
 def link_runtime_client(directory: Path) -> None:
-    """Link the runtime client into a directory. Lambda provides no other Python packages."""
+    """Create links to the runtime client in a directory.
+
+    Lambda provides no other Python packages to a function.
+    """
     for name in ("awslambdaric", "simplejson", "snapshot-restore-py"):
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or []}:
@@ -36,7 +39,7 @@ def link_runtime_client(directory: Path) -> None:
 def environment(
     name: str, handler: str, artifact: Path, runtime: Path, endpoint_url: str
 ) -> dict[str, str]:
-    """Return the environment that Lambda gives a function, without the template's variables.
+    """Return the environment variables that Lambda sets, without those that the template sets.
 
     Args:
         name: the name of the function.
@@ -75,9 +78,15 @@ def environment(
 def process(
     api: RuntimeApi, variables: Mapping[str, str], output: IO[str] | int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a function in its own process, with these variables. It gets its events from `api`."""
+    """Run a function in its own process, until the with block ends.
+
+    Args:
+        api: sends events to the function.
+        variables: the environment variables of the function.
+        output: where the function's output goes.
+    """
     with subprocess.Popen(
-        # -S: the function cannot import packages that are installed for development.
+        # -S: the function must not import packages that are installed for development.
         [sys.executable, "-S", "-m", "awslambdaric", variables["_HANDLER"]],
         cwd=variables["LAMBDA_TASK_ROOT"],
         env={**variables, "AWS_LAMBDA_RUNTIME_API": api.address},

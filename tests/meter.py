@@ -9,11 +9,14 @@ from counters import clients
 
 FACTORIES = (clients.dynamodb,)
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
-READ_UNIT = 4096  # bytes per unit of a consistent read; other reads cost half
+READ_UNIT = 4096  # bytes that a consistent read gets for one unit; other reads cost half
 
 
 class Meter:
-    """Counts the requests of the functions' clients, which must not be recreated afterwards."""
+    """Counts the requests of the functions' AWS clients.
+
+    A meter counts only requests of the clients that exist when it is created.
+    """
 
     def __init__(self) -> None:
         self.units = Counter[str]()  # as DynamoDB reports them; keys: "write", "read"
@@ -47,7 +50,7 @@ class Meter:
         for each in consumed if isinstance(consumed, list) else [consumed]:
             self.units[unit] += each["CapacityUnits"]
         self.items += parsed.get("ScannedCount", 0)
-        if model.name == "BatchGetItem" and not consumed:  # the emulator does not report it
+        if model.name == "BatchGetItem" and not consumed:  # the emulator reports none
             for items in parsed["Responses"].values():
                 self.units[unit] += sum(max(1, math.ceil(size_of(i) / READ_UNIT)) for i in items)
         if model.name == "Query":

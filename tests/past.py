@@ -1,4 +1,4 @@
-"""Stream records of a counter's changes, for tests that need changes at chosen times."""
+"""Builds stream records of a counter's changes, for tests that need changes at chosen times."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -97,10 +97,10 @@ class Past:
         return self.change(time, increase - decrease, "increment", **attributes)
 
     def update_sequence_number(self) -> StreamRecord:
-        """Update only a message group's sequence number, as a refused event does.
+        """Update only a message group's sequence number, as happens when an event is refused.
 
         Returns:
-            The stream record. It is not a change of the counter.
+            The stream record of the update. The counter's value and version stay the same.
         """
         old = self.item
         numbers = old.get("sequence_numbers", {}).get("M", {})
@@ -146,5 +146,5 @@ def store(stack: Stack, counters: Sequence[Item]) -> None:
 
 
 def take_parked(stack: Stack) -> list[StreamRecord]:
-    """Return the records in the history's dead-letter queue, and take them from it."""
+    """Receive all records in the history's dead-letter queue, and return them."""
     return [json.loads(body) for body in stack.messages(DEAD_LETTERS)]

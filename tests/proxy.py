@@ -1,4 +1,4 @@
-"""API Gateway around a function: the event that it sends, and the reply that it gets."""
+"""What API Gateway does around a function: it makes the event, and parses the function's answer."""
 
 import base64
 import json

@@ -1,6 +1,6 @@
-"""The HTTP routes of the template, and what the documentation, code and sample events say of each.
+"""The HTTP routes of the template, and what the docs, code and sample events say about each route.
 
-Tests that go through all routes take their data from here, so that a new route needs no list.
+Tests of all routes take the routes from this module, so they include a new route without a change.
 """
 
 import ast
@@ -25,7 +25,12 @@ def documented_scopes() -> dict[tuple[str, str], str]:
 
 
 def supported(function: Function, argument: str) -> set[str]:
-    """Return an argument of the handler's `@endpoint(…)`: `query`, `body` or `headers`."""
+    """Return the names that the handler's `@endpoint(…)` lists in an argument.
+
+    Args:
+        function: the function of the handler.
+        argument: `query`, `body` or `headers`.
+    """
     code = ast.parse((ROOT / "functions" / f"{function.module}.py").read_text())
     (call,) = [
         node

@@ -1,4 +1,4 @@
-"""Serves Lambda's Runtime API on 127.0.0.1, for one function process.
+"""Serves Lambda's Runtime API on 127.0.0.1, for one process of a function (the runtime).
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -42,7 +42,7 @@ class RuntimeApi:
         self.address = address
         self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.events: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        # None if the runtime has ended.
+        # Each item is an invocation, or None if the runtime has ended.
         self.invocations: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self._timeout = timeout
 
@@ -58,7 +58,10 @@ class RuntimeApi:
 
 @contextmanager
 def serving(timeout: float) -> Iterator[RuntimeApi]:
-    """Serve the Runtime API for one runtime. Each event must be handled in `timeout` seconds."""
+    """Serve the Runtime API for one runtime, until the with block ends.
+
+    The runtime must handle each event within `timeout` seconds.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

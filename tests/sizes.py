@@ -1,6 +1,7 @@
-"""The number of cases for tests that go through very many.
+"""How many cases the largest tests go through.
 
-`make test` runs some of them. `make test-full` runs all, which takes 30 to 45 minutes.
+`make test` runs a part of these cases. `make test-full` runs all of them, which takes 30 to 45
+minutes.
 """
 
 import os
@@ -12,7 +13,7 @@ FULL = os.environ.get("TALLY_TESTS") == "full"
 
 
 def cases(full: int, part: int) -> int:
-    """Return `full` in `make test-full`, and `part` otherwise."""
+    """Return `full` in `make test-full`, and `part` in every other run."""
     return full if FULL else part
 
 

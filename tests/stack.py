@@ -37,15 +37,15 @@ CLIENT_ID = "1example23456789abcdefghij"
 Item = dict[str, AttributeValueTypeDef]
 StreamRecord = dict[str, Any]
 
-# How the names of the operations that change nothing begin.
+# The names of the operations that change nothing begin with one of these words.
 READS = ("BatchGet", "Describe", "Get", "List", "Query", "Scan")
 
 
 @contextmanager
 def moto() -> Iterator[None]:
-    """Let moto answer all requests to AWS. Its tables and queues outlive this context.
+    """Let moto answer all requests to AWS until the with block ends. Keep its tables and queues.
 
-    Starting moto takes 30 ms of CPU. Inside another `moto` it takes almost nothing.
+    Starting moto takes 30 ms of CPU. Starting it inside another `moto` block takes almost none.
     """
     mock = mock_aws()
     mock.start(reset=False)
@@ -57,9 +57,10 @@ def moto() -> Iterator[None]:
 
 @contextmanager
 def running(session: botocore.session.Session) -> Iterator["Stack"]:
-    """Start moto with an empty stack in it. No request from here reaches AWS.
+    """Start moto, and yield an empty stack in it. No request in the with block reaches AWS.
 
-    Creating a stack takes as much CPU as ten requests, so stacks are emptied and used again.
+    Creating a stack takes as much CPU as ten requests. So this function empties a stack after its
+    use, and yields it again later.
     """
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -78,10 +79,11 @@ def _stack_pool(session: botocore.session.Session) -> "_StackPool":
 
 
 class _StackPool:
-    """A pool of stacks in moto, and the functions' clients. Each is created once per process."""
+    """Stacks in moto, and the functions' AWS clients. They are created once and used again."""
 
     def __init__(self, session: botocore.session.Session) -> None:
-        # Every client that the session creates from now on calls this before each request.
+        # Every client that the session creates from now on calls `_note_change` before each
+        # request.
         session.register("before-parameter-build", self._note_change)
         self._changed: set[str] = set()  # names of tables, URLs of queues
         self._replaced: set[str] = set()  # names of tables
@@ -94,7 +96,7 @@ class _StackPool:
         """Yield an empty stack that nobody else uses."""
         number = self._in_use + len(self._idle)
         stack = self._idle.pop() if self._idle else Stack(f"tally{number or ''}")
-        functions, refs = dict(stack.functions), dict(stack.refs)  # a test may change both
+        functions, refs = dict(stack.functions), dict(stack.refs)  # a test may change them
         self._in_use += 1
         self._provide_clients()
         try:
@@ -110,10 +112,13 @@ class _StackPool:
                 _forget_clients()
                 self._changed.clear()
                 self._replaced.clear()
-                reset_model_data()  # moto lists every item that it has ever stored
+                reset_model_data()  # moto keeps a list of every item that it ever stored
 
     def _provide_clients(self) -> None:
-        """Let the functions' factories return these clients until their caches are cleared."""
+        """Make the functions' client factories return the clients of this pool.
+
+        A factory returns them until its cache is cleared.
+        """
         _forget_clients()
         for factory, client in self._clients.items():
             with patch.object(clients, "_client", lambda _service, client=client: client):
@@ -144,7 +149,7 @@ def _targets(params: Mapping[str, Any]) -> Iterator[str]:
 
 
 class Stack:
-    """The template's functions, and its tables and queues, which start empty.
+    """The functions, tables and queues of the template. The tables and queues are empty at first.
 
     boto3's default session creates the tables and queues.
     """
@@ -154,7 +159,8 @@ class Stack:
         self.sqs = boto3.client("sqs", REGION)
         self._streams = boto3.client("dynamodbstreams", REGION)
         self.functions = aws_template.functions()
-        # The values of `!Ref`. They differ from the logical ids, so that no code relies on those.
+        # The values of `!Ref`. They differ from the logical ids. So a test fails if code uses a
+        # logical id as a name.
         self.refs: dict[str, str] = {"AWS::StackName": "tally-test"}
         # The values of `!GetAtt`.
         self.attributes = {"ForwardEventsRole.RoleId": FORWARDER_ROLE_ID}
@@ -177,7 +183,7 @@ class Stack:
         return self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
     def clear(self, changed: Container[str], replaced: Container[str]) -> None:
-        """Empty the tables and queues that have changed. Only in moto.
+        """Empty the tables and queues that have changed. This works only in moto.
 
         Args:
             changed: names of tables and URLs of queues.
@@ -220,7 +226,7 @@ class Stack:
         return dynamodb_backends[ACCOUNT_ID][REGION].tables[self.refs[logical_id]]
 
     def environment(self, function: Function) -> dict[str, str]:
-        """Return the variables that the template gives a function, and no others."""
+        """Return only the environment variables that the template sets for this function."""
         return {
             name: self.refs.get(value["Ref"]) or aws_template.parameter(value["Ref"])
             if "Ref" in value
@@ -259,15 +265,16 @@ class Stack:
         return reply(self.invoke(function.name, event))
 
     def item(self, table: str, key: str) -> Item | None:
-        """Return an item of a table without a sort key, as moto stores it; None if there is none.
+        """Return the item with this key, as moto stores it. Return None if there is none.
 
-        This sends no request, so that a simulation can read an item after each step.
+        The table must not have a sort key. This sends no request, so that a simulation can read an
+        item after each step.
         """
         found = self._moto_table(table).get_item(DynamoType({"S": key}))
         return found.to_json()["Attributes"] if found else None
 
     def items(self, table: str) -> list[Item]:
-        """Return every item of a table, given by its logical id, as moto stores it."""
+        """Return every item of the table with this logical id, as moto stores it."""
         return [item.to_json()["Attributes"] for item in self._moto_table(table).all_items()]
 
     def contents(self) -> dict[str, list[Item]]:
@@ -302,7 +309,8 @@ class Stack:
             moment = record["dynamodb"]["ApproximateCreationDateTime"]
             record["dynamodb"]["ApproximateCreationDateTime"] = moment.timestamp()
             record["eventSourceARN"] = stream["StreamArn"]
-        # moto creates an item in two steps and streams both. The first image has only the key.
+        # moto creates an item in two steps, and makes a stream record of each. Leave out the record
+        # of the first step, whose image has only the key.
         return [
             record
             for record in new
@@ -310,7 +318,11 @@ class Stack:
         ]
 
     def record(self, records: Sequence[StreamRecord]) -> int:
-        """Deliver a batch to RecordHistory. Return how many records it processed, in order."""
+        """Deliver a batch to RecordHistory.
+
+        Returns:
+            How many records, from the first one on, the function has processed.
+        """
         failures = self.invoke("RecordHistory", {"Records": records})["batchItemFailures"]
         if not failures:
             return len(records)

@@ -1,4 +1,4 @@
-"""Times that several test files use, in seconds and in seconds since the epoch."""
+"""Durations in seconds, and a time in seconds since the epoch, that several test files use."""
 
 HOUR = 3600
 DAY = 24 * HOUR

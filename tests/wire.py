@@ -1,4 +1,7 @@
-"""The network between the SDK and AWS: records requests, and can refuse them or lose replies."""
+"""Takes the place of the network between the SDK and AWS.
+
+It records requests, and can refuse them or lose their replies.
+"""
 
 import io
 import json
@@ -13,6 +16,7 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 from moto.core.models import botocore_stubber
 
+# Answers a request, or raises an exception as the SDK would.
 Fault = Callable[[AWSPreparedRequest], AWSResponse]
 
 
@@ -25,7 +29,7 @@ class Sent:
 
 
 class Wire:
-    """Carries the requests of its clients to moto."""
+    """Carries the requests of its clients to moto, with the faults that a test plans."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
@@ -34,9 +38,9 @@ class Wire:
         self._clients: list[BaseClient] = []
 
     def attach(self, client: BaseClient) -> None:
-        # moto answers requests in a handler of this event. All handlers run, so moto's own must be
-        # removed: it would apply requests that a fault refuses.
-        # The type stubs do not know that a handler of this event may return a response.
+        # moto answers requests in a handler of the event `before-send`. The SDK calls all handlers
+        # of an event. So moto's handler must be removed: it would apply the requests that a fault
+        # refuses. The type stubs do not know that a handler of this event may return a response.
         client.meta.events.unregister("before-send", botocore_stubber)  # type: ignore[arg-type]
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
         self._clients.append(client)
@@ -83,7 +87,7 @@ def connection_lost(request: AWSPreparedRequest) -> NoReturn:
 
 
 def request_lost(request: AWSPreparedRequest) -> NoReturn:
-    """Lose the request. Nothing is applied. To the caller, it looks like a lost reply."""
+    """Lose the request. Nothing is applied. The caller cannot tell this from a lost reply."""
     raise ReadTimeoutError(endpoint_url=request.url)
 
 
@@ -104,12 +108,12 @@ def conflict(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def in_progress(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the transaction as DynamoDB does while one with the same token is running."""
+    """Refuse the transaction as DynamoDB does while another one with the same token is running."""
     return _error(request, HTTPStatus.BAD_REQUEST, "TransactionInProgressException")
 
 
 def canceled(*codes: str) -> Fault:
-    """Return a fault that cancels a transaction, with these reasons for its first writes."""
+    """Return a fault that cancels a transaction. `codes` are the reasons for its first writes."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         writes = len(_parameters(request)["TransactItems"])
@@ -152,7 +156,7 @@ def dies_after(request: AWSPreparedRequest) -> NoReturn:
 
 
 def meanwhile(action: Callable[[], object], fault: Fault = delivered) -> Fault:
-    """Return a fault that runs `action` before the request."""
+    """Return a fault that first runs `action`, and then does what `fault` does."""
 
     def act_first(request: AWSPreparedRequest) -> AWSResponse:
         action()

@@ -19,7 +19,9 @@ from tests.runtime_api import Outcome
 
 from counters import clock
 
-SETTLED_SECONDS = clock.APPLY_WINDOW + 2  # the state this long ago can no longer change
+# An attempt changes a counter within the apply window (see counters/clock.py), or never. So the
+# state that the counters had this many seconds ago can no longer change.
+SETTLED_SECONDS = clock.APPLY_WINDOW + 2
 LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
 CLAIMS = {"sub": "chaos", "client_id": "chaos"}
 
@@ -171,7 +173,7 @@ class Callers:
                 self._read(operation, chances)
 
     def stop(self) -> None:
-        """Make all callers return soon, even from `settle`."""
+        """Make all callers return soon, even those that are in `settle`."""
         self._stopped = True
 
     def unsettled(self) -> list[ChangeRequest]:
@@ -183,7 +185,7 @@ class Callers:
 
         Args:
             request: the change.
-            deadline: when to give up, as time.monotonic().
+            deadline: when to give up, by the clock time.monotonic().
 
         Returns:
             Whether the outcome is known.
@@ -215,7 +217,7 @@ class Callers:
         if request is None:
             request = self._increment(operation, chances)._replace(key=str(uuid.uuid4()))
             if chances.random() < 0.2:
-                self._add_unsettled(request, 0)  # another caller sends it at the same time
+                self._add_unsettled(request, 0)  # so another caller can send it at the same time
         while True:
             call = self._service.change(request)
             self._remember_versions(call)
@@ -227,9 +229,10 @@ class Callers:
                 return
 
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
-        """Take a random unsettled change, usually one that is due. Return None if there is none.
+        """Take a random change with an unknown outcome. Return None if there is none.
 
-        It also returns None at random, so that new changes are sent as well.
+        In nine of ten calls, only a change whose pause is over can be taken. In three of ten calls,
+        the result is None in any case, so that callers also send new changes.
         """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
@@ -245,7 +248,10 @@ class Callers:
             self._unsettled.append(_Unsettled(request, time.monotonic() + seconds))
 
     def _increment(self, operation: str, chances: random.Random) -> ChangeRequest:
-        """Return a random increment, or increments that do not change the total of the accounts."""
+        """Return a random request for an operation.
+
+        The request is an increment of one counter, or increments of accounts that add up to 0.
+        """
         if operation == "increment":
             counter_id = chances.choice([*self.hot, *self.bounded, *self.set[:1]])
             body: dict[str, Any] = {"by": chances.choice([1, 1, 2, -1, -3])}
@@ -286,7 +292,7 @@ class Callers:
         self._remember_versions(self._service.read(operation, counter_id, **query))
 
     def _read_pages(self, chances: random.Random) -> None:
-        """Read successive pages, starting at the first entry, a random one, or the newest."""
+        """Read successive pages, from the first entry, a random entry or the newest entry on."""
         counter_id = chances.choice(self.counters)
         query: dict[str, Any] = {"limit": chances.choice([2, 10, 100])}
         if chances.random() < 0.3:

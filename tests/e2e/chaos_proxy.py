@@ -1,8 +1,10 @@
-"""A proxy between the functions and DynamoDB that fails in the ways of networks and databases.
+"""A proxy between the functions and DynamoDB that makes requests fail as networks and databases do.
 
-Each request draws a fault from a shuffled deck, so every fault recurs. A write is applied before
-its reply, seconds after it, or never. No request is applied twice, and no change of a counter is
-applied after its apply window.
+For each request, the proxy draws a card from a shuffled deck. The card names a fault, or it lets
+the request pass. When a deck is empty, the proxy shuffles a new one, so every fault recurs.
+
+A write is applied before the proxy replies, seconds after the proxy replies, or never. No request
+is applied twice. No change of a counter is applied after its apply window (see counters/clock.py).
 """
 
 import json
@@ -33,16 +35,18 @@ from tests.sizes import cases
 
 from counters import clock
 
-PROMPT_SECONDS = 1.0  # a reply this fast reaches the function before its timeout
-LATEST_SECONDS = clock.APPLY_WINDOW - 1  # no change is applied this long after it began
+PROMPT_SECONDS = 1.0  # a function certainly gets a reply that the proxy sends within this time
+LATEST_SECONDS = clock.APPLY_WINDOW - 1  # a change is dropped if its attempt began longer ago
 
-# The function that writes the history meets faults only in the first seconds of each period. In the
-# rest of the period it catches up, because callers wait for the history when a reply is lost.
+# The proxy injects faults into the requests of RecordHistory, which writes the history, only in the
+# first seconds of each period. In the rest of the period, RecordHistory catches up. It must catch
+# up because a function that lost a reply searches the history.
 FAULT_SECONDS, PERIOD_SECONDS = 4, 16
 
-# The number of cards with each fault in a deck. `SIZES` has the number of all cards in a deck. The
-# other cards let a request pass. `make test` sends fewer requests, so it uses smaller decks, which
-# still contain every fault.
+# READ, WRITE, KILLS and DECKS have the number of cards with each fault in a deck. SIZES has the
+# number of all cards in a deck. The cards without a fault let a request pass. `make test` sends
+# fewer requests than `make test-full`, so it divides these numbers. Its decks still contain every
+# fault.
 DIVISOR = cases(1, part=3)
 READ = {
     "dropped": 3,
@@ -70,13 +74,13 @@ WRITE = {
     "lost, applied later": 3,
     "conflict": 5,
 }
-# Kill the worker that sent the request.
+# These faults kill the worker (the process of a function) that sent the request.
 KILLS = {"killed, not applied": 1, "applied, killed": 1, "killed, applied later": 1}
 DECKS: dict[str, dict[str, int]] = {
     "read": READ,
     "write": {fault: 2 * number for fault, number in WRITE.items()} | KILLS | {"cut": 56},
     "transaction": WRITE | KILLS | {"cut": 28, "in progress": 4},
-    # Writes to TrendTable. They come from the deployed function, which the proxy cannot kill.
+    # Writes to TrendTable. The deployed RecordHistory sends them, and the proxy cannot kill it.
     "recording": WRITE,
     "batch read": READ | {"cut": 8, "part": 30},
     "batch write": WRITE | {"cut": 8, "part": 60},
@@ -111,7 +115,11 @@ Kill = Callable[[str, str], None]
 
 
 class Cuts:
-    """Chooses where to cut replies: after 0 bytes, then 1 and so on, for each operation."""
+    """Chooses where to cut the replies to each operation.
+
+    The first reply is cut after 0 bytes, the second reply after 1 byte, and so on. When the number
+    of bytes reaches the length of a reply, the next round begins with 0 bytes.
+    """
 
     def __init__(self) -> None:
         self.rounds = Counter[str]()  # complete rounds, by operation
@@ -133,7 +141,7 @@ class ChaosProxy(Proxy):
 
     Attributes:
         faults: the number of requests by fault and operation.
-        confirmed: the ids of the changes whose success reached the function in time.
+        confirmed: the ids of the changes whose successful reply reached the function in time.
         kill: kills a worker, given its access key and the fault.
     """
 
@@ -151,7 +159,10 @@ class ChaosProxy(Proxy):
 
     @contextmanager
     def injecting_faults(self) -> Iterator[None]:
-        """Inject faults. At the end, wait until every delayed write is applied or dropped."""
+        """Inject faults until the with block ends.
+
+        Then wait until every delayed write is applied or dropped.
+        """
         self._paused = False
         try:
             yield
@@ -172,7 +183,7 @@ class ChaosProxy(Proxy):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         request = read_request(stream)
-        if not operation:  # the function opens its connection
+        if not operation:  # the function only opens its connection
             return self._send(connection, HEALTHY)
         if fault in KILLS:
             assert worker
@@ -181,7 +192,7 @@ class ChaosProxy(Proxy):
         return self._answer(connection, request, fault)
 
     def _answer(self, connection: socket.socket, request: Request, fault: str) -> bool:  # noqa: C901, PLR0911, PLR0912  a case for each fault
-        """Answer a request, with a fault. Return whether the connection stays open."""
+        """Answer a request with this fault. Return whether the connection stays open."""
         match fault:
             case "dropped":
                 return False
@@ -239,7 +250,7 @@ class ChaosProxy(Proxy):
             self._apply_later(request)
 
     def _draw(self, operation: str, *, from_worker: bool) -> str:
-        """Draw a fault from the operation's deck. Shuffle a new deck if it is empty."""
+        """Draw a fault from the operation's deck. If the deck is empty, shuffle a new one first."""
         deck_name = _DECK_OF.get(operation)
         faults_on = from_worker or time.monotonic() % PERIOD_SECONDS < FAULT_SECONDS
         if deck_name is None or self._paused or not faults_on:
@@ -310,7 +321,7 @@ class ChaosProxy(Proxy):
 
 
 def _change_id(request: Request) -> str | None:
-    """Return the id of the change that a request makes to counters. None if it makes none."""
+    """Return the id of the change to counters in a request. None if it changes no counter."""
     found = _CHANGE_ID.search(request.body)
     writes = request.operation in {"UpdateItem", "TransactWriteItems"}
     return found[1].decode() if writes and found else None
@@ -327,7 +338,10 @@ def _conflict(request: Request) -> Reply:
 
 @contextmanager
 def serving(endpoint_url: str, seed: int) -> Iterator[tuple[ChaosProxy, str]]:
-    """Serve on a free port of 127.0.0.1. Yield the proxy, without faults yet, and its endpoint."""
+    """Serve a proxy on a free port of 127.0.0.1, and yield the proxy and its endpoint.
+
+    The proxy injects no faults yet. It is closed when the with block ends.
+    """
     proxy = ChaosProxy(endpoint_url, seed)
     with listening(proxy) as url:
         yield proxy, url

@@ -51,7 +51,7 @@ class Reply:
         return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
-HEALTHY = Reply(200, b"healthy")  # to a request without an operation
+HEALTHY = Reply(200, b"healthy")  # the reply to a request without an operation
 
 
 def refusal(status: int, code: str, **members: object) -> Reply:
@@ -72,7 +72,7 @@ class Proxy(ABC):
         """Serve one request. Return whether the connection stays open."""
 
     def serve(self, connection: socket.socket) -> None:
-        """Serve the requests of a connection, until a fault or the caller closes it."""
+        """Serve the requests of a connection, until a fault or the caller closes the connection."""
         with suppress(OSError), connection, connection.makefile("rb") as stream:
             while self.serve_request(connection, stream):
                 pass
@@ -121,7 +121,10 @@ def read_request(stream: IO[bytes]) -> Request:
 
 @contextmanager
 def listening(proxy: Proxy) -> Iterator[str]:
-    """Serve a proxy on a free port of 127.0.0.1, and close it at the end. Yield its endpoint."""
+    """Serve a proxy on a free port of 127.0.0.1, and yield its endpoint.
+
+    Close the proxy when the with block ends.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
 
         def accept() -> None:

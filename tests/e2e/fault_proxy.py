@@ -22,7 +22,8 @@ from tests.e2e.dynamodb_proxy import (
 
 _WRITES = {"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"}
 
-# Gets a function that forwards the request. Returns the reply, or None to close the connection.
+# The proxy calls a fault instead of forwarding a request. The argument of the fault is a function
+# that forwards the request. The fault returns the reply, or None to close the connection.
 Fault = Callable[[Callable[[], Reply]], Reply | None]
 
 
@@ -71,7 +72,7 @@ class HandledRequest:
 
 
 class FaultProxy(Proxy):
-    """Forwards requests to DynamoDB, makes some of them fail, and records each."""
+    """Forwards requests to DynamoDB, makes some of them fail, and records every request."""
 
     def __init__(self, endpoint_url: str) -> None:
         super().__init__(endpoint_url)
@@ -80,7 +81,7 @@ class FaultProxy(Proxy):
 
     @contextmanager
     def failing(self, table: str, fault: Fault) -> Iterator[None]:
-        """Inject a fault into every write to a table."""
+        """Inject a fault into every write to a table, until the with block ends."""
         self._failing = table, fault
         try:
             yield
@@ -88,7 +89,7 @@ class FaultProxy(Proxy):
             self._failing = None
 
     def requests_with(self, fault: Fault | None) -> list[HandledRequest]:
-        """Return the requests that met a fault, or if it is None, those that met none."""
+        """Return the requests that met this fault. None stands for the requests without a fault."""
         return [request for request in self.requests if request.fault is fault]
 
     def has_injected(self, fault: Fault, times: int = 1) -> bool:
@@ -120,7 +121,10 @@ class FaultProxy(Proxy):
 
 @contextmanager
 def serving(endpoint_url: str) -> Iterator[tuple[FaultProxy, str]]:
-    """Serve on a free port of 127.0.0.1. Yield the proxy and its endpoint."""
+    """Serve a proxy on a free port of 127.0.0.1, and yield the proxy and its endpoint.
+
+    Close the proxy when the with block ends.
+    """
     proxy = FaultProxy(endpoint_url)
     with listening(proxy) as url:
         yield proxy, url

@@ -4,7 +4,7 @@ A counter's history lists its changes in the order in which they were applied. E
 consistent with that order:
 
 - A change is in the history as often as its answer says: once, not at all, or at most once.
-- A request that ended before another one began comes before it (linearizability).
+- Of two requests that did not overlap, the earlier one comes first in the order (linearizability).
 - Every read of the present or the past matches the history.
 
 The checks rely only on the HTTP contract, not on the implementation.
@@ -35,7 +35,7 @@ def check(run: Run) -> list[Violation]:
 
 
 def _histories(run: Run) -> Iterator[Violation]:
-    """Each history has no gap, adds up, and ends with the counter's state."""
+    """Check that each history has no gap, adds up, and ends with the counter's state."""
     for counter_id in run.histories.keys() | run.states.keys():
         entries = run.histories.get(counter_id, [])
         if [entry.version for entry in entries] != list(range(1, len(entries) + 1)):
@@ -54,7 +54,10 @@ def _histories(run: Run) -> Iterator[Violation]:
 
 
 def _effects(run: Run) -> Iterator[Violation]:
-    """Each entry is a requested change. A request changes all of its counters or none."""
+    """Check that each entry is a change that a caller requested.
+
+    Also check that each request changed all of its counters or none.
+    """
     requests = {call.request_id: call for call in run.changes()}
     for request_id, entries in run.entries_by_request().items():
         call = requests.get(request_id)
@@ -78,7 +81,7 @@ def _effects(run: Run) -> Iterator[Violation]:
 
 
 def _answers(run: Run) -> Iterator[Violation]:
-    """Each answer to a change is true. There are no internal errors."""
+    """Check that each answer to a change is true, and that no answer is an internal error."""
     applied_entries = run.entries_by_request()
     for call in run.changes():
         is_applied = call.request_id in applied_entries
@@ -100,7 +103,7 @@ def _answers(run: Run) -> Iterator[Violation]:
 
 
 def _unjustified_refusal(call: Call) -> Iterator[Violation]:
-    """The value or version in a refusal must not allow the change."""
+    """Check that the value or version in a refusal does not allow the change."""
     if call.problem == "bound-exceeded" and call.answer:
         value = call.answer.body["value"]
         if all(update.low <= value + (update.by or 0) <= update.high for update in call.updates):
@@ -110,9 +113,9 @@ def _unjustified_refusal(call: Call) -> Iterator[Violation]:
 
 
 def _shows_change(call: Call, entries: Mapping[str, Entry]) -> Iterator[Violation]:
-    """A successful answer shows each counter as the change left it.
+    """Check that a successful answer shows each counter as the change left it.
 
-    In the answer to `increments`, a counter may lack its value and version.
+    In the answer to `increments`, the value and version of a counter may both be None.
     """
     assert call.answer
     shown = call.answer.body if call.operation == "increments" else [call.answer.body]
@@ -130,7 +133,7 @@ def _shows_change(call: Call, entries: Mapping[str, Entry]) -> Iterator[Violatio
 
 
 def _keys(run: Run) -> Iterator[Violation]:
-    """A key is applied at most once, and every successful answer shows that change."""
+    """Check that each key is applied at most once. Its successful answers must show that change."""
     applied_entries = run.entries_by_request()
     calls: dict[str, list[Call]] = defaultdict(list)
     for call in run.changes():
@@ -149,14 +152,20 @@ def _keys(run: Run) -> Iterator[Violation]:
             if call.problem in {"bound-exceeded", "throttled"} and any(
                 other.returned < call.invoked for other in applied
             ):
-                # The answer frees the key, so no earlier attempt may have made the change.
+                # This answer frees the key. So an attempt that ended earlier must not have made the
+                # change.
                 yield Violation("applied, but reported as not applied", f"{call}, but {applied}")
 
 
 class _Position(NamedTuple):
-    """A place in the order of a counter's changes and reads, reached between two times.
+    """The place of a call in the order of a counter's changes and reads.
 
-    The change that made version v has the rank 2 * v. A read of version v has the rank 2 * v + 1.
+    Attributes:
+        invoked: when the call began.
+        returned: when its effect was known, at the latest.
+        rank: the place. It is 2 * v for the change that made version v, and 2 * v + 1 for a read of
+            version v.
+        call: the call.
     """
 
     invoked: float
@@ -166,7 +175,10 @@ class _Position(NamedTuple):
 
 
 def _order(run: Run) -> Iterator[Violation]:
-    """A request that ended before another one began does not come after it in the order."""
+    """Check that of two requests that did not overlap, the earlier one comes first in the order.
+
+    Also check that no read failed to find a version that existed when the read began.
+    """
     positions = _positions(run)
     for counter_id, listed in positions.items():
         yield from _check_real_time_order(counter_id, listed)
@@ -181,7 +193,7 @@ def _order(run: Run) -> Iterator[Violation]:
 
 
 def _positions(run: Run) -> dict[str, list[_Position]]:
-    """Return the changes and the strongly consistent reads of each counter."""
+    """Return the places of the changes and of the strongly consistent reads of each counter."""
     positions: dict[str, list[_Position]] = defaultdict(list)
     first_confirmations = _first_confirmations(run.changes())
     applied_entries = run.entries_by_request()
@@ -204,7 +216,11 @@ def _positions(run: Run) -> dict[str, list[_Position]]:
 
 
 def _first_confirmations(changes: Sequence[Call]) -> dict[str, float]:
-    """Return the time of the first successful answer, by key, or by request id without a key."""
+    """Return the time of the first successful answer to each change.
+
+    Requests with the same key are one change, under the key. A request without a key is under its
+    request id.
+    """
     first_confirmations: dict[str, float] = {}
     for call in changes:
         if call.status == 200:
@@ -226,7 +242,7 @@ def _check_real_time_order(counter_id: str, positions: Sequence[_Position]) -> I
 
 
 def _past(run: Run) -> Iterator[Violation]:
-    """A read of a counter, now, at a version or at a time, matches the history."""
+    """Check that reads of the current counter, of a version and of a time match the history."""
     for call in run.reads("get"):
         assert call.answer
         if call.answer.body != _as_of(run, call, call.answer.body["version"]):
@@ -246,9 +262,9 @@ def _past(run: Run) -> Iterator[Violation]:
 
 
 def _pages(run: Run) -> Iterator[Violation]:
-    """A page shows consecutive entries of the history.
+    """Check that each page shows consecutive entries of the history.
 
-    So a reader who follows the links sees each version once.
+    If it does, a reader who follows the links sees each version once.
     """
     for call in run.reads("page"):
         assert call.answer
@@ -282,7 +298,11 @@ def _matches(each: Mapping[str, Any], entry: Entry) -> bool:
 
 
 def _trends(run: Run) -> Iterator[Violation]:
-    """A bucket is the sum of the entries in its interval up to its last version."""
+    """Check that each bucket (an hour or a minute) is the sum of the entries in its interval.
+
+    The trend may not include the latest entries yet. So only the entries up to the bucket's last
+    version count.
+    """
     by_time: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for counter_id, listed in run.histories.items():
         for entry in listed:
@@ -324,7 +344,7 @@ def _counter(counter_id: str, entry: Entry) -> dict[str, Any]:
 
 
 def _as_of(run: Run, call: Call, version: int) -> dict[str, Any] | None:
-    """Return the call's counter at a version. None if the counter has no such version."""
+    """Return the counter that a call reads, at a version. None if it has no such version."""
     (counter_id,) = call.counter_ids
     entries = run.histories.get(counter_id, [])
     if version > len(entries):

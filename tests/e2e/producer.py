@@ -1,4 +1,4 @@
-"""Counts as another AWS resource does: with messages to the queue and events on a bus."""
+"""Counts as other AWS resources do: sends messages to IncrementQueue, and events to a bus."""
 
 import json
 import uuid
@@ -55,7 +55,7 @@ class Producer:
             assert reply["FailedEntryCount"] == 0
 
     def value(self, counter: str, expected: int, seconds: float = WAIT_SECONDS) -> int:
-        """Return the value of a counter, once it is the expected one or the time is up."""
+        """Wait until a counter has the expected value, or the time is up. Return its value."""
         path = f"/counters/{counter}"
         return wait_for(
             lambda: int(self.caller.get(path).body["value"]),
@@ -72,11 +72,15 @@ class Producer:
         return int(previous[name])
 
     def wait_until_done(self, seconds: float = WAIT_SECONDS) -> None:
-        """Wait until both queues are empty: everything sent so far has been counted or parked."""
+        """Wait until both queues are empty.
+
+        Then everything that was sent before has been counted or parked.
+        """
         assert wait_for(self._is_done, seconds=seconds), "a queue still has messages"
 
     def _is_done(self) -> bool:
-        # Events pass through EventQueue first. Reading it first misses no message between the two.
+        # Events move from EventQueue to IncrementQueue. Read EventQueue first: in the other order,
+        # an event that moves between the two reads would be missed.
         return all(
             number == "0"
             for queue in ("EventQueueUrl", "IncrementQueueUrl")

@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class CounterState(NamedTuple):
-    """The state of a counter, and the request that made its last change."""
+    """The state of a counter, and the id of the request that made its last change."""
 
     value: int
     version: int
@@ -69,7 +69,7 @@ class Call:
     operation: str  # "increment", "increments", "set", "get", "version", "at", "page" or "trend"
     counter_ids: tuple[str, ...]
     invoked: float
-    returned: float  # when the answer came, or the function was killed
+    returned: float  # when the answer came, or when the function was killed
     answer: Answer | None  # None: the function was killed
     request_id: str = ""  # the history stores it with the change
     key: str | None = None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
 
-REQUEST_SECONDS = 120  # in a burst, the emulator starts a process for each client
+REQUEST_SECONDS = 120  # enough for the emulator to start a process for each of many clients
 HISTORY_SECONDS = 30
 PAGE = 1000  # the most entries on a page of history
 
@@ -66,7 +66,7 @@ class Answer:
 
 
 class Caller:
-    """A caller with one open connection and one token or none. It never retries a request."""
+    """A caller with one connection, and with or without a token. It never retries a request."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url
@@ -106,7 +106,7 @@ class Caller:
         return self.request("PUT", path, json.dumps(fields))
 
     def pages(self, path: str) -> Iterator[list[Any]]:
-        """Yield every page, following the links from the first."""
+        """Yield the first page and, following the links, every later page."""
         url: str | None = path
         while url:
             answer = self.get(url)
@@ -115,10 +115,10 @@ class Caller:
             url = answer.next_url
 
     def history(self, counter: str, entries: int, after: int = 0) -> list[Any]:
-        """Return the first page after version `after`, once it has that many entries.
+        """Wait until the first page after version `after` has `entries` entries. Return the page.
 
-        The history lags behind the counter. If the entries do not arrive in time, the page is
-        returned without them.
+        The history gets an entry a moment after the counter has changed. If the entries do not
+        arrive in time, this returns the page as it is.
         """
 
         def page() -> list[Any]:
@@ -130,7 +130,7 @@ class Caller:
         return wait_for(page, lambda page: len(page) >= entries)
 
     def whole_history(self, counter: str) -> list[Any]:
-        """Return the complete history. Check that it adds up to the counter's value."""
+        """Return the complete history. Check that it leads to the counter's value without a gap."""
         current = self.get(counter).body
         before = max(0, current["version"] - PAGE)
         self.history(counter, entries=current["version"] - before, after=before)
@@ -151,10 +151,11 @@ def run_clients(
     send: Callable[[Caller, int], list[Answer]],
     warm_up: Callable[[Caller], object] | None = None,
 ) -> list[Answer]:
-    """Call `send` in many clients at the same time, each with its own connection and number.
+    """Call `send` in many clients at the same time. Each has its own connection and number.
 
-    Before that, each client warms up, by default by changing another counter. So the processes of
-    the functions are already running, and do not delay some of the clients.
+    First, each client calls `warm_up`. If `warm_up` is None, the client changes another counter
+    instead. This starts the processes of the functions. So no client has to wait for a process when
+    it calls `send`.
     """
     token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
@@ -229,7 +230,7 @@ def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  the type depends
 
 @contextmanager
 def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]:
-    """Add environment variables to a function, and remove them at the end."""
+    """Add environment variables to a function, and remove them when the with block ends."""
     lambda_: LambdaClient = client(stack, "lambda")
     name = physical_name(stack, function)
     original = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]

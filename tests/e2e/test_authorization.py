@@ -16,7 +16,7 @@ from deployment import Stack
 SCOPES = documented_scopes()
 ALL_SCOPES = frozenset(SCOPES.values())
 BODIES = {(route.method, route.path): sample_body(function) for function, route in routes.ROUTES}
-SHORT_VALIDITY = 3  # seconds; AWS takes no less than 5 minutes, the emulator does
+SHORT_VALIDITY = 3  # seconds; AWS requires at least 5 minutes, but the emulator does not
 
 
 # Every route of the template: its method, path and scope.
@@ -26,7 +26,7 @@ ROUTES = [
 
 
 def call(stack: Stack, method: str, path: str, token: str | None) -> Answer:
-    """Send a request that is valid except for its token."""
+    """Send a valid request to a route, with this token."""
     with Caller(stack.url, token) as caller:
         return caller.request(method, path.format(counter_id="guarded"), BODIES[method, path])
 

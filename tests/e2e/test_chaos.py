@@ -1,10 +1,12 @@
 """Every answer is correct, although functions are killed and the database fails in every way.
 
 - Workers run the built functions as Lambda does (workers.py). They are killed at random.
-- A proxy between the workers and the local database drops, delays, cuts, refuses and throttles.
-  It answers with 5xx before a write is applied, after it, or long before it (chaos_proxy.py).
-- Callers increment, move, set and read, with and without keys (chaos_callers.py).
-- At the end, every answer is checked against the history (linearizability.py).
+- A proxy between the workers and the local database injects faults (chaos_proxy.py). It drops,
+  refuses or throttles requests. It delays or cuts replies. It answers with 5xx to writes that are
+  never applied, that are already applied, or that are applied seconds later.
+- Callers increment and set counters, move amounts between them, and read them. They do so with and
+  without an Idempotency-Key (chaos_callers.py).
+- After all calls, the test checks every answer against the history (linearizability.py).
 """
 
 import json
@@ -42,16 +44,16 @@ WORKERS = {
 }
 CALLERS = cases(32, part=16)
 MEAN_SECONDS_BETWEEN_KILLS = cases(4, part=2)  # of a random worker
-# The limit for settling all keys with an unknown outcome, one after the other. Finding an attempt
-# in a long history takes a dozen reads. The emulator serves one read at a time, and its duration
-# grows with the length of the history: 0.14 s for 2,500 entries. With several concurrent callers,
-# the functions would time out.
+# After the faults, some keys have an unknown outcome. The test repeats their requests, one after
+# the other, until the outcome of each key is known. This is the time limit for all of them. A
+# function makes a dozen reads to find an attempt in a long history. The emulator serves one read at
+# a time, and a read takes longer if the history is longer: 0.14 s for 2,500 entries. So if the test
+# repeated several requests at once, the functions would time out.
 SETTLE_SECONDS = cases(1800, part=120)
 CATCH_UP_SECONDS = cases(600, part=120)
-PAST_READS = cases(
-    20, part=2
-)  # of each counter at the end: at this many versions, and as many times
-SHOWN_PER_KIND = 2  # violations in the failure message
+# Finally, the test reads each counter at this many versions, and at this many times.
+PAST_READS = cases(20, part=2)
+SHOWN_PER_KIND = 2  # violations of each kind in the failure message
 # In the full run, replies to these operations are cut after every possible number of bytes.
 CUT_AT_EVERY_BYTE = {"BatchGetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"}
 
@@ -141,7 +143,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
     began = time.monotonic()
 
     with ThreadPoolExecutor(CALLERS) as pool, ExitStack() as cleanup:
-        cleanup.callback(callers.stop)  # otherwise a failure here would wait for all callers
+        cleanup.callback(callers.stop)  # if the test fails, it does not wait for all callers
         with ExitStack() as faults:
             faults.enter_context(
                 extra_variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url)
@@ -150,7 +152,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
             faults.enter_context(worker_pool.killing(random.Random(2), MEAN_SECONDS_BETWEEN_KILLS))
             list(pool.map(partial(callers.run, operations=OPERATIONS), range(CALLERS)))
         fault_seconds = time.monotonic() - began
-        # A repeat searches the history for earlier attempts, so the history must be complete.
+        # A repeated request searches the history for earlier attempts. So wait for the history.
         wait_for(stored.caught_up, seconds=CATCH_UP_SECONDS)
         catch_up_seconds = time.monotonic() - began - fault_seconds
         deadline = time.monotonic() + SETTLE_SECONDS

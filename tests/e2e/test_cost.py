@@ -25,7 +25,7 @@ SENDER = "AROAEXAMPLE12345678AB:a-session-of-30-characters-xxx"
 
 
 class Handlers:
-    """Runs the handlers in this process with the stack's database, and meters what they consume."""
+    """Runs the handlers here, with the stack's database, and measures the capacity they consume."""
 
     def __init__(self) -> None:
         self.meter = Meter()
@@ -54,10 +54,11 @@ class Handlers:
         raise LookupError(method, path)
 
     def ingest(self, counters: Sequence[str], groups: Sequence[str]) -> float:
-        """Deliver a full batch for these counters and groups in turn. Return its write units.
+        """Deliver a full batch. Return the write units that it consumed.
 
-        The first event of a counter or group costs more. So the same kind of batch is delivered
-        once before the one that is measured.
+        The messages use the counters in turn, and the message groups in turn. The first event of a
+        counter or group costs more. So this method first delivers a similar batch that it does not
+        measure.
         """
         for _ in range(2):
             self.meter.clear()
@@ -142,7 +143,7 @@ def test_documented_write_units_of_a_batch_match_the_database(
         "10 counters": handlers.ingest(names, names),
     }
     by_group = [handlers.ingest(names[:1], [group]) for group in groups]
-    # The counter's first message group was names[0], so by_group[6] is its 8th.
+    # The counter's first message group was names[0], so by_group[6] is for its 8th group.
     measured["1 counter, its 8th message group"] = by_group[6]
     measured["1 counter, its 9th message group"] = by_group[7]
     rows = [f"| {name} | {units:g} | {units / MAX_BATCH:g} |" for name, units in measured.items()]

@@ -138,7 +138,7 @@ def test_counter_at_its_maximum_does_not_block_other_counters(
 @pytest.mark.parametrize("bus", ["the stack's", "default"])
 @pytest.mark.usefixtures("examples")
 def test_rules_match_an_event_but_not_its_replay(producer: Producer, bus: str) -> None:
-    # PutEvents cannot set `replay-name`, so this asks EventBridge whether the rules would match.
+    # PutEvents cannot set `replay-name`. So ask EventBridge whether the rules would match.
     name = producer.stack.outputs["EventBusName"] if bus == "the stack's" else bus
     rules = producer.events.list_rules(EventBusName=name)["Rules"]
     event: dict[str, object] = {
@@ -195,7 +195,10 @@ class Parked:
 
 
 def parked_messages(producer: Producer, counter: str) -> list[Parked]:
-    """Take a counter's parked messages, once everything that was sent is counted or parked."""
+    """Wait until everything that was sent is counted or parked. Return a counter's parked messages.
+
+    This empties the dead-letter queue.
+    """
     producer.wait_until_done()
     return [message for message in _dead_letters(producer) if counter in message.body]
 
@@ -248,7 +251,11 @@ def test_documented_code_for_a_busy_counter_counts_each_order_once(producer: Pro
 
 @pytest.fixture(scope="module")
 def examples(stack: Stack) -> dict[str, str]:
-    """Deploy all examples of the docs in one stack. Return its resources' physical ids by name."""
+    """Deploy all examples of the docs in one stack.
+
+    Returns:
+        The physical id of each resource, by its logical id.
+    """
     template = "\n".join(
         re.sub(r"\AResources:\n", "", block) if number else block
         for number, block in enumerate(re.findall(r"```yaml\n(Resources:.*?)```", DOCS, re.DOTALL))

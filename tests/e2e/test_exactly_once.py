@@ -1,4 +1,8 @@
-"""Concurrent HTTP clients share a key, a version, a stock or a counter, or lose replies."""
+"""Changes are applied exactly once for concurrent HTTP clients.
+
+The clients use the same key, version, stock or counter. In one test, the database's replies are
+lost.
+"""
 
 import json
 import time
@@ -22,7 +26,7 @@ LOSS_TIMES = cases(100, part=10)
 
 
 def increment_with_key(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
-    """Increment under a key. Repeat until it succeeds. Return the answer and the repeats."""
+    """Increment with a key, and repeat until that succeeds. Return answer and number of repeats."""
     repeats = 0
     while True:
         answer = caller.request("POST", counter, headers={"Idempotency-Key": key})
@@ -137,7 +141,7 @@ def assert_counted_once(caller: Caller, counter: str, answers: list[Answer]) -> 
     version = len(caller.whole_history(counter))
     answered = [answer.body["version"] for answer in answers if answer.status == 200]
     assert len(set(answered)) == len(answered)
-    # The other 503s say that the increment was not applied.
+    # `outcome-unknown` is the only 503 after which the increment may have been applied.
     unknown = sum(
         answer.status == 503 and answer.body["type"].endswith("outcome-unknown")
         for answer in answers

@@ -1,4 +1,4 @@
-"""RecordHistory under faults: outages of its tables, its delay, and parked records."""
+"""RecordHistory, which writes the history: outages of its tables, its delay, parked records."""
 
 import datetime as dt
 import itertools
@@ -119,7 +119,8 @@ def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
     with ThreadPoolExecutor(1) as pool, ExitStack() as stopping:
         stopping.callback(stopped.set)
         clients = pool.submit(run_clients, stack, INCREMENT, CLIENTS, send)
-        # Wait until the clients have warmed up. Otherwise all faults could hit warm-up changes.
+        # Wait until the clients have warmed up. If they had not, all faults could hit the changes
+        # of the warm-up.
         wait_for(lambda: all(trend(caller, path) for path in paths), seconds=REQUEST_SECONDS)
         with proxy.failing(stack.outputs[table], throttled):
             began, before = time.monotonic(), answered()
@@ -222,7 +223,10 @@ def test_redrive_records_a_valid_record_and_leaves_an_invalid_one_in_the_queue(
 
 
 def assert_recorded(caller: Caller, counter: str, answers: list[tuple[Answer, int]]) -> None:
-    """Check that history and trend match the counter, and the requests and their answers."""
+    """Check that a counter's history matches its value, and the requests and their answers.
+
+    Also check that the trend matches the history.
+    """
     entries = caller.whole_history(counter)
     assert [
         (entry["version"], entry["by"], entry["value"], entry["created_at"]) for entry in entries

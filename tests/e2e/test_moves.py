@@ -20,7 +20,7 @@ NAMES = [f"account-{number}" for number in range(8)]
 
 
 def move(caller: Caller, chance: random.Random) -> Answer:
-    """Move random amounts from one counter to others, unless it would fall below 0."""
+    """Move random amounts from one counter to others, unless the first would fall below 0."""
     payer, *payees = chance.sample(NAMES, chance.choice([2, 2, 3, 5]))
     amounts = [chance.randint(1, 40) for _ in payees]
     increments: list[dict[str, object]] = [{"counter_id": payer, "by": -sum(amounts), "min": 0}]
@@ -98,7 +98,10 @@ def test_concurrent_moves_never_change_the_total(stack: Stack, caller: Caller) -
 
 
 def assert_each_request_is_atomic(stack: Stack, answers: list[Answer]) -> None:
-    """Check that each request changed all of its counters, as its answer says, or none."""
+    """Check that each request changed all of its counters or none.
+
+    Also check that each successful answer shows the changes of its request.
+    """
     dynamodb = client(stack, "dynamodb")
     items_by_request: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name in NAMES:
@@ -121,8 +124,9 @@ def assert_each_request_is_atomic(stack: Stack, answers: list[Answer]) -> None:
         }
         for items in moves
     ]
-    # If the history is late, an answer has null instead of the version and the value. Check answers
-    # without any version last: they match every move between the same counters.
+    # If the history does not have a change in time, the answer has null instead of the version and
+    # the value. An answer without any version matches every move between the same counters. So
+    # check such answers last.
     answered = sorted(
         (answer.body for answer in answers if answer.status == 200),
         key=lambda body: all(each["version"] is None for each in body),

@@ -49,7 +49,8 @@ def test_batches_overlap_only_between_different_groups(
     ):
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             list(pool.map(send, names))
-        # A message out of order would not be counted, because a later one has been counted.
+        # If two messages of a group changed places, the earlier message would not be counted,
+        # because the later message would be counted already.
         assert {producer.value(name, sum(amounts)) for name in names} == {sum(amounts)}
         writes = proxy.requests_with(slow)
 

@@ -1,4 +1,4 @@
-"""IngestIncrements counts each message once, although it is killed and deliveries overlap."""
+"""IngestIncrements counts each message once, even if it is killed or deliveries overlap."""
 
 import json
 import os
@@ -72,7 +72,7 @@ class Killer:
                     os.kill(int(process.name), signal.SIGKILL)
                     killed = True
             except (ProcessLookupError, FileNotFoundError, PermissionError):
-                pass  # it has ended in the meantime
+                pass  # the process has ended in the meantime
         self.kills[when] += killed
 
 
@@ -130,7 +130,10 @@ def count_events(producer: Producer, name: str) -> int:
 
 
 class Deliveries:
-    """Delivers messages of several groups for one counter, each group in order, as SQS does."""
+    """Delivers messages of several groups, which all count for one counter.
+
+    The messages of each group are delivered in order, as SQS does it.
+    """
 
     def __init__(self, stack: Stack, counter: str) -> None:
         self._lambda = client(stack, "lambda")
@@ -150,7 +153,7 @@ class Deliveries:
             return self.queues[group].send(body, f"{self._counter}:{group}")
 
     def warm_up(self) -> None:
-        """Start enough processes of the function for all deliveries at the same time."""
+        """Start a process of the function for each concurrent delivery."""
         self.deliver([])
         self._barrier.wait()
 
@@ -163,7 +166,13 @@ class Deliveries:
         return [each["itemIdentifier"] for each in answer["batchItemFailures"]]
 
     def deliver_all(self, group: int) -> int:
-        """Deliver a group in order, each batch until it succeeds. Return the deliveries."""
+        """Deliver the messages of a group in order.
+
+        Repeat each batch until all of its messages are counted.
+
+        Returns:
+            The number of deliveries.
+        """
         chance, deliveries = random.Random(group), 0
         self.warm_up()
         for _ in range(BATCHES):
@@ -175,10 +184,13 @@ class Deliveries:
         return deliveries
 
     def redeliver(self, number: int, stopped: threading.Event) -> int:
-        """Redeliver random parts of the groups until stopped. Return the number of deliveries.
+        """Deliver random parts of the groups again, until `stopped` is set.
 
-        The first message of each part has been delivered in order, so all messages before it are
-        done. The rest may be in delivery at the same time.
+        All messages before a part are done. `deliver_all` may be delivering messages of the part at
+        the same time.
+
+        Returns:
+            The number of deliveries.
         """
         chance, deliveries = random.Random(-number - 1), 0
         self.warm_up()
@@ -186,7 +198,7 @@ class Deliveries:
             with self._lock:
                 sent = list(self.queues[chance.randrange(GROUPS)].sent)
             if len(sent) > MAX_BATCH:
-                # All messages before the last ten have been acknowledged.
+                # All messages before the last ten of the group have been acknowledged.
                 start = chance.randrange(len(sent) - MAX_BATCH + 1)
                 self.deliver(sent[start : start + chance.randint(1, MAX_BATCH)])
                 deliveries += 1

@@ -1,4 +1,7 @@
-"""The stack of `make run` keeps its state over stops and kills, and says what may be lost."""
+"""A stack of `make run` keeps its state if it is stopped or killed.
+
+After a kill, the next start says what may be lost.
+"""
 
 import json
 import os
@@ -47,7 +50,7 @@ def directory() -> Iterator[Path]:
 
 
 def is_stopped(emulator: Emulator) -> bool:
-    """Return whether all processes of the emulator have ended, including its functions."""
+    """Return whether all processes of the emulator and its functions end within STOP_SECONDS."""
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -88,7 +91,8 @@ def test_restart_continues_from_the_saved_state_and_stop_leaves_no_process(
         with Caller(restarted.url, token_for(restarted, restarted.scopes)) as caller:
             assert caller.post(counter).body["value"] == 12
             entries = caller.history(counter, entries=4)
-            # If the queue's sequence numbers started again, these would be taken for duplicates.
+            # If the queue's sequence numbers started again at the first one, the counter would take
+            # this message for a duplicate.
             producer = Producer(restarted, caller)
             producer.send("queue", {"counter_id": "queued"})
             assert producer.value("queued", 3) == 3
@@ -188,7 +192,10 @@ def kill_while_counting(
 
 
 def acknowledged_version(stderr: str, acknowledged: list[tuple[float, int]]) -> int:
-    """Return the last version acknowledged before the save that stderr names."""
+    """Return the last version that was acknowledged before the last save.
+
+    `stderr` says when the last save was.
+    """
     pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
     stderr = stderr.removeprefix("Waiting for the last processes of a killed run to end.\n")
     match = re.fullmatch(pattern, stderr)
@@ -206,7 +213,8 @@ def assert_consistent(caller: Caller, version: int) -> None:
     caller.whole_history("/counters/killed")
     assert caller.post("/counters/killed").body["version"] == counter["version"] + 1
     caller.whole_history("/counters/killed")
-    # When the state was saved, each batch of five messages was in the queue or in the counter.
+    # Five messages were sent before each kill. The saved state has all of them, in the queue or in
+    # the counter.
     queued = wait_for(
         lambda: int(caller.get("/counters/queued").body["value"]),
         lambda value: value in {5, 10},

@@ -55,7 +55,7 @@ USER_ENVIRONMENT = {
 
 
 class Trap:
-    """Stands in for AWS and for an HTTP proxy. It records each request line and never answers."""
+    """Takes the place of AWS and an HTTP proxy. It records each request line, but never answers."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.requests: list[bytes] = []
@@ -90,7 +90,10 @@ class Project:
     variables: dict[str, str] = field(repr=False)
 
     def skip_without_engine(self) -> None:
-        """Skip a test without an engine. Not a fixture, so that pytest reports one line for all."""
+        """Skip the test if no container engine is running.
+
+        This is not a fixture, so that pytest reports all skipped tests in one line.
+        """
         if not self.has_engine:
             pytest.skip("no container engine (Docker or podman) is running that has Lambda's image")
 
@@ -114,7 +117,10 @@ class Project:
 
     @contextmanager
     def serving(self, command: str) -> Iterator[int]:
-        """Run `sam local start-…`. Yield its port once it accepts connections."""
+        """Run `sam local start-…` until the with block ends. Yield its port.
+
+        First, wait until the port accepts connections.
+        """
         port = free_port()
         log = self.directory / f"{port}.log"
         with (
@@ -169,7 +175,10 @@ def image(stack: Stack) -> str:
 
 
 def is_expected(function: str, answer: Any) -> bool:  # noqa: ANN401
-    """Return whether an answer to a sample event is correct, however often the event is sent."""
+    """Return whether an answer of a function to its sample event is correct.
+
+    The event may have been sent before.
+    """
     match answer:
         case {"statusCode": 200}:
             return bool(FUNCTIONS[function].routes)

@@ -32,7 +32,7 @@ class InvocationResult(NamedTuple):
 
 
 class Worker:
-    """One process of a function. It handles one event at a time. It restarts if it has died."""
+    """One process of a function. It handles one event at a time. If it died, a new one starts."""
 
     def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
         self.access_key = access_key  # lets the proxy see which worker sent a request
@@ -144,7 +144,7 @@ class Workers:
 def running(
     emulator: Emulator, stack: Stack, numbers: Mapping[str, int], proxy_url: str, directory: Path
 ) -> Iterator[Workers]:
-    """Run workers that reach the database through the proxy.
+    """Run workers that reach the database through a proxy. Stop them when the with block ends.
 
     Args:
         emulator: the emulator whose directory has the built functions.

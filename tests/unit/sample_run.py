@@ -1,4 +1,4 @@
-"""A correct run of two counters for the tests of the linearizability checker."""
+"""A correct run: calls and histories of two counters, to test the linearizability checker with."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -142,5 +142,5 @@ def violations(checked: Run) -> set[str]:
 
 
 def run_with(old: Call, **changed: Any) -> Run:  # noqa: ANN401
-    """Return a run of the good calls, one of them with other fields."""
+    """Return a run of the good calls, after a change of some fields of the call `old`."""
     return run([replace(call, **changed) if call is old else call for call in GOOD])

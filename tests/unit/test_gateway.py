@@ -38,7 +38,10 @@ def echo(request: Request) -> Response:
 
 @endpoint(headers=["if-match", "if-none-match"])
 def conditional(request: Request) -> Response:
-    """Return whether the caller has version 7, or the versions that its condition allows."""
+    """Return what a condition in the headers says.
+
+    If-None-Match: whether it names version 7. If-Match: the versions that it names.
+    """
     if "if-none-match" in request.headers:
         return Response(not none_match(request.headers, 7))
     wanted = condition(request.headers)
