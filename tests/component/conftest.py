@@ -46,14 +46,14 @@ def _validate(**call: Any) -> None:  # noqa: ANN401  of any operation
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[None]:
+def moto_started() -> Iterator[None]:
     """Start moto once for the tests of a module."""
     with moto():
         yield
 
 
 @pytest.fixture
-def stack(session: botocore.session.Session, started: None) -> Iterator[Stack]:  # noqa: ARG001
+def stack(session: botocore.session.Session, moto_started: None) -> Iterator[Stack]:  # noqa: ARG001
     with running(session) as stack:
         yield stack
 
@@ -93,7 +93,7 @@ def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def look_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request under a key look only once for the outcome of an earlier one.
 
     For tests that repeat requests themselves: waiting in each request would only take CPU.
@@ -114,7 +114,7 @@ def queue() -> FifoQueue:
 
 
 @pytest.fixture
-def hasty(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
+def latest_start(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
     """Give IngestIncrements a timeout of 10 s. Return when its last request may start, in seconds.
 
     Time passes only in pauses: on a busy machine, the test itself may take a second.

@@ -20,7 +20,7 @@ from tests.wire import (
 from counters import clock
 
 MAX = 2**53 - 1
-MOST_GROUPS = 8
+GROUPS_IN_ITEM = 8
 
 REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]
 every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])

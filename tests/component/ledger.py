@@ -29,20 +29,11 @@ class Ledger(Scene):
         return [self.value(counter) for counter in counters]
 
 
-def left(reply: Invocation) -> list[tuple[str, int, int]]:
-    """Return the id, value and version of each counter in a response."""
-    assert reply.status == 200, reply.answer
-    return [
-        (counter["counter_id"], counter["value"], counter["version"])
-        for counter in json.loads(reply.text)
-    ]
-
-
 def transactions(reply: Invocation) -> int:
     return reply.operations().count("TransactWriteItems")
 
 
-def as_known(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
+def counters_in(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
     """Return the id, value and version of each counter in a response. They may be null."""
     assert reply.status == 200, reply.answer
     counters = json.loads(reply.text)

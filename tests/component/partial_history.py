@@ -37,7 +37,7 @@ def only_written(positions: Collection[int]) -> Fault:
     return fault
 
 
-def history(stack: Stack, query: str = "", name: str = "orders") -> Reply:
+def get_history(stack: Stack, query: str = "", name: str = "orders") -> Reply:
     return stack.request("GET", f"/counters/{name}/history", query=query)
 
 
@@ -46,7 +46,7 @@ def versions(reply: Reply) -> list[int]:
     return [entry["version"] for entry in reply.body]
 
 
-def throttled(reply: Reply) -> bool:
+def is_throttled(reply: Reply) -> bool:
     return reply.status == 503 and reply.body["type"] == "urn:tally:problem:throttled"
 
 

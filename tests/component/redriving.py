@@ -66,7 +66,7 @@ def make_changes(operations: str, counter_id: str = "orders", start: float = STA
     return past
 
 
-def stored(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
+def stored_items(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
     """Return a counter's items in the history and the trend, with its id replaced."""
     return {
         table: json.loads(
@@ -85,8 +85,8 @@ def stored(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
     }
 
 
-def stored_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
+def items_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
     """Return `stored` for a counter with the same changes, all recorded at once."""
     twin = make_changes(operations, "twin", start)
     twin.record(stack)
-    return stored(stack, "twin")
+    return stored_items(stack, "twin")

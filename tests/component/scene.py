@@ -124,10 +124,10 @@ class Scene:
         self.wire = wire
         self.time = BEGINNING
         self.skew = 0.0
-        self.chance: Callable[[str], Fault] = lambda _operation: delivered
+        self.choose_fault: Callable[[str], Fault] = lambda _operation: delivered
         self._invocations: list[Invocation] = []  # running now, each one within the one before it
         self.stream = Stream(stack, wire)
-        self._held_up: list[tuple[float, AWSPreparedRequest]] = []
+        self._delayed: list[tuple[float, AWSPreparedRequest]] = []
 
     @contextmanager
     def running(self) -> Iterator["Scene"]:
@@ -206,24 +206,24 @@ class Scene:
     def advance(self, seconds: float) -> None:
         """Let time pass. Apply the held-up requests that are due by then."""
         self.time += seconds
-        while self._held_up and self._held_up[0][0] <= self.time:
-            _, request = self._held_up.pop(0)
+        while self._delayed and self._delayed[0][0] <= self.time:
+            _, request = self._delayed.pop(0)
             delivered(request)
             self.stream.capture(request)
 
-    def held_up(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
+    def lost_and_applied_later(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
         """Apply the request later. To its caller it looks like a lost reply."""
-        self.hold_up(request, seconds)
+        self.apply_later(request, seconds)
         raise ReadTimeoutError(endpoint_url=request.url)
 
-    def hold_up(self, request: AWSPreparedRequest, seconds: float) -> None:
+    def apply_later(self, request: AWSPreparedRequest, seconds: float) -> None:
         """Apply the request later."""
-        self._held_up.append((self.time + seconds, request))
-        self._held_up.sort(key=lambda entry: entry[0])
+        self._delayed.append((self.time + seconds, request))
+        self._delayed.sort(key=lambda entry: entry[0])
 
-    def under_way(self) -> int:
+    def delayed_requests(self) -> int:
         """Return how many held-up requests are not applied yet."""
-        return len(self._held_up)
+        return len(self._delayed)
 
     def begin(self, past: Past) -> None:
         """Store a counter with its history."""
@@ -254,7 +254,7 @@ class Scene:
         return len(self.stack.items("ReceiptTable"))
 
     def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
-        return self._meet(self.chance(_operation(request)), request)
+        return self._meet(self.choose_fault(_operation(request)), request)
 
     def _meet(self, fault: Fault, request: AWSPreparedRequest) -> AWSResponse:
         invocation = self._invocations[-1]

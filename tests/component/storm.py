@@ -54,9 +54,9 @@ class Storm:
         self.fault_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._nested = False
         random.seed(seed)  # the code's own jitter
-        scene.chance = self._chance
+        scene.choose_fault = self._choose_fault
 
-    def _chance(self, operation: str) -> Fault:
+    def _choose_fault(self, operation: str) -> Fault:
         reads_outcome = operation == "BatchGetItem"
         if reads_outcome and not self._nested and self.source.random() < 0.1:
             self._nested = True
@@ -70,12 +70,12 @@ class Storm:
         if fault is reply_lost and operation in READS:
             return request_lost  # the same for a read, without a slow request to moto
         if fault is request_lost:  # the request arrives late, perhaps too late
-            return partial(self.scene.held_up, seconds=self.source.uniform(0, 8))
+            return partial(self.scene.lost_and_applied_later, seconds=self.source.uniform(0, 8))
         return fault
 
     def settle(self) -> None:
         """End the faults, deliver delayed requests, and record all changes in the history."""
-        self.scene.chance = lambda _operation: delivered
+        self.scene.choose_fault = lambda _operation: delivered
         self.scene.advance(clock.APPLY_WINDOW)
         self.scene.record()
 

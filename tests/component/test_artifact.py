@@ -53,7 +53,7 @@ def handler(event, context):
 """
 
 # Sends a request to each service in every n-th region of each partition, and prints the URLs.
-ADDRESSES = """
+PRINT_URLS = """
 import json
 import sys
 import botocore.session
@@ -84,7 +84,7 @@ print(json.dumps(addresses))
 """
 
 # Imports modules, and prints the files of all modules that are imported then.
-IMPORTED = """
+PRINT_IMPORTED_FILES = """
 import importlib
 import json
 import sys
@@ -96,7 +96,7 @@ print(json.dumps([file for file in files if file]))
 """
 
 # Modules that no function needs, and that are slow to import.
-NEVER = {
+NEVER_NEEDED = {
     "asyncio",
     "aws_lambda_powertools.event_handler",
     "aws_xray_sdk",
@@ -109,7 +109,7 @@ NEVER = {
 }
 # A function must not import a module in `counters` if it uses no code of it. These are exceptions:
 # modules that the function does use import them.
-SHARED = {"counters.listing", "counters.timeline", "counters.trend"}
+SHARED_IMPORTS = {"counters.listing", "counters.timeline", "counters.trend"}
 HTTP_ONLY = {"counters.gateway", "counters.idempotency"}
 NEVER_FOR_HTTP = {
     "counters.audit",
@@ -227,7 +227,7 @@ def test_a_function_imports_only_what_its_artifact_has_and_what_it_needs(
         assert "site-packages" not in file.relative_to(file.anchor).parts, name
     unused = call_graph.modules().keys() - call_graph.uses(run.function.module).modules
     for_others = NEVER_FOR_HTTP if run.function.routes else HTTP_ONLY
-    forbidden = NEVER | (unused - SHARED) | for_others
+    forbidden = NEVER_NEEDED | (unused - SHARED_IMPORTS) | for_others
     assert modules.keys() & forbidden == set()
 
 
@@ -243,10 +243,10 @@ def test_the_first_event_uses_the_connection_that_the_init_phase_opened(run: Run
 
 
 # One opens a connection to DynamoDB, the other to SQS. All other functions do one of both.
-OPENING = ["GetCounter", "ForwardEvents"]
+ONE_PER_SERVICE = ["GetCounter", "ForwardEvents"]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS if FULL else OPENING)
+@pytest.mark.parametrize("name", FUNCTIONS if FULL else ONE_PER_SERVICE)
 def test_an_unreachable_service_in_the_init_phase_is_not_an_error(
     artifacts: Path, runtime: Path, tmp_path: Path, name: str
 ) -> None:
@@ -307,7 +307,7 @@ def test_almost_all_code_in_the_artifact_is_imported(
     modules = [function.module for function in FUNCTIONS.values()]
     imported = set(
         printed_json(
-            *("-S", "-c", IMPORTED, *modules),
+            *("-S", "-c", PRINT_IMPORTED_FILES, *modules),
             PYTHONPATH=str(artifact_directory),
             AWS_LAMBDA_FUNCTION_NAME="function",  # makes them create their clients
             AWS_DEFAULT_REGION="eu-west-1",
@@ -325,7 +325,7 @@ def test_almost_all_code_in_the_artifact_is_imported(
 def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(
     artifact_directory: Path,
 ) -> None:
-    program = ("-c", ADDRESSES, str(cases(full=1, part=4)))
+    program = ("-c", PRINT_URLS, str(cases(full=1, part=4)))
     ours = printed_json("-S", *program, PYTHONPATH=str(artifact_directory))
 
     assert len(ours) > cases(full=60, part=20)

@@ -145,7 +145,7 @@ def test_a_change_is_not_sent_again_after_a_500(scene: Scene, fault: Fault) -> N
 
 
 def test_a_change_that_is_applied_late_is_found(scene: Scene) -> None:
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=1.0))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=1.0))
 
     reply = scene.add("hits", 5)
 
@@ -154,7 +154,7 @@ def test_a_change_that_is_applied_late_is_found(scene: Scene) -> None:
 
 
 def test_the_outcome_is_unknown_if_the_change_is_applied_after_the_answer(scene: Scene) -> None:
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=9.0))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=9.0))
 
     reply = scene.add("hits", 5)
 
@@ -166,7 +166,7 @@ def test_the_outcome_is_unknown_if_the_change_is_applied_after_the_answer(scene:
 
 @pytest.mark.parametrize("fault", NOT_APPLIED)
 def test_a_change_that_dynamodb_never_accepts_gets_throttled(scene: Scene, fault: Fault) -> None:
-    scene.chance = lambda _operation: fault
+    scene.choose_fault = lambda _operation: fault
 
     reply = scene.add("hits")
 
@@ -191,11 +191,11 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(scene: Scen
         source = random.Random(seed)
         random.seed(seed)  # the code's own jitter
         counter = f"hits{seed}"
-        scene.chance = lambda _operation: delivered
+        scene.choose_fault = lambda _operation: delivered
         for _ in range(3):
             scene.add(counter)
         scene.record()
-        scene.chance = one_of(faults, source)
+        scene.choose_fault = one_of(faults, source)
         for number in range(10):
             reply = scene.add(counter, 1, f"key{number // 3}" if seed % 2 else None)
             assert reply.answer, f"seed {seed}: killed at its timeout: {reply.requests}"

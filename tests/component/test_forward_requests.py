@@ -235,14 +235,14 @@ def test_the_messages_of_other_requests_are_not_reported(
 
 
 @pytest.fixture
-def short_timeout(stack: Stack) -> float:
+def latest_start(stack: Stack) -> float:
     """Set the timeout to 10 s. Return the latest start of a request, in seconds after the start."""
     stack.functions["ForwardEvents"] = replace(stack.functions["ForwardEvents"], timeout=TIMEOUT)
     return TIMEOUT - ATTEMPT
 
 
 def test_the_remaining_messages_are_reported_when_time_runs_out(
-    stack: Stack, wire: Wire, short_timeout: float
+    stack: Stack, wire: Wire, latest_start: float
 ) -> None:
     request_times: list[float] = []
 
@@ -257,7 +257,7 @@ def test_the_remaining_messages_are_reported_when_time_runs_out(
 
     assert deliver(stack, *batch) == batch[4:]
     assert len(request_times) == 4
-    assert max(request_times) - began < short_timeout
+    assert max(request_times) - began < latest_start
     wire.fail("SendMessageBatch", [])
     assert deliver(stack, *batch[4:]) == []
     assert forwarded_bodies(stack) == bodies(*batch)

@@ -11,7 +11,13 @@ from functools import partial
 
 import pytest
 from tests.component.links import target
-from tests.component.partial_history import history, make_counter, only_written, throttled, versions
+from tests.component.partial_history import (
+    get_history,
+    is_throttled,
+    make_counter,
+    only_written,
+    versions,
+)
 from tests.past import START, Past
 from tests.sizes import cases
 from tests.stack import Stack
@@ -67,7 +73,7 @@ def test_a_read_at_a_time_during_writes_returns_the_right_version_or_is_throttle
         reply = stack.request("GET", f"/counters/{name}", query=f"at={time}")
         remove_fault()
 
-        assert throttled(reply) or reply.body["version"] == reply.body["value"] == last
+        assert is_throttled(reply) or reply.body["version"] == reply.body["value"] == last
         if recorded > last and interval > APPLY_WINDOW:
             assert reply.status == 200
 
@@ -83,8 +89,8 @@ def test_a_period_that_is_read_during_writes_has_no_gap(
         listed: list[int] = []
         query = f"order=desc&limit={limit}&to={boundary}"
         while query:
-            reply = history(stack, query, name)
-            if not throttled(reply):
+            reply = get_history(stack, query, name)
+            if not is_throttled(reply):
                 listed += versions(reply)
                 link = reply.headers.get("Link")
                 query = target(link).removeprefix("?") if link else ""
@@ -96,10 +102,10 @@ def test_a_period_that_is_read_during_writes_has_no_gap(
 
     for name, remove_fault in races(stack, wire, count, recorded, 1):
         listed = []
-        reply = history(stack, f"limit={limit}&from={boundary}", name)
+        reply = get_history(stack, f"limit={limit}&from={boundary}", name)
         while versions(reply):
             listed += versions(reply)
-            reply = history(stack, f"limit={limit}&from={boundary}&after={listed[-1]}", name)
+            reply = get_history(stack, f"limit={limit}&from={boundary}&after={listed[-1]}", name)
         remove_fault()
 
         newest = max(last, listed[-1] if listed else 0)
@@ -146,8 +152,8 @@ class Reader:
         """Read a page, and choose the next one. An ascending reader never finishes."""
         if self.finished:
             return
-        reply = history(self._stack, self._query)
-        if throttled(reply):
+        reply = get_history(self._stack, self._query)
+        if is_throttled(reply):
             assert self._order == "desc"
             return
         page = versions(reply)
@@ -209,6 +215,6 @@ def test_each_page_of_a_complete_history_takes_one_read(
     wire.sent.clear()
 
     for query in ("", "order=desc", "limit=5", "order=desc&limit=5&after=11", "after=5"):
-        versions(history(stack, query))
+        versions(get_history(stack, query))
 
     assert wire.operations() == ["Query"] * 5

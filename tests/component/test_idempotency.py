@@ -167,7 +167,7 @@ def test_after_the_apply_window_a_repeat_makes_the_change_of_a_killed_function(
 def test_a_repeat_finds_a_change_that_was_applied_late_within_the_apply_window(
     scene: Scene,
 ) -> None:
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=15.0))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=15.0))
     assert scene.add("hits", 5, "key").problem == "outcome-unknown"
 
     pending = scene.add("hits", 5, "key")
@@ -180,7 +180,7 @@ def test_a_repeat_finds_a_change_that_was_applied_late_within_the_apply_window(
     assert scene.value("hits") == 5
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
 def test_a_repeat_gets_in_progress_while_the_history_is_late(scene: Scene, applied: bool) -> None:  # noqa: FBT001
     scene.add("hits", 1)
@@ -202,7 +202,7 @@ def test_a_repeat_gets_in_progress_while_the_history_is_late(scene: Scene, appli
     assert scene.value("hits") == 106
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
 def test_a_repeat_gets_in_progress_for_as_long_as_the_history_lacks_an_entry(
     scene: Scene,
@@ -320,7 +320,7 @@ def test_a_change_is_not_made_again_after_its_counter_was_deleted(scene: Scene) 
     assert scene.value("hits") == 0
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("recorded", [0, 3])
 def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
@@ -346,13 +346,13 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     assert scene.value("hits") == before
 
 
-CLOCKS = [-2.5, 2.5]  # seconds ahead: any two clocks differ by at most 5
+SKEWS = [-2.5, 2.5]  # seconds ahead: any two clocks differ by at most 5
 
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("first_skew", CLOCKS)
-@pytest.mark.parametrize("repeat_skew", CLOCKS)
-@pytest.mark.parametrize("others_skew", CLOCKS)
+@pytest.mark.usefixtures("look_once")
+@pytest.mark.parametrize("first_skew", SKEWS)
+@pytest.mark.parametrize("repeat_skew", SKEWS)
+@pytest.mark.parametrize("others_skew", SKEWS)
 @pytest.mark.parametrize("delay", [0.5, 9.0, 14.9] if FULL else [14.9])
 def test_a_change_is_made_once_although_clocks_differ(
     scene: Scene, first_skew: float, repeat_skew: float, others_skew: float, delay: float
@@ -363,12 +363,12 @@ def test_a_change_is_made_once_although_clocks_differ(
     scene.advance(15.0)
     scene.skew = first_skew
     began = scene.time
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=delay))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=delay))
     scene.add("hits", 5, "key")
     scene.advance(0.6 * delay)  # no repeat may decide the outcome before that
     answers: list[Invocation] = []
     # Repeat until the change has arrived and two repeats have the answer.
-    while scene.under_way() or [answer.status for answer in answers].count(200) < 2:
+    while scene.delayed_requests() or [answer.status for answer in answers].count(200) < 2:
         assert scene.time < began + 60
         scene.skew = others_skew
         scene.add("hits", 100)

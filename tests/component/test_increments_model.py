@@ -51,7 +51,7 @@ class Service(Scene):
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         super().__init__(stack, wire)
-        self.chance = self._record_before_query
+        self.choose_fault = self._record_before_query
         stack.remove_stream()
 
     def _record_before_query(self, operation: str) -> Fault:

@@ -7,8 +7,8 @@ from itertools import repeat
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.increments import (
+    GROUPS_IN_ITEM,
     MAX,
-    MOST_GROUPS,
     every_sign,
     message_body,
     record_and_read_history,
@@ -62,7 +62,7 @@ def test_a_refused_message_is_never_counted_even_if_the_counter_has_room_later(
 
 
 @pytest.mark.parametrize(
-    "groups", [1, MOST_GROUPS + 1], ids=["number in the counter", "number in its own item"]
+    "groups", [1, GROUPS_IN_ITEM + 1], ids=["number in the counter", "number in its own item"]
 )
 @pytest.mark.parametrize("death", [dies, dies_after, throttled, *LOST[: cases(full=3, part=1)]])
 def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
@@ -74,7 +74,7 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
     deliver(stack, last)
     group = last.group
     # The position of the request that stores the refusal. Before it, the message can be counted.
-    refusal = 1 if groups <= MOST_GROUPS else 3
+    refusal = 1 if groups <= GROUPS_IN_ITEM else 3
     killed = 0
     for position in range(7):
         set_near_limit(stack, 1, 3)

@@ -243,7 +243,7 @@ def explore(new_run: Callable[[], Run]) -> int:
     return len(known)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize(
     ("history", "options"),
     [

@@ -69,20 +69,20 @@ class TransactionStorm(Storm):
     Reading many counters takes many requests. If half of them failed, no request would finish.
     """
 
-    def _chance(self, operation: str) -> Fault:
+    def _choose_fault(self, operation: str) -> Fault:
         if self.source.random() < 0.6:
             self.fault_counts[operation]["delivered"] += 1
             return delivered
-        fault = super()._chance(operation)
-        chance = self.source.random()
-        if chance < 0.06:
-            return dies if chance < 0.03 else dies_after
+        fault = super()._choose_fault(operation)
+        roll = self.source.random()
+        if roll < 0.06:
+            return dies if roll < 0.03 else dies_after
         if fault is conflict and operation == "TransactWriteItems":
             return canceled("TransactionConflict")
         return fault
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true(
     ledger: Ledger,
 ) -> None:

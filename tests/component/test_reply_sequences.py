@@ -58,7 +58,7 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     """Return the possible replies to an operation."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
-        ledger.hold_up(request, seconds)
+        ledger.apply_later(request, seconds)
         return answered(
             request,
             HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -69,8 +69,8 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     return {
         "applied": delivered,
         "applied, reply lost": reply_lost,
-        "lost, applied soon": partial(ledger.held_up, seconds=SOON),
-        "lost, applied late": partial(ledger.held_up, seconds=LATE),
+        "lost, applied soon": partial(ledger.lost_and_applied_later, seconds=SOON),
+        "lost, applied late": partial(ledger.lost_and_applied_later, seconds=LATE),
         "500, not applied": refused_internally,
         "500, applied": internal_error,
         "500, applied soon": partial(failed_and_applied_later, seconds=SOON),
@@ -81,7 +81,7 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     }
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
 def test_the_answer_is_true_for_every_sequence_of_replies(
@@ -155,16 +155,16 @@ def check(
 ) -> None:
     """Check that the change was made at most once, and that the last answer is true."""
     value = ledger.value(name)
-    held_up = ledger.under_way()
-    assert value + held_up <= 1
+    delayed = ledger.delayed_requests()
+    assert value + delayed <= 1
     last = answers[-1]
     if last.status == 200:
-        assert (value, held_up) == (1, 0)
+        assert (value, delayed) == (1, 0)
     elif last.problem == "throttled":
-        assert (value, held_up) == (0, 0)
+        assert (value, delayed) == (0, 0)
     else:
         assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
-    if key and (value or held_up):
+    if key and (value or delayed):
         assert has_receipt(ledger, key, operation)
     texts = {answer.text for answer in answers if answer.status == 200}
     assert len(texts) <= 1

@@ -172,13 +172,13 @@ def test_two_concurrent_nightly_audits_have_the_effect_of_one(
     for name in names:
         ten_changes(name).record(stack)
     delete_entries(stack, 5, counter_id="night3")
-    chance = random.Random(5)
+    source = random.Random(5)
     for _ in range(cases(full=400, part=5)):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         first, second = runs.run(), runs.run()
-        share = chance.random()
-        order = [chance.random() < share for _ in range(chance.randrange(70))]
+        share = source.random()
+        order = [source.random() < share for _ in range(source.randrange(70))]
         with runs.interleaving():
             run_in_order(first, second, order)
 

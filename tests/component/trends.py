@@ -16,7 +16,7 @@ TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
 NOON = TODAY + 12 * HOUR
 
 Bucket = dict[str, Any]
-COUNTS = ("changes", "increase", "decrease")
+SUMS = ("changes", "increase", "decrease")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def summed(buckets: list[Bucket]) -> Bucket:
     """Return one bucket with the sums of consecutive buckets."""
     return {
         "start": buckets[0]["start"],
-        **{name: sum(bucket[name] for bucket in buckets) for name in COUNTS},
+        **{name: sum(bucket[name] for bucket in buckets) for name in SUMS},
         "first_version": min((b["first_version"] for b in buckets if b["changes"]), default=None),
         "last_version": max((b["last_version"] for b in buckets if b["changes"]), default=None),
         "close": buckets[-1]["close"],

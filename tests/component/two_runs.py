@@ -119,6 +119,6 @@ def orders(steps: int, *, same_event: bool = False) -> Iterator[list[bool]]:
         yield [False] * before + [True] * between
         if FULL or not same_event:
             yield [True] * before + [False] * between
-    chance = random.Random(steps)
+    source = random.Random(steps)
     for _ in range(cases(full=300, part=2)):
-        yield [chance.random() < 0.5 for _ in range(2 * steps)]
+        yield [source.random() < 0.5 for _ in range(2 * steps)]
