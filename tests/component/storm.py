@@ -53,7 +53,7 @@ class Storm:
         self.interruption: Callable[[], None] = lambda: None
         self.fault_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._nested = False
-        random.seed(seed)  # the code's own jitter
+        random.seed(seed)  # for the jitter of the functions' pauses
         scene.choose_fault = self._choose_fault
 
     def _choose_fault(self, operation: str) -> Fault:
@@ -68,8 +68,10 @@ class Storm:
         fault: Fault = self.source.choices(faults, weights)[0]
         self.fault_counts[operation][getattr(fault, "__name__", "")] += 1
         if fault is reply_lost and operation in READS:
-            return request_lost  # the same for a read, without a slow request to moto
-        if fault is request_lost:  # the request arrives late, perhaps too late
+            # For a read, a lost request is the same as a lost reply. It spares moto the request.
+            return request_lost
+        if fault is request_lost:
+            # DynamoDB applies the request later, perhaps after the function's answer.
             return partial(self.scene.lost_and_applied_later, seconds=self.source.uniform(0, 8))
         return fault
 

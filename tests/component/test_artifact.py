@@ -29,8 +29,10 @@ INVOCATION_SECONDS = 60
 MEGABYTE = 1 << 20
 UNCHECKED_HASH = 0b01  # https://peps.python.org/pep-0552/
 
-# A handler that calls the function's own handler. It returns its result together with the file of
-# each imported module, and the state of the garbage collector.
+# A handler that calls the function's own handler. It returns:
+# - the answer of the function's own handler;
+# - the file of each imported module;
+# - the state of the garbage collector.
 INSPECTOR = """
 import gc
 import importlib
@@ -52,7 +54,8 @@ def handler(event, context):
     }
 """
 
-# Sends a request to each service in every n-th region of each partition, and prints the URLs.
+# A program that sends a request to each service in every n-th region of each partition, and prints
+# the URLs. Its argument is n.
 PRINT_URLS = """
 import json
 import sys
@@ -83,7 +86,8 @@ for service, call in calls.items():
 print(json.dumps(addresses))
 """
 
-# Imports modules, and prints the files of all modules that are imported then.
+# A program that imports the modules in its arguments. It prints the files of all modules that are
+# imported as a result.
 PRINT_IMPORTED_FILES = """
 import importlib
 import json
@@ -107,8 +111,8 @@ NEVER_NEEDED = {
     "pydantic",
     "s3transfer",
 }
-# A function must not import a module in `counters` if it uses no code of it. These are exceptions:
-# modules that the function does use import them.
+# A function must not import a module of `counters` if it uses no code of that module. These modules
+# are exceptions, because modules that the function uses import them.
 SHARED_IMPORTS = {"counters.listing", "counters.timeline", "counters.trend"}
 HTTP_ONLY = {"counters.gateway", "counters.idempotency"}
 NEVER_FOR_HTTP = {
@@ -132,7 +136,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what Lambda adds to a function, and the inspector."""
+    """A directory with the inspector, and with the runtime client that Lambda provides."""
     if not lambda_runtime.is_available():
         pytest.skip(f"needs {lambda_runtime.NEEDS}")
     directory = tmp_path_factory.mktemp("runtime")
@@ -150,7 +154,10 @@ def running(  # noqa: PLR0913, PLR0917
     output: IO[str],
     endpoint_url: str,
 ) -> Iterator[runtime_api.RuntimeApi]:
-    """Run a function with the inspector around it, as Lambda does, with AWS at `endpoint_url`."""
+    """Run a function as Lambda does, but with the inspector as its handler.
+
+    The function sends its requests to `endpoint_url` instead of AWS.
+    """
     directory = artifacts / function.name
     with runtime_api.serving(max(INVOCATION_SECONDS, function.timeout)) as api:
         environment = lambda_runtime.environment(
@@ -169,8 +176,8 @@ class Run:
     stack: Stack
     outcome: runtime_api.Outcome
     logged: list[dict[str, Any]]
-    first_request: aws_endpoint.ReceivedRequest  # the one in the init phase
-    requests: list[aws_endpoint.ReceivedRequest]  # the later ones
+    first_request: aws_endpoint.ReceivedRequest  # sent in the init phase
+    requests: list[aws_endpoint.ReceivedRequest]  # sent by the handler
 
 
 @pytest.fixture(scope="module", params=list(FUNCTIONS.values()), ids=list(FUNCTIONS))
@@ -181,7 +188,7 @@ def run(
     runtime: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Run]:
-    """Run each function once for all tests, because a run takes most of a second."""
+    """Run each function once for all tests, because a run takes almost a second."""
     function: Function = request.param
     log = tmp_path_factory.mktemp(function.name) / "log"
     with running_stack(session) as stack, aws_endpoint.serving() as endpoint:
@@ -242,7 +249,8 @@ def test_the_first_event_uses_the_connection_that_the_init_phase_opened(run: Run
         assert run.requests[0] == replace(run.first_request, method="POST")
 
 
-# One opens a connection to DynamoDB, the other to SQS. All other functions do one of both.
+# GetCounter opens a connection to DynamoDB, and ForwardEvents to SQS. Each other function opens one
+# of these connections.
 ONE_PER_SERVICE = ["GetCounter", "ForwardEvents"]
 
 
@@ -260,7 +268,7 @@ def test_an_unreachable_service_in_the_init_phase_is_not_an_error(
     ):
         outcome = api.invoke({})
 
-    assert outcome.kind == "error", "the event is malformed, and the function reached it"
+    assert outcome.kind == "error", "the function must start, and then refuse the malformed event"
 
 
 def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
@@ -275,7 +283,7 @@ def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
 
 @pytest.fixture
 def artifact_directory(artifacts: Path) -> Path:
-    """The artifact of one function. The others are identical."""
+    """The artifact of one function. The artifacts of all functions are identical."""
     return artifacts / "IncrementCounter"
 
 
@@ -309,7 +317,7 @@ def test_almost_all_code_in_the_artifact_is_imported(
         printed_json(
             *("-S", "-c", PRINT_IMPORTED_FILES, *modules),
             PYTHONPATH=str(artifact_directory),
-            AWS_LAMBDA_FUNCTION_NAME="function",  # makes them create their clients
+            AWS_LAMBDA_FUNCTION_NAME="function",  # makes the modules create their clients
             AWS_DEFAULT_REGION="eu-west-1",
             AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}",
         )
@@ -333,7 +341,7 @@ def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(
 
 
 def printed_json(*arguments: str, **environment: str) -> list[str]:
-    """Return the JSON that a Python process prints. It gets AWS keys and this environment."""
+    """Run Python with AWS keys and this environment. Return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, *arguments],
         env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},

@@ -1,4 +1,4 @@
-"""Lost replies: a change is made exactly once, and its answer is true."""
+"""Lost replies: a change is made exactly once, and the answer says what happened."""
 
 import random
 from functools import partial
@@ -121,7 +121,7 @@ def test_a_change_that_may_still_be_applied_is_not_sent_again(
         scene.begin(past)
     scene.advance(HOUR)
     scene.plan("UpdateItem", fault)
-    # Another change overwrites the counter's last change, and the history is late.
+    # Another change replaces the counter's last change. The history has neither change yet.
     scene.plan("BatchGetItem", meanwhile(lambda: scene.add("hits", 100)))
 
     reply = scene.add("hits", 5)
@@ -189,7 +189,7 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(scene: Scen
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(100, part=6)):
         source = random.Random(seed)
-        random.seed(seed)  # the code's own jitter
+        random.seed(seed)  # for the jitter of the functions' pauses
         counter = f"hits{seed}"
         scene.choose_fault = lambda _operation: delivered
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Lost replies of `POST /increments`: the changes are made exactly once, and the answer is true."""
+"""Lost replies of `POST /increments`: changes are made once, and the answer says what happened."""
 
 import json
 import random
@@ -29,7 +29,8 @@ from tests.wire import (
 
 from counters import clock
 
-REFUSED = {  # not applied, and the reply proves it
+# Faults that prove that the transaction was not applied.
+REFUSED = {
     "throttled": throttled,
     "unreachable": unreachable,
     "conflict": canceled("None", "TransactionConflict"),
@@ -81,7 +82,8 @@ def test_after_a_lost_reply_the_changes_are_found_in_the_history_below_later_one
 def test_retries_share_the_token_of_their_transaction_and_the_next_one_has_its_own(
     ledger: Ledger,
 ) -> None:
-    # DynamoDB applies requests with the same token once. moto does not implement that.
+    # DynamoDB applies requests with the same token once. moto does not implement that, so compare
+    # the tokens.
     for _ in range(2):
         ledger.plan("TransactWriteItems", canceled("TransactionConflict"), throttled)
         counters_in(ledger.add_all(entries(a=1, b=5)))
@@ -190,7 +192,7 @@ def test_a_transaction_that_is_canceled_because_of_a_bug_is_not_retried(ledger: 
 def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Ledger) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(full=100, part=3)):
-        random.seed(seed)  # the code's own jitter
+        random.seed(seed)  # for the jitter of the functions' pauses
         source = random.Random(seed)
         ledger.choose_fault = one_of(faults, source)
         for number in range(3):
@@ -203,7 +205,7 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Led
 
 
 def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer the items of a BatchGetItem in another order, as DynamoDB may."""
+    """Reverse the items in the reply to a BatchGetItem. DynamoDB may use any order."""
     body = json.loads(delivered(request).text)
     for items in body["Responses"].values():
         items.reverse()
@@ -211,7 +213,10 @@ def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def half_processed(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer a BatchGetItem without its first item, as DynamoDB may if the reply is too large."""
+    """Omit the first item from the reply to a BatchGetItem.
+
+    DynamoDB may omit items if the reply would be too large.
+    """
     assert isinstance(request.body, bytes)
     ((table, request_keys),) = json.loads(request.body)["RequestItems"].items()
     body = json.loads(delivered(request).text)
@@ -273,7 +278,7 @@ def test_the_answer_waits_for_the_history_if_others_change_a_counter_before_it_i
 
 
 @pytest.mark.parametrize("fault", [delivered, reply_lost, internal_error])
-def test_applied_changes_get_200_although_the_history_is_late(ledger: Ledger, fault: Fault) -> None:
+def test_applied_changes_get_200_while_the_history_lacks_them(ledger: Ledger, fault: Fault) -> None:
     ledger.add("b", 10)
     created_at = json.loads(ledger.call("GET", "b").text)["created_at"]
     ledger.plan("TransactWriteItems", fault)
@@ -322,7 +327,7 @@ def test_each_counter_that_others_have_changed_takes_one_more_read(ledger: Ledge
     reply = ledger.add_all(entries(**dict.fromkeys(names, 1)))
 
     assert counters_in(reply) == [(name, 1, 1) for name in names]
-    # The transaction, one read of all counters, and one of each.
+    # One transaction, one read of all counters, and one read of each counter's history.
     assert len(reply.operations()) == 1 + 1 + len(names)
 
 

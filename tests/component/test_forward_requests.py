@@ -31,7 +31,7 @@ from counters import clock
 from counters.clients import ATTEMPT
 
 KIB = 1024
-MAX_BYTES = 256 * KIB  # per request, unless one event is larger
+MAX_BYTES = 256 * KIB  # of a request, unless it has a single larger event
 TIMEOUT = 10  # seconds
 
 
@@ -121,7 +121,7 @@ def sqs_throttled(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def refusing(*refused: EventMessage) -> Fault:
-    """Return a fault by which SendMessageBatch accepts all messages except these."""
+    """Return a fault: SendMessageBatch refuses these messages, and accepts all others."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
@@ -236,7 +236,9 @@ def test_the_messages_of_other_requests_are_not_reported(
 
 @pytest.fixture
 def latest_start(stack: Stack) -> float:
-    """Set the timeout to 10 s. Return the latest start of a request, in seconds after the start."""
+    """Set the timeout to 10 s. Return the latest start of a request, in seconds after the
+    invocation began.
+    """
     stack.functions["ForwardEvents"] = replace(stack.functions["ForwardEvents"], timeout=TIMEOUT)
     return TIMEOUT - ATTEMPT
 

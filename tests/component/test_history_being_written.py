@@ -1,7 +1,7 @@
 """Reads of a history while it is being written: each returns a complete result or a 503.
 
-Entries are written after their changes, and a BatchWriteItem can write a later version before an
-earlier one. A read must not skip a version that is written while it runs.
+The entry of a change is written after the change. A BatchWriteItem can write a later version before
+an earlier version. A read must not skip a version that is written during the read.
 """
 
 import itertools
@@ -28,24 +28,25 @@ from counters import clock
 
 APPLY_WINDOW = 20  # seconds
 
-# The number of changes, the last version at the requested time, the number of recorded changes.
+# In each case: the number of changes, the last version at the requested time, and the number of
+# changes that are recorded before the read.
 RACES = [(30, 29, 20), (30, 29, 0), (30, 10, 20), (130, 70, 40)]
 
 
 def races(
     stack: Stack, wire: Wire, count: int, recorded: int, interval: float
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a counter for each Query of a read: the rest of its history is written before that one.
+    """Yield a counter for each Query of a read. Just before that Query, its history is completed.
 
     Args:
         stack: the stack.
         wire: the wire.
         count: the number of changes.
         recorded: the number of changes that are recorded before the read.
-        interval: from one change to the next, in seconds.
+        interval: the time from one change to the next, in seconds.
 
     Yields:
-        The counter's id, and a function to call after the read.
+        The counter's id, and a function that ends the fault. The test calls it after the read.
     """
     for number in itertools.count():
         past = make_counter(count, interval, f"orders{number}")
@@ -138,7 +139,7 @@ def test_minutes_that_are_read_during_writes_include_all_of_them_or_none(
 
 
 class Reader:
-    """Reads the history page by page, in one of the orders."""
+    """Reads the history page by page, in ascending or descending order."""
 
     def __init__(self, stack: Stack, order: str, limit: int) -> None:
         self.versions: list[int] = []
@@ -149,7 +150,9 @@ class Reader:
         self._first_query = self._query
 
     def read_page(self) -> None:
-        """Read a page, and choose the next one. An ascending reader never finishes."""
+        """Read a page, and choose the next one. An ascending reader never finishes,
+        because later changes may follow.
+        """
         if self.finished:
             return
         reply = get_history(self._stack, self._query)
@@ -200,7 +203,7 @@ def test_a_reader_gets_each_version_once_while_the_history_is_written(
             reader.read_page()
         if descending.finished and len(ascending.versions) >= count:
             break
-    ascending.read_page()  # has no more versions
+    ascending.read_page()  # there are no more versions
 
     assert ascending.versions == list(range(1, count + 1))
     assert descending.finished

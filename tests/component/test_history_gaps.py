@@ -1,6 +1,7 @@
 """Reads of a history with gaps.
 
-A read ends before a version that can still be recorded. It skips a version that cannot.
+A read ends before a missing version that can still be recorded. It skips a missing version that
+can no longer be recorded.
 """
 
 import itertools
@@ -32,7 +33,7 @@ APPLY_WINDOW = 20  # seconds
 
 @pytest.fixture
 def history_without_13(stack: Stack, wire: Wire, set_clock: Callable[[float], None]) -> Past:
-    """A counter with versions 1 to 20, except 13, in the history, and 1 to 10 in the trend."""
+    """A counter with 20 changes. The history lacks version 13. The trend lacks 11 to 20."""
     set_clock(START + HOUR)
     past = make_counter(20)
 
@@ -95,7 +96,7 @@ def test_minutes_end_before_a_version_that_can_still_be_recorded(
 
 
 def test_minutes_skip_a_version_that_was_parked(stack: Stack, history_without_13: Past) -> None:
-    # When the trend has version 14, version 13 has been recorded or parked.
+    # A version is added to the trend only after all earlier versions are recorded or parked.
     history_without_13.record(stack, history_without_13.records[13:])
 
     assert minutes(stack) == (19, 20)
@@ -143,7 +144,7 @@ def test_a_gap_below_the_last_version_in_the_trend_is_skipped(
 def test_a_gap_older_than_the_stream_is_skipped(
     stack: Stack, set_clock: Callable[[float], None]
 ) -> None:
-    next_change = START + 13  # version 14
+    next_change = START + 13  # the time of version 14
     without_13 = [*range(1, 13), *range(14, 21)]
 
     set_clock(next_change + DAY + APPLY_WINDOW)

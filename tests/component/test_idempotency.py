@@ -1,4 +1,8 @@
-"""Repeats under an idempotency key: the change is made once, and all get the first answer."""
+"""Repeats with an idempotency key: the change is made once, and every repeat gets its answer.
+
+A repeat takes over if it makes the change itself. It does so only if it finds that the earlier
+request did not make the change and never will.
+"""
 
 from functools import partial
 
@@ -112,7 +116,7 @@ def test_a_refused_change_frees_its_key(scene: Scene) -> None:
 
 @pytest.mark.parametrize("fault", [throttled, throttled_slowly])
 def test_a_throttled_change_frees_its_key(scene: Scene, fault: Fault) -> None:
-    # The pauses are random, so the last attempt of each starts at another time.
+    # The pauses are random, so each request makes its last attempt at another time.
     for number in range(cases(full=20, part=5)):
         scene.plan("UpdateItem", *[fault] * 100)
 
@@ -182,7 +186,10 @@ def test_a_repeat_finds_a_change_that_was_applied_late_within_the_apply_window(
 
 @pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_gets_in_progress_while_the_history_is_late(scene: Scene, applied: bool) -> None:  # noqa: FBT001
+def test_a_repeat_gets_in_progress_while_the_history_lacks_the_last_changes(
+    scene: Scene,
+    applied: bool,  # noqa: FBT001
+) -> None:
     scene.add("hits", 1)
     scene.record()
     scene.plan("UpdateItem", dies_after if applied else dies)
@@ -242,7 +249,7 @@ def test_a_repeat_does_not_need_history_entries_from_before_the_attempt(scene: S
     assert (reply.status, reply.body["value"], reply.replayed) == (200, 110, False)
 
 
-def test_only_one_of_two_simultaneous_takeovers_makes_the_change(scene: Scene) -> None:
+def test_if_two_repeats_take_over_at_once_one_of_them_makes_the_change(scene: Scene) -> None:
     scene.add("hits", 100)
     scene.record()
     scene.plan("UpdateItem", dies)
@@ -264,7 +271,7 @@ def test_only_one_of_two_simultaneous_takeovers_makes_the_change(scene: Scene) -
     assert scene.value("hits") == 105
 
 
-def test_a_takeover_starts_over_if_the_receipt_is_gone(scene: Scene) -> None:
+def test_a_repeat_that_takes_over_starts_again_if_the_receipt_is_gone(scene: Scene) -> None:
     scene.add("hits", 9)
     scene.record()
     scene.plan("UpdateItem", dies)
@@ -338,7 +345,7 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     for _ in range(1 + recorded):
         scene.add("hits")
     before = scene.value("hits")
-    scene.record()  # parks the first versions, because the old history holds them
+    scene.record()  # parks the first versions: the deleted counter's history has them
     for _ in range(2):
         scene.advance(clock.APPLY_WINDOW + 1)
         pending = scene.add("hits", 100, "key")
@@ -346,7 +353,7 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     assert scene.value("hits") == before
 
 
-SKEWS = [-2.5, 2.5]  # seconds ahead: any two clocks differ by at most 5
+SKEWS = [-2.5, 2.5]  # how many seconds a clock is ahead: two clocks differ by 5 at most
 
 
 @pytest.mark.usefixtures("look_once")
@@ -365,7 +372,7 @@ def test_a_change_is_made_once_although_clocks_differ(
     began = scene.time
     scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=delay))
     scene.add("hits", 5, "key")
-    scene.advance(0.6 * delay)  # no repeat may decide the outcome before that
+    scene.advance(0.6 * delay)  # until then, no repeat may decide the outcome
     answers: list[Invocation] = []
     # Repeat until the change has arrived and two repeats have the answer.
     while scene.delayed_requests() or [answer.status for answer in answers].count(200) < 2:

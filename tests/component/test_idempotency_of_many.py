@@ -1,4 +1,4 @@
-"""Idempotency keys of many increments: all are made once, and each repeat gets the first answer."""
+"""Idempotency keys of POST /increments: changes are made once, and repeats get the same answer."""
 
 import json
 from functools import partial
@@ -205,7 +205,7 @@ def test_a_repeat_finds_a_transaction_that_was_applied_late_within_the_apply_win
 @pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("changed", ["a", "b"])
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_is_late(
+def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_lacks_changes(
     ledger: Ledger,
     applied: bool,  # noqa: FBT001
     changed: str,
@@ -221,10 +221,10 @@ def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_is_late(
     for hours in (0, 20):
         ledger.advance(hours * HOUR)
         reply = ledger.add_all(entries(a=5, b=5), "key")
-        if applied:  # the other counter proves it
+        if applied:  # the other counter proves that all increments were applied
             known = {each["counter_id"]: each["value"] for each in json.loads(reply.text)}
             assert (reply.status, known) == (200, {changed: None, other: 6})
-        elif reply.status == 200:  # the first counter alone proves that nothing was applied
+        elif reply.status == 200:  # counter a proves that nothing was applied
             assert (hours, changed) == (20, "b")
             applied_by_repeat += 1
         else:

@@ -1,4 +1,4 @@
-"""IngestIncrements: refuses and parks messages that a counter has no room for."""
+"""IngestIncrements: parks messages that would take a counter out of the range of integers."""
 
 import itertools
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
         deliver(stack, *others)
     deliver(stack, last)
     group = last.group
-    # The position of the request that stores the refusal. Before it, the message can be counted.
+    # The position of the request that stores the refusal. Until then, the message can be counted.
     refusal = 1 if groups <= GROUPS_IN_ITEM else 3
     killed = 0
     for position in range(7):
@@ -102,7 +102,7 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
 
 
 def at_position(position: int, fault: Fault) -> Iterator[Fault]:
-    """Return faults for all requests: only the one at this position, from 0, meets the fault."""
+    """Return faults for all requests. Only the request at this position (from 0) meets `fault`."""
     requests = itertools.count()
 
     def fault_at_position(request: AWSPreparedRequest) -> AWSResponse:
@@ -119,7 +119,7 @@ def test_as_many_messages_are_counted_in_one_write_as_the_counter_has_room_for(
     batch = send(queue, *(sign * by for by in (4, 10, -5, 1, 1, -3, 7, 1)))
 
     assert deliver(stack, *batch) == []
-    # An intermediate sum may be outside the range. Only the sum of the whole write must be in it.
+    # Only the sum of all messages in a write must be in the range. An intermediate sum need not be.
     assert value_and_version(stack) == (sign * (MAX - 1), 3)
     assert parked(stack) == [as_parked(batch[6])]
 

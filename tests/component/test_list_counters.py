@@ -16,7 +16,7 @@ NAMES = ["0", "A", "B-1", "B.1", "B0", "B:1", "Ba", "a", "a-", "a-b", "a.", "a:b
 
 @pytest.fixture
 def stack_with_names(stack: Stack) -> Stack:
-    """The stack with a counter for each of NAMES, created in another order."""
+    """The stack with a counter for each of NAMES, which were created in another order."""
     create(stack, NAMES[1::2] + NAMES[::-2])
     return stack
 
@@ -46,7 +46,7 @@ def test_names_are_sorted_by_their_bytes(stack_with_names: Stack) -> None:
     assert "Link" not in reply.headers
 
 
-def test_a_counter_is_listed_once_however_often_it_changes(stack: Stack) -> None:
+def test_a_counter_that_changes_several_times_is_listed_once(stack: Stack) -> None:
     for _ in range(3):
         stack.request("POST", "/counters/orders")
         stack.request("PUT", "/counters/orders", body={"value": 1})

@@ -13,7 +13,7 @@ VALUES = [1, 6, -4, 10, 11, 12, 13]
 
 @pytest.fixture
 def stack_with_history(stack: Stack) -> Stack:
-    """The stack with a counter "orders" that had VALUES, and two counters with similar ids."""
+    """The stack with the history of "orders", whose values are VALUES, and of two similar names."""
 
     def record() -> None:
         stack.request("POST", "/counters/order")

@@ -1,4 +1,8 @@
-"""IngestIncrements: counters with more message groups than their items can hold numbers for."""
+"""IngestIncrements: counters with messages from more than eight groups.
+
+A counter's item holds the sequence numbers of eight groups. The number of each further group is in
+an item of its own in ReceiptTable.
+"""
 
 from itertools import repeat
 
@@ -35,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("silent")
 
 @pytest.fixture
 def crowded(stack: Stack, queue: FifoQueue) -> list[Message]:
-    """Add 1 to `orders` in as many groups as its item can hold numbers for."""
+    """Add 1 to `orders` from eight groups, so that its item holds all the numbers that it can."""
     batch = [queue.send(message_body(), f"group-{number}") for number in range(GROUPS_IN_ITEM)]
     assert deliver(stack, *batch) == []
     return batch
@@ -61,7 +65,7 @@ def test_the_number_of_a_ninth_group_is_in_an_item_of_its_own(
     assert 14.9 * DAY < int(own_item["expires_at"]["N"]) - clock.now() <= 15 * DAY
 
 
-def test_each_fold_extends_the_expiry_of_that_item(
+def test_each_fold_of_a_ninth_group_extends_the_expiry_of_its_item(
     stack: Stack, queue: FifoQueue, crowded: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(stack, *send(queue, 2))

@@ -216,7 +216,9 @@ def test_a_batch_emits_its_entries_parked_records_and_lag(
     assert (values["stack"], values["service"]) == ("tally-test", "tally")
     assert values["EntriesWritten"] == [4]
     assert values["RecordsParked"] == [1]
-    assert values["HistoryLag"] == [2250]  # since the newest change, which is not the last one
+    assert values["HistoryLag"] == [
+        2250
+    ]  # since the newest change, which is not in the last record
 
 
 @pytest.mark.parametrize("operation", ["BatchWriteItem", "UpdateItem"])

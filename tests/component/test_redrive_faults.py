@@ -47,7 +47,8 @@ def near_timeout(fault: Fault) -> Fault:
     return after
 
 
-# The first PutItem of a redrive writes the entry, the second one writes the hour.
+# The first PutItem of a redrive writes the entry in the history. The second PutItem writes the hour
+# in the trend.
 FAILURES = [
     pytest.param("PutItem", [near_timeout(fault)], id=f"{fault.__name__}: the entry")
     for fault in (reply_lost, denied, throttled, internal_error)[: cases(full=4, part=2)]

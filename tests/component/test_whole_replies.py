@@ -20,7 +20,7 @@ from counters.connection import Connection
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 0.5
 TOLERANCE = 0.5  # seconds
-PIECES = 20  # that a slow reply arrives in
+PIECES = 20  # in which a slow reply arrives
 
 COUNTER = {
     "counter_id": {"S": "orders:eu"},
@@ -266,7 +266,7 @@ def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
 
     assert is_accepted(whole)
     accepted = [whole[:length] for length in range(len(whole)) if is_accepted(whole[:length])]
-    # An empty reply is complete as soon as its length has arrived.
+    # An empty reply is complete as soon as its Content-Length has arrived.
     assert all(not body and b"Content-Length: 0" in cut for cut in accepted)
     connection.close()
 
@@ -323,6 +323,6 @@ def test_a_reply_that_stops_halfway_is_lost_at_the_timeout(
 
     with pytest.raises(ReadTimeoutError):
         ask(client, "update_item")
-    # The first half does not restart the timeout.
+    # The arrival of the first half did not restart the timeout.
     assert time.monotonic() - began < 1.8 * seconds
     released.set()

@@ -1,4 +1,4 @@
-"""Helpers for tests of trends, and the expected buckets."""
+"""Helpers for tests of trends. A bucket is the sums of one minute, hour or day."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from tests.past import Past
 from tests.proxy import Reply
 from tests.stack import Stack
 
+# The length of each interval, in milliseconds.
 STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
 TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
@@ -41,7 +42,7 @@ def get_trend(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
 def buckets_of(
     stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
 ) -> list[Bucket]:
-    """Return the trend of a period, in milliseconds."""
+    """Return the trend of a period from `start` to `end`, both in milliseconds since the epoch."""
     query = f"interval={interval}&from={timestamp(start)}&to={timestamp(end)}"
     reply = get_trend(stack, query, counter_id)
     assert reply.status == 200, reply.body
