@@ -37,7 +37,7 @@ from counters import clock
 
 MAX = 2**53 - 1
 
-# The first sequence number in a test is a little lower than this. So some sequence numbers have 20
+# The sequence numbers in a test begin a little below this number. So some sequence numbers have 20
 # digits, and others have 21.
 FIRST_OF_21_DIGITS = 10**20
 

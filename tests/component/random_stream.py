@@ -164,8 +164,9 @@ def change_by_hand(past: Past, step: Step) -> StreamRecord:
 
 
 def sums(change: Item, by: int) -> tuple[int, int]:
-    """Return the increase and the decrease of a change. If the change stores neither, they
-    follow from `by`.
+    """Return the increase and the decrease of a change.
+
+    If the change does not store these sums, they follow from `by`.
     """
     if "increase" in change:
         return int(change["increase"]["N"]), int(change["decrease"]["N"])

@@ -170,7 +170,7 @@ class Caller:
 
 
 class World:
-    """The clock, the callers, and the changes they have made."""
+    """The clock, the callers, and the changes that the callers have made."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack

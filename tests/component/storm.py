@@ -68,7 +68,7 @@ class Storm:
         fault: Fault = self.source.choices(faults, weights)[0]
         self.fault_counts[operation][getattr(fault, "__name__", "")] += 1
         if fault is reply_lost and operation in READS:
-            # For a read, a lost request is the same as a lost reply. It spares moto the request.
+            # For a read, a lost request has the same effect as a lost reply. It is faster in moto.
             return request_lost
         if fault is request_lost:
             # DynamoDB applies the request later, perhaps after the function's answer.

@@ -345,9 +345,8 @@ def test_a_killed_build_does_not_affect_the_next_one(
     unfinished = kept / f"{artifact.key(['python3'])}.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "part").touch()
-    monkeypatch.setattr(
-        shutil, "rmtree", lambda *_, **__: None
-    )  # the directory of the killed build cannot be deleted
+    # The directory of the killed build cannot be deleted.
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
 
     artifact.main(tmp_path / "target")
 

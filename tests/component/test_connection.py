@@ -133,7 +133,7 @@ class Server:
         return f"{scheme}://127.0.0.1:{self._server.getsockname()[1]}"
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
+        with suppress(OSError):  # the server is closed
             while True:
                 connection, _ = self._server.accept()
                 self.connections += 1

@@ -236,8 +236,9 @@ def test_the_messages_of_other_requests_are_not_reported(
 
 @pytest.fixture
 def latest_start(stack: Stack) -> float:
-    """Set the timeout to 10 s. Return the latest start of a request, in seconds after the
-    invocation began.
+    """Set the timeout to 10 s. Return the latest time at which a request may start.
+
+    The time is in seconds after the invocation began.
     """
     stack.functions["ForwardEvents"] = replace(stack.functions["ForwardEvents"], timeout=TIMEOUT)
     return TIMEOUT - ATTEMPT

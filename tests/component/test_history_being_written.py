@@ -36,7 +36,9 @@ RACES = [(30, 29, 20), (30, 29, 0), (30, 10, 20), (130, 70, 40)]
 def races(
     stack: Stack, wire: Wire, count: int, recorded: int, interval: float
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a counter for each Query of a read. Just before that Query, its history is completed.
+    """Yield a counter for each Query of a read.
+
+    The rest of the counter's history is written just before that Query.
 
     Args:
         stack: the stack.
@@ -150,8 +152,9 @@ class Reader:
         self._first_query = self._query
 
     def read_page(self) -> None:
-        """Read a page, and choose the next one. An ascending reader never finishes,
-        because later changes may follow.
+        """Read a page, and choose the next page.
+
+        An ascending reader never finishes, because later changes may follow.
         """
         if self.finished:
             return

@@ -33,7 +33,7 @@ APPLY_WINDOW = 20  # seconds
 
 @pytest.fixture
 def history_without_13(stack: Stack, wire: Wire, set_clock: Callable[[float], None]) -> Past:
-    """A counter with 20 changes. The history lacks version 13. The trend lacks 11 to 20."""
+    """A counter with 20 changes. The history lacks version 13. The trend has only 1 to 10."""
     set_clock(START + HOUR)
     past = make_counter(20)
 

@@ -1,4 +1,4 @@
-"""Repeats with an idempotency key: the change is made once, and every repeat gets its answer.
+"""Repeats with an idempotency key: a change is made once, and all repeats get the same answer.
 
 A repeat takes over if it makes the change itself. It does so only if it finds that the earlier
 request did not make the change and never will.

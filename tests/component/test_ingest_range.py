@@ -73,7 +73,8 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
         deliver(stack, *others)
     deliver(stack, last)
     group = last.group
-    # The position of the request that stores the refusal. Until then, the message can be counted.
+    # The position of the request that stores the refusal. If an earlier request is interrupted, the
+    # message can still be counted.
     refusal = 1 if groups <= GROUPS_IN_ITEM else 3
     killed = 0
     for position in range(7):

@@ -121,7 +121,7 @@ def test_only_the_forwarder_can_name_another_sender(
 
 
 def test_no_sender_can_impersonate_another(stack: Stack, queue: FifoQueue) -> None:
-    """An actor starts with the prefix of its source, and no name can look like two."""
+    """Actors begin with `sqs:` (messages) or `event:` (events). No name can look like two names."""
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
     for number, name in enumerate(names):
         event = event_body(name, detail={"counter_id": f"event-{number}"})

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("silent")
 
 @pytest.fixture
 def crowded(stack: Stack, queue: FifoQueue) -> list[Message]:
-    """Add 1 to `orders` from eight groups, so that its item holds all the numbers that it can."""
+    """Add 1 to `orders` from eight groups. Its item has no room for the number of another group."""
     batch = [queue.send(message_body(), f"group-{number}") for number in range(GROUPS_IN_ITEM)]
     assert deliver(stack, *batch) == []
     return batch

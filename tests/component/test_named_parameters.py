@@ -57,7 +57,7 @@ QUERIES_BY_PATH = {
 
 @pytest.fixture
 def stack_with_gaps(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A stack with a counter of five changes. Versions 1 and 2 have expired, and 4 is missing."""
+    """A stack with a counter of five versions. Versions 1 and 2 expired. Version 4 is missing."""
     parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
     monkeypatch.setitem(parameter, "Default", str(RETENTION))
     monkeypatch.setattr(clock, "now", lambda: NOW)

@@ -38,7 +38,7 @@ def network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyNetwo
 
 
 def random_traffic(rng: random.Random, size: int) -> Traffic:
-    """Return random messages. A group changes one counter for a while and then another."""
+    """Return random messages. A group's messages change one counter for a while, then another."""
     traffic = Traffic(FifoQueue(first=FIRST_OF_21_DIGITS - STEP * (size // 2)))
     counters_of_group: dict[str, list[str]] = dict.fromkeys(GROUPS, COUNTERS[:SHARED_COUNTERS] * 8)
     last_counter = {}

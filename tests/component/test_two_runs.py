@@ -68,7 +68,7 @@ def versions(answer: Mapping[str, Any]) -> list[int]:
     return [finding["version"] for finding in answer["findings"]]
 
 
-STEPS = 8  # requests of an audit of one counter
+STEPS = 8  # the number of requests in an audit of one counter
 
 
 @pytest.mark.usefixtures("_later")

@@ -20,7 +20,7 @@ from counters.connection import Connection
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 0.5
 TOLERANCE = 0.5  # seconds
-PIECES = 20  # in which a slow reply arrives
+PIECES = 20  # the number of pieces in which a slow reply arrives
 
 COUNTER = {
     "counter_id": {"S": "orders:eu"},
@@ -100,7 +100,7 @@ class Server:
         self.send = lambda connection: connection.sendall(sent)
 
     def _serve(self) -> None:
-        with suppress(OSError):  # closed
+        with suppress(OSError):  # the server is closed
             while True:
                 connection, _ = self._server.accept()
                 with suppress(OSError), connection, connection.makefile("rb") as stream:
@@ -178,7 +178,7 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
 
 
 def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
-    """Cut a reply at every byte. Return the cuts that did not count as lost."""
+    """Cut a reply at every byte. Return the cut replies that did not count as lost."""
     accepted = []
     for length in range(len(whole)):
         server.reply_with(whole[:length])

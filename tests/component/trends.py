@@ -1,4 +1,4 @@
-"""Helpers for tests of trends. A bucket is the sums of one minute, hour or day."""
+"""Helpers for tests of trends. A bucket has the sums of one minute, hour or day."""
 
 import itertools
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ class Run:
 
 
 class Runs:
-    """Runs of one function. A test sends their requests one by one."""
+    """Runs of one function. The test sends one request of one run at a time."""
 
     def __init__(self, stack: Stack, wire: Wire, name: str) -> None:
         self.stack = stack
