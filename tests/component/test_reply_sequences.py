@@ -2,7 +2,7 @@
 
 A case is a sequence of replies to the write requests for one change. After the last reply, the
 function is killed. A reply that leaves the outcome unknown ends the sequence, because the function
-sends no write after such a reply. The test tries all sequences of up to MAX_REPLIES replies.
+does not send the change again. The test tries all sequences of up to MAX_REPLIES replies.
 """
 
 import random
