@@ -29,6 +29,7 @@ def audit(stack: Stack, **event: object) -> dict[str, Any]:
 
 
 def findings(stack: Stack, counter_id: str = "orders", **event: object) -> list[Finding]:
+    """Audit a counter, and return the findings."""
     report = audit(stack, counter_id=counter_id, **event)
     assert report["finished"]
     found: list[Finding] = report["findings"]
@@ -40,6 +41,7 @@ def versions(found: list[Finding]) -> list[int | None]:
 
 
 def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
+    """Change attributes of an hour of "orders" in the trend. A missing hour is created."""
     key: Any = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(hour)}}
     table = stack.refs["TrendTable"]
     item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})

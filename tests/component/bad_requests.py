@@ -14,8 +14,8 @@ class BadRequest(NamedTuple):
     """A request that must get a 400.
 
     Attributes:
-        field: what the `detail` of the error must name first.
-        carried: False if HTTP clients or gateways change or refuse the request.
+        field: the name with which the error's `detail` must begin.
+        carried: whether HTTP clients and gateways pass the request on unchanged.
     """
 
     id: str
@@ -30,7 +30,8 @@ class BadRequest(NamedTuple):
 
 LONG_ID = "a" * 129
 
-# JSON values that are not integers in range. Python's own parser accepts some of them.
+# JSON values that are not integers, or are out of range. Python's JSON parser accepts some of them
+# as integers.
 NOT_INTEGERS = {
     "null": "null",
     "true": "true",
@@ -52,7 +53,7 @@ NOT_INTEGERS = {
     "5000-digits-negative": "-" + "9" * 5000,
 }
 
-# Bodies that are malformed, too large or too deep, or not a JSON object.
+# Bodies that are malformed JSON, too large, too deeply nested, or not a JSON object.
 NOT_OBJECTS = {
     "nan": b'{"by": NaN}',
     "infinity": b'{"by": Infinity}',
@@ -93,7 +94,7 @@ NOT_UTF_8 = {
     "gzip": gzip.compress(b'{"by": 1}', mtime=0),
 }
 
-# The field that the error must name, and the body.
+# For each bad body: the field that the error must name, and the body.
 BAD_FIELDS = {
     "unknown": ("amount", {"amount": 1}),
     "unknown-beside-known": ("note", {"by": 1, "note": "x"}),
@@ -116,8 +117,9 @@ DUPLICATES = {
     "twice-inside": b'{"by": {"by": 1, "by": 2}}',
 }
 
-# The field that the error must name, and the increments.
 GOOD = {"counter_id": "orders", "by": 1}
+
+# For each bad list: the field that the error must name, and the value of `increments`.
 BAD_INCREMENTS: dict[str, tuple[str, object]] = {
     "null": ("increments", None),
     "object": ("increments", GOOD),
@@ -140,7 +142,7 @@ BAD_INCREMENTS: dict[str, tuple[str, object]] = {
     "unknown": ("increments[1].value", [GOOD, {"counter_id": "other", "value": 1}]),
 }
 
-# As written in a path.
+# Invalid counter ids, encoded as in a path.
 INVALID_IDS = {
     "dash-first": "-a",
     "underscore-first": "_a",
@@ -159,7 +161,7 @@ INVALID_IDS = {
     "too-long": LONG_ID,
     "much-too-long": "a" * 2000,
 }
-# Gateways interpret these, and change or refuse them.
+# Invalid counter ids that gateways change or refuse.
 INVALID_IDS_INTERPRETED = {
     "slash": "a%2Fb",
     "backslash": "a%5Cb",
@@ -338,7 +340,7 @@ BAD_HEADERS = [
     ("GET", "If-None-Match", "7"),
     ("GET", "If-None-Match", '"7" "8"'),
     ("GET", "If-None-Match", ","),
-    # To ignore the header would give the caller another result than it asks for.
+    # If the route ignored the header, the caller would get a result that it did not ask for.
     ("GET", "If-Modified-Since", SUNDAY),
     ("GET", "If-Unmodified-Since", SUNDAY),
     ("POST", "If-Unmodified-Since", SUNDAY),
@@ -349,7 +351,7 @@ BAD_HEADERS = [
 
 
 def _every_route() -> Iterator[BadRequest]:
-    """Yield the requests that no route of the template accepts."""
+    """Yield requests that no route accepts: one of each kind for each route of the template."""
     for _, route in ROUTES:
         path = route.path.replace("{counter_id}", "orders")
         name = f"{route.method}-{path}"
@@ -416,7 +418,7 @@ def _parameters() -> Iterator[BadRequest]:
         yield BadRequest(f"query-{name}", method, path, field, query)
     for number, (method, header, value) in enumerate(BAD_HEADERS):
         name = f"header-{method}-{header}-{number}"
-        # Without a value, the error would name `value`.
+        # A PUT needs a value. Without it, the error would name `value` instead of the header.
         body = b'{"value": 1}' if method == "PUT" else b""
         headers = {header: value}
         yield BadRequest(name, method, "/counters/orders", header, headers=headers, body=body)

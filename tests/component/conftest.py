@@ -1,4 +1,4 @@
-"""The stack in moto, empty for each test."""
+"""Fixtures. The stack runs in moto, which simulates AWS, and is empty when a test begins."""
 
 import random
 import time
@@ -32,7 +32,7 @@ fast_moto.speed_up()
 def session() -> botocore.session.Session:
     """A botocore session. All tests share it, because loading AWS's API models is slow.
 
-    It validates the parameters of each request. The functions' own clients skip that.
+    The session validates the parameters of each request. The functions' own clients do not.
     """
     session = botocore.session.get_session()
     session.register("provide-client-params", _validate)
@@ -46,22 +46,26 @@ def _validate(**call: Any) -> None:  # noqa: ANN401  of any operation
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[None]:
+def moto_started() -> Iterator[None]:
     """Start moto once for the tests of a module."""
     with moto():
         yield
 
 
 @pytest.fixture
-def stack(session: botocore.session.Session, started: None) -> Iterator[Stack]:  # noqa: ARG001
+def stack(session: botocore.session.Session, moto_started: None) -> Iterator[Stack]:  # noqa: ARG001
     with running(session) as stack:
         yield stack
 
 
 @pytest.fixture
 def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # noqa: ARG001  moto first
-    """The wire under the functions' clients. A pause does not sleep: it advances the clock."""
-    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # botocore's own pauses
+    """The wire that carries the requests of the functions' clients. A test can let requests fail.
+
+    When a function pauses, it does not sleep. The clock advances instead.
+    """
+    # Let botocore's own pauses take no time.
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     waited = 0.0
 
     def wait(seconds: float) -> None:
@@ -86,17 +90,18 @@ def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
 @pytest.fixture
 def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
     stack.remove_stream()
-    random.seed(1)  # the code's own jitter
+    random.seed(1)  # for the jitter of the functions' pauses
     ledger = Ledger(stack, wire)
     with ledger.running():
         yield ledger
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a request under a key look only once for the outcome of an earlier one.
+def look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request look only once for the outcome of an earlier request with the same key.
 
-    For tests that repeat requests themselves: waiting in each request would only take CPU.
+    Without this fixture, a request waits for the outcome. Tests that repeat requests themselves do
+    not need that: waiting would only take CPU time.
     """
     monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
 
@@ -114,10 +119,11 @@ def queue() -> FifoQueue:
 
 
 @pytest.fixture
-def hasty(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
-    """Give IngestIncrements a timeout of 10 s. Return when its last request may start, in seconds.
+def latest_start(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
+    """Give IngestIncrements a timeout of 10 s. Return the latest time at which a request may start.
 
-    Time passes only in pauses: on a busy machine, the test itself may take a second.
+    The time is in seconds after the invocation began. The clock advances only in pauses, because
+    the test itself may take a second on a busy machine.
     """
     now = time.time()
 
@@ -152,9 +158,9 @@ def receive_without_waiting(wire: Wire) -> None:
 
 @pytest.fixture
 def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """Return a function that deploys code that knows the operation `multiply`.
+    """Return a function that simulates a deployment: RecordHistory then knows `multiply`.
 
-    Until then, records with that operation are parked.
+    Before the test calls the function, RecordHistory parks records with that operation.
     """
     operations = Literal["increment", "set", "multiply"]
     return lambda: monkeypatch.setattr(recording, "Operation", operations)
@@ -162,10 +168,10 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
 
 @pytest.fixture
 def set_clock(
-    wire: Wire,  # noqa: ARG001  it sets the clock too, so it comes first
+    wire: Wire,  # noqa: ARG001  `wire` sets the clock, too, so it comes first
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[float], None]:
-    """A function that sets the clock. The clock is stopped, at first an hour after START."""
+    """Stop the clock an hour after START. Return a function that sets the clock to another time."""
     times: list[float] = [START + HOUR]
     monkeypatch.setattr(clock, "now", lambda: times[0])
 

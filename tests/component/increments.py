@@ -20,7 +20,9 @@ from tests.wire import (
 from counters import clock
 
 MAX = 2**53 - 1
-MOST_GROUPS = 8
+
+# A counter's item holds the last sequence numbers of this many message groups.
+GROUPS_IN_ITEM = 8
 
 REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]
 every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
@@ -81,7 +83,7 @@ def event_count(record: StreamRecord) -> int:
 
 
 def only_for(counter_id: str, fault: Fault) -> Fault:
-    """Return a fault that only requests about one counter meet."""
+    """Return a fault that only requests for one counter meet."""
 
     def fault_of_counter(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
@@ -92,7 +94,7 @@ def only_for(counter_id: str, fault: Fault) -> Fault:
 
 
 def answered_after(seconds: float, times: list[float]) -> Fault:
-    """Return a fault that delays the reply. It appends the time of each request to `times`."""
+    """Return a fault that delays the replies. It appends the time of each request to `times`."""
 
     def answer_late(request: AWSPreparedRequest) -> AWSResponse:
         times.append(clock.now())
@@ -103,6 +105,6 @@ def answered_after(seconds: float, times: list[float]) -> Fault:
 
 
 def set_near_limit(stack: Stack, sign: int, room: int) -> None:
-    """Set the counter so that it has room only for this amount in the direction of `sign`."""
+    """Set "orders" to `room` below the maximum (if `sign` is 1) or above the minimum (if -1)."""
     body = {"value": sign * (MAX - room)}
     assert stack.request("PUT", "/counters/orders", body=body).status == 200

@@ -14,7 +14,7 @@ def entries(**amounts: int) -> list[Entry]:
 
 
 class Ledger(Scene):
-    """A scene for requests that change many counters at once."""
+    """A scene (the stack in simulated time) for requests that change many counters at once."""
 
     def add_all(
         self, increments: list[Entry], key: str | None = None, caller: str = "somebody"
@@ -29,21 +29,15 @@ class Ledger(Scene):
         return [self.value(counter) for counter in counters]
 
 
-def left(reply: Invocation) -> list[tuple[str, int, int]]:
-    """Return the id, value and version of each counter in a response."""
-    assert reply.status == 200, reply.answer
-    return [
-        (counter["counter_id"], counter["value"], counter["version"])
-        for counter in json.loads(reply.text)
-    ]
-
-
 def transactions(reply: Invocation) -> int:
     return reply.operations().count("TransactWriteItems")
 
 
-def as_known(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
-    """Return the id, value and version of each counter in a response. They may be null."""
+def counters_in(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
+    """Return the id, value and version of each counter in a response.
+
+    The value and the version are None if the function did not know them.
+    """
     assert reply.status == 200, reply.answer
     counters = json.loads(reply.text)
     assert all(counter["updated_at"] for counter in counters)

@@ -1,4 +1,4 @@
-"""Follows the links from page to page, as a client does."""
+"""Helpers that follow the links between the pages of a list, as a client does."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Helpers for tests of a history that has some of a counter's changes."""
+"""Helpers for tests of a history that does not have all changes of its counter."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from tests.wire import Fault, Wire, answered, delivered, denied
 
 
 def make_counter(count: int, interval: float = 1, name: str = "orders") -> Past:
-    """Return a counter with `count` increments by 1, at an interval in seconds."""
+    """Return a counter with `count` increments by 1, one every `interval` seconds."""
     past = Past(name)
     for number in range(count):
         past.change(START + interval * number, 1)
@@ -26,18 +26,18 @@ def only_written(positions: Collection[int]) -> Fault:
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
         ((table, writes),) = json.loads(request.body)["RequestItems"].items()
-        accepted = [write for place, write in enumerate(writes) if place in positions]
-        left = [write for place, write in enumerate(writes) if place not in positions]
+        accepted = [write for position, write in enumerate(writes) if position in positions]
+        rest = [write for position, write in enumerate(writes) if position not in positions]
         if accepted:
             request.body = json.dumps({"RequestItems": {table: accepted}}).encode()
             delivered(request)
-        unprocessed = {"UnprocessedItems": {table: left} if left else {}}
+        unprocessed = {"UnprocessedItems": {table: rest} if rest else {}}
         return answered(request, HTTPStatus.OK, unprocessed)
 
     return fault
 
 
-def history(stack: Stack, query: str = "", name: str = "orders") -> Reply:
+def get_history(stack: Stack, query: str = "", name: str = "orders") -> Reply:
     return stack.request("GET", f"/counters/{name}/history", query=query)
 
 
@@ -46,7 +46,7 @@ def versions(reply: Reply) -> list[int]:
     return [entry["version"] for entry in reply.body]
 
 
-def throttled(reply: Reply) -> bool:
+def is_throttled(reply: Reply) -> bool:
     return reply.status == 503 and reply.body["type"] == "urn:tally:problem:throttled"
 
 

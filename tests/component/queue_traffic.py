@@ -1,4 +1,4 @@
-"""Messages of IncrementQueue with known results, and faults that requests meet on the way."""
+"""Helpers for random tests of IncrementQueue: messages with known results, and faulty requests."""
 
 import json
 import random
@@ -37,7 +37,8 @@ from counters import clock
 
 MAX = 2**53 - 1
 
-# Sequence numbers begin just below this one, so that some have 20 digits and some 21.
+# The sequence numbers in a test begin a little below this number. So some sequence numbers have 20
+# digits, and others have 21.
 FIRST_OF_21_DIGITS = 10**20
 
 # --- Faults --------------------------------------------------------------------------------------
@@ -75,8 +76,9 @@ class FaultyNetwork:
     """The network between the function and moto.
 
     Attributes:
-        choose_fault: returns the name of the fault that a request meets; an empty string for none.
-        faults_met: how often each operation met each fault.
+        choose_fault: takes an operation, and returns the name of the fault that its request meets.
+            An empty string means no fault.
+        faults_met: how many requests met a fault, by operation and fault.
     """
 
     def __init__(self) -> None:
@@ -104,7 +106,7 @@ def faulty_network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
     """Let the clients send their requests through a faulty network."""
     network = FaultyNetwork()
     wire.through = network.carry
-    # Time passes only in pauses, which are the same in each run.
+    # The clock advances only in pauses. With a fixed seed, the pauses are the same in each run.
     now = BEGINNING
 
     def sleep(seconds: float) -> None:
@@ -121,8 +123,8 @@ def faulty_network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 
 def run_in_new_thread(run: Callable[[], None]) -> None:
-    # A new thread has an empty call stack. On top of pytest's deep one, CPython 3.11 freed and
-    # allocated a piece of the stack in nearly every call of moto, which doubled the time.
+    # A new thread has an empty call stack. On pytest's deep call stack, CPython 3.11 frees and
+    # allocates stack memory in nearly every call of moto, which doubles the time.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run).result()
 
@@ -139,6 +141,8 @@ class Traffic:
 
     Attributes:
         sums: the expected value of each counter.
+        increases: the expected sum of each counter's additions.
+        decreases: the expected sum of each counter's subtractions, as a positive number.
         events: the number of messages to count.
         malformed: the messages to park.
     """
@@ -165,7 +169,7 @@ class Traffic:
 
 
 def by_group(messages: Sequence[Parked]) -> dict[str, list[Parked]]:
-    """Return the messages of each group, in order. Groups have no order among each other."""
+    """Return the messages of each group, in order. The order between groups does not matter."""
     groups: dict[str, list[Parked]] = defaultdict(list)
     for message in messages:
         groups[message.group].append(message)
@@ -173,11 +177,12 @@ def by_group(messages: Sequence[Parked]) -> dict[str, list[Parked]]:
 
 
 def number(item: Any, name: str) -> int:  # noqa: ANN401  an item of any table
+    """Return an integer attribute of an item."""
     return int(item[name]["N"])
 
 
 def is_change(record: StreamRecord) -> bool:
-    """Return whether the record is a change of the counter, not only of its sequence numbers."""
+    """Return whether the record has a new version. If not, it only updates a sequence number."""
     images = record["dynamodb"]
     return (
         "OldImage" not in images or images["OldImage"]["version"] != images["NewImage"]["version"]
@@ -185,7 +190,7 @@ def is_change(record: StreamRecord) -> bool:
 
 
 def whole_stream(stack: Stack) -> list[StreamRecord]:
-    """Return all records of CounterTable's stream. moto returns a thousand at a time."""
+    """Return all records of CounterTable's stream. moto returns a thousand records at a time."""
     streams = boto3.client("dynamodbstreams", REGION)
     (stream,) = streams.list_streams(TableName=stack.refs["CounterTable"])["Streams"]
     described = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"]
@@ -198,12 +203,16 @@ def whole_stream(stack: Stack) -> list[StreamRecord]:
     while (reply := streams.get_records(ShardIterator=position))["Records"]:
         records += reply["Records"]
         position = reply["NextShardIterator"]
-    # moto creates an item in two steps. Leave out the record of the first, which has only the key.
+    # moto creates an item in two steps. Leave out the record of the first step, which has only the
+    # key.
     return [each for each in records if each["dynamodb"]["NewImage"] != each["dynamodb"]["Keys"]]
 
 
 def check_all_stores_agree(stack: Stack, traffic: Traffic) -> int:
-    """Check counters, dead-letter queue, stream, history and trend. Return how many changes."""
+    """Check that all tables and the dead-letter queue match the traffic.
+
+    Return the number of changes in the stream.
+    """
     counters = {item["counter_id"]["S"]: item for item in stack.items("CounterTable")}
     values = {name: number(item, "value") for name, item in counters.items()}
     assert values == dict(traffic.sums)

@@ -1,4 +1,4 @@
-"""Random records of CounterTable's stream, and the history and trend that they must lead to."""
+"""Random records of CounterTable's stream, and the history and trend expected from them."""
 
 import json
 from collections.abc import Iterable
@@ -11,9 +11,12 @@ from tests.component.simulation import BEGINNING
 from tests.past import Past
 from tests.stack import Item, StreamRecord
 
+# Changes of a counter. A fold is an increment that counts several events from a queue.
 INCREMENT, SET, FOLD = "increment", "set", "fold"
-UPDATE = "update"  # only a sequence number is updated: not a change of the counter
-EDIT, JUMP, REMOVE, MISFOLD = "edit", "jump", "remove", "misfold"  # make malformed records
+# Updates only a sequence number, which is not a change of the counter.
+UPDATE = "update"
+# Writes that Tally never makes. Their stream records are malformed.
+EDIT, JUMP, REMOVE, MISFOLD = "edit", "jump", "remove", "misfold"
 
 # Malformed attributes of a fold.
 WRONG: list[dict[str, Any]] = [
@@ -35,11 +38,13 @@ class Step:
         counter: the number of the counter.
         action: the kind of write.
         number: the new value of a set or an edit; for an increment or a fold, the difference.
-        pause: the time since the step before, in seconds.
-        delay: how long before the write its request began, in seconds. So times can go back.
-        decrease: the least amount that a fold subtracts. It adds `number` more than it subtracts.
+        pause: the time since the previous step, in seconds.
+        delay: the time from the beginning of the request to the write, in seconds. Because of the
+            delays, a change can have an earlier time than the change before it.
+        decrease: the lowest sum of a fold's subtractions. The sum of its additions is greater than
+            the sum of its subtractions by `number`.
         sender: the sender of a fold's events.
-        old: whether an older version of Tally wrote the fold.
+        old: whether the fold has no sums. An older version of Tally stored none.
     """
 
     counter: int
@@ -78,8 +83,8 @@ class Stream:
     records: list[StreamRecord] = field(default_factory=list)
     valid: list[StreamRecord] = field(default_factory=list)
     malformed: list[StreamRecord] = field(default_factory=list)
-    folds: int = 0  # with an increase and a decrease
-    updates: int = 0
+    folds: int = 0  # folds that have both an increase and a decrease
+    updates: int = 0  # updates of sequence numbers
 
 
 def stream_of(steps: Iterable[Step]) -> Stream:
@@ -159,7 +164,10 @@ def change_by_hand(past: Past, step: Step) -> StreamRecord:
 
 
 def sums(change: Item, by: int) -> tuple[int, int]:
-    """Return the increase and the decrease of a change. By default they follow from `by`."""
+    """Return the increase and the decrease of a change.
+
+    If the change does not store these sums, they follow from `by`.
+    """
     if "increase" in change:
         return int(change["increase"]["N"]), int(change["decrease"]["N"])
     return max(by, 0), max(-by, 0)

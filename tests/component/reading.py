@@ -27,7 +27,8 @@ VALUES = [1, 6, -4, 10, 11]
 
 RETENTION_DAYS = 30  # in tests in which the history expires
 
-# The time from the beginning of a request to its change: less than the apply window.
+# The time from the beginning of a request to its change. It is less than the apply window (20 s),
+# within which each change takes effect.
 DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
 
 # Problems as `problem` returns them.
@@ -51,7 +52,7 @@ def problem(reply: Reply) -> tuple[int, str, str | None]:
 
 
 def make_orders(times: Sequence[int], values: Sequence[int] | None = None) -> Past:
-    """Return the counter "orders", changed to these values (by default 1, 2, 3, …)."""
+    """Return "orders" with a change at each time. By default, its values are 1, 2, 3, …"""
     orders = Past("orders")
     previous = 0
     for time, value in zip(times, values or range(1, len(times) + 1), strict=True):
@@ -109,7 +110,7 @@ def version_at(times: Sequence[int], time: int) -> int:
 
 
 def times_going_back(back: int) -> list[int]:
-    """Return 90 times at intervals of a second. Every 30th is earlier by `back` milliseconds."""
+    """Return 90 times, a second apart. Every 30th is moved back by `back` milliseconds."""
     return [
         BEGINNING + position * SECOND - (back if position % 30 == 29 else 0)
         for position in range(90)

@@ -14,7 +14,7 @@ Deploy = Callable[[], None]
 
 
 def without_waiting(request: AWSPreparedRequest) -> AWSResponse:
-    """Set WaitTimeSeconds to 0. Otherwise moto waits in real time."""
+    """Set WaitTimeSeconds to 0, because moto would wait in real time."""
     assert isinstance(request.body, bytes)
     parameters = json.loads(request.body)
     if "WaitTimeSeconds" in parameters:
@@ -46,13 +46,14 @@ def message_count(stack: Stack) -> int:
 def make_changes(operations: str, counter_id: str = "orders", start: float = START) -> Past:
     """Return a counter and its changes, made at intervals of a second.
 
-    Each change adds a different amount, and every third one is negative.
+    Each change adds a different amount. Every third amount is negative.
 
     Args:
-        operations: `+` is an increment, `*` is an operation that is not known yet, `|` moves to the
-            beginning of the next hour.
+        operations: a character for each step. `+` is an increment. `*` is a change with an
+            operation that RecordHistory does not know yet. `|` advances the time to the beginning
+            of the next hour.
         counter_id: the counter.
-        start: the time of the changes, in seconds since the epoch.
+        start: a second before the first change, in seconds since the epoch.
     """
     past = Past(counter_id)
     now = start
@@ -66,8 +67,11 @@ def make_changes(operations: str, counter_id: str = "orders", start: float = STA
     return past
 
 
-def stored(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
-    """Return a counter's items in the history and the trend, with its id replaced."""
+def stored_items(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
+    """Return a counter's items in the history and the trend.
+
+    The counter's id is replaced, so that the items of two counters can be compared.
+    """
     return {
         table: json.loads(
             json.dumps(
@@ -85,8 +89,8 @@ def stored(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
     }
 
 
-def stored_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
-    """Return `stored` for a counter with the same changes, all recorded at once."""
+def items_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
+    """Return the items of a counter with these changes if none of their records was parked."""
     twin = make_changes(operations, "twin", start)
     twin.record(stack)
-    return stored(stack, "twin")
+    return stored_items(stack, "twin")

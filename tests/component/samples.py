@@ -18,7 +18,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(function: Check) -> Check:
-    """Add a check, which is named after its event, to CHECKS."""
+    """Add a function to CHECKS. The name of the function is the name of its event."""
     CHECKS[function.__name__] = function
     return function
 
@@ -70,7 +70,7 @@ def increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
 def ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     counter = stack.request("GET", "/counters/sample:queued").body
-    # Three messages of one group are one change. An event from the bus is another.
+    # The three messages of one group make one change. The event from the bus makes another.
     assert (counter["value"], counter["version"]) == (1 + 4 - 2 + 3, 2)
     assert stack.messages("IncrementDeadLetterQueue") == []
 
@@ -125,7 +125,7 @@ def redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
 
 @check
 def audit_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
-    # The counter was never written and has no history.
+    # The event names a counter that was never written and has no history.
     assert result == {"counters": 1, "entries": 0, "finished": True, "findings": []}
 
 

@@ -49,7 +49,7 @@ def throttled_slowly(request: AWSPreparedRequest) -> AWSResponse:
     return throttled(request)
 
 
-# Seconds until a request with this fault is answered or fails. They do not exceed the timeouts in
+# How many seconds a request with this fault takes. None of these times exceeds the timeouts in
 # counters.clients.
 SECONDS: dict[Fault, float] = {
     slow: 1.9,
@@ -115,8 +115,9 @@ class Scene:
 
     Attributes:
         time: the simulated time, in seconds since the epoch.
-        skew: how many seconds the functions' clock is ahead of it.
-        chance: returns the fault of each request that no test has planned one for.
+        skew: how many seconds the functions' clock is ahead of `time`.
+        choose_fault: takes an operation, and returns the fault that its request meets if the test
+            has planned none.
     """
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
@@ -124,10 +125,11 @@ class Scene:
         self.wire = wire
         self.time = BEGINNING
         self.skew = 0.0
-        self.chance: Callable[[str], Fault] = lambda _operation: delivered
-        self._invocations: list[Invocation] = []  # running now, each one within the one before it
+        self.choose_fault: Callable[[str], Fault] = lambda _operation: delivered
+        # The running invocations. Each one runs during a request of the invocation before it.
+        self._invocations: list[Invocation] = []
         self.stream = Stream(stack, wire)
-        self._held_up: list[tuple[float, AWSPreparedRequest]] = []
+        self._delayed: list[tuple[float, AWSPreparedRequest]] = []
 
     @contextmanager
     def running(self) -> Iterator["Scene"]:
@@ -137,7 +139,7 @@ class Scene:
             patch.object(clock, "sleep", self.advance),
             patch.object(self.wire, "through", self._carry),
         ):
-            logging.disable()  # takes a fifth of the CPU
+            logging.disable()  # logging takes a fifth of the CPU time
             try:
                 yield self
             finally:
@@ -200,30 +202,30 @@ class Scene:
         self.plan_each(operation, faults)
 
     def plan_each(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Set the faults of the next requests for an operation. The iterator is read as needed."""
+        """Set the faults of the next requests for an operation. Each fault is read when needed."""
         self.wire.fail(operation, (partial(self._meet, fault) for fault in faults))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Apply the held-up requests that are due by then."""
+        """Advance the time. Apply the delayed requests that are due by then."""
         self.time += seconds
-        while self._held_up and self._held_up[0][0] <= self.time:
-            _, request = self._held_up.pop(0)
+        while self._delayed and self._delayed[0][0] <= self.time:
+            _, request = self._delayed.pop(0)
             delivered(request)
             self.stream.capture(request)
 
-    def held_up(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
-        """Apply the request later. To its caller it looks like a lost reply."""
-        self.hold_up(request, seconds)
+    def lost_and_applied_later(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
+        """Apply the request `seconds` later. To its sender it looks like a lost reply."""
+        self.apply_later(request, seconds)
         raise ReadTimeoutError(endpoint_url=request.url)
 
-    def hold_up(self, request: AWSPreparedRequest, seconds: float) -> None:
-        """Apply the request later."""
-        self._held_up.append((self.time + seconds, request))
-        self._held_up.sort(key=lambda entry: entry[0])
+    def apply_later(self, request: AWSPreparedRequest, seconds: float) -> None:
+        """Apply the request `seconds` later."""
+        self._delayed.append((self.time + seconds, request))
+        self._delayed.sort(key=lambda entry: entry[0])
 
-    def under_way(self) -> int:
-        """Return how many held-up requests are not applied yet."""
-        return len(self._held_up)
+    def delayed_requests(self) -> int:
+        """Return the number of delayed requests that are not applied yet."""
+        return len(self._delayed)
 
     def begin(self, past: Past) -> None:
         """Store a counter with its history."""
@@ -241,7 +243,7 @@ class Scene:
         self.stream.forget()
 
     def delete(self, counter: str) -> None:
-        """Delete a counter, as an operator might. Tally itself never does."""
+        """Delete a counter's item. An operator can do that, but Tally never does."""
         key = {"counter_id": {"S": counter}}
         self.stack.dynamodb.delete_item(TableName=self.stack.refs["CounterTable"], Key=key)
 
@@ -254,7 +256,7 @@ class Scene:
         return len(self.stack.items("ReceiptTable"))
 
     def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
-        return self._meet(self.chance(_operation(request)), request)
+        return self._meet(self.choose_fault(_operation(request)), request)
 
     def _meet(self, fault: Fault, request: AWSPreparedRequest) -> AWSResponse:
         invocation = self._invocations[-1]
@@ -276,5 +278,5 @@ def _operation(request: AWSPreparedRequest) -> str:
 
 
 def one_of(faults: Sequence[Fault], source: random.Random) -> Callable[[str], Fault]:
-    """Return a `chance` that gives every request one of these faults, at random."""
+    """Return a `choose_fault` that chooses one of these faults at random for each request."""
     return lambda _operation: source.choice(faults)

@@ -4,7 +4,7 @@ Each caller is an invocation of the increment handler in its own thread. It stop
 request to DynamoDB and at each pause, until the test runs its next step. So the test decides:
 
 - which caller takes the next step;
-- which caller is killed, and where;
+- which caller is killed, and at which step;
 - which requests of a killed caller still arrive;
 - when changes are recorded in the history;
 - what the clock says.
@@ -42,7 +42,7 @@ class Stream:
         self._unrecorded: list[StreamRecord] = []
 
     def capture(self, request: AWSPreparedRequest) -> list[Item]:
-        """Append the changes that a request made, and return the changed counters' items."""
+        """Append a request's changes to the stream. Return the items of the changed counters."""
         assert isinstance(request.body, bytes)
         parameters = json.loads(request.body)
         changed = []
@@ -78,13 +78,13 @@ class Stream:
         if records:
             with (
                 patch.object(self._wire, "through", delivered),
-                # No simulation reads the trend. Writing it would take two thirds of the CPU.
+                # No simulation reads the trend. Writing it would take two thirds of the CPU time.
                 patch.object(trend, "fold", lambda entries, _until: len(entries)),
             ):
                 assert self._stack.record(records) == len(records)
 
     def begin(self, item: Item) -> None:
-        """Set a counter's item before its next change."""
+        """Set the item that a counter has before its next change."""
         self._counters[item["counter_id"]["S"]] = item
 
     def forget(self) -> None:
@@ -102,8 +102,8 @@ class Caller:
         self.started = False
         self.finished = False
         self.answer: dict[str, Any] | None = None
-        self.responses: list[str] = []  # bodies, from DynamoDB
-        self.pending: AWSPreparedRequest | None = None  # its next request
+        self.responses: list[str] = []  # the bodies of DynamoDB's replies
+        self.pending: AWSPreparedRequest | None = None  # the request that its next step sends
         self.deadline = 0.0
         self.resume_at = 0.0
         self._world = world
@@ -113,7 +113,7 @@ class Caller:
         self._stopped = threading.Semaphore(0)
 
     def step(self) -> None:
-        """Run to the next stop. After the deadline, kill the invocation instead."""
+        """Run the invocation until it stops again. If its deadline has passed, kill it instead."""
         self._world.time = max(self._world.time + STEP, self.resume_at)
         if self.started and self._world.time >= self.deadline:
             self.kill()
@@ -127,7 +127,7 @@ class Caller:
         self._wait_for_stop()
 
     def run(self) -> None:
-        """Run to the end."""
+        """Run the invocation to its end."""
         while not self.finished:
             self.step()
 
@@ -140,7 +140,7 @@ class Caller:
         self.finished = True
 
     def stop(self, resume_at: float = 0.0) -> None:
-        """Stop the invocation's own thread until the test runs the next step.
+        """Wait until the test runs the next step. The invocation's own thread calls this.
 
         Args:
             resume_at: the earliest time of the next step, in seconds since the epoch.
@@ -170,7 +170,7 @@ class Caller:
 
 
 class World:
-    """The clock, the callers, and the changes they have made."""
+    """The clock, the callers, and the changes that the callers have made."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
@@ -203,7 +203,7 @@ class World:
             patch.object(clock, "sleep", self._sleep),
             patch.object(self.wire, "through", self._carry),
         ):
-            logging.disable()  # takes a fifth of the CPU
+            logging.disable()  # logging takes a fifth of the CPU time
             try:
                 yield
             finally:

@@ -53,10 +53,10 @@ class Storm:
         self.interruption: Callable[[], None] = lambda: None
         self.fault_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._nested = False
-        random.seed(seed)  # the code's own jitter
-        scene.chance = self._chance
+        random.seed(seed)  # for the jitter of the functions' pauses
+        scene.choose_fault = self._choose_fault
 
-    def _chance(self, operation: str) -> Fault:
+    def _choose_fault(self, operation: str) -> Fault:
         reads_outcome = operation == "BatchGetItem"
         if reads_outcome and not self._nested and self.source.random() < 0.1:
             self._nested = True
@@ -68,14 +68,16 @@ class Storm:
         fault: Fault = self.source.choices(faults, weights)[0]
         self.fault_counts[operation][getattr(fault, "__name__", "")] += 1
         if fault is reply_lost and operation in READS:
-            return request_lost  # the same for a read, without a slow request to moto
-        if fault is request_lost:  # the request arrives late, perhaps too late
-            return partial(self.scene.held_up, seconds=self.source.uniform(0, 8))
+            # For a read, a lost request has the same effect as a lost reply. It is faster in moto.
+            return request_lost
+        if fault is request_lost:
+            # DynamoDB applies the request later, perhaps after the function's answer.
+            return partial(self.scene.lost_and_applied_later, seconds=self.source.uniform(0, 8))
         return fault
 
     def settle(self) -> None:
         """End the faults, deliver delayed requests, and record all changes in the history."""
-        self.scene.chance = lambda _operation: delivered
+        self.scene.choose_fault = lambda _operation: delivered
         self.scene.advance(clock.APPLY_WINDOW)
         self.scene.record()
 

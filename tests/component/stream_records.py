@@ -9,7 +9,7 @@ from tests.times import HOUR
 
 
 def make_changes(stack: Stack, count: int) -> list[StreamRecord]:
-    """Return the stream records of changes of the counter "orders", all in the same hour."""
+    """Return the stream records of `count` changes of "orders", all in the same hour."""
     orders = Past("orders")
     for number in range(count):
         orders.change(START + number, number + 1)
@@ -44,7 +44,7 @@ def without_field(record: StreamRecord, *path: str) -> StreamRecord:
 
 
 def changes_by_hour(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return the number and the sum of changes in the trend, for each counter and hour."""
+    """Return the number of changes and their sum in the trend, for each counter and hour."""
     return {
         (item["counter_id"]["S"], item["hour"]["S"][11:13]): (
             int(item["changes"]["N"]),

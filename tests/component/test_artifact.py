@@ -29,8 +29,10 @@ INVOCATION_SECONDS = 60
 MEGABYTE = 1 << 20
 UNCHECKED_HASH = 0b01  # https://peps.python.org/pep-0552/
 
-# A handler that calls the function's own handler. It returns its result together with the file of
-# each imported module, and the state of the garbage collector.
+# A handler that calls the function's own handler. It returns:
+# - the answer of the function's own handler;
+# - the file of each imported module;
+# - the state of the garbage collector.
 INSPECTOR = """
 import gc
 import importlib
@@ -52,8 +54,9 @@ def handler(event, context):
     }
 """
 
-# Sends a request to each service in every n-th region of each partition, and prints the URLs.
-ADDRESSES = """
+# A program that sends a request to each service in every n-th region of each partition, and prints
+# the URLs. Its argument is n.
+PRINT_URLS = """
 import json
 import sys
 import botocore.session
@@ -83,8 +86,9 @@ for service, call in calls.items():
 print(json.dumps(addresses))
 """
 
-# Imports modules, and prints the files of all modules that are imported then.
-IMPORTED = """
+# A program that imports the modules in its arguments. It prints the files of all modules that are
+# imported as a result.
+PRINT_IMPORTED_FILES = """
 import importlib
 import json
 import sys
@@ -96,7 +100,7 @@ print(json.dumps([file for file in files if file]))
 """
 
 # Modules that no function needs, and that are slow to import.
-NEVER = {
+NEVER_NEEDED = {
     "asyncio",
     "aws_lambda_powertools.event_handler",
     "aws_xray_sdk",
@@ -107,9 +111,9 @@ NEVER = {
     "pydantic",
     "s3transfer",
 }
-# A function must not import a module in `counters` if it uses no code of it. These are exceptions:
-# modules that the function does use import them.
-SHARED = {"counters.listing", "counters.timeline", "counters.trend"}
+# A function must not import a module of `counters` if it uses no code of that module. These modules
+# are exceptions, because modules that the function uses import them.
+SHARED_IMPORTS = {"counters.listing", "counters.timeline", "counters.trend"}
 HTTP_ONLY = {"counters.gateway", "counters.idempotency"}
 NEVER_FOR_HTTP = {
     "counters.audit",
@@ -132,7 +136,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what Lambda adds to a function, and the inspector."""
+    """A directory with the inspector, and with the runtime client that Lambda provides."""
     if not lambda_runtime.is_available():
         pytest.skip(f"needs {lambda_runtime.NEEDS}")
     directory = tmp_path_factory.mktemp("runtime")
@@ -150,7 +154,10 @@ def running(  # noqa: PLR0913, PLR0917
     output: IO[str],
     endpoint_url: str,
 ) -> Iterator[runtime_api.RuntimeApi]:
-    """Run a function with the inspector around it, as Lambda does, with AWS at `endpoint_url`."""
+    """Run a function as Lambda does, but with the inspector as its handler.
+
+    The function sends its requests to `endpoint_url` instead of AWS.
+    """
     directory = artifacts / function.name
     with runtime_api.serving(max(INVOCATION_SECONDS, function.timeout)) as api:
         environment = lambda_runtime.environment(
@@ -169,8 +176,8 @@ class Run:
     stack: Stack
     outcome: runtime_api.Outcome
     logged: list[dict[str, Any]]
-    first_request: aws_endpoint.ReceivedRequest  # the one in the init phase
-    requests: list[aws_endpoint.ReceivedRequest]  # the later ones
+    first_request: aws_endpoint.ReceivedRequest  # sent in the init phase
+    requests: list[aws_endpoint.ReceivedRequest]  # sent by the handler
 
 
 @pytest.fixture(scope="module", params=list(FUNCTIONS.values()), ids=list(FUNCTIONS))
@@ -181,7 +188,7 @@ def run(
     runtime: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Run]:
-    """Run each function once for all tests, because a run takes most of a second."""
+    """Run each function once for all tests, because a run takes almost a second."""
     function: Function = request.param
     log = tmp_path_factory.mktemp(function.name) / "log"
     with running_stack(session) as stack, aws_endpoint.serving() as endpoint:
@@ -227,7 +234,7 @@ def test_a_function_imports_only_what_its_artifact_has_and_what_it_needs(
         assert "site-packages" not in file.relative_to(file.anchor).parts, name
     unused = call_graph.modules().keys() - call_graph.uses(run.function.module).modules
     for_others = NEVER_FOR_HTTP if run.function.routes else HTTP_ONLY
-    forbidden = NEVER | (unused - SHARED) | for_others
+    forbidden = NEVER_NEEDED | (unused - SHARED_IMPORTS) | for_others
     assert modules.keys() & forbidden == set()
 
 
@@ -242,11 +249,12 @@ def test_the_first_event_uses_the_connection_that_the_init_phase_opened(run: Run
         assert run.requests[0] == replace(run.first_request, method="POST")
 
 
-# One opens a connection to DynamoDB, the other to SQS. All other functions do one of both.
-OPENING = ["GetCounter", "ForwardEvents"]
+# GetCounter opens a connection to DynamoDB, and ForwardEvents to SQS. Each other function opens one
+# of these connections.
+ONE_PER_SERVICE = ["GetCounter", "ForwardEvents"]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS if FULL else OPENING)
+@pytest.mark.parametrize("name", FUNCTIONS if FULL else ONE_PER_SERVICE)
 def test_an_unreachable_service_in_the_init_phase_is_not_an_error(
     artifacts: Path, runtime: Path, tmp_path: Path, name: str
 ) -> None:
@@ -260,7 +268,7 @@ def test_an_unreachable_service_in_the_init_phase_is_not_an_error(
     ):
         outcome = api.invoke({})
 
-    assert outcome.kind == "error", "the event is malformed, and the function reached it"
+    assert outcome.kind == "error", "the function must start, and then refuse the malformed event"
 
 
 def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
@@ -275,7 +283,7 @@ def test_all_functions_have_the_same_artifact(artifacts: Path) -> None:
 
 @pytest.fixture
 def artifact_directory(artifacts: Path) -> Path:
-    """The artifact of one function. The others are identical."""
+    """The artifact of one function. The artifacts of all functions are identical."""
     return artifacts / "IncrementCounter"
 
 
@@ -307,9 +315,9 @@ def test_almost_all_code_in_the_artifact_is_imported(
     modules = [function.module for function in FUNCTIONS.values()]
     imported = set(
         printed_json(
-            *("-S", "-c", IMPORTED, *modules),
+            *("-S", "-c", PRINT_IMPORTED_FILES, *modules),
             PYTHONPATH=str(artifact_directory),
-            AWS_LAMBDA_FUNCTION_NAME="function",  # makes them create their clients
+            AWS_LAMBDA_FUNCTION_NAME="function",  # makes the modules create their clients
             AWS_DEFAULT_REGION="eu-west-1",
             AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}",
         )
@@ -325,7 +333,7 @@ def test_almost_all_code_in_the_artifact_is_imported(
 def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(
     artifact_directory: Path,
 ) -> None:
-    program = ("-c", ADDRESSES, str(cases(full=1, part=4)))
+    program = ("-c", PRINT_URLS, str(cases(full=1, part=4)))
     ours = printed_json("-S", *program, PYTHONPATH=str(artifact_directory))
 
     assert len(ours) > cases(full=60, part=20)
@@ -333,7 +341,7 @@ def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(
 
 
 def printed_json(*arguments: str, **environment: str) -> list[str]:
-    """Return the JSON that a Python process prints. It gets AWS keys and this environment."""
+    """Run Python with AWS keys and this environment. Return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, *arguments],
         env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},

@@ -33,7 +33,7 @@ from counters import clock
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the model."""
+    """A change of a counter in the model."""
 
     version: int
     time: int
@@ -68,7 +68,7 @@ def expected_state(changes: Sequence[Change], version: int) -> dict[str, object]
     }
 
 
-# The time from one change to the next.
+# The time from one change to the next, in milliseconds.
 PACES = [
     st.integers(0, 40),
     st.integers(0, 3 * SECOND),
@@ -96,7 +96,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
 
 
 def times_to_check(times: Sequence[int]) -> list[int]:
-    """Return the times of all changes, and the milliseconds just before and after each."""
+    """Return each change's time, the milliseconds before and after it, and times far from all."""
     around = {time + near for time in times for near in (-1, 0, 1)}
     outside = {min(times) - DAY, min(times) - 20 * SECOND, max(times) + DAY}
     return sorted(around | outside)
@@ -107,7 +107,7 @@ def sample(numbers: list[int], size: int, rng: random.Random) -> list[int]:
 
 
 def periods(times: list[int], count: int, rng: random.Random) -> Iterator[Mapping[str, int]]:
-    """Yield periods with the parameters `from` and `to`, or only one of them, or none."""
+    """Yield periods. Each has both of the parameters `from` and `to`, or only one, or none."""
     for _ in range(count):
         start, end = sorted(rng.sample(times, 2))
         period = {"from": start, "to": end}
@@ -174,7 +174,7 @@ def test_reads_of_random_histories_agree_with_the_model(stack: Stack) -> None:
 
 
 def random_times(rng: random.Random) -> list[int]:
-    """Return the times of 60 to 150 changes, enough that a search for a time reads the trend."""
+    """Return the times of 60 to 150 changes. With so many, a search for a time reads the trend."""
     applied, times = BEGINNING, []
     longest = rng.choice([MINUTE, 10 * MINUTE, 2 * HOUR])
     for _ in range(rng.randint(60, 150)):
@@ -186,8 +186,12 @@ def random_times(rng: random.Random) -> list[int]:
 def corrupt_trend(stack: Stack, name: str, last: int, rng: random.Random) -> None:
     """Corrupt items of a counter's trend.
 
-    Each of them is deleted, gets stale or wrong versions, moves to another hour, or is replaced by
-    a malformed item.
+    The corruption of each item is one of these:
+    - The item is deleted.
+    - It gets a stale `last_version`.
+    - It gets wrong versions.
+    - It moves to another hour.
+    - A malformed item replaces it.
     """
     table = stack.refs["TrendTable"]
     share = rng.choice([0.2, 0.5, 1])

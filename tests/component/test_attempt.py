@@ -1,4 +1,4 @@
-"""Lost replies: a change is made exactly once, and its answer is true."""
+"""Lost replies: a change is made exactly once, and the answer says what happened."""
 
 import random
 from functools import partial
@@ -121,7 +121,7 @@ def test_a_change_that_may_still_be_applied_is_not_sent_again(
         scene.begin(past)
     scene.advance(HOUR)
     scene.plan("UpdateItem", fault)
-    # Another change overwrites the counter's last change, and the history is late.
+    # Another change replaces the counter's last change. The history has neither change yet.
     scene.plan("BatchGetItem", meanwhile(lambda: scene.add("hits", 100)))
 
     reply = scene.add("hits", 5)
@@ -145,7 +145,7 @@ def test_a_change_is_not_sent_again_after_a_500(scene: Scene, fault: Fault) -> N
 
 
 def test_a_change_that_is_applied_late_is_found(scene: Scene) -> None:
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=1.0))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=1.0))
 
     reply = scene.add("hits", 5)
 
@@ -154,7 +154,7 @@ def test_a_change_that_is_applied_late_is_found(scene: Scene) -> None:
 
 
 def test_the_outcome_is_unknown_if_the_change_is_applied_after_the_answer(scene: Scene) -> None:
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=9.0))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=9.0))
 
     reply = scene.add("hits", 5)
 
@@ -166,7 +166,7 @@ def test_the_outcome_is_unknown_if_the_change_is_applied_after_the_answer(scene:
 
 @pytest.mark.parametrize("fault", NOT_APPLIED)
 def test_a_change_that_dynamodb_never_accepts_gets_throttled(scene: Scene, fault: Fault) -> None:
-    scene.chance = lambda _operation: fault
+    scene.choose_fault = lambda _operation: fault
 
     reply = scene.add("hits")
 
@@ -189,13 +189,13 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(scene: Scen
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(100, part=6)):
         source = random.Random(seed)
-        random.seed(seed)  # the code's own jitter
+        random.seed(seed)  # for the jitter of the functions' pauses
         counter = f"hits{seed}"
-        scene.chance = lambda _operation: delivered
+        scene.choose_fault = lambda _operation: delivered
         for _ in range(3):
             scene.add(counter)
         scene.record()
-        scene.chance = one_of(faults, source)
+        scene.choose_fault = one_of(faults, source)
         for number in range(10):
             reply = scene.add(counter, 1, f"key{number // 3}" if seed % 2 else None)
             assert reply.answer, f"seed {seed}: killed at its timeout: {reply.requests}"

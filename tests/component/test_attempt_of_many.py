@@ -1,4 +1,4 @@
-"""Lost replies of `POST /increments`: the changes are made exactly once, and the answer is true."""
+"""Lost replies of `POST /increments`: changes are made once, and the answer says what happened."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from tests.component.ledger import Ledger, as_known, entries, left, transactions
+from tests.component.ledger import Ledger, counters_in, entries, transactions
 from tests.component.scene import LATEST, one_of, slow
 from tests.sizes import cases
 from tests.times import HOUR
@@ -29,7 +29,8 @@ from tests.wire import (
 
 from counters import clock
 
-REFUSED = {  # not applied, and the reply proves it
+# Faults that prove that the transaction was not applied.
+REFUSED = {
     "throttled": throttled,
     "unreachable": unreachable,
     "conflict": canceled("None", "TransactionConflict"),
@@ -41,7 +42,7 @@ REFUSED = {  # not applied, and the reply proves it
 def test_all_counters_change_in_one_transaction_and_are_read_in_one_request(ledger: Ledger) -> None:
     reply = ledger.add_all(entries(b=1, a=2, c=3))
 
-    assert left(reply) == [("b", 1, 1), ("a", 2, 1), ("c", 3, 1)]
+    assert counters_in(reply) == [("b", 1, 1), ("a", 2, 1), ("c", 3, 1)]
     assert reply.operations() == ["TransactWriteItems", "BatchGetItem"]
 
 
@@ -52,7 +53,7 @@ def test_after_a_lost_reply_the_caller_gets_the_usual_answer(ledger: Ledger) -> 
         # If the transaction were sent again, the bounds would refuse it.
         reply = ledger.add_all([{"counter_id": "b", "by": 5, "max": 5 * version}, *entries(a=1)])
 
-        assert left(reply) == [("b", 5 * version, version), ("a", version, version)]
+        assert counters_in(reply) == [("b", 5 * version, version), ("a", version, version)]
         assert transactions(reply) == 1
         assert ledger.values("a", "b") == [version, 5 * version]
 
@@ -73,7 +74,7 @@ def test_after_a_lost_reply_the_changes_are_found_in_the_history_below_later_one
 
     reply = ledger.add_all(entries(a=1, b=5, c=9))
 
-    assert left(reply) == [("a", 1, 1), ("b", 7, 2), ("c", 9, 1)]
+    assert counters_in(reply) == [("a", 1, 1), ("b", 7, 2), ("c", 9, 1)]
     assert transactions(reply) == 1
     assert ledger.values("a", "b", "c") == [1, 207, 9]
 
@@ -81,10 +82,11 @@ def test_after_a_lost_reply_the_changes_are_found_in_the_history_below_later_one
 def test_retries_share_the_token_of_their_transaction_and_the_next_one_has_its_own(
     ledger: Ledger,
 ) -> None:
-    # DynamoDB applies requests with the same token once. moto does not implement that.
+    # DynamoDB applies requests with the same token once. moto does not implement that, so compare
+    # the tokens.
     for _ in range(2):
         ledger.plan("TransactWriteItems", canceled("TransactionConflict"), throttled)
-        left(ledger.add_all(entries(a=1, b=5)))
+        counters_in(ledger.add_all(entries(a=1, b=5)))
         ledger.record()
 
     sent = [each for each in ledger.wire.sent if each.operation == "TransactWriteItems"]
@@ -111,11 +113,11 @@ def test_a_transaction_that_may_still_be_applied_is_not_sent_again(
 
 
 def test_a_transaction_that_is_applied_late_is_found(ledger: Ledger) -> None:
-    ledger.plan("TransactWriteItems", partial(ledger.held_up, seconds=3.0))
+    ledger.plan("TransactWriteItems", partial(ledger.lost_and_applied_later, seconds=3.0))
 
     reply = ledger.add_all(entries(a=1, b=5))
 
-    assert left(reply) == [("a", 1, 1), ("b", 5, 1)]
+    assert counters_in(reply) == [("a", 1, 1), ("b", 5, 1)]
     assert transactions(reply) == 1
 
 
@@ -125,7 +127,7 @@ def test_a_transaction_that_was_not_applied_is_retried_and_made_once(ledger: Led
 
         reply = ledger.add_all(entries(a=1, b=5))
 
-        assert left(reply) == [("a", version, version), ("b", 5 * version, version)], name
+        assert counters_in(reply) == [("a", version, version), ("b", 5 * version, version)], name
         assert reply.operations() == ["TransactWriteItems"] * 4 + ["BatchGetItem"], name
         assert ledger.values("a", "b") == [version, 5 * version]
 
@@ -150,7 +152,7 @@ def test_a_throttled_transaction_frees_its_key(ledger: Ledger) -> None:
     assert (reply.status, reply.problem) == (503, "throttled")
     assert ledger.receipts() == 0
     ledger.plan("TransactWriteItems")
-    assert left(ledger.add_all(entries(a=1, b=5), "key")) == [("a", 1, 1), ("b", 5, 1)]
+    assert counters_in(ledger.add_all(entries(a=1, b=5), "key")) == [("a", 1, 1), ("b", 5, 1)]
 
 
 def test_a_transaction_with_a_conflict_and_a_failed_condition_is_refused(ledger: Ledger) -> None:
@@ -190,9 +192,9 @@ def test_a_transaction_that_is_canceled_because_of_a_bug_is_not_retried(ledger: 
 def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Ledger) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(full=100, part=3)):
-        random.seed(seed)  # the code's own jitter
+        random.seed(seed)  # for the jitter of the functions' pauses
         source = random.Random(seed)
-        ledger.chance = one_of(faults, source)
+        ledger.choose_fault = one_of(faults, source)
         for number in range(3):
             key = f"key{seed}-{number // 2}" if seed % 2 else None
             reply = ledger.add_all(entries(a=1, b=-1), key)
@@ -203,7 +205,7 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Led
 
 
 def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer the items of a BatchGetItem in another order, as DynamoDB may."""
+    """Reverse the items in the reply to a BatchGetItem. DynamoDB may use any order."""
     body = json.loads(delivered(request).text)
     for items in body["Responses"].values():
         items.reverse()
@@ -211,7 +213,10 @@ def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def half_processed(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer a BatchGetItem without its first item, as DynamoDB may if the reply is too large."""
+    """Omit the first item from the reply to a BatchGetItem.
+
+    DynamoDB may omit items if the reply would be too large.
+    """
     assert isinstance(request.body, bytes)
     ((table, request_keys),) = json.loads(request.body)["RequestItems"].items()
     body = json.loads(delivered(request).text)
@@ -233,7 +238,7 @@ def test_the_answer_has_all_counters_in_the_order_of_the_request(
 
     reply = ledger.add_all(entries(c=1, a=2, b=3))
 
-    assert left(reply) == [("c", 11, 2), ("a", 2, 1), ("b", 3, 1)]
+    assert counters_in(reply) == [("c", 11, 2), ("a", 2, 1), ("b", 3, 1)]
 
 
 @pytest.mark.parametrize("changed", [["b"], ["a"], ["a", "b", "c"]], ids="-".join)
@@ -252,7 +257,7 @@ def test_the_answer_is_exact_if_others_change_a_counter_before_it_is_read(
 
     reply = ledger.add_all(entries(a=1, b=5, c=9))
 
-    assert left(reply) == [("a", 1, 1), ("b", 15, 2), ("c", 9, 1)]
+    assert counters_in(reply) == [("a", 1, 1), ("b", 15, 2), ("c", 9, 1)]
     assert transactions(reply) == 1
     assert len({counter["updated_at"] for counter in json.loads(reply.text)}) == 1
     assert ledger.value(changed[0]) == -7
@@ -266,14 +271,14 @@ def test_the_answer_waits_for_the_history_if_others_change_a_counter_before_it_i
 
     reply = ledger.add_all(entries(a=1, b=5, c=9))
 
-    assert left(reply) == [("a", 1, 1), ("b", 5, 1), ("c", 9, 1)]
+    assert counters_in(reply) == [("a", 1, 1), ("b", 5, 1), ("c", 9, 1)]
     assert reply.operations().count("BatchGetItem") == 3
     assert transactions(reply) == 1
     assert ledger.values("a", "b", "c") == [1, 105, 109]
 
 
 @pytest.mark.parametrize("fault", [delivered, reply_lost, internal_error])
-def test_applied_changes_get_200_although_the_history_is_late(ledger: Ledger, fault: Fault) -> None:
+def test_applied_changes_get_200_while_the_history_lacks_them(ledger: Ledger, fault: Fault) -> None:
     ledger.add("b", 10)
     created_at = json.loads(ledger.call("GET", "b").text)["created_at"]
     ledger.plan("TransactWriteItems", fault)
@@ -282,7 +287,7 @@ def test_applied_changes_get_200_although_the_history_is_late(ledger: Ledger, fa
 
     reply = ledger.add_all(entries(a=1, b=5))
 
-    assert as_known(reply) == [("a", 1, 1), ("b", None, None)]
+    assert counters_in(reply) == [("a", 1, 1), ("b", None, None)]
     (_, unknown) = json.loads(reply.text)
     assert list(unknown) == ["counter_id", "value", "version", "created_at", "updated_at"]
     assert unknown["created_at"] == created_at
@@ -295,18 +300,18 @@ def test_applied_changes_get_200_although_the_history_is_late(ledger: Ledger, fa
 def test_a_repeat_returns_the_values_as_soon_as_the_history_has_them(ledger: Ledger) -> None:
     ledger.plan("BatchGetItem", meanwhile(lambda: ledger.add("b", 100)))
     first = ledger.add_all(entries(a=1, b=5), "key")
-    assert as_known(first) == [("a", 1, 1), ("b", None, None)]
+    assert counters_in(first) == [("a", 1, 1), ("b", None, None)]
 
     for seconds in (0.0, HOUR):
         ledger.advance(seconds)
         repeat = ledger.add_all(entries(a=1, b=5), "key")
-        assert (as_known(repeat), repeat.replayed) == (as_known(first), True)
+        assert (counters_in(repeat), repeat.replayed) == (counters_in(first), True)
         assert repeat.text == first.text
     ledger.record()
 
     repeats = [ledger.add_all(entries(a=1, b=5), "key") for _ in range(2)]
     for repeat in repeats:
-        assert (left(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
+        assert (counters_in(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
     assert ledger.values("a", "b") == [1, 105]
 
 
@@ -321,8 +326,8 @@ def test_each_counter_that_others_have_changed_takes_one_more_read(ledger: Ledge
 
     reply = ledger.add_all(entries(**dict.fromkeys(names, 1)))
 
-    assert left(reply) == [(name, 1, 1) for name in names]
-    # The transaction, one read of all counters, and one of each.
+    assert counters_in(reply) == [(name, 1, 1) for name in names]
+    # One transaction, one read of all counters, and one read of each counter's history.
     assert len(reply.operations()) == 1 + 1 + len(names)
 
 
@@ -332,7 +337,7 @@ def test_a_failed_read_is_repeated(ledger: Ledger) -> None:
 
         reply = ledger.add_all(entries(a=1, b=5))
 
-        assert left(reply) == [("a", version, version), ("b", 5 * version, version)]
+        assert counters_in(reply) == [("a", version, version), ("b", 5 * version, version)]
         assert reply.operations() == ["TransactWriteItems"] + ["BatchGetItem"] * 3
 
 
@@ -345,6 +350,6 @@ def test_changes_that_cannot_be_read_in_time_are_made_once_and_a_repeat_returns_
     ledger.plan("BatchGetItem")
     repeat = ledger.add_all(entries(a=1, b=5), "key")
 
-    assert as_known(unread) == [("a", None, None), ("b", None, None)]
-    assert (left(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
+    assert counters_in(unread) == [("a", None, None), ("b", None, None)]
+    assert (counters_in(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
     assert ledger.values("a", "b") == [1, 5]

@@ -152,7 +152,7 @@ def test_the_increase_and_decrease_of_an_hour_are_compared_separately(
 
     change_hour(stack, start, increase={"N": "9"}, decrease={"N": "11"})
 
-    # The difference of the two is the same.
+    # The hour's increase and decrease are both wrong. Only their difference is right.
     assert [each["hour"] for each in findings(stack, after=0)] == [clock.timestamp(start)]
 
 
@@ -217,8 +217,9 @@ def test_the_history_of_a_deleted_counter_is_found(
 
     found = findings(stack, after=0)
 
-    # The old entry is recognized if its counter has another creation time, or if its version is
-    # the last one of the new counter.
+    # The audit recognizes the entry of the deleted counter in two cases:
+    # - the two counters have different creation times;
+    # - the version of the entry is also the last version of the new counter.
     if seconds or not later_changes:
         assert 1 in versions(found)
         assert all(

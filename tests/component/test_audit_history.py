@@ -144,7 +144,7 @@ def test_a_malformed_event_is_rejected_with_a_short_error_and_writes_nothing(
 
 
 def assert_only_handler_in_traceback(raised: pytest.ExceptionInfo[CounterError]) -> None:
-    """Check that Lambda's response has the error's text and only the handler's traceback line."""
+    """Check that the traceback in Lambda's response has only one line: that of the handler."""
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
     assert [frame.name for frame in raised.traceback][1:] == ["invoke", "handler"]
@@ -232,7 +232,8 @@ def test_an_unfinished_nightly_audit_continues_the_next_night(
 
     reports = [audit(stack) for _ in range(3)]
 
-    # An audit ends after three counters. A scan page has two, so the next begins at the third.
+    # Each audit runs out of time at its third counter. A scan page has two counters, so the next
+    # audit begins with this third counter again.
     assert [report["counters"] for report in reports] == [3, 3, 1]
     assert [report["finished"] for report in reports] == [False, False, True]
     assert sum(report["entries"] for report in reports) == 15

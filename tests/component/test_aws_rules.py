@@ -1,4 +1,4 @@
-"""Rules of AWS that the local stack does not check. They are tested after SAM's translation."""
+"""Rules of AWS that the local stack does not check. The tests use SAM's translation."""
 
 import json
 from typing import Any
@@ -18,8 +18,8 @@ RESPONSES: dict[str, dict[str, Any]] = dict(
 
 # All types of gateway responses, and the status that each should have:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
-# They differ from AWS's defaults in two cases. An unknown route gets 404. Every 5xx becomes 503
-# `outcome-unknown`, because the function may have made the change.
+# The statuses differ from AWS's defaults in two cases. An unknown route gets 404. Every 5xx becomes
+# 503 `outcome-unknown`, because the function may have made the change.
 STATUSES = {
     "ACCESS_DENIED": 403,
     "API_CONFIGURATION_ERROR": 503,
@@ -70,7 +70,7 @@ DEAD_LETTER_ALARMS = [
 
 
 def response(error_type: str) -> dict[str, Any]:
-    """Return the gateway response for a type. Types without their own have the default one."""
+    """Return the gateway response for an error type: its own, or else the default."""
     default = "DEFAULT_5XX" if error_type in SERVER_ERRORS else "DEFAULT_4XX"
     return RESPONSES.get(error_type) or RESPONSES[default]
 
@@ -88,7 +88,9 @@ def test_an_error_of_api_gateway_is_a_problem_document_with_the_same_status(
     assert problem["status"] == status
     assert problem.keys() == {"type", "title", "status", "detail", "instance"}
     assert problem["instance"] == "urn:uuid:$context.requestId"
-    assert text.count("$") == 1, "one of API Gateway's messages repeats the caller's token"
+    assert text.count("$") == 1, (
+        "only the request id: a message of API Gateway can repeat the caller's token"
+    )
     name = problem["type"].removeprefix("urn:tally:problem:")
     assert status in PROBLEMS[name]
     assert headers["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
@@ -154,7 +156,8 @@ def test_a_table_is_protected_in_prod_and_can_be_restored(table: dict[str, Any])
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_a_table_is_encrypted_with_the_free_key(table: dict[str, Any]) -> None:
-    # Without this property, DynamoDB encrypts with a key that AWS owns; with it, KMS charges apply.
+    # Without this property, DynamoDB encrypts with a key that AWS owns, which is free. With the
+    # property, AWS charges for KMS.
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_SSESpecification.html
     assert "SSESpecification" not in table["Properties"]
 
@@ -177,7 +180,7 @@ def test_setting_the_accounts_role_for_access_logs_is_optional() -> None:
     }
     for name in ("ApiAccount", "ApiAccountRole"):
         assert RESOURCES[name]["Condition"] == "SetsApiGatewayLogRole"
-    # If the stack sets the role, this tag makes CloudFormation create the stage after it.
+    # If the stack sets the role, this tag makes CloudFormation create the role before the stage.
     assert {
         "Key": "ApiGatewayLogRole",
         "Value": {"Fn::If": ["SetsApiGatewayLogRole", {"Ref": "ApiAccount"}, "keep"]},
@@ -324,5 +327,5 @@ def test_an_alarm_fires_if_counters_change_but_nothing_reads_the_stream() -> Non
     invocations = metrics["invocations"]["MetricStat"]["Metric"]
     assert dimensions(invocations) == {"FunctionName": {"Ref": "RecordHistory"}}
     assert {metrics[name]["MetricStat"]["Period"] for name in metrics if name != "stalled"} == {300}
-    # Without data, no counter changes.
+    # If the metrics have no data, no counter was changed.
     assert properties["TreatMissingData"] == "notBreaching"

@@ -9,7 +9,7 @@ from tests.stack import Stack, running
 
 
 @pytest.fixture(scope="module")
-def orders(session: botocore.session.Session) -> Iterator[Stack]:
+def shared_stack(session: botocore.session.Session) -> Iterator[Stack]:
     """A stack with one counter. All tests share it, because no bad request may change it."""
     with running(session) as stack:
         stack.request("PUT", "/counters/orders", body={"value": 3})
@@ -19,11 +19,11 @@ def orders(session: botocore.session.Session) -> Iterator[Stack]:
 
 @pytest.mark.parametrize("bad", BAD_REQUESTS, ids=[bad.id for bad in BAD_REQUESTS])
 def test_a_bad_request_changes_nothing_and_the_error_names_the_field(
-    orders: Stack, bad: BadRequest
+    shared_stack: Stack, bad: BadRequest
 ) -> None:
-    before = orders.contents()
+    before = shared_stack.contents()
 
-    reply = orders.request(
+    reply = shared_stack.request(
         bad.method, bad.path, query=bad.query, headers=bad.headers, body=bad.body
     )
 
@@ -35,7 +35,7 @@ def test_a_bad_request_changes_nothing_and_the_error_names_the_field(
     assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", reply.body["instance"])
     assert reply.body["detail"].startswith(f"{bad.field}: ")
     assert len(reply.body["detail"]) < 300
-    assert orders.contents() == before
+    assert shared_stack.contents() == before
 
 
 def test_there_are_bad_requests_for_every_route() -> None:

@@ -26,7 +26,8 @@ from local_settings import HOST
 
 SCRIPTS = ROOT / "scripts"
 
-# Replaces pip. It logs the requirements file, and fails if PIP_SAYS is set.
+# Replaces pip. It logs the name of the requirements file. If PIP_SAYS is set, it fails and prints
+# that text.
 PIP = """
 import os, sys
 with open(os.environ["PIP_LOG"], "a") as log:
@@ -34,7 +35,7 @@ with open(os.environ["PIP_LOG"], "a") as log:
 sys.exit(os.environ.get("PIP_SAYS"))
 """
 
-# Replaces venv, which takes seconds to create a .venv.
+# Replaces venv, because venv takes seconds to create a .venv.
 VENV = """
 import os, pathlib, shutil, sys
 _, clear, directory = sys.argv
@@ -73,7 +74,7 @@ class Make:
     def __call__(
         self, script: str, *arguments: str, **more: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script with the clone's interpreter."""
+        """Run one of the clone's scripts."""
         return self.run([sys.executable, str(self.clone / "scripts" / script), *arguments], **more)
 
     def run(self, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
@@ -344,7 +345,8 @@ def test_a_killed_build_does_not_affect_the_next_one(
     unfinished = kept / f"{artifact.key(['python3'])}.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "part").touch()
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # it cannot be deleted
+    # The directory of the killed build cannot be deleted.
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
 
     artifact.main(tmp_path / "target")
 

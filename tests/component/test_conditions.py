@@ -1,4 +1,4 @@
-"""Entity tags and conditional requests: a `set` checks its condition in its one write."""
+"""Entity tags and conditional requests. The write of a `set` checks its condition."""
 
 import json
 from collections.abc import Mapping
@@ -132,7 +132,7 @@ def test_a_set_with_another_version_is_refused_with_the_current_version(
 
     reply = set_value(scene, 10, {"If-Match": f'"{version}"'})
 
-    assert reply.operations() == ["UpdateItem"]  # the refusal has the version: no read
+    assert reply.operations() == ["UpdateItem"]  # no read: DynamoDB's refusal has the version
     assert (reply.status, reply.problem) == (412, "version-mismatch")
     assert reply.headers["ETag"] == '"2"'
     assert reply.headers["Content-Type"] == "application/problem+json"
@@ -255,7 +255,7 @@ REFUSED, IGNORED = "refused", "ignored"
 
 SINCE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
-# What a route that does not support a header does with it, by method.
+# What a route does with a header that it does not support, by header and method.
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
     "If-None-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
@@ -304,13 +304,13 @@ def test_every_route_honours_refuses_or_ignores_each_conditional_header(
 @pytest.mark.parametrize(
     ("method", "headers", "status"),
     [
-        # RFC 9110, section 13.1.3: If-None-Match is more accurate than the date.
+        # RFC 9110, section 13.1.3: If-None-Match replaces the date, because it is more accurate.
         ("GET", {"If-None-Match": '"1"', "If-Modified-Since": SINCE}, 304),
         ("GET", {"If-None-Match": '"9"', "If-Modified-Since": SINCE}, 200),
-        # Section 13.1.4: so is If-Match.
+        # RFC 9110, section 13.1.4: If-Match replaces the date, too.
         ("PUT", {"If-Match": '"1"', "If-Unmodified-Since": SINCE}, 200),
         ("PUT", {"If-Match": '"9"', "If-Unmodified-Since": SINCE}, 412),
-        # The RFC does not let any other condition replace the date or the range.
+        # RFC 9110 does not let any other condition replace the date or the range.
         ("PUT", {"If-None-Match": "*", "If-Unmodified-Since": SINCE}, 400),
         ("GET", {"If-None-Match": '"1"', "If-Unmodified-Since": SINCE}, 400),
         ("GET", {"Range": "bytes=0-1", "If-Range": '"1"'}, 400),
@@ -336,7 +336,7 @@ def test_if_match_and_if_none_match_together_are_refused(scene: Scene) -> None:
     assert reply.operations() == []
 
 
-# A header that occurs several times, with names that may differ in case.
+# A header that occurs several times. Its names may differ in case.
 Lines = Mapping[str, list[str]]
 
 
@@ -352,7 +352,7 @@ Lines = Mapping[str, list[str]]
         ("PUT", {"If-Match": ['"1"', '"2"']}, 200),
         ("PUT", {"If-Match": ['"2"'], "IF-MATCH": ['"1"']}, 200),
         ("PUT", {"If-Match": ['"1"', '"3"']}, 412),
-        # `*` cannot be in a list, and a key is not a list.
+        # `*` cannot be in a list. An Idempotency-Key is not a list.
         ("GET", {"If-None-Match": ["*", '"2"']}, 400),
         ("PUT", {"If-Match": ["*", "*"]}, 400),
         ("PUT", {"If-None-Match": ["*", "*"]}, 400),

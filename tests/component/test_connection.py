@@ -116,7 +116,7 @@ BAD: dict[Behaviour, type[HTTPClientError]] = {
 
 
 class Server:
-    """Answers each request with the next planned behaviour, on any number of connections."""
+    """Answers each request with the next planned behaviour. Accepts any number of connections."""
 
     def __init__(self, server: socket.socket, certificate: ssl.SSLContext | None = None) -> None:
         self.received: list[str] = []  # the numbers of the requests
@@ -133,7 +133,7 @@ class Server:
         return f"{scheme}://127.0.0.1:{self._server.getsockname()[1]}"
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
+        with suppress(OSError):  # the server is closed
             while True:
                 connection, _ = self._server.accept()
                 self.connections += 1
@@ -171,7 +171,7 @@ _session = cache(botocore.session.get_session)
 
 
 class Caller:
-    """A client with a Connection. It sends a new number in each request."""
+    """A client that uses a Connection. Each of its requests has a new number."""
 
     def __init__(
         self, endpoint: str, trusted: str | None = None, read_seconds: float = READ_SECONDS
@@ -211,7 +211,7 @@ class Caller:
 
     @property
     def sent(self) -> list[str]:
-        """The numbers of the requests."""
+        """The numbers of the requests that were sent."""
         return [str(number) for number in range(101, self._number + 1)]
 
 
@@ -268,7 +268,7 @@ def test_a_request_is_not_sent_if_connecting_fails() -> None:
 def test_a_request_is_not_sent_if_connecting_takes_too_long() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
-        with socket.create_connection(address):  # fills the queue of the server
+        with socket.create_connection(address):  # fills the server's queue of new connections
             caller = Caller(f"http://127.0.0.1:{address[1]}")
 
             with pytest.raises(ConnectTimeoutError) as error:
@@ -290,7 +290,7 @@ def test_botocore_itself_sends_requests_to_another_address() -> None:
 
 @pytest.fixture
 def certificate_and_trust(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
-    """A server's certificate for 127.0.0.1, and the file of an authority that trusts it."""
+    """A server's certificate for 127.0.0.1, and a file that makes clients trust it."""
     return _certificate(tmp_path, "127.0.0.1")
 
 
@@ -303,7 +303,8 @@ def test_requests_are_sent_over_tls(certificate_and_trust: tuple[ssl.SSLContext,
         assert caller.send(server, answers_and_closes)
         assert caller.send(server)
 
-    # The first connection was readable, because the server had sent session tickets.
+    # The client replaces a connection that is readable before a request. The first connection was
+    # readable, because the server had sent session tickets.
     assert server.connections <= 3
 
 

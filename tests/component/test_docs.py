@@ -20,11 +20,11 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 API = read("api.md")
 
 ALARMS = sam_transform.resources("AWS::CloudWatch::Alarm")
-CENTS_PER_METRIC = (
-    10  # per metric that an alarm watches, per month: https://aws.amazon.com/cloudwatch/pricing/
-)
+# An alarm's price per month for each metric that it watches:
+# https://aws.amazon.com/cloudwatch/pricing/
+CENTS_PER_METRIC = 10
 
-# A function's section in docs/api.md is headed with its first route.
+# The heading of a function's section in docs/api.md is the first route of the function.
 DOCUMENTED_ROUTES = [
     (function, function.routes[0])
     for function in aws_template.functions().values()
@@ -123,7 +123,8 @@ def test_every_module_is_documented() -> None:
 
 
 def test_the_documented_price_of_the_alarms_is_that_of_their_metrics() -> None:
-    # An alarm on a metric math expression costs as much as one alarm per metric in it.
+    # An alarm on a metric math expression costs as much as one alarm for each metric in the
+    # expression.
     metrics = sum(
         sum("MetricStat" in each for each in alarm["Properties"].get("Metrics", [])) or 1
         for alarm in ALARMS.values()

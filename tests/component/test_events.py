@@ -1,4 +1,4 @@
-"""The sample events: each runs through its function, on a new stack and on a used one."""
+"""Each function handles its sample event, on a new stack and on a used one."""
 
 import random
 
@@ -31,7 +31,7 @@ def test_sample_events_can_run_repeatedly_in_any_order_on_a_used_stack(
 ) -> None:
     counter_ids = ["default", "orders:eu", "stock"]
     paths = [f"/counters/{path}" for path in counter_ids]
-    used_paths = paths[seed % 2 :]  # with seed 1, one counter is first used after the sample events
+    used_paths = paths[seed % 2 :]  # with seed 1, one counter is not used before the events
     for path in used_paths:
         stack.request("POST", path)
     record_changes(stack)

@@ -31,7 +31,7 @@ from counters import clock
 from counters.clients import ATTEMPT
 
 KIB = 1024
-MAX_BYTES = 256 * KIB  # per request, unless one event is larger
+MAX_BYTES = 256 * KIB  # of a request, unless it has a single larger event
 TIMEOUT = 10  # seconds
 
 
@@ -121,7 +121,7 @@ def sqs_throttled(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def refusing(*refused: EventMessage) -> Fault:
-    """Return a fault by which SendMessageBatch accepts all messages except these."""
+    """Return a fault: SendMessageBatch refuses these messages, and accepts all others."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
@@ -235,14 +235,17 @@ def test_the_messages_of_other_requests_are_not_reported(
 
 
 @pytest.fixture
-def short_timeout(stack: Stack) -> float:
-    """Set the timeout to 10 s. Return the latest start of a request, in seconds after the start."""
+def latest_start(stack: Stack) -> float:
+    """Set the timeout to 10 s. Return the latest time at which a request may start.
+
+    The time is in seconds after the invocation began.
+    """
     stack.functions["ForwardEvents"] = replace(stack.functions["ForwardEvents"], timeout=TIMEOUT)
     return TIMEOUT - ATTEMPT
 
 
 def test_the_remaining_messages_are_reported_when_time_runs_out(
-    stack: Stack, wire: Wire, short_timeout: float
+    stack: Stack, wire: Wire, latest_start: float
 ) -> None:
     request_times: list[float] = []
 
@@ -257,7 +260,7 @@ def test_the_remaining_messages_are_reported_when_time_runs_out(
 
     assert deliver(stack, *batch) == batch[4:]
     assert len(request_times) == 4
-    assert max(request_times) - began < short_timeout
+    assert max(request_times) - began < latest_start
     wire.fail("SendMessageBatch", [])
     assert deliver(stack, *batch[4:]) == []
     assert forwarded_bodies(stack) == bodies(*batch)

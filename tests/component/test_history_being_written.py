@@ -1,7 +1,7 @@
 """Reads of a history while it is being written: each returns a complete result or a 503.
 
-Entries are written after their changes, and a BatchWriteItem can write a later version before an
-earlier one. A read must not skip a version that is written while it runs.
+The entry of a change is written after the change. A BatchWriteItem can write a later version before
+an earlier version. A read must not skip a version that is written during the read.
 """
 
 import itertools
@@ -11,7 +11,13 @@ from functools import partial
 
 import pytest
 from tests.component.links import target
-from tests.component.partial_history import history, make_counter, only_written, throttled, versions
+from tests.component.partial_history import (
+    get_history,
+    is_throttled,
+    make_counter,
+    only_written,
+    versions,
+)
 from tests.past import START, Past
 from tests.sizes import cases
 from tests.stack import Stack
@@ -22,24 +28,27 @@ from counters import clock
 
 APPLY_WINDOW = 20  # seconds
 
-# The number of changes, the last version at the requested time, the number of recorded changes.
+# In each case: the number of changes, the last version at the requested time, and the number of
+# changes that are recorded before the read.
 RACES = [(30, 29, 20), (30, 29, 0), (30, 10, 20), (130, 70, 40)]
 
 
 def races(
     stack: Stack, wire: Wire, count: int, recorded: int, interval: float
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a counter for each Query of a read: the rest of its history is written before that one.
+    """Yield a counter for each Query of a read.
+
+    The rest of the counter's history is written just before that Query.
 
     Args:
         stack: the stack.
         wire: the wire.
         count: the number of changes.
         recorded: the number of changes that are recorded before the read.
-        interval: from one change to the next, in seconds.
+        interval: the time from one change to the next, in seconds.
 
     Yields:
-        The counter's id, and a function to call after the read.
+        The counter's id, and a function that ends the fault. The test calls it after the read.
     """
     for number in itertools.count():
         past = make_counter(count, interval, f"orders{number}")
@@ -67,7 +76,7 @@ def test_a_read_at_a_time_during_writes_returns_the_right_version_or_is_throttle
         reply = stack.request("GET", f"/counters/{name}", query=f"at={time}")
         remove_fault()
 
-        assert throttled(reply) or reply.body["version"] == reply.body["value"] == last
+        assert is_throttled(reply) or reply.body["version"] == reply.body["value"] == last
         if recorded > last and interval > APPLY_WINDOW:
             assert reply.status == 200
 
@@ -83,8 +92,8 @@ def test_a_period_that_is_read_during_writes_has_no_gap(
         listed: list[int] = []
         query = f"order=desc&limit={limit}&to={boundary}"
         while query:
-            reply = history(stack, query, name)
-            if not throttled(reply):
+            reply = get_history(stack, query, name)
+            if not is_throttled(reply):
                 listed += versions(reply)
                 link = reply.headers.get("Link")
                 query = target(link).removeprefix("?") if link else ""
@@ -96,10 +105,10 @@ def test_a_period_that_is_read_during_writes_has_no_gap(
 
     for name, remove_fault in races(stack, wire, count, recorded, 1):
         listed = []
-        reply = history(stack, f"limit={limit}&from={boundary}", name)
+        reply = get_history(stack, f"limit={limit}&from={boundary}", name)
         while versions(reply):
             listed += versions(reply)
-            reply = history(stack, f"limit={limit}&from={boundary}&after={listed[-1]}", name)
+            reply = get_history(stack, f"limit={limit}&from={boundary}&after={listed[-1]}", name)
         remove_fault()
 
         newest = max(last, listed[-1] if listed else 0)
@@ -132,7 +141,7 @@ def test_minutes_that_are_read_during_writes_include_all_of_them_or_none(
 
 
 class Reader:
-    """Reads the history page by page, in one of the orders."""
+    """Reads the history page by page, in ascending or descending order."""
 
     def __init__(self, stack: Stack, order: str, limit: int) -> None:
         self.versions: list[int] = []
@@ -143,11 +152,14 @@ class Reader:
         self._first_query = self._query
 
     def read_page(self) -> None:
-        """Read a page, and choose the next one. An ascending reader never finishes."""
+        """Read a page, and choose the next page.
+
+        An ascending reader never finishes, because later changes may follow.
+        """
         if self.finished:
             return
-        reply = history(self._stack, self._query)
-        if throttled(reply):
+        reply = get_history(self._stack, self._query)
+        if is_throttled(reply):
             assert self._order == "desc"
             return
         page = versions(reply)
@@ -194,7 +206,7 @@ def test_a_reader_gets_each_version_once_while_the_history_is_written(
             reader.read_page()
         if descending.finished and len(ascending.versions) >= count:
             break
-    ascending.read_page()  # has no more versions
+    ascending.read_page()  # there are no more versions
 
     assert ascending.versions == list(range(1, count + 1))
     assert descending.finished
@@ -209,6 +221,6 @@ def test_each_page_of_a_complete_history_takes_one_read(
     wire.sent.clear()
 
     for query in ("", "order=desc", "limit=5", "order=desc&limit=5&after=11", "after=5"):
-        versions(history(stack, query))
+        versions(get_history(stack, query))
 
     assert wire.operations() == ["Query"] * 5

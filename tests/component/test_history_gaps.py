@@ -1,6 +1,7 @@
 """Reads of a history with gaps.
 
-A read ends before a version that can still be recorded. It skips a version that cannot.
+A read ends before a missing version that can still be recorded. It skips a missing version that
+can no longer be recorded.
 """
 
 import itertools
@@ -11,11 +12,11 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests.component.links import target
 from tests.component.partial_history import (
-    history,
+    get_history,
+    is_throttled,
     make_counter,
     only_written,
     record_without_trend,
-    throttled,
     versions,
 )
 from tests.contents import delete_entries, prepare_once
@@ -32,7 +33,7 @@ APPLY_WINDOW = 20  # seconds
 
 @pytest.fixture
 def history_without_13(stack: Stack, wire: Wire, set_clock: Callable[[float], None]) -> Past:
-    """A counter with versions 1 to 20, except 13, in the history, and 1 to 10 in the trend."""
+    """A counter with 20 changes. The history lacks version 13. The trend has only 1 to 10."""
     set_clock(START + HOUR)
     past = make_counter(20)
 
@@ -51,13 +52,13 @@ def test_an_ascending_page_ends_before_a_version_that_can_still_be_recorded(
     stack: Stack, period: str
 ) -> None:
     for limit in (12, 13, 1000):
-        reply = history(stack, f"limit={limit}{period}")
+        reply = get_history(stack, f"limit={limit}{period}")
         assert versions(reply) == list(range(1, 13))
         assert "Link" not in reply.headers
-    assert versions(history(stack, f"limit=11{period}")) == list(range(1, 12))
-    assert "Link" in history(stack, f"limit=11{period}").headers
-    assert versions(history(stack, f"after=12{period}")) == []
-    assert versions(history(stack, f"after=13{period}")) == list(range(14, 21))
+    assert versions(get_history(stack, f"limit=11{period}")) == list(range(1, 12))
+    assert "Link" in get_history(stack, f"limit=11{period}").headers
+    assert versions(get_history(stack, f"after=12{period}")) == []
+    assert versions(get_history(stack, f"after=13{period}")) == list(range(14, 21))
 
 
 @pytest.mark.usefixtures("history_without_13")
@@ -66,13 +67,13 @@ def test_a_descending_page_ends_before_a_version_that_can_still_be_recorded(
     stack: Stack, period: str
 ) -> None:
     for limit in (7, 8, 1000):
-        reply = history(stack, f"order=desc&limit={limit}{period}")
+        reply = get_history(stack, f"order=desc&limit={limit}{period}")
         assert versions(reply) == list(range(20, 13, -1))
         assert "after=14" in target(reply.headers["Link"])
-    reply = history(stack, f"order=desc&after=14{period}")
-    assert throttled(reply)
+    reply = get_history(stack, f"order=desc&after=14{period}")
+    assert is_throttled(reply)
     assert reply.headers["Retry-After"] == "1"
-    assert versions(history(stack, f"order=desc&after=13{period}")) == list(range(12, 0, -1))
+    assert versions(get_history(stack, f"order=desc&after=13{period}")) == list(range(12, 0, -1))
 
 
 def minutes(stack: Stack) -> tuple[int, int | None]:
@@ -95,7 +96,7 @@ def test_minutes_end_before_a_version_that_can_still_be_recorded(
 
 
 def test_minutes_skip_a_version_that_was_parked(stack: Stack, history_without_13: Past) -> None:
-    # When the trend has version 14, version 13 has been recorded or parked.
+    # A version is added to the trend only after all earlier versions are recorded or parked.
     history_without_13.record(stack, history_without_13.records[13:])
 
     assert minutes(stack) == (19, 20)
@@ -123,8 +124,8 @@ def test_the_next_page_begins_with_a_version_that_was_missing_before(
 ) -> None:
     record_without_trend(stack, wire, history_without_13, 13, 13)
 
-    assert versions(history(stack, "after=12")) == list(range(13, 21))
-    assert versions(history(stack, "order=desc&after=14")) == list(range(13, 0, -1))
+    assert versions(get_history(stack, "after=12")) == list(range(13, 21))
+    assert versions(get_history(stack, "order=desc&after=14")) == list(range(13, 0, -1))
 
 
 def test_a_gap_below_the_last_version_in_the_trend_is_skipped(
@@ -134,30 +135,30 @@ def test_a_gap_below_the_last_version_in_the_trend_is_skipped(
     assert stack.record(history_without_13.records[10:12] + history_without_13.records[13:14]) == 3
 
     # The trend has version 14, so version 13 was parked.
-    assert versions(history(stack)) == without_13
-    assert versions(history(stack, "order=desc")) == without_13[::-1]
-    assert versions(history(stack, "order=desc&after=14")) == without_13[11::-1]
+    assert versions(get_history(stack)) == without_13
+    assert versions(get_history(stack, "order=desc")) == without_13[::-1]
+    assert versions(get_history(stack, "order=desc&after=14")) == without_13[11::-1]
 
 
 @pytest.mark.usefixtures("history_without_13")
 def test_a_gap_older_than_the_stream_is_skipped(
     stack: Stack, set_clock: Callable[[float], None]
 ) -> None:
-    next_change = START + 13  # version 14
+    next_change = START + 13  # the time of version 14
     without_13 = [*range(1, 13), *range(14, 21)]
 
     set_clock(next_change + DAY + APPLY_WINDOW)
-    assert versions(history(stack)) == list(range(1, 13))
-    assert throttled(history(stack, "order=desc&after=14"))
+    assert versions(get_history(stack)) == list(range(1, 13))
+    assert is_throttled(get_history(stack, "order=desc&after=14"))
     set_clock(next_change + DAY + APPLY_WINDOW + 0.001)
-    assert versions(history(stack)) == without_13
-    assert versions(history(stack, "order=desc&after=14")) == without_13[11::-1]
+    assert versions(get_history(stack)) == without_13
+    assert versions(get_history(stack, "order=desc&after=14")) == without_13[11::-1]
 
 
 @pytest.mark.usefixtures("history_without_13")
 def test_a_descending_page_from_above_all_versions_begins_at_the_newest(stack: Stack) -> None:
     for after in (MAX_INTEGER, MAX_INTEGER - 1, 1000, 21):
-        assert versions(history(stack, f"order=desc&limit=3&after={after}")) == [20, 19, 18]
+        assert versions(get_history(stack, f"order=desc&limit=3&after={after}")) == [20, 19, 18]
 
 
 @pytest.mark.usefixtures("history_without_13")
@@ -170,7 +171,7 @@ def test_a_malformed_hour_of_the_trend_does_not_close_a_gap(
         item["last_version"] = last_version
     stack.dynamodb.put_item(TableName=stack.refs["TrendTable"], Item=item)
 
-    assert versions(history(stack)) == list(range(1, 13))
+    assert versions(get_history(stack)) == list(range(1, 13))
 
 
 @pytest.mark.usefixtures("history_without_13")
@@ -179,14 +180,14 @@ def test_no_page_skips_a_first_version_that_can_still_be_recorded(stack: Stack, 
     wire.fail("BatchWriteItem", [only_written({1, 2}), denied])
     assert stack.record(past.records) == 0
 
-    assert versions(history(stack, name="new")) == []
-    reply = history(stack, "order=desc", name="new")
+    assert versions(get_history(stack, name="new")) == []
+    reply = get_history(stack, "order=desc", name="new")
     assert versions(reply) == [3, 2]
     assert "after=2" in target(reply.headers["Link"])
-    assert throttled(history(stack, "order=desc&after=2", name="new"))
+    assert is_throttled(get_history(stack, "order=desc&after=2", name="new"))
 
     past.record(stack)
-    assert versions(history(stack, "order=desc&after=2", name="new")) == [1]
+    assert versions(get_history(stack, "order=desc&after=2", name="new")) == [1]
 
 
 @pytest.mark.usefixtures("set_clock")
@@ -206,7 +207,7 @@ def test_pages_skip_the_versions_of_parked_records(stack: Stack, parked: set[int
 def every_version(stack: Stack, query: str) -> Iterator[int]:
     """Yield the versions on all pages."""
     while query:
-        reply = history(stack, query)
+        reply = get_history(stack, query)
         yield from versions(reply)
         link = reply.headers.get("Link")
         query = target(link).removeprefix("?") if link else ""
@@ -221,8 +222,8 @@ def test_an_ascending_page_has_versions_above_a_parked_one_only_when_the_trend_h
     past.record(stack, past.records[:5])
     record_without_trend(stack, wire, past, 6, 9)
 
-    assert versions(history(stack)) == [1, 2, 3, 4]
-    assert versions(history(stack, "order=desc")) == [9, 8, 7, 6]
+    assert versions(get_history(stack)) == [1, 2, 3, 4]
+    assert versions(get_history(stack, "order=desc")) == [9, 8, 7, 6]
 
     past.record(stack, past.records[5:])
-    assert versions(history(stack)) == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert versions(get_history(stack)) == [1, 2, 3, 4, 6, 7, 8, 9]

@@ -1,4 +1,4 @@
-"""Reads of the changes of a period (`from` and `to`)."""
+"""Reads of the changes in a period. The query parameters `from` and `to` set the period."""
 
 import itertools
 

@@ -1,4 +1,8 @@
-"""Repeats under an idempotency key: the change is made once, and all get the first answer."""
+"""Repeats with an idempotency key: a change is made once, and all repeats get the same answer.
+
+A repeat takes over if it makes the change itself. It does so only if it finds that the earlier
+request did not make the change and never will.
+"""
 
 from functools import partial
 
@@ -112,7 +116,7 @@ def test_a_refused_change_frees_its_key(scene: Scene) -> None:
 
 @pytest.mark.parametrize("fault", [throttled, throttled_slowly])
 def test_a_throttled_change_frees_its_key(scene: Scene, fault: Fault) -> None:
-    # The pauses are random, so the last attempt of each starts at another time.
+    # The pauses are random, so each request makes its last attempt at another time.
     for number in range(cases(full=20, part=5)):
         scene.plan("UpdateItem", *[fault] * 100)
 
@@ -167,7 +171,7 @@ def test_after_the_apply_window_a_repeat_makes_the_change_of_a_killed_function(
 def test_a_repeat_finds_a_change_that_was_applied_late_within_the_apply_window(
     scene: Scene,
 ) -> None:
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=15.0))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=15.0))
     assert scene.add("hits", 5, "key").problem == "outcome-unknown"
 
     pending = scene.add("hits", 5, "key")
@@ -180,9 +184,12 @@ def test_a_repeat_finds_a_change_that_was_applied_late_within_the_apply_window(
     assert scene.value("hits") == 5
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_gets_in_progress_while_the_history_is_late(scene: Scene, applied: bool) -> None:  # noqa: FBT001
+def test_a_repeat_gets_in_progress_while_the_history_lacks_the_last_changes(
+    scene: Scene,
+    applied: bool,  # noqa: FBT001
+) -> None:
     scene.add("hits", 1)
     scene.record()
     scene.plan("UpdateItem", dies_after if applied else dies)
@@ -202,7 +209,7 @@ def test_a_repeat_gets_in_progress_while_the_history_is_late(scene: Scene, appli
     assert scene.value("hits") == 106
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
 def test_a_repeat_gets_in_progress_for_as_long_as_the_history_lacks_an_entry(
     scene: Scene,
@@ -242,7 +249,7 @@ def test_a_repeat_does_not_need_history_entries_from_before_the_attempt(scene: S
     assert (reply.status, reply.body["value"], reply.replayed) == (200, 110, False)
 
 
-def test_only_one_of_two_simultaneous_takeovers_makes_the_change(scene: Scene) -> None:
+def test_if_two_repeats_take_over_at_once_one_of_them_makes_the_change(scene: Scene) -> None:
     scene.add("hits", 100)
     scene.record()
     scene.plan("UpdateItem", dies)
@@ -264,7 +271,7 @@ def test_only_one_of_two_simultaneous_takeovers_makes_the_change(scene: Scene) -
     assert scene.value("hits") == 105
 
 
-def test_a_takeover_starts_over_if_the_receipt_is_gone(scene: Scene) -> None:
+def test_a_repeat_that_takes_over_starts_again_if_the_receipt_is_gone(scene: Scene) -> None:
     scene.add("hits", 9)
     scene.record()
     scene.plan("UpdateItem", dies)
@@ -320,7 +327,7 @@ def test_a_change_is_not_made_again_after_its_counter_was_deleted(scene: Scene) 
     assert scene.value("hits") == 0
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("recorded", [0, 3])
 def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
@@ -338,7 +345,7 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     for _ in range(1 + recorded):
         scene.add("hits")
     before = scene.value("hits")
-    scene.record()  # parks the first versions, because the old history holds them
+    scene.record()  # parks the first versions: the deleted counter's history has them
     for _ in range(2):
         scene.advance(clock.APPLY_WINDOW + 1)
         pending = scene.add("hits", 100, "key")
@@ -346,13 +353,13 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     assert scene.value("hits") == before
 
 
-CLOCKS = [-2.5, 2.5]  # seconds ahead: any two clocks differ by at most 5
+SKEWS = [-2.5, 2.5]  # how many seconds a clock is ahead: two clocks differ by 5 at most
 
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("first_skew", CLOCKS)
-@pytest.mark.parametrize("repeat_skew", CLOCKS)
-@pytest.mark.parametrize("others_skew", CLOCKS)
+@pytest.mark.usefixtures("look_once")
+@pytest.mark.parametrize("first_skew", SKEWS)
+@pytest.mark.parametrize("repeat_skew", SKEWS)
+@pytest.mark.parametrize("others_skew", SKEWS)
 @pytest.mark.parametrize("delay", [0.5, 9.0, 14.9] if FULL else [14.9])
 def test_a_change_is_made_once_although_clocks_differ(
     scene: Scene, first_skew: float, repeat_skew: float, others_skew: float, delay: float
@@ -363,12 +370,12 @@ def test_a_change_is_made_once_although_clocks_differ(
     scene.advance(15.0)
     scene.skew = first_skew
     began = scene.time
-    scene.plan("UpdateItem", partial(scene.held_up, seconds=delay))
+    scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=delay))
     scene.add("hits", 5, "key")
-    scene.advance(0.6 * delay)  # no repeat may decide the outcome before that
+    scene.advance(0.6 * delay)  # until then, no repeat may decide the outcome
     answers: list[Invocation] = []
     # Repeat until the change has arrived and two repeats have the answer.
-    while scene.under_way() or [answer.status for answer in answers].count(200) < 2:
+    while scene.delayed_requests() or [answer.status for answer in answers].count(200) < 2:
         assert scene.time < began + 60
         scene.skew = others_skew
         scene.add("hits", 100)

@@ -1,10 +1,10 @@
-"""Idempotency keys of many increments: all are made once, and each repeat gets the first answer."""
+"""Idempotency keys of POST /increments: changes are made once, and repeats get the same answer."""
 
 import json
 from functools import partial
 
 import pytest
-from tests.component.ledger import Entry, Ledger, as_known, entries, left
+from tests.component.ledger import Entry, Ledger, counters_in, entries
 from tests.times import HOUR
 from tests.wire import (
     LOST,
@@ -23,7 +23,7 @@ def test_a_repeat_gets_the_original_answer_byte_for_byte(ledger: Ledger) -> None
     ledger.add("b", 2)
     first = ledger.add_all(entries(b=1, a=5), "key")
     assert first.operations() == ["PutItem", "TransactWriteItems", "BatchGetItem"]
-    assert (left(first), first.replayed) == ([("b", 3, 2), ("a", 5, 1)], False)
+    assert (counters_in(first), first.replayed) == ([("b", 3, 2), ("a", 5, 1)], False)
 
     at_once = ledger.add_all(entries(b=1, a=5), "key")
     ledger.add("a", 100)
@@ -57,7 +57,7 @@ def test_a_repeat_after_a_lost_reply_changes_nothing(ledger: Ledger) -> None:
 
         repeat = ledger.add_all(entries(b=1, a=5), f"key{version}")
 
-        assert left(repeat) == [("b", version, version), ("a", 5 * version, version)]
+        assert counters_in(repeat) == [("b", version, version), ("a", 5 * version, version)]
         assert repeat.replayed
         assert ledger.values("a", "b") == [5 * version, version]
 
@@ -132,7 +132,7 @@ def test_refused_increments_free_their_key(ledger: Ledger) -> None:
     assert ledger.receipts() == 0
     ledger.call("PUT", "b", {"value": 8})
     later = ledger.add_all(increments, "key")
-    assert (left(later), later.replayed) == ([("a", 1, 1), ("b", 10, 3)], False)
+    assert (counters_in(later), later.replayed) == ([("a", 1, 1), ("b", 10, 3)], False)
     assert ledger.add_all(increments, "key").text == later.text
 
 
@@ -151,7 +151,7 @@ def test_a_key_that_a_refused_change_failed_to_free_is_free_after_the_apply_wind
     ledger.advance(int(pending.headers["Retry-After"]))
 
     later = ledger.add_all(increments, "key")
-    assert (left(later), later.replayed) == ([("a", 1, 1), ("b", 10, 3)], False)
+    assert (counters_in(later), later.replayed) == ([("a", 1, 1), ("b", 10, 3)], False)
 
 
 def test_after_the_apply_window_a_repeat_makes_the_changes_of_a_killed_function(
@@ -167,7 +167,7 @@ def test_after_the_apply_window_a_repeat_makes_the_changes_of_a_killed_function(
 
     ledger.advance(int(pending.headers["Retry-After"]))
     later = ledger.add_all(entries(a=1, b=5), "key")
-    assert (left(later), later.replayed) == ([("a", 1, 1), ("b", 5, 1)], False)
+    assert (counters_in(later), later.replayed) == ([("a", 1, 1), ("b", 5, 1)], False)
     assert ledger.add_all(entries(a=1, b=5), "key").text == later.text
     assert ledger.values("a", "b") == [1, 5]
 
@@ -182,14 +182,14 @@ def test_a_repeat_returns_changes_that_a_killed_function_has_made_but_not_read(
     ledger.advance(seconds)
     repeat = ledger.add_all(entries(a=1, b=5), "key")
 
-    assert (left(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
+    assert (counters_in(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
     assert ledger.values("a", "b") == [1, 5]
 
 
 def test_a_repeat_finds_a_transaction_that_was_applied_late_within_the_apply_window(
     ledger: Ledger,
 ) -> None:
-    ledger.plan("TransactWriteItems", partial(ledger.held_up, seconds=15.0))
+    ledger.plan("TransactWriteItems", partial(ledger.lost_and_applied_later, seconds=15.0))
     assert ledger.add_all(entries(a=1, b=5), "key").problem == "outcome-unknown"
 
     pending = ledger.add_all(entries(a=1, b=5), "key")
@@ -198,14 +198,14 @@ def test_a_repeat_finds_a_transaction_that_was_applied_late_within_the_apply_win
     ledger.advance(int(pending.headers["Retry-After"]))
 
     repeat = ledger.add_all(entries(a=1, b=5), "key")
-    assert (left(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
+    assert (counters_in(repeat), repeat.replayed) == ([("a", 1, 1), ("b", 5, 1)], True)
     assert ledger.values("a", "b") == [1, 5]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("changed", ["a", "b"])
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_is_late(
+def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_lacks_changes(
     ledger: Ledger,
     applied: bool,  # noqa: FBT001
     changed: str,
@@ -221,10 +221,10 @@ def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_is_late(
     for hours in (0, 20):
         ledger.advance(hours * HOUR)
         reply = ledger.add_all(entries(a=5, b=5), "key")
-        if applied:  # the other counter proves it
+        if applied:  # the other counter proves that all increments were applied
             known = {each["counter_id"]: each["value"] for each in json.loads(reply.text)}
             assert (reply.status, known) == (200, {changed: None, other: 6})
-        elif reply.status == 200:  # the first counter alone proves that nothing was applied
+        elif reply.status == 200:  # counter a proves that nothing was applied
             assert (hours, changed) == (20, "b")
             applied_by_repeat += 1
         else:
@@ -249,5 +249,5 @@ def test_increments_are_not_made_again_after_one_of_the_counters_was_deleted(
 
     repeat = ledger.add_all(entries(a=1, b=5), "key")
 
-    assert (as_known(repeat), repeat.replayed) == ([("a", 1, 1), ("b", None, None)], True)
+    assert (counters_in(repeat), repeat.replayed) == ([("a", 1, 1), ("b", None, None)], True)
     assert ledger.values("a", "b") == [1, 0]

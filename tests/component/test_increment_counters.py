@@ -139,7 +139,7 @@ def test_1_to_100_counters_change_in_one_request(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack.remove_stream()
-    # On a busy machine, moto may take longer than the function's timeout.
+    # Stop the clock: on a busy machine, moto may take longer than the function's timeout.
     monkeypatch.setattr(clock, "now", lambda: BEGINNING)
     names = [f"n{number}" for number in range(100)]
     random.Random(100).shuffle(names)

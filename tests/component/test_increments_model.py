@@ -29,9 +29,10 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller sees.
+    """An answer, as the caller sees it.
 
-    If it is a problem, `body` has the last part of its type, the field it names, and its value.
+    If the answer is a problem, `body` has the last part of the problem's type, the field that the
+    problem names, and its `value`.
     """
 
     status: int
@@ -51,7 +52,7 @@ class Service(Scene):
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         super().__init__(stack, wire)
-        self.chance = self._record_before_query
+        self.choose_fault = self._record_before_query
         stack.remove_stream()
 
     def _record_before_query(self, operation: str) -> Fault:
@@ -80,7 +81,7 @@ class Service(Scene):
         }
 
     def amounts(self) -> dict[str, list[int]]:
-        """Return the amounts that were added to each counter, in order, as the history has them."""
+        """Return the amounts that were added to each counter, in order, from the history."""
         self.record()
         amounts: dict[str, list[int]] = {}
         items = self.stack.items("HistoryTable")
@@ -103,7 +104,7 @@ def _content(reply: Invocation) -> object:
 
 @dataclass
 class Receipt:
-    """A request under a key, and its answer."""
+    """A request with a key, and its answer."""
 
     body: object
     answer: object
@@ -218,7 +219,7 @@ MANY = st.one_of(
 )
 KEYS = st.sampled_from([None, "x", "y", "z"])
 CALLERS = st.sampled_from(["one", "one", "another"])
-TIMES = st.integers(1, 2)  # how often a request is sent: repeats must not be rare
+TIMES = st.integers(1, 2)  # how often a request is sent in a row, so that repeats are frequent
 
 
 class Comparison(RuleBasedStateMachine):

@@ -1,4 +1,4 @@
-"""IngestIncrements: counts each message once, whichever batches SQS delivers it in."""
+"""IngestIncrements: counts each message once, even if SQS delivers it again in other batches."""
 
 import json
 from itertools import combinations

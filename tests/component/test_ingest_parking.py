@@ -112,7 +112,7 @@ MALFORMED = {
 
 
 def append_counter(stack: Stack, counters_when_parked: list[tuple[int, int]]) -> Iterator[Fault]:
-    """Return faults that append the value and version of `orders` at each request."""
+    """Return faults that append the value and version of `orders`, and deliver the request."""
 
     def append(request: AWSPreparedRequest) -> AWSResponse:
         item = stored_item(stack)
@@ -137,7 +137,7 @@ def test_a_malformed_message_is_parked_unchanged_after_earlier_messages_are_coun
         found = parked(stack)
         assert found == [as_parked(message) for message in batch[1::2]]
         assert all(each.reason and each.reason.isascii() for each in found)
-        # All messages before a parked one are counted by then, and none after it.
+        # When a message is parked, all messages before it are counted, and none after it.
         sums = [counted + number for number in range(1, len(batch[1::2]) + 1)]
         assert counters_when_parked == [(each, each) for each in sums]
         counted += len(batch[::2])
@@ -219,7 +219,7 @@ def test_a_message_is_parked_once_if_the_function_is_killed_while_parking_it(
 
 
 def test_no_message_is_parked_after_time_runs_out(
-    stack: Stack, queue: FifoQueue, wire: Wire, hasty: float
+    stack: Stack, queue: FifoQueue, wire: Wire, latest_start: float
 ) -> None:
     batch = [queue.send(f"malformed {number}") for number in range(10)]
     times: list[float] = []
@@ -227,7 +227,7 @@ def test_no_message_is_parked_after_time_runs_out(
     began = clock.now()
 
     assert deliver(stack, *batch) == batch[4:]
-    assert max(times) - began < hasty
+    assert max(times) - began < latest_start
 
 
 def test_a_parked_message_has_its_sender_and_the_reason(stack: Stack, queue: FifoQueue) -> None:

@@ -1,4 +1,4 @@
-"""IngestIncrements: refuses and parks messages that a counter has no room for."""
+"""IngestIncrements: parks messages that would take a counter out of the range of integers."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from itertools import repeat
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.increments import (
+    GROUPS_IN_ITEM,
     MAX,
-    MOST_GROUPS,
     every_sign,
     message_body,
     record_and_read_history,
@@ -62,7 +62,7 @@ def test_a_refused_message_is_never_counted_even_if_the_counter_has_room_later(
 
 
 @pytest.mark.parametrize(
-    "groups", [1, MOST_GROUPS + 1], ids=["number in the counter", "number in its own item"]
+    "groups", [1, GROUPS_IN_ITEM + 1], ids=["number in the counter", "number in its own item"]
 )
 @pytest.mark.parametrize("death", [dies, dies_after, throttled, *LOST[: cases(full=3, part=1)]])
 def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
@@ -73,8 +73,9 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
         deliver(stack, *others)
     deliver(stack, last)
     group = last.group
-    # The position of the request that stores the refusal. Before it, the message can be counted.
-    refusal = 1 if groups <= MOST_GROUPS else 3
+    # The position of the request that stores the refusal. If an earlier request is interrupted, the
+    # message can still be counted.
+    refusal = 1 if groups <= GROUPS_IN_ITEM else 3
     killed = 0
     for position in range(7):
         set_near_limit(stack, 1, 3)
@@ -102,7 +103,7 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
 
 
 def at_position(position: int, fault: Fault) -> Iterator[Fault]:
-    """Return faults for all requests: only the one at this position, from 0, meets the fault."""
+    """Return faults for all requests. Only the request at this position (from 0) meets `fault`."""
     requests = itertools.count()
 
     def fault_at_position(request: AWSPreparedRequest) -> AWSResponse:
@@ -119,7 +120,7 @@ def test_as_many_messages_are_counted_in_one_write_as_the_counter_has_room_for(
     batch = send(queue, *(sign * by for by in (4, 10, -5, 1, 1, -3, 7, 1)))
 
     assert deliver(stack, *batch) == []
-    # An intermediate sum may be outside the range. Only the sum of the whole write must be in it.
+    # Only the sum of all messages in a write must be in the range. An intermediate sum need not be.
     assert value_and_version(stack) == (sign * (MAX - 1), 3)
     assert parked(stack) == [as_parked(batch[6])]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.component.increments import (
-    MOST_GROUPS,
+    GROUPS_IN_ITEM,
     event_body,
     message_body,
     record_and_read_history,
@@ -121,7 +121,7 @@ def test_only_the_forwarder_can_name_another_sender(
 
 
 def test_no_sender_can_impersonate_another(stack: Stack, queue: FifoQueue) -> None:
-    """An actor starts with the prefix of its source, and no name can look like two."""
+    """Actors begin with `sqs:` (messages) or `event:` (events). No name can look like two names."""
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
     for number, name in enumerate(names):
         event = event_body(name, detail={"counter_id": f"event-{number}"})
@@ -196,7 +196,7 @@ def test_the_history_and_the_trend_have_separate_sums_of_additions_and_subtracti
 def test_an_audit_of_folded_events_finds_nothing(
     stack: Stack, queue: FifoQueue, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups = [f"group-{number}" for number in range(MOST_GROUPS + 2)]
+    groups = [f"group-{number}" for number in range(GROUPS_IN_ITEM + 2)]
     for by in (5, -2, 4):
         deliver(stack, *[queue.send(message_body(by=by), group) for group in groups])
         stack.request("POST", "/counters/orders")

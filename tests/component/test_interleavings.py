@@ -1,4 +1,7 @@
-"""Concurrent requests under one key: every order of steps, killed functions, a late history."""
+"""Concurrent requests with the same key, in every order of their steps.
+
+Functions can be killed, and the history can lack changes. Each change must still be made once.
+"""
 
 import itertools
 import json
@@ -40,11 +43,12 @@ class Run:
 
     Args:
         callers: how many callers send the request.
-        history: whether the history is up to date (PROMPT), written in an action of its own (LATE),
-            or lacks version 1 (MISSING).
+        history: PROMPT if each change is recorded at once, LATE if an action of its own records
+            changes, MISSING if version 1 is never recorded.
         kills: how many callers may be killed.
         other_changes: how many changes without the key may happen.
-        jumps: how often the clock may jump past the apply window.
+        jumps: how often the clock may jump past the apply window, after which a change that was
+            not applied never will be.
     """
 
     def __init__(  # noqa: PLR0913
@@ -64,7 +68,7 @@ class Run:
         self.kills = kills
         self.other_changes = other_changes
         self.jumps = jumps
-        self.in_flight: list[Any] = []  # requests of killed callers
+        self.in_flight: list[Any] = []  # requests of killed callers that may still arrive
         self.callers = [self._caller(f"caller{n}") for n in range(callers)]
 
     def actions(self) -> list[Action]:
@@ -86,15 +90,15 @@ class Run:
         return actions
 
     def is_covered(self, action: Action) -> bool:
-        """Return whether another action covers this one.
+        """Return whether another action covers this one, so that it need not be tried.
 
-        A kill with a request in flight also covers the case that the request never arrives.
+        A kill with a request in flight covers a plain kill: that request may never arrive.
         """
         name, number = action
         return name == "kill" and self.callers[number].pending is not None
 
     def do(self, action: Action) -> None:
-        """Carry out an action, and check what must always hold."""
+        """Carry out an action, and check the answers so far."""
         name, number = action
         match name:
             case "step":
@@ -123,7 +127,10 @@ class Run:
         self.check()
 
     def jump(self, seconds: float) -> None:
-        """Advance the clock. Kill callers past their timeout. Drop requests past their window."""
+        """Advance the clock. Kill callers whose timeout has passed.
+
+        If it jumps past the apply window, drop the requests in flight: they are never applied.
+        """
         self.world.time += seconds
         for caller in self.world.callers:
             if caller.started and not caller.finished and caller.deadline <= self.world.time:
@@ -152,7 +159,7 @@ class Run:
         ]
 
     def finish(self) -> None:
-        """Check that one more repeat gets the answer, unless the history lacks the change."""
+        """Check that one more repeat gets 200, or in-progress if version 1 is never recorded."""
         self.world.fault = delivered
         self.jump(clock.APPLY_WINDOW + TIMEOUT)
         if self.history == LATE:
@@ -169,7 +176,7 @@ class Run:
             assert len(self.applied()) == 1
 
     def state(self) -> str:
-        """Return a text that identifies the state, whichever caller has which name."""
+        """Return a text that identifies the state. It does not depend on the callers' names."""
         receipt = self.world.stack.item("ReceiptTable", self._intent().receipt_id("somebody"))
         shared = repr(
             (
@@ -217,7 +224,10 @@ def _anonymous(text: str, order: tuple[int, ...]) -> str:
 
 
 def explore(new_run: Callable[[], Run]) -> int:
-    """Try every order of actions. Stop a run at a state that is known. Return the state count."""
+    """Try every order of actions, and return the number of different states.
+
+    A run stops at a state that an earlier run has reached.
+    """
     known: set[str] = set()
     beginnings: list[list[Action]] = [[]]
     while beginnings:
@@ -243,7 +253,7 @@ def explore(new_run: Callable[[], Run]) -> int:
     return len(known)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize(
     ("history", "options"),
     [
@@ -328,7 +338,7 @@ def run_at_random(run: Run, source: random.Random) -> None:
         if not any(name == "step" for name, _ in actions):
             break
         run.world.fault = source.choices(faults, weights)[0]
-        # Kills and jumps are rarer than steps. Otherwise, no run would get far.
+        # Kills and jumps are rarer than steps, because they end a run early.
         chances = [1.0 if name in {"step", "record", "arrive"} else 0.1 for name, _ in actions]
         action = source.choices(actions, chances)[0]
         if action[0] in {"arrive", "record"}:

@@ -15,8 +15,8 @@ NAMES = ["0", "A", "B-1", "B.1", "B0", "B:1", "Ba", "a", "a-", "a-b", "a.", "a:b
 
 
 @pytest.fixture
-def names(stack: Stack) -> Stack:
-    """The stack with a counter for each of NAMES, created in another order."""
+def stack_with_names(stack: Stack) -> Stack:
+    """The stack with a counter for each of NAMES, which were created in another order."""
     create(stack, NAMES[1::2] + NAMES[::-2])
     return stack
 
@@ -39,14 +39,14 @@ def test_there_are_no_names_before_the_first_change(stack: Stack) -> None:
     assert "Link" not in reply.headers
 
 
-def test_names_are_sorted_by_their_bytes(names: Stack) -> None:
-    reply = names.request("GET", "/counters")
+def test_names_are_sorted_by_their_bytes(stack_with_names: Stack) -> None:
+    reply = stack_with_names.request("GET", "/counters")
 
     assert reply.body == NAMES
     assert "Link" not in reply.headers
 
 
-def test_a_counter_is_listed_once_however_often_it_changes(stack: Stack) -> None:
+def test_a_counter_that_changes_several_times_is_listed_once(stack: Stack) -> None:
     for _ in range(3):
         stack.request("POST", "/counters/orders")
         stack.request("PUT", "/counters/orders", body={"value": 1})
@@ -54,38 +54,38 @@ def test_a_counter_is_listed_once_however_often_it_changes(stack: Stack) -> None
     assert stack.request("GET", "/counters").body == ["orders"]
 
 
-def test_prefix_keeps_the_names_that_begin_with_it(names: Stack) -> None:
+def test_prefix_keeps_the_names_that_begin_with_it(stack_with_names: Stack) -> None:
     for prefix in ("", "a", "a-", "B", "B:1", "zzz", "C"):
-        reply = names.request("GET", "/counters", query=f"prefix={prefix}")
+        reply = stack_with_names.request("GET", "/counters", query=f"prefix={prefix}")
 
         assert reply.body == [name for name in NAMES if name.startswith(prefix)]
 
 
-def test_after_continues_with_the_names_after_it(names: Stack) -> None:
+def test_after_continues_with_the_names_after_it(stack_with_names: Stack) -> None:
     positions = ["0", "A", "B-1", "a", "a-", "a-a", "b", "zz", "zzz", "C"]
     for prefix, after in product(("", "a", "B"), positions):
-        reply = names.request("GET", "/counters", query=f"prefix={prefix}&after={after}")
+        reply = stack_with_names.request("GET", "/counters", query=f"prefix={prefix}&after={after}")
 
         assert reply.body == [name for name in NAMES if name.startswith(prefix) and name > after]
 
 
-def test_following_the_links_gives_each_name_once(names: Stack) -> None:
+def test_following_the_links_gives_each_name_once(stack_with_names: Stack) -> None:
     for limit in (1, 2, 4, 7, len(NAMES) - 1, len(NAMES), 1000):
-        pages = list(follow(names, "/counters", f"limit={limit}"))
+        pages = list(follow(stack_with_names, "/counters", f"limit={limit}"))
 
         assert [name for page in pages for name in page] == NAMES
         assert all(len(page) == limit for page in pages[:-1])
         assert pages[-1], "a link led to an empty page"
 
 
-def test_a_link_keeps_the_prefix(names: Stack) -> None:
-    pages = list(follow(names, "/counters", "prefix=a&limit=2"))
+def test_a_link_keeps_the_prefix(stack_with_names: Stack) -> None:
+    pages = list(follow(stack_with_names, "/counters", "prefix=a&limit=2"))
 
     assert pages == [["a", "a-"], ["a-b", "a."], ["a:b", "aa"]]
 
 
-def test_a_link_is_relative_so_that_it_works_on_any_host(names: Stack) -> None:
-    link = names.request("GET", "/counters", query="limit=1").headers["Link"]
+def test_a_link_is_relative_so_that_it_works_on_any_host(stack_with_names: Stack) -> None:
+    link = stack_with_names.request("GET", "/counters", query="limit=1").headers["Link"]
 
     reference = urlsplit(link.partition(">")[0].removeprefix("<"))
     assert (reference.scheme, reference.netloc, reference.path) == ("", "", "")
@@ -98,14 +98,14 @@ def test_a_page_has_100_names_by_default(stack: Stack) -> None:
     assert list(follow(stack, "/counters", "")) == [names[:100], names[100:]]
 
 
-def test_a_page_is_one_request(names: Stack, wire: Wire) -> None:
-    names.request("GET", "/counters", query="prefix=a&limit=2&after=a")
+def test_a_page_is_one_request(stack_with_names: Stack, wire: Wire) -> None:
+    stack_with_names.request("GET", "/counters", query="prefix=a&limit=2&after=a")
 
     assert wire.operations() == ["Query"]
 
 
-def test_there_is_no_query_if_after_is_past_the_prefix(names: Stack, wire: Wire) -> None:
-    reply = names.request("GET", "/counters", query="prefix=a&after=b")
+def test_there_is_no_query_if_after_is_past_the_prefix(stack_with_names: Stack, wire: Wire) -> None:
+    reply = stack_with_names.request("GET", "/counters", query="prefix=a&after=b")
 
     assert reply.body == []
     assert wire.operations() == [], "DynamoDB refuses a range whose end is before its start"

@@ -12,8 +12,8 @@ VALUES = [1, 6, -4, 10, 11, 12, 13]
 
 
 @pytest.fixture
-def recorded(stack: Stack) -> Stack:
-    """The stack with a counter "orders" that had VALUES, and two counters with similar ids."""
+def stack_with_history(stack: Stack) -> Stack:
+    """The stack with the history of "orders", whose values are VALUES, and of two similar names."""
 
     def record() -> None:
         stack.request("POST", "/counters/order")
@@ -73,21 +73,21 @@ def test_an_entry_says_what_changed_by_whom_and_when(stack: Stack) -> None:
     ]
 
 
-def test_the_oldest_change_comes_first_by_default(recorded: Stack) -> None:
-    reply = recorded.request("GET", "/counters/orders/history")
+def test_the_oldest_change_comes_first_by_default(stack_with_history: Stack) -> None:
+    reply = stack_with_history.request("GET", "/counters/orders/history")
 
     assert values(reply.body) == VALUES
     assert [entry["version"] for entry in reply.body] == list(range(1, 8))
-    assert recorded.request("GET", "/counters/orders/history", query="order=asc") == reply
+    assert stack_with_history.request("GET", "/counters/orders/history", query="order=asc") == reply
 
 
-def test_in_descending_order_the_newest_change_comes_first(recorded: Stack) -> None:
-    reply = recorded.request("GET", "/counters/orders/history", query="order=desc")
+def test_in_descending_order_the_newest_change_comes_first(stack_with_history: Stack) -> None:
+    reply = stack_with_history.request("GET", "/counters/orders/history", query="order=desc")
 
     assert values(reply.body) == VALUES[::-1]
 
 
-def test_a_page_begins_after_the_version_in_after(recorded: Stack) -> None:
+def test_a_page_begins_after_the_version_in_after(stack_with_history: Stack) -> None:
     expected = {
         "after=0": VALUES,
         "after=3": VALUES[3:],
@@ -100,7 +100,9 @@ def test_a_page_begins_after_the_version_in_after(recorded: Stack) -> None:
     }
 
     pages = {
-        query: values(recorded.request("GET", "/counters/orders/history", query=query).body)
+        query: values(
+            stack_with_history.request("GET", "/counters/orders/history", query=query).body
+        )
         for query in expected
     }
 
@@ -108,11 +110,13 @@ def test_a_page_begins_after_the_version_in_after(recorded: Stack) -> None:
 
 
 @pytest.mark.parametrize(("order", "expected"), [("asc", VALUES), ("desc", VALUES[::-1])])
-def test_the_pages_have_each_change_once(recorded: Stack, order: str, expected: list[int]) -> None:
+def test_the_pages_have_each_change_once(
+    stack_with_history: Stack, order: str, expected: list[int]
+) -> None:
     for limit in (1, 2, 3, 6, 7, 1000):
         query = f"order={order}&limit={limit}"
 
-        pages = list(follow(recorded, "/counters/orders/history", query))
+        pages = list(follow(stack_with_history, "/counters/orders/history", query))
 
         assert [value for page in pages for value in values(page)] == expected
         assert all(len(page) == limit for page in pages[:-1])
@@ -130,8 +134,8 @@ def test_a_page_has_100_changes_by_default(stack: Stack) -> None:
     assert [len(page) for page in pages] == [100, 1]
 
 
-def test_a_page_takes_one_request(recorded: Stack, wire: Wire) -> None:
-    recorded.request("GET", "/counters/orders/history", query="limit=2&after=1")
+def test_a_page_takes_one_request(stack_with_history: Stack, wire: Wire) -> None:
+    stack_with_history.request("GET", "/counters/orders/history", query="limit=2&after=1")
 
     assert wire.operations() == ["Query"]
 

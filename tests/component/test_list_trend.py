@@ -275,7 +275,7 @@ def test_a_read_is_retried_after_a_lost_reply(stack: Stack, wire: Wire, interval
 # --- Random histories, compared with a model -----------------------------------------------------
 
 
-# The time from one change to the next.
+# The time from one change to the next, in milliseconds.
 PACES = [
     st.integers(0, 20 * SECOND),
     st.integers(0, 10 * MINUTE),
@@ -297,7 +297,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
 
 
 def deliver(past: Past, stack: Stack, rng: random.Random) -> None:
-    """Deliver the stream records in batches, some of which repeat records."""
+    """Deliver the stream records in batches. Some batches repeat records."""
     first = last = 0
     while last < len(past.records):
         first = rng.choice([first, last, rng.randint(0, last)])

@@ -38,7 +38,7 @@ def stack(session: botocore.session.Session) -> Iterator[Stack]:
 def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001  moto first
     for factory in FACTORIES:
         factory.cache_clear()
-    # Stop the clock: moto scans the whole history for each read, which would exceed the timeout.
+    # Stop the clock. moto scans the whole history for each read, which can exceed the timeout.
     monkeypatch.setattr(clock, "now", lambda: FIRST + INTERVAL * COUNT + 3600)
     return Meter()
 
@@ -83,7 +83,7 @@ def test_a_read_of_a_long_history_costs_the_same_anywhere(stack: Stack, meter: M
             assert len(reply.body) == 100
     start, center, end = list(pages)[:3]
     assert reads[start] == reads[center] == reads[end] == 1
-    # Each additional digit of the version or the value is an additional byte.
+    # Later entries are larger: each additional digit of the version or the value takes a byte.
     assert charged[end] - 0.5 <= charged[start] <= charged[center] <= charged[end] + 0.5
     assert reads["history from the middle, 2nd page"] == 2
     for name in pages:

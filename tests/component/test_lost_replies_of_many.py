@@ -28,7 +28,7 @@ TRANSFERS = cases(full=1000, part=25)
 
 @dataclass
 class Transfer:
-    """Increments of several counters. With a key, the caller repeats them until it is `done`."""
+    """A request to increment several counters. With a key, it is repeated until it is `done`."""
 
     key: str | None
     increments: list[Entry]
@@ -43,7 +43,7 @@ class Transfer:
         ]
 
     def done(self) -> bool:
-        """Return whether the caller has no reason to send it again."""
+        """Return whether the caller has no reason to send the request again."""
         return bool(self.final_replies() if self.key else self.replies)
 
 
@@ -64,25 +64,26 @@ def random_increments(source: random.Random) -> list[Entry]:
 
 
 class TransactionStorm(Storm):
-    """A storm with fewer faults, in which functions are killed too.
+    """A storm with fewer faults. It also kills functions.
 
-    Reading many counters takes many requests. If half of them failed, no request would finish.
+    An invocation that reads many counters sends many requests. If half of them failed, no
+    invocation would finish.
     """
 
-    def _chance(self, operation: str) -> Fault:
+    def _choose_fault(self, operation: str) -> Fault:
         if self.source.random() < 0.6:
             self.fault_counts[operation]["delivered"] += 1
             return delivered
-        fault = super()._chance(operation)
-        chance = self.source.random()
-        if chance < 0.06:
-            return dies if chance < 0.03 else dies_after
+        fault = super()._choose_fault(operation)
+        roll = self.source.random()
+        if roll < 0.06:
+            return dies if roll < 0.03 else dies_after
         if fault is conflict and operation == "TransactWriteItems":
             return canceled("TransactionConflict")
         return fault
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true(
     ledger: Ledger,
 ) -> None:
@@ -144,7 +145,7 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
 
 
 def summary(reply: Invocation) -> str:
-    """Return the status, and how the function found the outcome."""
+    """Return the status of a reply, and how the function found the outcome."""
     if reply.status != 200:
         return f"{reply.status} {reply.problem}".strip()
     if reply.replayed:
@@ -153,7 +154,7 @@ def summary(reply: Invocation) -> str:
 
 
 def assert_matches(reply: Invocation, expected: list[dict[str, Any]]) -> None:
-    """Compare an answer with the history. It may lack the values of some counters."""
+    """Compare an answer with the history. The answer may lack the values of some counters."""
     for answered, recorded in zip(json.loads(reply.text), expected, strict=True):
         if answered["value"] is None:
             assert answered == {**recorded, "value": None, "version": None}
@@ -162,7 +163,9 @@ def assert_matches(reply: Invocation, expected: list[dict[str, Any]]) -> None:
 
 
 def assert_true(transfer: Transfer, applied: list[dict[str, dict[str, Any]]]) -> None:
-    """Check that a transfer was applied at most once and entirely, and that all answers say so.
+    """Check that a transfer was applied once or not at all, and that all answers are true.
+
+    If it was applied, all its counters must be changed.
 
     Args:
         transfer: the transfer.

@@ -1,11 +1,15 @@
-"""IngestIncrements: counters with more message groups than their items can hold numbers for."""
+"""IngestIncrements: counters with messages from more than eight groups.
+
+A counter's item holds the sequence numbers of eight groups. The number of each further group is in
+an item of its own in ReceiptTable.
+"""
 
 from itertools import repeat
 
 import pytest
 from tests.component.increments import (
+    GROUPS_IN_ITEM,
     MAX,
-    MOST_GROUPS,
     REFUSED,
     event_count,
     every_sign,
@@ -35,8 +39,8 @@ pytestmark = pytest.mark.usefixtures("silent")
 
 @pytest.fixture
 def crowded(stack: Stack, queue: FifoQueue) -> list[Message]:
-    """Add 1 to `orders` in as many groups as its item can hold numbers for."""
-    batch = [queue.send(message_body(), f"group-{number}") for number in range(MOST_GROUPS)]
+    """Add 1 to `orders` from eight groups. Its item has no room for the number of another group."""
+    batch = [queue.send(message_body(), f"group-{number}") for number in range(GROUPS_IN_ITEM)]
     assert deliver(stack, *batch) == []
     return batch
 
@@ -55,13 +59,13 @@ def test_the_number_of_a_ninth_group_is_in_an_item_of_its_own(
     assert deliver(stack, *send(queue, 2, 4)) == []
     assert value_and_version(stack) == (14, 9)
     assert stored_item(stack)["sequence_numbers"] == before
-    assert len(before["M"]) == MOST_GROUPS
+    assert len(before["M"]) == GROUPS_IN_ITEM
     (own_item,) = read_own_items(stack)
     # SQS keeps messages for at most 14 days.
     assert 14.9 * DAY < int(own_item["expires_at"]["N"]) - clock.now() <= 15 * DAY
 
 
-def test_each_fold_extends_the_expiry_of_that_item(
+def test_each_fold_of_a_ninth_group_extends_the_expiry_of_its_item(
     stack: Stack, queue: FifoQueue, crowded: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(stack, *send(queue, 2))
@@ -121,7 +125,7 @@ def test_the_numbers_of_the_first_groups_stay_in_the_counters_item(
 
 @pytest.mark.usefixtures("crowded")
 def test_a_group_has_a_separate_number_for_each_counter(stack: Stack, queue: FifoQueue) -> None:
-    for number in range(MOST_GROUPS):
+    for number in range(GROUPS_IN_ITEM):
         deliver(stack, queue.send(message_body("stock"), f"group-{number}"))
     first, second = queue.send(message_body("stock", by=2)), queue.send(message_body(by=4))
 

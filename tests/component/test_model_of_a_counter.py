@@ -30,7 +30,8 @@ Headers = Mapping[str, str]
 class Answer:
     """What a caller sees: the status, the headers about a counter, and the body.
 
-    If it is a problem, `body` has the last part of its type as `problem`, and its `value`.
+    If the answer is a problem, `body` has only two members: `problem`, which is the last part of
+    the problem's type, and the problem's `value`, if it has one.
     """
 
     status: int
@@ -75,7 +76,7 @@ class Service:
         )
 
     def carry(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Let moto answer. Add the change of a counter to the stream."""
+        """Let moto answer. If the request changed a counter, add the change to the stream."""
         assert isinstance(request.body, bytes)
         parameters = json.loads(request.body)
         if parameters.get("TableName") == self.stack.refs["HistoryTable"]:
@@ -109,7 +110,7 @@ def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterat
     service = Service(stack, wire)
     monkeypatch.setattr(clock, "now", lambda: service.time)
     monkeypatch.setattr(wire, "through", service.carry)
-    logging.disable()  # takes a fifth of the time
+    logging.disable()  # logging takes a fifth of the time
     yield service
     logging.disable(logging.NOTSET)
 
@@ -119,7 +120,7 @@ def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @dataclass
 class Receipt:
-    """A request under a key, and its answer."""
+    """A request with a key, and its answer."""
 
     body: tuple[int, int, int]
     answer: Answer

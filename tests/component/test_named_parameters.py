@@ -56,8 +56,8 @@ QUERIES_BY_PATH = {
 
 
 @pytest.fixture
-def orders(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A counter with five changes. The first two have expired, and the fourth is missing."""
+def stack_with_gaps(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """A stack with a counter of five versions. Versions 1 and 2 expired. Version 4 is missing."""
     parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
     monkeypatch.setitem(parameter, "Default", str(RETENTION))
     monkeypatch.setattr(clock, "now", lambda: NOW)
@@ -77,10 +77,10 @@ def get(stack: Stack, path: str, query: Query) -> Reply:
 
 
 @pytest.mark.parametrize("path", QUERIES_BY_PATH)
-def test_an_error_names_a_parameter_of_the_request(orders: Stack, path: str) -> None:
+def test_an_error_names_a_parameter_of_the_request(stack_with_gaps: Stack, path: str) -> None:
     errors = set()
     for query in QUERIES_BY_PATH[path]:
-        reply = get(orders, path, query)
+        reply = get(stack_with_gaps, path, query)
         if reply.status == 200:
             continue
         parameter = reply.body["detail"].partition(":")[0]
@@ -102,8 +102,8 @@ def test_an_error_names_a_parameter_of_the_request(orders: Stack, path: str) -> 
 
 
 @pytest.mark.parametrize("path", QUERIES_BY_PATH)
-def test_a_request_without_parameters_succeeds(orders: Stack, path: str) -> None:
-    assert get(orders, path, {}).status == 200
+def test_a_request_without_parameters_succeeds(stack_with_gaps: Stack, path: str) -> None:
+    assert get(stack_with_gaps, path, {}).status == 200
 
 
 OR_NOW = "(or before now, if to is missing or in the future)"
@@ -127,6 +127,6 @@ OR_NOW = "(or before now, if to is missing or in the future)"
     ],
 )
 def test_the_error_explains_how_to_correct_the_parameter(
-    orders: Stack, query: Query, detail: str
+    stack_with_gaps: Stack, query: Query, detail: str
 ) -> None:
-    assert get(orders, "/counters/orders/trend", query).body["detail"] == detail
+    assert get(stack_with_gaps, "/counters/orders/trend", query).body["detail"] == detail

@@ -28,7 +28,7 @@ ACTIONS = {
     "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 
-# What Lambda does with the role of a function that reads a queue or a stream.
+# The actions for which Lambda uses the role of a function to read its queue or stream.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/iam-policy-example-lamda-process-dynamodb-streams.html
 READS_QUEUE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
@@ -39,17 +39,17 @@ READS_STREAM = {
     "dynamodb:ListStreams",
 }
 
-# What Lambda does with the role of every function.
+# The actions for which Lambda uses the role of every function.
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
-# AWS's managed policies for both, on any resource. SAM adds them to the roles that it generates.
-# Only a role in the template can be narrower.
+# AWS's managed policies for logs and traces. They permit the actions on any resource. SAM adds them
+# to the roles that it generates. Only a role that is in the template can be narrower.
 AWS_MANAGED = {
     "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
     "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
 }
 
-MARGIN_SECONDS = 10  # for requests that a killed function had sent, and for different clocks
+MARGIN_SECONDS = 10  # for requests of a killed function, and for clocks that differ
 
 
 def role(function: Function) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_a_role_permits_logs_and_traces_and_has_no_other_managed_policy(
 
 
 def test_a_function_with_an_event_source_has_no_managed_policy() -> None:
-    # SAM would add one that permits reading every queue, or every stream, of the account.
+    # SAM would add a managed policy that permits reading every queue or stream of the account.
     readers = {source["Properties"]["FunctionName"]["Ref"] for source in EVENT_SOURCES.values()}
 
     assert readers == {"IngestIncrements", "ForwardEvents", "RecordHistory"}

@@ -1,4 +1,4 @@
-"""Each change of a counter counts the next messages of a group, all of them and in order."""
+"""Each change of a counter counts the next messages of a group. It skips none."""
 
 import json
 from collections import Counter, defaultdict
@@ -53,10 +53,11 @@ class Deliver:
     """Deliver new messages or an old batch.
 
     Attributes:
-        lengths: how many messages of each group. Of an old batch, their sum is delivered.
-        old: which earlier batch, counted from the last one; None for new messages.
-        kept: how many messages of the batch are not deleted afterwards.
-        faults: the faults that the requests meet, as indices.
+        lengths: the number of new messages from each group. If the batch is old, the sum of these
+            numbers says how many of its messages are delivered again.
+        old: which earlier batch, counted back from the last batch (0); None for new messages.
+        kept: the number of messages that stay in the queue after their delivery.
+        faults: the indices of the faults that requests meet.
     """
 
     lengths: tuple[int, ...]
@@ -101,7 +102,7 @@ class Case:
 
     def run(self, steps: Sequence[Send | Set | Deliver]) -> None:
         if self.crowded:
-            # Give the first counter as many groups as its item can hold numbers for.
+            # Fill the first counter's item with the numbers of eight groups.
             others = [self._send(f"other-{each}", Send(0, 0, 1)) for each in range(8)]
             self._deliver(others)
         for step in steps:
@@ -161,7 +162,7 @@ class Case:
         return failed
 
     def _check_changes(self, refused: Collection[str]) -> None:
-        """Check that the changes count all messages except the refused, in order in each group."""
+        """Check that the changes count all messages of each group in order, except `refused`."""
         remaining: dict[tuple[str, str], list[Message]] = defaultdict(list)
         for message in self.queue.sent:
             if self.sends[message].by and message.message_id not in refused:
@@ -171,7 +172,7 @@ class Case:
             new, old = change["dynamodb"]["NewImage"], change["dynamodb"].get("OldImage")
             change_attribute = new["change"]["M"]
             if "events" not in change_attribute or not is_change(change):
-                continue  # a `set`, or only the number of a refused message
+                continue  # it is a `set`, or it only stores the number of a refused message
             last_message = by_id[change_attribute["request_id"]["S"]]
             uncounted = remaining[new["counter_id"]["S"], last_message.group]
             folded_messages = [uncounted.pop(0) for _ in range(number(change_attribute, "events"))]

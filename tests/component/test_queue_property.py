@@ -26,8 +26,8 @@ from tests.wire import Wire
 GROUPS = [f"group-{number}" for number in range(cases(full=20, part=12))]
 COUNTERS = [f"counter-{number}" for number in range(cases(full=50, part=12))]
 
-# The first counters get messages of all groups. The others get messages of one to eight groups,
-# whose numbers fit into their items.
+# This many counters get messages of all groups. Each other counter gets messages of one to eight
+# groups, because the numbers of eight groups fit into a counter's item.
 SHARED_COUNTERS = 2
 
 
@@ -38,7 +38,7 @@ def network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyNetwo
 
 
 def random_traffic(rng: random.Random, size: int) -> Traffic:
-    """Return random messages. A group changes one counter for a while and then another."""
+    """Return random messages. A group's messages change one counter for a while, then another."""
     traffic = Traffic(FifoQueue(first=FIRST_OF_21_DIGITS - STEP * (size // 2)))
     counters_of_group: dict[str, list[str]] = dict.fromkeys(GROUPS, COUNTERS[:SHARED_COUNTERS] * 8)
     last_counter = {}
@@ -102,7 +102,7 @@ class Poller:
         while self.queue.waiting:
             self.counts["deliveries"] += 1
             if self.batches and self.rng.random() < 0.12:
-                # A late invocation with an old batch, or with its first messages.
+                # A late invocation gets an old batch, or the first messages of an old batch.
                 self.counts["late"] += 1
                 old = self.rng.choice(self.batches[-50:])
                 self._deliver(old[: self.rng.randint(1, len(old))])
@@ -174,7 +174,7 @@ def test_a_function_that_is_killed_repeatedly_counts_each_message_once(
     traffic = Traffic(FifoQueue())
     queue = traffic.queue
     position = 0
-    plan = (0, "")  # the request of a delivery that kills the function, and the kind of death
+    plan = (0, "")  # the number of the request at which the function is killed, and how
 
     def choose_fault(_operation: str) -> str:
         nonlocal position
@@ -183,7 +183,7 @@ def test_a_function_that_is_killed_repeatedly_counts_each_message_once(
 
     def run() -> None:
         nonlocal position, plan
-        # These are more groups than the item of the first counter can hold numbers for.
+        # The numbers of so many groups do not fit into the item of the counter.
         for group in GROUPS[:12]:
             traffic.send(group, "one", 1)
         network.choose_fault = choose_fault

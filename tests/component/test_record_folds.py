@@ -1,4 +1,7 @@
-"""RecordHistory records changes that count queue events. Sequence numbers are not changes."""
+"""RecordHistory records folds: changes that count events from a queue.
+
+An update of a sequence number alone is not a change of the counter.
+"""
 
 from copy import deepcopy
 from itertools import repeat
@@ -114,7 +117,7 @@ def changes_between_updates() -> list[StreamRecord]:
     return orders.records[1:]
 
 
-CHANGES = [1, 4, 7]  # the positions of the changes among these records
+CHANGES = [1, 4, 7]  # the positions of the changes in `changes_between_updates`
 
 
 def test_an_updated_sequence_number_is_not_a_change(stack: Stack) -> None:
@@ -168,7 +171,7 @@ def test_among_updated_sequence_numbers_the_first_failed_change_is_reported(
 ) -> None:
     records = changes_between_updates()
     for position, name in zip(CHANGES, "abc", strict=True):
-        # Each change is of a different counter, so each is added to the trend separately.
+        # The changes are of different counters, so each takes its own update of the trend.
         records[position] = Past(name).change(START, 1)
     faults: list[Fault] = [*[delivered] * written, denied]
     if operation == "BatchWriteItem":

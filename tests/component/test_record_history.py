@@ -216,7 +216,8 @@ def test_a_batch_emits_its_entries_parked_records_and_lag(
     assert (values["stack"], values["service"]) == ("tally-test", "tally")
     assert values["EntriesWritten"] == [4]
     assert values["RecordsParked"] == [1]
-    assert values["HistoryLag"] == [2250]  # since the newest change, which is not the last one
+    # The lag is that of the newest change, which is not in the last record.
+    assert values["HistoryLag"] == [2250]
 
 
 @pytest.mark.parametrize("operation", ["BatchWriteItem", "UpdateItem"])

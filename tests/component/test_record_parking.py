@@ -172,9 +172,10 @@ def test_an_outage_of_the_history_does_not_park_a_record_twice(stack: Stack, wir
 
 
 def recreate_counter(stack: Stack) -> list[StreamRecord]:
-    """Return the stream records after a counter with three changes was deleted by hand.
+    """Record three changes of a counter, delete the counter, and change it five times.
 
-    They are the removal and five changes of a new counter with the same id.
+    Returns:
+        The stream records of the deletion and of the five changes.
     """
     stack.record(change_over_http(stack, 3))
     stack.dynamodb.delete_item(

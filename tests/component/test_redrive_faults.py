@@ -10,12 +10,12 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests import aws_template
 from tests.component.redriving import (
     Deploy,
+    items_without_parking,
     make_changes,
     message_count,
     parked,
     redrive,
-    stored,
-    stored_without_parking,
+    stored_items,
 )
 from tests.sizes import cases
 from tests.stack import Stack
@@ -47,7 +47,8 @@ def near_timeout(fault: Fault) -> Fault:
     return after
 
 
-# The first PutItem of a redrive writes the entry, the second one writes the hour.
+# The first PutItem of a redrive writes the entry in the history. The second PutItem writes the hour
+# in the trend.
 FAILURES = [
     pytest.param("PutItem", [near_timeout(fault)], id=f"{fault.__name__}: the entry")
     for fault in (reply_lost, denied, throttled, internal_error)[: cases(full=4, part=2)]
@@ -79,7 +80,7 @@ def test_after_a_failure_the_record_stays_parked_and_a_second_run_redrives_it(
     wire.fail(operation, [])
     assert redrive(stack) == {"redriven": 1, "parked": 0}
     assert message_count(stack) == 0
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+|+")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*+|+")
 
 
 @pytest.mark.parametrize("fault", [denied, throttled, request_lost])
@@ -103,7 +104,7 @@ def test_a_message_that_cannot_be_deleted_or_released_is_visible_again_after_its
     monkeypatch.setattr(moto.sqs.models, "unix_time_millis", lambda: 1000 * (time.time() + 901))
     assert redrive(stack) == {"redriven": 2, "parked": 0}
     assert message_count(stack) == 0
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+*+")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*+*+")
 
 
 def test_a_message_is_deleted_only_after_its_record_is_written(
@@ -140,7 +141,7 @@ def test_changes_that_the_stream_adds_to_an_hour_during_a_redrive_are_kept(
 
     assert redrive(stack) == {"redriven": 1, "parked": 0}
     assert wire.operations().count("PutItem") == 3, "the entry, the hour, the hour again"
-    assert stored(stack, "orders") == stored_without_parking(stack, operations)
+    assert stored_items(stack, "orders") == items_without_parking(stack, operations)
 
 
 def test_an_entry_that_is_not_in_the_trend_yet_is_added_once(
@@ -154,7 +155,7 @@ def test_an_entry_that_is_not_in_the_trend_yet_is_added_once(
 
     assert redrive(stack) == {"redriven": 1, "parked": 0}
     assert stack.record(orders.records[2:]) == 3
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+++")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*+++")
 
 
 def test_an_entry_after_a_gap_is_added_to_the_trend_once(
@@ -176,7 +177,7 @@ def test_an_entry_after_a_gap_is_added_to_the_trend_once(
 
     assert redrive(stack) == {"redriven": 1, "parked": 0}
     assert stack.record(orders.records[2:]) == 3
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+++")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*+++")
 
 
 def test_a_record_whose_hour_keeps_changing_stays_parked_until_the_next_run(
@@ -198,4 +199,4 @@ def test_a_record_whose_hour_keeps_changing_stays_parked_until_the_next_run(
     assert parked(stack) == [orders.records[1]]
     stack.record(list(rest))
     assert redrive(stack) == {"redriven": 1, "parked": 0}
-    assert stored(stack, "orders") == stored_without_parking(stack, operations)
+    assert stored_items(stack, "orders") == items_without_parking(stack, operations)

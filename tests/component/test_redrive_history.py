@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tests.component.redriving import (
     Deploy,
+    items_without_parking,
     make_changes,
     message_count,
     parked,
     redrive,
-    stored,
-    stored_without_parking,
+    stored_items,
 )
 from tests.past import DEAD_LETTERS, START, Past
 from tests.sizes import FULL, cases
@@ -87,11 +87,11 @@ def test_records_that_are_still_malformed_stay_visible_in_the_queue(
 ) -> None:
     orders = make_changes("+" + count * "*" + "+")
     orders.record(stack)
-    before = stored(stack, "orders")
+    before = stored_items(stack, "orders")
 
     assert redrive(stack) == {"redriven": 0, "parked": count}
     assert sorted(parked(stack), key=str) == sorted(orders.records[1:-1], key=str)
-    assert stored(stack, "orders") == before
+    assert stored_items(stack, "orders") == before
 
 
 def test_messages_that_are_not_records_stay_in_the_queue(stack: Stack) -> None:
@@ -139,7 +139,7 @@ def test_redriving_records_gives_the_same_tables_as_recording_them_at_once(
 
     assert redrive(stack) == {"redriven": count, "parked": 0}
     assert message_count(stack) == 0
-    assert stored(stack, "orders") == stored_without_parking(stack, operations)
+    assert stored_items(stack, "orders") == items_without_parking(stack, operations)
 
 
 def test_a_late_change_is_added_to_the_hour_in_which_it_began(stack: Stack, deploy: Deploy) -> None:
@@ -161,7 +161,7 @@ def test_a_late_change_is_added_to_the_hour_in_which_it_began(stack: Stack, depl
 
     assert redrive(stack) == {"redriven": 2, "parked": 0}
     twin.record(stack)
-    assert stored(stack, "orders") == stored(stack, "twin")
+    assert stored_items(stack, "orders") == stored_items(stack, "twin")
 
 
 ORDERS = list(itertools.permutations(range(4)))
@@ -183,7 +183,7 @@ def test_parked_records_can_be_redriven_in_any_order(
         stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=bodies[number])
         assert redrive(stack) == {"redriven": 1, "parked": 0}
 
-    assert stored(stack, "orders") == stored_without_parking(stack, operations)
+    assert stored_items(stack, "orders") == items_without_parking(stack, operations)
 
 
 def test_redriving_a_recorded_change_has_no_effect(stack: Stack, deploy: Deploy) -> None:
@@ -191,14 +191,14 @@ def test_redriving_a_recorded_change_has_no_effect(stack: Stack, deploy: Deploy)
     orders.record(stack)
     deploy()
     redrive(stack)
-    before = stored(stack, "orders")
+    before = stored_items(stack, "orders")
     stack.sqs.send_message(
         QueueUrl=stack.refs[DEAD_LETTERS], MessageBody=json.dumps(orders.records[1])
     )
 
     assert redrive(stack) == {"redriven": 1, "parked": 0}
     assert message_count(stack) == 0
-    assert stored(stack, "orders") == before
+    assert stored_items(stack, "orders") == before
 
 
 def test_a_record_that_was_parked_twice_is_counted_once(stack: Stack, deploy: Deploy) -> None:
@@ -210,7 +210,7 @@ def test_a_record_that_was_parked_twice_is_counted_once(stack: Stack, deploy: De
 
     assert redrive(stack) == {"redriven": 2, "parked": 0}
     assert message_count(stack) == 0
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*+")
 
 
 def test_delivering_a_redriven_record_again_has_no_effect(stack: Stack, deploy: Deploy) -> None:
@@ -221,7 +221,7 @@ def test_delivering_a_redriven_record_again_has_no_effect(stack: Stack, deploy: 
 
     orders.record(stack)
 
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*++|+")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*++|+")
 
 
 def test_the_stream_continues_after_a_redriven_record(stack: Stack, deploy: Deploy) -> None:
@@ -232,7 +232,7 @@ def test_the_stream_continues_after_a_redriven_record(stack: Stack, deploy: Depl
 
     orders.record(stack, orders.records[2:])
 
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*++")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*++")
 
 
 def test_a_record_stays_parked_if_the_history_has_another_change_of_its_version(
@@ -244,11 +244,11 @@ def test_a_record_stays_parked_if_the_history_has_another_change_of_its_version(
     other = json.loads(json.dumps(orders.records[1]))
     other["dynamodb"]["NewImage"]["change"]["M"]["request_id"] = {"S": "another request"}
     assert stack.record([other]) == 1
-    before = stored(stack, "orders")
+    before = stored_items(stack, "orders")
 
     assert redrive(stack) == {"redriven": 0, "parked": 1}
     assert parked(stack) == [orders.records[1]]
-    assert stored(stack, "orders") == before
+    assert stored_items(stack, "orders") == before
 
 
 def test_a_record_that_stays_parked_does_not_block_others(stack: Stack, deploy: Deploy) -> None:
@@ -259,7 +259,7 @@ def test_a_record_that_stays_parked_does_not_block_others(stack: Stack, deploy: 
 
     assert redrive(stack) == {"redriven": 2, "parked": 1}
     assert message_count(stack) == 1
-    assert stored(stack, "orders") == stored_without_parking(stack, "+*+*+")
+    assert stored_items(stack, "orders") == items_without_parking(stack, "+*+*+")
 
 
 def test_an_hour_whose_history_has_expired_is_not_rebuilt(stack: Stack, deploy: Deploy) -> None:
@@ -269,14 +269,14 @@ def test_an_hour_whose_history_has_expired_is_not_rebuilt(stack: Stack, deploy: 
     recent = make_changes("+*+", "recent", hour - 8 * DAY + 2 * HOUR)
     for each in (old, recent):
         each.record(stack)
-    before = stored(stack, "old")["TrendTable"]
+    before = stored_items(stack, "old")["TrendTable"]
     deploy()
 
     assert redrive(stack) == {"redriven": 1, "parked": 1}
     assert parked(stack) == [old.records[1]]
-    assert stored(stack, "old")["TrendTable"] == before
-    twin = stored_without_parking(stack, "+*+", hour - 8 * DAY + 2 * HOUR)
-    assert stored(stack, "recent") == twin
+    assert stored_items(stack, "old")["TrendTable"] == before
+    twin = items_without_parking(stack, "+*+", hour - 8 * DAY + 2 * HOUR)
+    assert stored_items(stack, "recent") == twin
 
 
 def test_without_enough_time_no_message_is_received(

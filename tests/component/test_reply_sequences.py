@@ -1,8 +1,8 @@
-"""The answer to a change is true for every sequence of DynamoDB replies.
+"""After every sequence of DynamoDB's replies, the answer says what happened to the change.
 
-A case is a sequence of replies to the write requests for one change. After the last one the
-function is killed. A reply that leaves the outcome open ends a sequence, because the code then
-sends no further write. The test tries all other sequences up to a length.
+A case is a sequence of replies to the write requests for one change. After the last reply, the
+function is killed. A reply that leaves the outcome unknown ends the sequence, because the function
+does not send the change again. The test tries all sequences of up to MAX_REPLIES replies.
 """
 
 import random
@@ -32,13 +32,18 @@ from tests.wire import (
 
 from counters import clock, idempotency
 
-MAX_REPLIES = cases(full=5, part=2)  # replies
-SOON, LATE = 0.6, 12.0  # seconds until a held-up change is applied: before or after the answer
+MAX_REPLIES = cases(full=5, part=2)
+SOON, LATE = 0.6, 12.0  # seconds until a delayed change is applied: before, or after, the answer
 
 
 @dataclass
 class Replies:
-    """Replies to the write requests for a change. After the last one the function is killed."""
+    """Replies to the write requests for a change. After the last reply, the function is killed.
+
+    Attributes:
+        used: the number of replies that the function got.
+        exhausted: whether the function sent another request after the last reply.
+    """
 
     ledger: Ledger
     faults_by_name: dict[str, Fault]
@@ -58,7 +63,7 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     """Return the possible replies to an operation."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
-        ledger.hold_up(request, seconds)
+        ledger.apply_later(request, seconds)
         return answered(
             request,
             HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -69,8 +74,8 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     return {
         "applied": delivered,
         "applied, reply lost": reply_lost,
-        "lost, applied soon": partial(ledger.held_up, seconds=SOON),
-        "lost, applied late": partial(ledger.held_up, seconds=LATE),
+        "lost, applied soon": partial(ledger.lost_and_applied_later, seconds=SOON),
+        "lost, applied late": partial(ledger.lost_and_applied_later, seconds=LATE),
         "500, not applied": refused_internally,
         "500, applied": internal_error,
         "500, applied soon": partial(failed_and_applied_later, seconds=SOON),
@@ -81,7 +86,7 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
     }
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("repeats", ["without a key", "at once", "after the window"])
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
 def test_the_answer_is_true_for_every_sequence_of_replies(
@@ -106,7 +111,7 @@ def test_the_answer_is_true_for_every_sequence_of_replies(
             to_try += [[*sequence, name] for name in faults_by_name]
             covered += 1
         else:
-            # This case covers all longer sequences that begin with it, because none can occur.
+            # No longer sequence can begin with this one, so this case covers all of them.
             covered += sum(
                 len(faults_by_name) ** more for more in range(MAX_REPLIES - len(sequence) + 1)
             )
@@ -144,7 +149,7 @@ def try_one(ledger: Ledger, replies: Replies, operation: str, name: str, repeats
 
 
 def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
-    """Return whether a receipt exists for a key. The key is the name of its counter."""
+    """Return whether the key has a receipt. In these tests, a key is the name of its counter."""
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, target, (), "").receipt_id("somebody")
     return ledger.stack.item("ReceiptTable", receipt_id) is not None
@@ -155,16 +160,16 @@ def check(
 ) -> None:
     """Check that the change was made at most once, and that the last answer is true."""
     value = ledger.value(name)
-    held_up = ledger.under_way()
-    assert value + held_up <= 1
+    delayed = ledger.delayed_requests()
+    assert value + delayed <= 1
     last = answers[-1]
     if last.status == 200:
-        assert (value, held_up) == (1, 0)
+        assert (value, delayed) == (1, 0)
     elif last.problem == "throttled":
-        assert (value, held_up) == (0, 0)
+        assert (value, delayed) == (0, 0)
     else:
         assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
-    if key and (value or held_up):
+    if key and (value or delayed):
         assert has_receipt(ledger, key, operation)
     texts = {answer.text for answer in answers if answer.status == 200}
     assert len(texts) <= 1

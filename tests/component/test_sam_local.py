@@ -42,8 +42,8 @@ DEPLOYED = {
     "Environment": {"Variables": {"COUNTER_TABLE": "tally-dev-Table-1"}},
 }
 
-# Replaces a function. It connects to the emulator's address, as a container sees it, and returns
-# the reply.
+# The code that replaces a function. It connects to the emulator at the address that is valid in a
+# container, and returns the reply.
 FUNCTION = """
 import socket
 def handler(event, context):
@@ -105,11 +105,11 @@ def test_the_template_for_sam_local_has_the_settings_of_the_deployed_functions(
 
 @linux
 def test_the_relay_connects_a_function_to_the_emulator(build: Path, tmp_path: Path) -> None:
-    # The path of a clone can be longer than the path of a socket may be.
+    # Use a long path. A clone's path can exceed the limit for the path of a socket.
     directory = tmp_path / ("deep " * 30) / "sam"
     mounted = tmp_path / "task"
     mounted.symlink_to(directory / "code")
-    port = free_port()  # stands for the emulator's port in the container
+    port = free_port()  # as if it were the emulator's port in the container
     program = f"import in_container; print(in_container.get_counter({port}, None))"
 
     with (

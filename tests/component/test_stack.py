@@ -1,4 +1,4 @@
-"""Tests in one process share stacks in moto. Each test starts with an empty one."""
+"""Tests in one process reuse the same stacks in moto. Each test starts with an empty stack."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -73,7 +73,7 @@ def send(stack: Stack) -> None:
         fifo = {"MessageGroupId": "group", "MessageDeduplicationId": "id"}
         more = fifo if "FifoQueue" in queue else {}
         stack.sqs.send_message(QueueUrl=stack.refs[logical_id], MessageBody="body", **more)  # type: ignore[arg-type]
-    assert stack.messages("IncrementQueue")  # receives them, so they are in flight now
+    assert stack.messages("IncrementQueue")  # receives the messages, so they are in flight now
 
 
 CHANGES = [

@@ -56,8 +56,8 @@ FAULTS: dict[str, list[Fault]] = {
     "UpdateItem": [throttled, reply_lost, internal_error, denied],
     "SendMessage": [denied, reply_lost],
 }
-KILLS = "before", "after"  # a request
-LASTING = 1000  # requests: more than an invocation has time for
+KILLS = "before", "after"  # a kill before or after a request
+LASTING = 1000  # more requests than an invocation has time for
 NEAR_TIMEOUT = aws_template.functions()["RecordHistory"].timeout - 5  # seconds
 
 
@@ -81,7 +81,7 @@ class Delivery:
     """A batch of stream records.
 
     Attributes:
-        back: the number of records at the beginning that are already done.
+        back: the number of records at its beginning that an earlier delivery has recorded.
         length: the number of records.
         repeated: the number of records that the batch repeats at its end.
         troubles: the requests that fail.
@@ -154,7 +154,7 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
 
     def deliver(self, stream: Stream, deliveries: Iterable[Delivery]) -> None:
-        """Deliver the stream as Lambda does. After these deliveries, finish it without faults."""
+        """Deliver the stream as Lambda does: with these deliveries, and then without faults."""
         done = 0
         rest = itertools.repeat(Delivery(0, 100, 0, []))
         for delivery in itertools.chain(deliveries, rest):
@@ -217,7 +217,7 @@ def world(stack: Stack, wire: Wire) -> Iterator[World]:
 
 
 def test_history_and_trend_match_the_stream_after_any_faults(world: World) -> None:
-    # A fixed seed: otherwise the examples depend on this function's source, down to its names.
+    # The seed is fixed. Without it, the examples would depend on the source of `run`.
     @seed(4)
     @examples(full=1500, part=20)
     @given(steps=STEPS, deliveries=DELIVERIES)
@@ -238,8 +238,8 @@ def test_history_and_trend_match_the_stream_after_any_faults(world: World) -> No
         assert canonical(world.stack.items("TrendTable")) == canonical(expected_trend(history))
         assert world.take_parked() == set(canonical(stream.malformed))
 
-    # Run in a new thread, which has an empty call stack. On top of pytest's frames, CPython 3.11
-    # frees and allocates stack memory at nearly every call in moto, which doubles the time.
+    # Run in a new thread, which has an empty call stack. On pytest's deep call stack, CPython 3.11
+    # frees and allocates stack memory in nearly every call of moto, which doubles the time.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run).result()
 

@@ -71,7 +71,8 @@ def test_nobody_can_sign_up() -> None:
 
 
 def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> None:
-    # The names of a stage and of a resource server are unique only within their API and user pool.
+    # The name of a stage must be unique only in its API, and the name of a resource server only in
+    # its user pool.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
 
     names = {
@@ -79,7 +80,8 @@ def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> 
         for logical_id, resource in TEMPLATE["Resources"].items()
         for key, value in resource.get("Properties", {}).items()
         if key.endswith("Name") and key != "MetricName"
-        # An event bus must have a name. It is the name of the stack. A rule names its bus.
+        # An event bus must have a name. This one has the name of the stack. The EventBusName of a
+        # rule refers to the bus.
         if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"})
     }
 

@@ -106,7 +106,7 @@ def test_a_period_that_starts_in_the_future_is_refused(
     stop_clock(monkeypatch, NOON)
 
     for to in ("", f"&to={timestamp(NOON + DAY)}"):
-        # This holds even within the current bucket.
+        # It is refused even though `from` is within the current bucket.
         reply = get_trend(stack, f"interval={interval}&from={timestamp(NOON + 1)}{to}")
         assert problem(reply) == (400, "invalid-request", None)
         assert reply.body["detail"] == "from: must not be in the future"

@@ -1,6 +1,7 @@
 """Two concurrent runs of AuditHistory, or of RedriveHistory, with their requests in any order.
 
-`sam remote invoke` starts a function again if the first run takes over a minute.
+`sam remote invoke` starts a function again if the first run takes over a minute. So two runs can
+overlap.
 """
 
 import itertools
@@ -44,7 +45,7 @@ def test_two_runs_proceed_one_request_at_a_time(stack: Stack, wire: Wire) -> Non
 
 
 @pytest.fixture
-def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001  it has a clock too
+def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001  sets the clock
     monkeypatch.setattr(clock, "now", lambda: LATER)
 
 
@@ -67,7 +68,7 @@ def versions(answer: Mapping[str, Any]) -> list[int]:
     return [finding["version"] for finding in answer["findings"]]
 
 
-STEPS = 8  # requests of an audit of one counter
+STEPS = 8  # the number of requests in an audit of one counter
 
 
 @pytest.mark.usefixtures("_later")
@@ -172,13 +173,13 @@ def test_two_concurrent_nightly_audits_have_the_effect_of_one(
     for name in names:
         ten_changes(name).record(stack)
     delete_entries(stack, 5, counter_id="night3")
-    chance = random.Random(5)
+    source = random.Random(5)
     for _ in range(cases(full=400, part=5)):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         first, second = runs.run(), runs.run()
-        share = chance.random()
-        order = [chance.random() < share for _ in range(chance.randrange(70))]
+        share = source.random()
+        order = [source.random() < share for _ in range(source.randrange(70))]
         with runs.interleaving():
             run_in_order(first, second, order)
 
@@ -249,7 +250,10 @@ def past_with_unknown_operations(counter_id: str) -> Past:
 
 
 def contents(stack: Stack, counter_id: str) -> dict[str, list[str]]:
-    """Return a counter's items in history and trend, with its name replaced."""
+    """Return a counter's items in the history and the trend.
+
+    The counter's id is replaced, so that the items of two counters can be compared.
+    """
     return {
         table: [
             json.dumps(item, sort_keys=True).replace(counter_id, "counter")
@@ -290,7 +294,7 @@ def test_two_concurrent_redrives_have_the_effect_of_one(
     with monkeypatch.context() as context:
         context.setattr(recording, "Operation", operations)
         recorded_once.record(stack)
-    malformed = [] if twice else ["nonsense"]  # it would be received endlessly
+    malformed = [] if twice else ["nonsense"]  # a repeated delivery would never end
     for order in orders(10, same_event=True):
         past = past_with_unknown_operations(next(counter_ids))
         past.record(stack)

@@ -20,7 +20,7 @@ from counters.connection import Connection
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 0.5
 TOLERANCE = 0.5  # seconds
-PIECES = 20  # that a slow reply arrives in
+PIECES = 20  # the number of pieces in which a slow reply arrives
 
 COUNTER = {
     "counter_id": {"S": "orders:eu"},
@@ -100,7 +100,7 @@ class Server:
         self.send = lambda connection: connection.sendall(sent)
 
     def _serve(self) -> None:
-        with suppress(OSError):  # closed
+        with suppress(OSError):  # the server is closed
             while True:
                 connection, _ = self._server.accept()
                 with suppress(OSError), connection, connection.makefile("rb") as stream:
@@ -178,7 +178,7 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
 
 
 def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
-    """Cut a reply at every byte. Return the cuts that did not count as lost."""
+    """Cut a reply at every byte. Return the cut replies that did not count as lost."""
     accepted = []
     for length in range(len(whole)):
         server.reply_with(whole[:length])
@@ -266,7 +266,7 @@ def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
 
     assert is_accepted(whole)
     accepted = [whole[:length] for length in range(len(whole)) if is_accepted(whole[:length])]
-    # An empty reply is complete as soon as its length has arrived.
+    # An empty reply is complete as soon as its Content-Length has arrived.
     assert all(not body and b"Content-Length: 0" in cut for cut in accepted)
     connection.close()
 
@@ -323,6 +323,6 @@ def test_a_reply_that_stops_halfway_is_lost_at_the_timeout(
 
     with pytest.raises(ReadTimeoutError):
         ask(client, "update_item")
-    # The first half does not restart the timeout.
+    # The arrival of the first half did not restart the timeout.
     assert time.monotonic() - began < 1.8 * seconds
     released.set()

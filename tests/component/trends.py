@@ -1,4 +1,4 @@
-"""Helpers for tests of trends, and the expected buckets."""
+"""Helpers for tests of trends. A bucket has the sums of one minute, hour or day."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from tests.past import Past
 from tests.proxy import Reply
 from tests.stack import Stack
 
+# The length of each interval, in milliseconds.
 STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
 TODAY = 1_736_899_200_000  # 2025-01-15T00:00:00Z
 NOON = TODAY + 12 * HOUR
 
 Bucket = dict[str, Any]
-COUNTS = ("changes", "increase", "decrease")
+SUMS = ("changes", "increase", "decrease")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def get_trend(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
 def buckets_of(
     stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
 ) -> list[Bucket]:
-    """Return the trend of a period, in milliseconds."""
+    """Return the trend of a period from `start` to `end`, both in milliseconds since the epoch."""
     query = f"interval={interval}&from={timestamp(start)}&to={timestamp(end)}"
     reply = get_trend(stack, query, counter_id)
     assert reply.status == 200, reply.body
@@ -88,7 +89,7 @@ def summed(buckets: list[Bucket]) -> Bucket:
     """Return one bucket with the sums of consecutive buckets."""
     return {
         "start": buckets[0]["start"],
-        **{name: sum(bucket[name] for bucket in buckets) for name in COUNTS},
+        **{name: sum(bucket[name] for bucket in buckets) for name in SUMS},
         "first_version": min((b["first_version"] for b in buckets if b["changes"]), default=None),
         "last_version": max((b["last_version"] for b in buckets if b["changes"]), default=None),
         "close": buckets[-1]["close"],

@@ -1,4 +1,4 @@
-"""Two concurrent runs of a function, with their requests in any order."""
+"""Two concurrent runs of a function. The test chooses the order of their requests."""
 
 import importlib
 import itertools
@@ -21,7 +21,7 @@ from counters import clock
 
 
 class Run:
-    """An invocation in its own thread. It stops before each of its requests."""
+    """An invocation in its own thread. Before each of its requests, it waits for the test."""
 
     def __init__(self, runs: "Runs", event: Mapping[str, Any]) -> None:
         self.event = event
@@ -34,7 +34,10 @@ class Run:
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def step(self) -> None:
-        """Start the run, or send its next request. Then run it until the request after that."""
+        """Run until just before the next request.
+
+        The first step starts the run. Each further step first sends the request that waits.
+        """
         if self.ended:
             return
         if self.thread.ident is None:
@@ -66,7 +69,7 @@ class Run:
 
 
 class Runs:
-    """Runs of one function. A test sends their requests one by one."""
+    """Runs of one function. The test sends one request of one run at a time."""
 
     def __init__(self, stack: Stack, wire: Wire, name: str) -> None:
         self.stack = stack
@@ -101,7 +104,10 @@ class Runs:
 
 
 def run_in_order(first: Run, second: Run, order: Sequence[bool]) -> None:
-    """Step through two runs, the second one where `order` is True. Then finish both."""
+    """Run the steps of two runs in this order, and then finish both runs.
+
+    In `order`, False is a step of the first run, and True is a step of the second run.
+    """
     for number in order:
         (second if number else first).step()
     first.finish()
@@ -109,16 +115,21 @@ def run_in_order(first: Run, second: Run, order: Sequence[bool]) -> None:
 
 
 def orders(steps: int, *, same_event: bool = False) -> Iterator[list[bool]]:
-    """Yield orders for two runs of so many steps. False is a step of the first run.
+    """Yield orders for `run_in_order`.
 
-    One run stops after each of its steps, and the other then runs to its end or half of it. Further
-    orders are random. If both runs have the same event, it does not matter which of them stops.
+    In the first orders, one run pauses after some of its steps, and the other run makes all or half
+    of its steps meanwhile. The further orders are random.
+
+    Args:
+        steps: the number of steps of each run.
+        same_event: whether both runs have the same event. In that case, it does not matter which
+            run pauses.
     """
     first = range(1, steps + 1, cases(full=1, part=2 if same_event else 3))
     for before, between in itertools.product(first, (2 * steps, steps // 2)[: cases(2, 1)]):
         yield [False] * before + [True] * between
         if FULL or not same_event:
             yield [True] * before + [False] * between
-    chance = random.Random(steps)
+    source = random.Random(steps)
     for _ in range(cases(full=300, part=2)):
-        yield [chance.random() < 0.5 for _ in range(2 * steps)]
+        yield [source.random() < 0.5 for _ in range(2 * steps)]
