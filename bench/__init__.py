@@ -1,1 +1,1 @@
-"""The programs behind every claim about speed and cost. `make bench` runs them all."""
+"""Benchmarks: measure what the docs say about speed and cost. `make bench` runs them all."""

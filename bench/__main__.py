@@ -11,7 +11,7 @@ from bench.report import machine
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
-# In the order of the page.
+# One benchmark for each section of the page, in the same order.
 BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, scale)
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Run all benchmarks one after another, then write the page.
 
     Raises:
-        SystemExit: they cannot run on this machine.
+        SystemExit: if they cannot run on this machine.
     """
     if not lambda_runtime.is_available():
         sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
@@ -32,10 +32,10 @@ def main() -> None:
     minutes = (time.monotonic() - start) / 60
     head = (
         "# Benchmarks\n\n"
-        "`make bench` writes this page. Each section names the command that runs it alone, with"
-        " `PYTHONPATH=functions:scripts` and the Python of `.venv`. Programs that are compared ran"
-        " side by side, in the same run. On another machine, the times differ, but the ratios"
-        " differ little.\n\n"
+        "`make bench` writes this page. Each section begins with the command that measures only"
+        " this section. The command needs `PYTHONPATH=functions:scripts` and the Python of `.venv`."
+        " All programs of a comparison were measured in turn, in the same run. On another machine,"
+        " the times differ, but the ratios between programs differ little.\n\n"
         f"{machine()}; the run took {minutes:.0f} minutes.\n\n"
     )
     PAGE.write_text(head + "\n".join(sections), encoding="utf-8")

@@ -1,6 +1,10 @@
-"""Builds what the benchmarks measure: Tally with `sam build`, its peers with `sam build` or pip.
+"""Builds the programs that the benchmarks measure: Tally and its peers.
 
-Each build is kept in .local/bench/, named after a digest of its sources, so it is made only once.
+The peers are other implementations of Tally's increment, for comparison. `sam build` builds Tally
+and the peers that run on Lambda. pip installs the Flask peer, which does not run on Lambda.
+
+Builds are kept in .local/bench/. The directory of a build has a digest of its sources in its name,
+so a program is built again only after its sources have changed.
 """
 
 import hashlib
@@ -23,7 +27,7 @@ from tests.sam import PYTHON
 PEERS = ROOT / "bench" / "peers"
 BUILDS = ROOT / ".local" / "bench"
 
-# The peers' logical ids in their template. Flask does not run on Lambda, so it is not there.
+# The peers that run on Lambda: the folder of each, and its logical id in the peers' template.
 LAMBDA_PEERS = {
     "powertools": "Powertools",
     "fastapi_mangum": "FastapiMangum",
@@ -43,7 +47,7 @@ class Artifact:
     Attributes:
         name: the name of its module or folder.
         directory: the built files.
-        handler: the entry point, as in `app.handler`.
+        handler: the entry point, such as `app.handler`.
         unzipped: the size of the files, in bytes.
         zipped: the size of a zip file of them, in bytes.
     """
@@ -56,7 +60,7 @@ class Artifact:
 
 
 def ours() -> dict[str, Artifact]:
-    """Build Tally's functions; return the artifact of each, by the name of its module."""
+    """Build Tally's functions. Return their artifacts by the names of their modules."""
     sources = [ROOT / source for source in _SOURCES]
     directory = _built("ours", sources, partial(sam.build, ROOT / "template.yaml"))
     return {
@@ -66,7 +70,7 @@ def ours() -> dict[str, Artifact]:
 
 
 def peers() -> dict[str, Artifact]:
-    """Build the peers; return the artifact of each, by the name of its folder. Flask comes last."""
+    """Build the peers. Return their artifacts by the names of their folders, Flask last."""
     lambdas = _built(
         "peers",
         [PEERS / "template.yaml", *(PEERS / name for name in LAMBDA_PEERS)],
@@ -85,15 +89,15 @@ def peers() -> dict[str, Artifact]:
 
 
 def _built(kind: str, sources: Iterable[Path], build: Callable[[Path], object]) -> Path:
-    """Return the directory of a build. Make the build first, unless it is kept.
+    """Return the directory of a build. Make the build if it does not exist yet.
 
     Args:
-        kind: the beginning of the directory's name. Older builds of the same kind are deleted.
+        kind: the beginning of the directory's name. A new build replaces all builds of its kind.
         sources: the files and directories that the build depends on.
-        build: makes the build in the directory that it is called with.
+        build: makes the build, in the directory that is its argument.
 
     Raises:
-        RuntimeError, subprocess.CalledProcessError: the build failed.
+        RuntimeError, subprocess.CalledProcessError: if the build failed.
     """
     directory = BUILDS / f"{kind}-{PYTHON}-{_digest(sources)}"
     if not directory.exists():
@@ -129,7 +133,7 @@ def _pip(source: Path, target: Path) -> None:
 
 
 def _artifact(directory: Path, name: str, handler: str) -> Artifact:
-    """Return an artifact. Its size is measured once, and kept in a file next to it."""
+    """Return an artifact. The first call measures its size and saves the size next to it."""
     kept = directory.with_name(f"{directory.name}.size.json")
     if not kept.exists():
         kept.write_text(json.dumps(asdict(_size(directory))))

@@ -1,4 +1,4 @@
-"""Estimates of what AWS itself writes for a request: log lines of Lambda, access log, headers."""
+"""Estimates what AWS itself writes for a request: Lambda's log lines, access log, headers."""
 
 import json
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _REPORT = {
 }
 PLATFORM_BYTES = sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line in (_START, _REPORT))
 
-# The values that API Gateway puts into the access log, in the template's format.
+# Sample values of the variables in the template's format of the access log.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-variables-for-access-logging.html
 _CONTEXT = {
     "$context.requestTimeEpoch": "1795363633192",
@@ -49,7 +49,7 @@ _CONTEXT = {
     "$context.error.responseType": "-",
 }
 
-# The headers that API Gateway adds before those of the function.
+# The status line and the headers that API Gateway adds before the function's own headers.
 _HEADERS = f"""HTTP/1.1 200 OK
 Date: Sun, 22 Nov 2026 16:07:13 GMT
 Content-Length: 138
@@ -70,14 +70,14 @@ def access_log(method: str, path: str) -> str:
     (api,) = aws_template.resources("AWS::Serverless::Api").values()
     line: str = api["Properties"]["AccessLogSetting"]["Format"]
     context = {**_CONTEXT, "$context.httpMethod": method, "$context.path": path}
-    # The longest name first, because one name may be the beginning of another.
+    # Replace the longest name first, because one name may be the beginning of another.
     for name in sorted(context, key=len, reverse=True):
         line = line.replace(name, context[name])
     return line
 
 
 def http_response(headers: Mapping[str, str], body: str) -> str:
-    """Return an HTTP response as API Gateway sends it, with the headers that it adds.
+    """Return an HTTP response as API Gateway sends it, with the headers that API Gateway adds.
 
     Args:
         headers: the function's own headers.

@@ -1,4 +1,4 @@
-"""Measures the time to a first response: starts a process as Lambda does, and invokes it once."""
+"""Measures cold starts: the time from the start of a process to its first response."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from functools import partial
 import urllib3
 from tests.component.samples import load
 
-from bench import artifacts, flask_server, ladder, runtime
+from bench import artifacts, build_steps, flask_server, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
@@ -17,8 +17,8 @@ from bench.runtime import Runtime
 
 ROUNDS = 9
 ROUNDS_OF_ALL = 3
-ROUNDS_OF_SPLIT = 3
-ROUNDS_OF_LADDER = 15
+ROUNDS_OF_PARTS = 3
+ROUNDS_OF_STEPS = 15
 
 OURS = "increment_counter"
 USUAL = "powertools"
@@ -33,9 +33,9 @@ NAMES = {
     FLASK: "Flask, SQLite (no Lambda)",
 }
 
-START_SECONDS = 60  # the longest that Flask may take to start
+START_SECONDS = 60  # the longest time that Flask may take to start
 
-# The parts of a start: their names in bench/probe.py, and in the tables.
+# The parts of a start: the name of each in bench/probe.py, and its name in the tables.
 _PARTS = {
     "runtime": "the runtime",
     "import": "imports",
@@ -49,43 +49,43 @@ Parts = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def measure() -> Section:
-    """Measure for about three minutes, and return the section."""
+    """Measure, and return the section of docs/benchmarks.md. This takes about three minutes."""
     ours, peers = artifacts.ours(), artifacts.peers()
     lambdas = {name: artifact for name, artifact in peers.items() if name != FLASK}
     compared = {OURS: ours[OURS], **lambdas}
     with runtime.running() as running:
-        started = {name: _answered(running, artifact) for name, artifact in compared.items()}
+        started = {name: _first_response(running, artifact) for name, artifact in compared.items()}
         started[FLASK] = partial(_flask, peers[FLASK])
         first = interleaved(started, ROUNDS)
         parts = interleaved(
             {name: partial(_parts, running, artifact) for name, artifact in compared.items()},
-            ROUNDS_OF_SPLIT,
+            ROUNDS_OF_PARTS,
         )
         every = interleaved(
-            {name: _answered(running, artifact, name) for name, artifact in ours.items()},
+            {name: _first_response(running, artifact, name) for name, artifact in ours.items()},
             ROUNDS_OF_ALL,
         )
         every_parts = interleaved(
             {name: partial(_parts, running, artifact, name) for name, artifact in ours.items()},
             ROUNDS_OF_ALL,
         )
-        steps = _ladder(running, ours[OURS])
+        steps = _without_each_step(running, ours[OURS])
     texts = (
-        _compared(first, {OURS: ours[OURS], **peers}),
-        _split(parts),
-        _climbed(steps),
-        _every(every, every_parts, ours),
+        _comparison_text(first, {OURS: ours[OURS], **peers}),
+        _parts_text(parts),
+        _steps_text(steps),
+        _functions_text(every, every_parts, ours),
     )
     return Section("Cold start", "python -m bench.cold_start", "\n\n".join(texts))
 
 
-def _answered(running: Runtime, artifact: Artifact, event: str = OURS) -> Callable[[], float]:
+def _first_response(running: Runtime, artifact: Artifact, event: str = OURS) -> Callable[[], float]:
     """Return a callable that starts a function and returns the seconds to its first response.
 
     Args:
-        running: the runtime around the function.
+        running: what the function needs to run as on Lambda.
         artifact: the function.
-        event: the name of the sample event that it is invoked with.
+        event: the name of the sample event with which the function is invoked.
     """
     sample = load(event)
     return lambda: runtime.first_answer(running, artifact, sample)[0]
@@ -95,7 +95,7 @@ def _flask(artifact: Artifact) -> float:
     """Start Flask and return the seconds to its first HTTP response.
 
     Raises:
-        RuntimeError: it did not respond within START_SECONDS.
+        RuntimeError: if Flask did not respond within START_SECONDS.
     """
     body = load(OURS)["body"].encode()
     headers = {"Content-Type": "application/json"}
@@ -103,7 +103,7 @@ def _flask(artifact: Artifact) -> float:
     start = time.perf_counter()
     with flask_server.serving(artifact) as address:
         while time.perf_counter() < start + START_SECONDS:
-            with suppress(urllib3.exceptions.HTTPError):  # it is not listening yet
+            with suppress(urllib3.exceptions.HTTPError):  # Flask is not listening yet
                 http.request("POST", f"{address}/counters/orders%3Aeu", body=body, headers=headers)
                 return time.perf_counter() - start
             time.sleep(_POLL_SECONDS)
@@ -112,7 +112,7 @@ def _flask(artifact: Artifact) -> float:
 
 
 def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str, float]:
-    """Start a function with the probe around it, and return the seconds that each part took."""
+    """Start a function through bench/probe.py; return the seconds that each part took."""
     probed = replace(artifact, handler="bench_probe.handler")
     wanted = {"BENCH_HANDLER": artifact.handler}
     parts: dict[str, float]
@@ -120,25 +120,28 @@ def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str,
     return parts
 
 
-def _ladder(running: Runtime, artifact: Artifact) -> Measured:
-    """Return the seconds to the first response of Tally, and of copies with one step undone."""
-    with ladder.undone(artifact, ladder.COLD) as copies:
+def _without_each_step(running: Runtime, artifact: Artifact) -> Measured:
+    """Return the seconds to the first response, for Tally and for copies with one step undone."""
+    with build_steps.undone(artifact, build_steps.COLD) as copies:
         variants = {NAMES[OURS]: artifact, **copies}
         return interleaved(
-            {name: _answered(running, variant) for name, variant in variants.items()},
-            ROUNDS_OF_LADDER,
+            {name: _first_response(running, variant) for name, variant in variants.items()},
+            ROUNDS_OF_STEPS,
         )
 
 
-def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
+def _comparison_text(first: Measured, built: Mapping[str, Artifact]) -> str:
     introduction = (
         "The time from the start of a fresh process to its first response to an increment.\n\n"
-        "- Functions run under AWS's own runtime client. Their database responds at once. As on"
-        " Lambda, they cannot write to the artifact.\n"
+        "- Functions run with AWS's own runtime client. A stand-in for the database responds at"
+        " once. As on Lambda, functions cannot write to their artifact.\n"
         f"- Times are medians of {ROUNDS} rounds. Each round starts one process of every program.\n"
-        "- Ratios compare programs within a round: the median, and the lowest to the highest.\n"
-        "- Peers are built as their users build them, with a plain `sam build`.\n"
-        "- Flask runs in waitress. Its first response is to an HTTP request."
+        "- A ratio compares two programs in the same round. The tables have the median of all"
+        " rounds, then the lowest and the highest ratio.\n"
+        "- The peers are the programs other than Tally. The usual stack uses"
+        " Powertools and boto3's resource. The floor does only the least that an increment needs."
+        " The peers are built with a plain `sam build`, as their users would build them.\n"
+        "- Flask runs in the HTTP server waitress. Its first response is an HTTP response."
     )
     rows = [
         (
@@ -160,21 +163,21 @@ def _compared(first: Measured, built: Mapping[str, Artifact]) -> str:
     return "\n\n".join([introduction, table(columns, rows), chart])
 
 
-def _split(parts: Parts) -> str:
+def _parts_text(parts: Parts) -> str:
     introduction = (
-        f"Where the time goes. A probe measured this in {ROUNDS_OF_SPLIT} separate rounds."
-        " `clients` is the time in botocore's `create_client`, wherever it is called. The other"
-        " columns do not include it. Opening a connection before the first event counts as"
-        " `imports`."
+        "The parts of a start. They were measured separately from the totals above, in"
+        f" {ROUNDS_OF_PARTS} rounds. `clients` is the time in botocore's `create_client`, wherever"
+        " it is called. The other columns do not include that time. If a program opens a"
+        " connection before the first event, that time is in `imports`."
     )
     rows = [(NAMES[name], *_each_part(runs)) for name, runs in parts.items()]
     return "\n\n".join([introduction, table(("ms", *_PARTS.values()), rows)])
 
 
-def _climbed(steps: Measured) -> str:
+def _steps_text(steps: Measured) -> str:
     introduction = (
-        "What each step of Tally's build saves. Every row but the first undoes one step in a copy"
-        f" of the artifact ({ROUNDS_OF_LADDER} rounds)."
+        "What each step of Tally's build saves. The first row is Tally. For each other row, one"
+        f" step was undone in a copy of the artifact ({ROUNDS_OF_STEPS} rounds)."
     )
     rows = [
         (name, _milliseconds(seconds), shown_ratio(seconds, steps[NAMES[OURS]]))
@@ -183,10 +186,11 @@ def _climbed(steps: Measured) -> str:
     return "\n\n".join([introduction, table(("build", "ms", "ratio to Tally"), rows)])
 
 
-def _every(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
+def _functions_text(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
     introduction = (
-        "All functions of Tally, each with its event from `events/`. The total and its parts were"
-        f" measured in separate rounds ({ROUNDS_OF_ALL} of each), so they do not add up exactly."
+        "All functions of Tally. Each one was invoked with its event from `events/`. The total"
+        f" (`ms`) was measured in {ROUNDS_OF_ALL} rounds, and its parts in {ROUNDS_OF_ALL} other"
+        " rounds. So the parts do not add up to exactly the total."
     )
     rows = [
         (

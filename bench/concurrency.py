@@ -1,4 +1,4 @@
-"""Measures what concurrent increments add up to when some of the database's replies are lost."""
+"""Sends concurrent increments, loses some replies of the database, and checks the counter."""
 
 import copy
 import sys
@@ -30,7 +30,7 @@ from local_stack import local_stack
 
 INCREMENTS = 3200
 CALLERS = 8
-TRIES = 20  # the most attempts of a caller for one increment
+TRIES = 20  # how often a caller sends one increment, at most
 LOST = 0.02  # the share of replies to counter writes that are lost
 REQUEST_SECONDS = 30
 START_SECONDS = 30
@@ -41,24 +41,24 @@ TALLY_TABLES = {
     "RECEIPT_TABLE": "ReceiptTable",
 }
 
-# The peers' tables: the key of each, and the environment variable that names it.
+# The keys of the peers' tables, and the environment variables that hold the tables' names.
 PEERS_KEYS = {"PeerCounters": "counter_id", "PeerReceipts": "id"}
 PEERS_TABLES = {"COUNTER_TABLE": "PeerCounters", "RECEIPT_TABLE": "PeerReceipts"}
 
-# Sends one increment once, under an idempotency key. Returns whether the response was 200.
+# Sends an increment once, with an idempotency key. Returns whether the response was 200.
 Send = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The final value of the counter, and how often callers repeated an increment."""
+    """The final value of the counter, and the number of requests that were repeats."""
 
     value: int
     repeats: int
 
 
 def measure() -> Section:
-    """Measure for about five minutes, and return the section."""
+    """Measure, and return the section of docs/benchmarks.md. This takes about five minutes."""
     with ExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         stack = opened.enter_context(local_stack(directory, free_port()))
@@ -98,10 +98,13 @@ def _make_tables(stack: Stack) -> None:
 
 
 def _all_at_once(senders: list[Send]) -> int:
-    """Let all callers send their increments at once. Return how often they repeated one.
+    """Let all callers send their increments at the same time.
 
     Args:
         senders: one for each caller. A caller repeats an increment until the response is 200.
+
+    Returns:
+        The number of requests that were repeats.
     """
     start = threading.Barrier(len(senders))
 
@@ -126,14 +129,14 @@ def _count(  # noqa: PLR0913  a measurement needs all of these
     *,
     keyed: bool,
 ) -> Outcome:
-    """Count with a program that runs as on Lambda, with one process for each caller.
+    """Let all callers count with a program that runs as on Lambda, in a process for each caller.
 
     Args:
-        stack: the local stack, whose database it uses.
-        endpoint: the address of the database, behind the proxy that loses replies.
-        running: the runtime around the program.
+        stack: the local stack. The program uses its database.
+        endpoint: the address of the proxy, which forwards requests to the database.
+        running: what the program needs to run as on Lambda.
         program: the program.
-        tables: the names of its tables, by environment variable.
+        tables: the names of the program's tables, by environment variable.
         keyed: whether callers send an Idempotency-Key.
     """
     counter = str(uuid.uuid4())
@@ -177,7 +180,7 @@ def _event(counter: str) -> dict[str, Any]:
 
 
 def _flask(artifact: Artifact) -> Outcome:
-    """Count with Flask over HTTP. Its database is a file, so no replies are lost."""
+    """Let all callers count with Flask over HTTP. Its database is a file, so no reply is lost."""
     http = urllib3.PoolManager(maxsize=CALLERS, timeout=REQUEST_SECONDS, retries=False)
     patient = urllib3.Retry(START_SECONDS * 10, backoff_factor=0.1, backoff_max=0.1)
     with flask_server.serving(artifact) as address:
@@ -187,19 +190,20 @@ def _flask(artifact: Artifact) -> Outcome:
             [lambda _key: http.request("POST", url).status == HTTPStatus.OK] * CALLERS
         )
         last = http.request("POST", url).json()["value"]
-    return Outcome(last - 2, repeats)  # without the first and the last increment
+    return Outcome(last - 2, repeats)  # the first and the last request do not count
 
 
 def _text(outcomes: dict[str, Outcome], lost: int) -> str:
     introduction = (
-        f"{CALLERS} callers send {INCREMENTS:,} increments of one counter at the same time.\n\n"
+        f"{CALLERS} callers increment one counter at the same time, {INCREMENTS:,} times in all."
+        "\n\n"
         "- A caller repeats an increment until it gets a 200.\n"
-        f"- {LOST:.0%} of the database's replies to writes of the counter are lost after the write"
-        f" was applied ({lost} in all).\n"
-        f"- Each program runs in {CALLERS} processes under AWS's runtime client, with the local"
-        " stack's database. Tally also has the stream and the history of the deployed template.\n"
-        "- boto3 retries a write on its own if the reply is lost. An idempotency key makes the"
-        " caller's repeats harmless, but not these retries."
+        f"- A proxy loses {LOST:.0%} of the database's replies to writes of the counter. The"
+        f" database has applied these writes ({lost} in all).\n"
+        f"- Each program runs in {CALLERS} processes with AWS's runtime client, and uses the"
+        " database of the local stack. For Tally, the local stack also writes the history.\n"
+        "- If a reply is lost, boto3 itself sends the write again. An idempotency key protects"
+        " against repeats by callers, but not against these retries."
     )
     rows = [
         (name, f"{each.value:,}", f"{each.value - INCREMENTS:+,}", each.repeats)

@@ -1,4 +1,4 @@
-"""What a million of each operation costs: consumption as measured here, at list prices.
+"""Calculates what a million of each operation costs, from measured units and list prices.
 
 `python -m bench.cost` prints the section.
 """
@@ -16,32 +16,38 @@ from bench.usage import DATABASE_MS, FUNCTION_MS, MEMORY, SAMPLED, Operation
 BATCH = 100
 
 _MEASURED = f"""
-What one operation consumes. For a batch, the numbers are for each increment in it.
+What one operation consumes. In the columns "batch of 100", "queue, by 10" and "bus, by 10", each
+number is the share of one increment.
 
-- The functions run in the benchmark's process, against an emulated database that reports units. For
-  a page of history, the units are calculated from the sizes of its entries.
-- "Recorded alone" means that a run of `record_history` records only this change. "Recorded among
-  100" means that a run records a hundred changes, of one counter or of the hundred counters of a
-  batch.
-- The counters exist already, and so do the trend items of the current hour.
-- On the bus, `forward_events` runs once for each ten events. Its one request to the queue is
-  included in the row of requests. Then ten events of one counter are counted like queue messages.
-- Some sizes are estimates, after AWS's documentation: Lambda's own two log lines for a run
+- The functions run in the benchmark's process and use an emulated database, which reports the units
+  that it would charge. For a page of history, the units are calculated from the sizes of its
+  entries.
+- The function `record_history` writes changes to the history, in batches. "Recorded alone" means
+  that its batch has only this change. "Recorded among 100" means that its batch has a hundred
+  changes of one counter. In the column "batch of 100", they are changes of a hundred counters, one
+  of each.
+- The counters and the trend items of the current hour exist before the measurement. Creating them
+  would cost more, once.
+- Events on the bus: `forward_events` runs once for ten events, and sends them to the queue in one
+  request. The row of requests includes that request. After that, the ten events are counted like
+  ten queue messages for one counter.
+- Some sizes are estimates from AWS's documentation: the two log lines that Lambda writes for a run
   ({PLATFORM_BYTES} bytes), the access log, and API Gateway's headers.
 """.strip()
 
 _DOLLARS = f"""
-US dollars for a million operations, without free tiers. The run time of a function is not measured.
-It is assumed to be {FUNCTION_MS} ms plus {DATABASE_MS} ms for each request, at {MEMORY} GB.
-X-Ray traces {SAMPLED:.0%} of the runs.
+The price of a million operations in US dollars, without free tiers. The run time of a function is
+an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for each request that the
+function sends, with {MEMORY} GB of memory. X-Ray traces {SAMPLED:.0%} of the runs.
 """.strip()
 
 _OTHERS = """
-Other managed services that can count, and what a million increments cost beyond what a plan
-includes. Most prices are for the operation alone: you would build, run and pay for what is in the
-column "lacks". Each price is from the linked page, as of the month that the page gives, or else
-November 2026, when it was read. Pages that are not the vendor's quote the vendor. Services whose
-prices could not be found published are left out.
+The next table compares Tally with other managed services that can count. A price is for a million
+increments beyond those that a plan includes. Most prices are for the counting alone. You would have
+to build, run and pay for everything in the column "lacks". Each price comes from the linked page.
+The column "as of" has the month that the page gives. If the page gives none, the column has
+November 2026, when the page was read. Some pages are not by the vendor, but quote the vendor. A
+service is not in the table if no published price of it was found.
 """.strip()
 
 
@@ -56,7 +62,7 @@ def operations(service: Service) -> list[Operation]:
     names = [f"stock:{number:03}" for number in range(BATCH)]
     moves = {"increments": [{"counter_id": name, "by": 1} for name in names]}
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    for _ in range(2):  # creating a counter, a trend item or a message group costs more, once
+    for _ in range(2):  # the first change of a counter, an hour or a message group costs more
         service.request("POST", path)
         service.record()
         service.request("POST", "/increments", body=moves)
@@ -93,7 +99,7 @@ def operations(service: Service) -> list[Operation]:
 
 
 def measure() -> Section:
-    """Measure what each operation consumes and costs; return the section."""
+    """Measure each operation, and return the section of docs/benchmarks.md."""
     with running() as service:
         measured_operations = operations(service)
     titles = [operation.name for operation in measured_operations]

@@ -1,8 +1,8 @@
 """A stand-in for DynamoDB and SQS that responds at once with fixed data.
 
-It lets a benchmark measure only the caller. It runs in its own process, so its own CPU time is not
-measured either. Responses contain only what the callers read. They describe one counter that was
-changed once, when the process started.
+With this database, a benchmark measures only the program that sends the requests. The database runs
+in a process of its own, so its CPU time is not measured. Its responses contain only what the
+programs read. They describe one counter that was changed once, when the process started.
 """
 
 import datetime as dt
@@ -46,7 +46,7 @@ _ENTRY: dict[str, Any] = {
 
 
 def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the history entries that a Query asks for, newest first. There are two in all."""
+    """Return the history entries that a Query asks for, newest first. Only two entries exist."""
     values = query["ExpressionAttributeValues"]
     first, last = (int(values.get(f":{name}", {"N": "1"})["N"]) for name in ("first", "last"))
     versions = range(min(last, 2), first - 1, -1)
@@ -55,7 +55,7 @@ def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Run the stand-in in its own process, and yield its endpoint URL."""
+    """Run the stand-in in its own process, and yield its endpoint URL. Stop it at the end."""
     with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout  # noqa: S101  it is a pipe
@@ -83,8 +83,8 @@ def _http(answer: Any) -> bytes:  # noqa: ANN401  any JSON
     return "\r\n".join(headers).encode() + body
 
 
-# Responses that do not depend on the request. Operations that are not here, and that `_answer` does
-# not know, get an empty response.
+# Responses that do not depend on the request. `_answer` returns the responses that do. All other
+# operations get an empty response.
 _ANSWERS = {
     "UpdateItem": _http({"Attributes": _COUNTER}),
     "BatchWriteItem": _http({"UnprocessedItems": {}}),
@@ -102,7 +102,7 @@ class _Connection:
 
     def serve(self) -> None:
         """Respond to requests until the caller closes the connection."""
-        # Otherwise the kernel would delay small packets.
+        # Without this option, the kernel would delay small packets.
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._connection, self._connection.makefile("rb") as requests:
             while requests.readline():
@@ -116,7 +116,7 @@ class _Connection:
 
     def _answer(self, operation: str, body: bytes) -> bytes:
         """Return a response that depends on the request."""
-        # A GET has no body. DynamoDB responds to it with its health.
+        # A GET, which is a health check, has no body.
         request = json.loads(body or "{}")
         match operation:
             case "TransactWriteItems":
@@ -141,7 +141,7 @@ class _Connection:
     def _left(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the counters as the last transaction left them.
 
-        Their change has the transaction's token as its `request_id`.
+        The `request_id` of their last change is the token of that transaction.
         """
         change = {"M": {**_COUNTER["change"]["M"], "request_id": {"S": self._token}}}
         return [{**_COUNTER, **key, "change": change} for key in keys]

@@ -1,4 +1,4 @@
-"""Runs the Flask peer: a server of its own, whose database is a file."""
+"""Runs the Flask peer, another implementation of the increment: an HTTP server with SQLite."""
 
 import os
 import subprocess
@@ -16,7 +16,10 @@ STOP_SECONDS = 10
 
 @contextmanager
 def serving(artifact: Artifact) -> Iterator[str]:
-    """Start the server, and yield its address. It may need a moment until it responds there."""
+    """Start the server, yield its address, and stop the server when the with block ends.
+
+    The server may not accept connections at once.
+    """
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as scratch,

@@ -1,4 +1,4 @@
-"""Every operation on a counter whose history comes from bench/long_history.py."""
+"""The operations that bench/scale.py measures, on the counter of bench/long_history.py."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from counters import clock
 
 PAGE = 100  # entries or names in a response, by default
 DAY = 24  # hours
-TOGETHER = 10  # increments in a POST /increments, and messages in a batch
+TOGETHER = 10  # increments in a POST /increments, and messages in a batch of the queue
 
 PATH = f"/counters/{NAME}"
 TRANSACTION = f"`POST /increments` of {TOGETHER}"
@@ -48,7 +48,7 @@ class History:
         self._messages = 0
 
     def reads(self) -> list[Operation]:
-        """Return the operations that change nothing. Run them before those of `writes`."""
+        """Return the operations that change nothing. Run them before the operations of `writes`."""
         n, middle = self._changes, self._middle
         at_middle = quote(moment(middle))
         page = f"{PATH}/history"
@@ -151,6 +151,6 @@ class History:
 
 
 def _changes_from(start: str, changes: int) -> int:
-    """Return how many of the changes are at or after a time."""
+    """Return how many of the counter's changes were made at or after `start`."""
     before = (clock.seconds(start) - FIRST + INTERVAL - 1) // INTERVAL
     return changes - max(0, int(before))

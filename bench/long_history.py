@@ -1,8 +1,8 @@
-"""A counter with a history of any length, computed from a formula instead of stored.
+"""A counter with a history of any length, which formulas compute, so that nothing has to store it.
 
-Each change is made 7 seconds after the one before it. Queries for the counter's history and trend
-are computed. Every other request goes to moto, which stores what the functions write. Every
-response reports the units that DynamoDB charges for the sizes of its items:
+There is one change every 7 seconds. `Database` computes the responses to queries for the counter's
+history and trend. It passes every other request to moto, which stores what the functions write.
+Every response reports the units that DynamoDB charges for the sizes of its items:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
 """
 
@@ -31,12 +31,12 @@ WRITE_UNIT = 1024  # bytes
 
 
 def value(version: int) -> int:
-    """Return the counter's value at a version. Changes 1, 4, 7, … subtract 1; the others add 1."""
+    """Return the value at a version. Changes 1, 4, 7, … subtract 1. All other changes add 1."""
     return version // 3 - (version % 3 == 1)
 
 
 def moment(version: float) -> str:
-    """Return the time of a version, as a timestamp. A fraction lies between two versions."""
+    """Return the time of a version as text. Version 1.5 gives a time between those of 1 and 2."""
     return clock.timestamp(FIRST + INTERVAL * (version - 1))
 
 
@@ -96,7 +96,7 @@ def hour(number: int, changes: int) -> Item:
     first = max(1, math.ceil((start - FIRST) / INTERVAL) + 1)
     last = min(changes, math.ceil((start + HOUR - FIRST) / INTERVAL))
     count = last - first + 1
-    decrease = (last + 2) // 3 - (first + 1) // 3  # of 1, 4, 7, …
+    decrease = (last + 2) // 3 - (first + 1) // 3  # how many of the changes 1, 4, 7, …
     sums = {
         "changes": count,
         "increase": count - decrease,
@@ -110,13 +110,13 @@ def hour(number: int, changes: int) -> Item:
 
 
 def hours(changes: int) -> int:
-    """Return how many hours so many changes span. Every hour has at least one change."""
+    """Return in how many hours the given number of changes is made. No hour is without changes."""
     return (FIRST + INTERVAL * (changes - 1)) // HOUR - FIRST // HOUR + 1
 
 
 @dataclass(frozen=True)
 class _Items(Sequence[Any]):
-    """The counter's items in a table, or their sort keys, in order. Each is computed on access."""
+    """The counter's items in a table, or their sort keys, in order, each computed on access."""
 
     size: int
     item_at: Callable[[int], Any]
@@ -129,21 +129,21 @@ class _Items(Sequence[Any]):
 
 
 class Database:
-    """Answers the functions' requests like DynamoDB with the long counter in it.
+    """Responds to the functions' requests as if DynamoDB had the counter and its history.
 
-    Requests that the functions never send raise a LookupError.
+    A request of a kind that the functions never send raises a LookupError.
 
     Attributes:
         seconds: the CPU time that this thread has spent on responses.
     """
 
     def __init__(self, stack: Stack, changes: int, expired: int = 0) -> None:
-        """Store the counter as it is after so many changes, and intercept the clients' requests.
+        """Store the counter as its changes left it. From now on, respond to the clients' requests.
 
         Args:
             stack: the stack that stores the counter.
             changes: how many changes the counter has had.
-            expired: how many of them, from the first on, have expired from the history.
+            expired: how many of the oldest changes have expired from the history.
         """
         self._stack = stack
         self._changes = changes
@@ -152,12 +152,12 @@ class Database:
         self._trend = stack.refs["TrendTable"]
         self.seconds = 0.0
         stack.dynamodb.put_item(TableName=stack.refs["CounterTable"], Item=counter(changes))
-        # The next change is added to this hour.
+        # The functions add the next change to this item, which is the last hour of the trend.
         stack.dynamodb.put_item(TableName=self._trend, Item=hour(hours(changes) - 1, changes))
         for factory in FACTORIES:
             factory.cache_clear()
             events = factory().meta.events
-            # botocore calls all handlers, not only the first one that responds.
+            # botocore would still call moto's handler, even after `_send` has responded.
             moto: Any = botocore_stubber
             events.unregister("before-send", moto)
             send: Any = self._send
@@ -183,7 +183,7 @@ class Database:
         return answer
 
     def _query(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Respond to a Query in one of the forms that the functions send."""
+        """Return the response to a Query. It must have one of the forms that the functions use."""
         keys, items = self._tables(parameters["TableName"])
         values = parameters["ExpressionAttributeValues"]
         condition = parameters["KeyConditionExpression"].partition(" AND ")[2]
@@ -206,7 +206,7 @@ class Database:
         limit = parameters.get("Limit", len(found) + 1)
         reply: dict[str, Any] = {"Items": [items[index] for index in found[:limit]]}
         reply["Count"] = reply["ScannedCount"] = len(reply["Items"])
-        if limit <= len(found):  # as in DynamoDB, even if no more items follow
+        if limit <= len(found):  # as in DynamoDB, even if no item follows
             last_item = reply["Items"][-1]
             sort_key = "version" if parameters["TableName"] == self._history else "hour"
             reply["LastEvaluatedKey"] = {name: last_item[name] for name in ("counter_id", sort_key)}
@@ -237,7 +237,8 @@ class Database:
                 ((name, wanted),) = parameters["RequestItems"].items()
                 items = reply["Responses"][name]
                 absent = len(wanted["Keys"]) - len(items)
-                # A projection does not make a read cheaper. Each of these items is below one unit.
+                # DynamoDB charges for whole items, but a projection returns only a part of an item.
+                # That makes no difference here, because each whole item is below one unit.
                 return [_report(absent + sum(_read_units(size_of(item)) for item in items))]
             case "PutItem":
                 units = _write_units(parameters["Item"])
@@ -254,7 +255,7 @@ class Database:
         return _report(units)
 
     def _written(self, update: dict[str, Any]) -> int:
-        """Return the write units of a finished UpdateItem, from the item's new size."""
+        """Return the write units of an applied UpdateItem, from the new size of the item."""
         reply = self._stack.dynamodb.get_item(TableName=update["TableName"], Key=update["Key"])
         return _write_units(reply["Item"])
 

@@ -1,8 +1,9 @@
-"""Measures the CPU time of a warm handler: prints the seconds per call.
+"""Measures the CPU time of a warm handler, and prints the seconds per call.
 
-It runs in the artifact's process, so it imports nothing from the bench. Its arguments are the
-handler, the file of the event and, optionally, the name of a header that gets a new value in each
-call.
+This program runs in the artifact's process, so it imports nothing from `bench`. Its arguments are:
+- the handler;
+- the file of the event;
+- optionally, the name of a header that gets a new value in each call.
 """
 
 import importlib
@@ -42,8 +43,8 @@ def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
     """Return a callable that calls a handler or a WSGI application, and returns its status.
 
     Args:
-        name: the module and the attribute, as in `app.handler`.
-        event: the event of API Gateway. A WSGI application gets its method and body.
+        name: the module and the attribute, such as `app.handler`.
+        event: an event of API Gateway. A WSGI application gets its method and its body.
     """
     module, _, attribute = name.rpartition(".")
     sys.path.insert(0, "")
@@ -81,7 +82,7 @@ def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
 
 
 def main(name: str, file: str, header: str = "") -> None:
-    """Call the handler in batches, and print the median of their seconds per call.
+    """Call the handler in batches. Print the seconds per call: the median of the batches.
 
     Args:
         name: the handler, as for `caller`.
@@ -89,7 +90,7 @@ def main(name: str, file: str, header: str = "") -> None:
         header: the header that gets a new value in each call, or an empty string.
 
     Raises:
-        RuntimeError: a response was not a 200.
+        RuntimeError: if a response was not a 200.
     """
     event = json.loads(Path(file).read_text(encoding="utf-8"))
     call = caller(name, event)

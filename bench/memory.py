@@ -1,4 +1,4 @@
-"""Estimates time and cost for each memory size, which also sets a function's share of a CPU."""
+"""Estimates the time and the cost of an increment for each memory size of its function."""
 
 import os
 import re
@@ -21,11 +21,12 @@ ANSWER_SECONDS = 60
 
 SIZES = (128, 256, 512, 768, 1024, 1769)  # MB
 
-# A function has one full CPU at this memory size, and proportionally less below it.
+# With this memory size, a function has one full CPU. With less memory, its share is smaller in
+# proportion.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_CPU = 1769
 
-# How long an increment waits for DynamoDB in the same region, in milliseconds: an assumption.
+# The assumed time that an increment waits for DynamoDB in the same region, in milliseconds.
 WAIT = 5.0
 
 
@@ -45,7 +46,7 @@ class Used:
 
 
 def measure() -> Section:
-    """Measure for about half a minute, and return the section."""
+    """Measure, and return the section of docs/benchmarks.md. This takes about half a minute."""
     artifact = artifacts.ours()["increment_counter"]
     with runtime.running() as running:
         used = [_used(running, artifact) for _ in range(ROUNDS)]
@@ -73,7 +74,7 @@ def _used(running: Runtime, artifact: Artifact) -> Used:
 
 def _cpu(pid: int) -> float:
     """Return the user and system time of a process in milliseconds."""
-    time.sleep(0.02)  # it has responded, but may still be on its way to the next event
+    time.sleep(0.02)  # after its response, the process still has to ask for the next event
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -84,14 +85,15 @@ def _text(used: list[Used]) -> str:
     peak = median([each.peak for each in used])
     default = int(aws_template.parameter("MemorySize"))
     introduction = (
-        f"Measured, as medians of {ROUNDS} processes under AWS's own runtime client:\n\n"
+        f"Measured with AWS's own runtime client, as medians of {ROUNDS} processes:\n\n"
         f"- An increment takes {call:.1f} ms of CPU time.\n"
-        f"- A start takes {start:.0f} ms of CPU time up to its first response.\n"
-        f"- A process holds at most {peak:.0f} MB.\n\n"
-        "The table is calculated from that, with the share of a CPU that each memory size has,"
-        f" {WAIT:.0f} ms of waiting for DynamoDB (an assumption), and Lambda's price for arm64."
-        f" {SIZES[0]} MB is too little for a process that has much to read. Up to {default} MB, the"
-        " time falls and the cost rises slowly. Above that, mainly the cost rises. So"
+        f"- A process takes {start:.0f} ms of CPU time from its start to its first response.\n"
+        f"- A process uses at most {peak:.0f} MB of memory.\n\n"
+        "The table is calculated from the CPU time of an increment, the share of a CPU that a"
+        f" function gets with each memory size, {WAIT:.0f} ms of waiting for DynamoDB (an"
+        f" assumption), and Lambda's price for arm64. {SIZES[0]} MB is too little for a function"
+        f" that reads much data. Up to {default} MB, more memory makes an increment much faster,"
+        f" and its cost rises slowly. Above {default} MB, it is mainly the cost that rises. So"
         f" {default} is the default of the parameter `MemorySize`."
     )
     times = {size: WAIT + call * MB_OF_A_CPU / size for size in SIZES}

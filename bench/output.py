@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def captured() -> Iterator[io.StringIO]:
     """Capture what is printed and what Tally's logger writes.
 
-    A logger keeps the stream that standard output was when the logger was created. So this
-    redirects the logger's stream too.
+    A logger keeps using the stream that was standard output when the logger was created. So this
+    function redirects the stream of Tally's logger, too.
 
     Yields:
         The captured text.

@@ -104,10 +104,11 @@ class Alternative:
     Attributes:
         name: the service, and the operation that counts.
         dollars: the price of a million increments, beyond what a plan includes.
-        how: the published prices that it follows from.
-        lacks: what a Tally increment has and this does not.
+        how: the published prices from which `dollars` is calculated.
+        lacks: what an increment of Tally includes and this service does not.
         source: the public page that has the prices.
-        date: the month that the page gives for them, or else the month in which it was read.
+        date: the month that the page gives for its prices. If it gives none, the month in which the
+            page was read.
     """
 
     name: str

@@ -1,8 +1,9 @@
-"""A handler that times another handler: its imports, its clients, and its first call.
+"""A handler that measures the start of another handler: its imports, clients and first call.
 
-It runs in the artifact's process, so it imports nothing from the bench. The environment variable
-`BENCH_HANDLER` names the other handler, and `BENCH_STARTED` is the time at which the process was
-started, by `time.perf_counter`.
+It runs in the artifact's process, so it imports nothing from `bench`. It needs two environment
+variables:
+- `BENCH_HANDLER`: the name of the other handler;
+- `BENCH_STARTED`: when the process was started, as `time.perf_counter` returned it.
 """
 
 import importlib

@@ -57,7 +57,7 @@ def lines(
         title: the heading of the chart.
         unit: the unit of the values.
         across: the labels of the horizontal axis.
-        series: the values of each line, one for each label.
+        series: the lines. Each one has a value for every label.
     """
     steps = ", ".join(f'"{step}"' for step in across)
     drawn = (f"line [{', '.join(f'{value:.4g}' for value in values)}]" for values in series)

@@ -28,11 +28,11 @@ def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return the ratio of value to other for each round."""
+    """Return, for each round, the value divided by the other value."""
     return [value / other for value, other in zip(values, others, strict=True)]
 
 
 def shown_ratio(values: Sequence[float], others: Sequence[float]) -> str:
-    """Return the median of the rounds' ratios, with the lowest and the highest, as text."""
+    """Return the ratios of all rounds as text: the median, then the lowest and the highest."""
     each = ratios(values, others)
     return f"{median(each):.2f} ({min(each):.2f} to {max(each):.2f})"

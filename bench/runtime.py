@@ -1,4 +1,4 @@
-"""Runs a built function as Lambda does: with its runtime client, its environment, and events."""
+"""Runs a built function as Lambda does: with Lambda's runtime client and environment variables."""
 
 import tempfile
 import time
@@ -14,27 +14,28 @@ from bench import database
 from bench.artifacts import Artifact
 
 ANSWER_SECONDS = 60
-DEADLINE_SECONDS = 900  # Lambda's maximum, so that no function runs out of time
+DEADLINE_SECONDS = 900  # the longest timeout on Lambda, so that no function runs out of time
 
 _PROBES = ("probe.py", "loop.py")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What surrounds a function on Lambda.
+    """What a function needs to run as on Lambda.
 
     Attributes:
         directory: the directory of the runtime client.
-        endpoint: the endpoint URL of every AWS service.
+        endpoint: the endpoint URL that the function uses for every AWS service.
     """
 
     directory: Path
     endpoint: str
 
     def environment(self, artifact: Artifact) -> dict[str, str]:
-        """Return the environment that a function gets from Lambda and from the template.
+        """Return the environment variables that Lambda and the template give a function.
 
-        As on Lambda, Python cannot write bytecode into the artifact.
+        One of them stops Python from writing bytecode into the artifact. On Lambda, the artifact is
+        read-only, too.
         """
         return {
             **lambda_runtime.environment(
@@ -45,10 +46,10 @@ class Runtime:
         }
 
     def _variables(self, artifact: Artifact) -> dict[str, str]:
-        """Return a function's environment variables in the template.
+        """Return the environment variables that the template gives a function.
 
-        The peers are not in the template and get two variables. Tables are named by their logical
-        ids, because `database.py` tells tables apart by these.
+        The peers are not in Tally's template. They get the names of two tables. The name of a table
+        is its logical id here, because `database.py` recognizes a table by its logical id.
         """
         for function in aws_template.functions().values():
             if function.module == artifact.name:
@@ -70,7 +71,11 @@ class Runtime:
 
 @contextmanager
 def running() -> Iterator[Runtime]:
-    """Set up the runtime with the bench's probes, and start the database of `database.py`."""
+    """Set up what functions need to run, and yield it.
+
+    This includes the runtime client, the database of `database.py`, and two modules that a function
+    can import: `bench_probe` and `bench_loop`.
+    """
     with tempfile.TemporaryDirectory() as scratch, database.serving() as endpoint:
         directory = Path(scratch)
         lambda_runtime.link_runtime_client(directory)
@@ -88,16 +93,17 @@ def first_answer(
     """Start a function as Lambda does, in its own process, and invoke it once.
 
     Args:
-        runtime: the runtime around the function.
+        runtime: what the function needs to run as on Lambda.
         artifact: the function.
-        event: the event that it is invoked with.
+        event: the event with which the function is invoked.
         variables: additional environment variables.
 
     Returns:
-        The seconds from the start of the process to its response, and the response.
+        The seconds from the start of the process to the response, and the response.
 
     Raises:
-        RuntimeError: the function failed or responded with an error. The message has its log.
+        RuntimeError: if the function failed or responded with an error. The message has the
+            function's log.
     """
     with runtime_api.serving(DEADLINE_SECONDS) as api, tempfile.TemporaryFile("w+") as log:
         api.events.put(event)

@@ -1,7 +1,7 @@
 """Measures operations on histories of 1 to a million changes, and among 1 to 10,000 counters.
 
-The functions run in this process. Their database computes its responses from a formula
-(bench/long_history.py), so that the slowness of an emulator is not measured.
+The functions run in this process. Their database computes the history with formulas
+(bench/long_history.py), so that a slow emulator does not affect the measured times.
 `python -m bench.scale` prints the section.
 """
 
@@ -40,9 +40,9 @@ from counters import clock
 CHANGES = (1, 100, 10_000, 1_000_000)
 COUNTERS = (1, 100, 10_000)
 ROUNDS = 3  # each round measures every size once
-TIMES = 7  # how often a round repeats each operation, to take the median
-MOST_COPIED = 1000  # the most counters for a transaction, which makes moto copy all of its tables
-CHECKED = 600  # changes for which the formula is checked: more than an hour of them
+TIMES = 7  # calls of each operation in a round; their median is the result of the round
+MOST_COPIED = 1000  # with more counters, transactions are slow: moto copies all of its tables
+CHECKED = 600  # changes for which the formulas are checked; they take more than an hour
 DRAWN = ("increment", "newest page", "page from a time", "`GET` at a time")
 
 
@@ -64,10 +64,13 @@ class Taken:
 
 
 def measure() -> Section:
-    """Measure each operation as the history and the number of counters grow; return the section.
+    """Measure each operation with more and more changes, then with more and more counters.
+
+    Returns:
+        The section of docs/benchmarks.md.
 
     Raises:
-        RuntimeError: a result is wrong, so its measurement is worthless.
+        RuntimeError: if an operation has a wrong result. Measuring it would be worthless.
     """
     session = botocore.session.get_session()
     with captured():
@@ -104,35 +107,39 @@ def measure() -> Section:
 
 
 _HISTORY = f"""
-Requests to the database for each operation on one counter, and the read or write units that
-DynamoDB charges for them by the size of the items. The counter has 1 to a million changes, one
-every {INTERVAL} seconds.
+The table has two numbers for each operation on one counter: the requests to the database, and the
+read or write units that DynamoDB charges for the sizes of the items. The counter has 1 to a million
+changes, one every {INTERVAL} seconds.
 
-- The history is computed when it is read, so no emulator's scans are measured.
-- Every response is checked. For {CHECKED:,} changes, the computed history is compared with what
-  `record_history` writes, and every response with that of an ordinary emulated database.
-- A lookup by time searches the hours of the trend, and then the changes of one hour. From the
-  first full hour on, its requests do not grow with the history.
+- The history is not stored. Formulas compute it when a function reads it. So the times do not
+  include the slow scans of an emulator.
+- Every response is checked. The formulas are checked with {CHECKED:,} changes: the computed history
+  must equal what `record_history` writes, and every response must equal that of an ordinary
+  emulated database.
+- A look-up by time finds the hour in the trend, and then searches the changes of that hour. Once a
+  history is longer than an hour, the number of requests does not grow with the history.
 - Each additional digit of a number adds half a byte to an item.
 """.strip()
 
 _TIMES = f"""
-CPU time of the function, without the database: the median of {ROUNDS} rounds. Each round measures
-every length of history in turn, and takes the median of {TIMES} calls.
+The CPU time of the function, without the database. The numbers are medians of {ROUNDS} rounds. Each
+round measures every length of history in turn, and takes the median of {TIMES} calls of each
+operation.
 """.strip()
 
 _COUNTERS = f"""
-The same operations on a counter with {PAGE} changes, among 1 to {COUNTERS[-1]:,} counters. Names
-come from an index, and a page of names reads its own items and one more. For each transaction, the
-emulator copies all of its tables, so none are measured with more than {MOST_COPIED:,} counters.
+The same operations on a counter with {PAGE} changes, in a table of 1 to {COUNTERS[-1]:,} counters.
+A page of names comes from an index. It reads one item more than it has names. The emulator copies
+all of its tables for each transaction. So `POST /increments` is measured with at most
+{MOST_COPIED:,} counters.
 """.strip()
 
 
 def _check(session: botocore.session.Session) -> None:
-    """Compare the formula with what the functions write into an emulated database.
+    """Compare the computed history with what the functions write into an emulated database.
 
     Raises:
-        RuntimeError: they differ.
+        RuntimeError: if they differ.
     """
     with _stack(session, CHECKED) as stack:
         for first in range(1, CHECKED + 1, PAGE):
@@ -160,7 +167,7 @@ def _check(session: botocore.session.Session) -> None:
 
 
 def _answers(stack: Stack) -> list[object]:
-    """Return the stack's responses to requests at the critical points of the history."""
+    """Return responses for versions and times at the start, middle and end of the history."""
     places = [0.5, 1, 3.5, CHECKED / 2, CHECKED - 11.5, CHECKED]
     queries = [("", "")]
     for place in places:
@@ -179,7 +186,7 @@ def _sorted(items: Sequence[Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
-    """Start a stack whose clock says an hour after the last of so many changes."""
+    """Start a stack. Its clock shows an hour after the last of the given number of changes."""
     now = FIRST + INTERVAL * changes + 3600.0
     with patch.object(clock, "now", lambda: now), running(session) as stack:
         yield stack
@@ -188,7 +195,7 @@ def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
 def _at_each(
     sizes: Sequence[int], take: Callable[[int], dict[str, Taken]]
 ) -> list[dict[str, Taken]]:
-    """Return what each operation takes at each size. Times are medians of all rounds."""
+    """Return what each operation takes, for each size. Times are medians of all rounds."""
     rounds = interleaved({str(size): partial(take, size) for size in sizes}, ROUNDS)
     return [
         {
@@ -210,7 +217,7 @@ def _taken(session: botocore.session.Session, changes: int, count: int) -> dict[
     others = [f"many:{number:05}" for number in range(1, count)]
     with _stack(session, changes) as stack:
         database = Database(stack, changes)
-        for first in range(0, len(others), 25):  # the maximum for one request
+        for first in range(0, len(others), 25):  # 25 items are the maximum for one request
             puts: list[Any] = [
                 {"PutRequest": {"Item": {**counter(changes), "counter_id": {"S": name}}}}
                 for name in others[first : first + 25]
@@ -228,7 +235,7 @@ def _measured(operations: Sequence[Operation], database: Database) -> dict[str, 
     meter = Meter()
     found = {}
     for operation in operations:
-        _run(operation)  # new items, and the first call in a process, cost more
+        _run(operation)  # the first call costs more, because it may create items
         took = []
         for _ in range(TIMES):
             meter.clear()

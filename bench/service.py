@@ -1,4 +1,4 @@
-"""Runs Tally's functions in this process, and measures the units, requests and bytes they consume.
+"""Runs Tally's functions in this process, and measures their units, requests and bytes.
 
 Their database is an emulator on this machine, which reports the units that it would charge.
 """
@@ -55,7 +55,7 @@ class Service:
         """Make an HTTP request, and return what it consumes.
 
         Raises:
-            RuntimeError: the response is not a 200.
+            RuntimeError: if the response is not a 200.
         """
         function, route, parameters = self._stack.route(method, path)
         text = json.dumps(body).encode() if body else b""
@@ -94,10 +94,11 @@ class Service:
         return replace(usage, sqs=3)
 
     def forward(self, counter_id: str) -> Usage:
-        """Forward a full batch of events, and return what forwarding and delivery consume.
+        """Forward a full batch of events, and return what this consumes.
 
-        EventBridge sends each event to EventQueue separately. The requests to IncrementQueue (send,
-        receive, delete) are part of what `ingest` returns.
+        The result includes that EventBridge sends each event to EventQueue in a request of its own.
+        It does not include the SQS charges of IncrementQueue (send, receive, delete), which are in
+        the result of `ingest`.
         """
         messages = [EventMessage(event_body({"counter_id": counter_id})) for _ in range(MESSAGES)]
         records = [message.record() for message in messages]
@@ -106,7 +107,7 @@ class Service:
         return replace(usage, requests=1, events=MESSAGES, sqs_standard=MESSAGES + 2)
 
     def record(self) -> Usage:
-        """Record all new stream records in one batch, and return what each change consumes."""
+        """Record all new stream records in one batch, and return what one change consumes."""
         records = self._stack.changes()
         usage, reply = self._run("RecordHistory", {"Records": records})
         _all_done(reply)
@@ -119,7 +120,8 @@ class Service:
         with captured() as log:
             reply = self._stack.invoke(name, event)
         units, requests = self._meter.units, self._meter.requests.total()
-        # This database reports the minimum for every query. `charged` is calculated from sizes.
+        # The emulator always reports the minimum of units for a query. `charged` is calculated from
+        # the sizes of the items that the query read.
         reads = max(units["read"], self._meter.charged)
         logs = len(log.getvalue().encode())
         return Usage(units["write"], reads, requests, runs=1, logs=logs), reply
@@ -132,7 +134,7 @@ def _all_done(reply: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def running() -> Iterator[Service]:
-    """Start a database with the template's tables. The functions can reach no other database."""
+    """Start a database with the template's tables. The functions cannot reach any other one."""
     with (
         tempfile.TemporaryDirectory(prefix="tally-") as directory,
         run_emulator(Path(directory), free_port()) as emulator,

@@ -1,4 +1,4 @@
-"""What operations consume, and what that costs at list prices."""
+"""What operations consume, and the list price of what they consume."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,18 @@ from tests import aws_template
 from bench import prices
 from bench.aws_output import PLATFORM_BYTES
 
-# Times cannot be measured here, so these are assumptions about a warm function. The number of
-# requests is measured.
+# The times of a warm function. They are assumptions: the benchmark does not run on Lambda.
 FUNCTION_MS = 10  # the function itself, in milliseconds
-DATABASE_MS = 5  # the wait for each request to DynamoDB or SQS, in milliseconds
+DATABASE_MS = 5  # the time that a request to DynamoDB or SQS takes, in milliseconds
 MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
 
-SAMPLED = 0.05  # the share that X-Ray traces by default, beyond one request per second
+SAMPLED = 0.05  # the share of requests that X-Ray traces by default
 # https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What something consumes.
+    """What an operation consumes.
 
     Attributes:
         writes: write units.
@@ -50,11 +49,11 @@ class Usage:
     events: float = 0
 
     def __add__(self, other: "Usage") -> "Usage":
-        """Return the sum of both."""
+        """Return the sum of two usages."""
         return Usage(**{name: value + vars(other)[name] for name, value in vars(self).items()})
 
     def per(self, count: int) -> "Usage":
-        """Return the share of one in `count`."""
+        """Return this usage divided by `count`."""
         return Usage(**{name: value / count for name, value in vars(self).items()})
 
     def milliseconds(self) -> float:
@@ -66,7 +65,7 @@ class Usage:
         return self.logs + self.runs * PLATFORM_BYTES + self.access_log
 
     def dollars(self) -> dict[str, float]:
-        """Return the price of a million of this, by what is charged, without history."""
+        """Return the price of a million times this usage in US dollars, by the kind of charge."""
         seconds = self.milliseconds() / 1000 * MEMORY
         once = {
             "API Gateway": self.http * prices.API_REQUEST.dollars,
@@ -93,8 +92,8 @@ class Operation:
     Attributes:
         name: the operation, as in the tables.
         own: what the operation itself consumes.
-        alone: what a run of record_history consumes that records only this change.
-        among: the share of this change in a run of record_history that records a hundred.
+        alone: what record_history consumes in a run that records only this change.
+        among: what record_history consumes per change in a run that records a hundred changes.
     """
 
     name: str
@@ -106,6 +105,6 @@ class Operation:
         """Return the price of a million operations in US dollars, with their history.
 
         Args:
-            recorded: what recording the history consumes, such as `alone`.
+            recorded: what recording the change consumes: `alone` or `among`.
         """
         return sum(self.own.dollars().values()) + sum(recorded.dollars().values())

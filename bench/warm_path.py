@@ -1,4 +1,4 @@
-"""Measures the CPU time of a call to a warm function: calls only the handler, in a loop."""
+"""Measures the CPU time of one call to a warm handler, which bench/loop.py calls in a loop."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.component.samples import EVENTS
 
-from bench import artifacts, ladder, loop, runtime
+from bench import artifacts, build_steps, loop, runtime
 from bench.artifacts import FLASK, Artifact
 from bench.report import Section, bars, median, table
 from bench.rounds import interleaved, shown_ratio
@@ -34,12 +34,12 @@ _PEERS = {
 
 
 def measure() -> Section:
-    """Measure for about three minutes, and return the section."""
+    """Measure, and return the section of docs/benchmarks.md. This takes about three minutes."""
     ours, peers = artifacts.ours(), artifacts.peers()
     increment, get = ours["increment_counter"], ours["get_counter"]
     with (
         runtime.running() as running,
-        ladder.undone(increment, ladder.WARM) as copies,
+        build_steps.undone(increment, build_steps.WARM) as copies,
     ):
         programs = {name: peers[peer] for name, peer in _PEERS.items()} | copies
         seconds = interleaved(
@@ -63,18 +63,18 @@ def _call(
     """Measure the CPU time of a call in a fresh process, in seconds.
 
     Args:
-        running: the runtime around the program.
+        running: what the program needs to run as on Lambda.
         artifact: the program.
-        event: the name of the sample event that it is called with.
-        header: the name of a header that gets a new value in each call. Empty for none.
+        event: the name of the sample event with which the program is called.
+        header: the name of a header that gets a new value in each call. Empty for no such header.
 
     Raises:
-        subprocess.CalledProcessError: a call failed. The reason is on standard error.
+        subprocess.CalledProcessError: if a call failed. The reason is on standard error.
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = running.environment(artifact) | {
             "DATABASE": str(Path(scratch) / "counters.sqlite"),
-            # The runtime client sets this variable.
+            # On Lambda, the runtime client sets this variable.
             "_X_AMZN_TRACE_ID": (
                 "Root=1-6b02bd20-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0"
             ),
@@ -83,7 +83,7 @@ def _call(
         with log.open("w") as output:
             subprocess.run(
                 # -S hides the packages that are installed for development.
-                # -u writes each log line at once, as under the runtime client.
+                # -u writes each log line at once, as the runtime client does.
                 [
                     *(sys.executable, "-S", "-u", "-m", "bench_loop", artifact.handler),
                     *(str(EVENTS / f"{event}.json"), header),
@@ -98,24 +98,25 @@ def _call(
 
 def _text(seconds: Mapping[str, Sequence[float]]) -> str:
     introduction = (
-        "The CPU time (user and system) of one call of a warm handler.\n\n"
-        "- The handler is called in a loop, with an event of API Gateway. The database is another"
-        " process and responds at once.\n"
-        "- The runtime client, which fetches events and sends responses, is not included: it is the"
-        " same for all. Flask's HTTP server is not included either.\n"
+        "The CPU time (user and system) of one call to a warm handler.\n\n"
+        "- The handler is called in a loop, with an event of API Gateway. The database runs in"
+        " another process, so its CPU time is not included, and it responds at once.\n"
+        "- The runtime client fetches events and sends responses. It is the same for all functions,"
+        " so its CPU time is not included. Flask's HTTP server is not included either.\n"
         f"- Times are medians of {ROUNDS} rounds. Each round starts a fresh process of every"
-        f" program, calls it {loop.WARM_UP} times to warm it up, and takes the median of"
-        f" {loop.BATCHES} batches of {loop.CALLS} calls.\n"
-        "- Ratios compare programs within a round: the median, and the lowest to the highest."
+        f" program. It calls the program {loop.WARM_UP} times to warm it up. Then it takes the"
+        f" median of {loop.BATCHES} batches of {loop.CALLS} calls.\n"
+        "- A ratio compares two programs in the same round. The tables have the median of all"
+        " rounds, then the lowest and the highest ratio."
     )
-    compared = {name: each for name, each in seconds.items() if name not in ladder.WARM}
+    compared = {name: each for name, each in seconds.items() if name not in build_steps.WARM}
     rows = [
         (*_figures(name, each), shown_ratio(each, seconds[USUAL]), shown_ratio(each, seconds[BARE]))
         for name, each in compared.items()
     ]
     introduction_of_steps = (
-        "What each step saves. Every row but the first undoes one step in a copy of the artifact,"
-        " in the same rounds."
+        "What each step saves. The first row is Tally. For each other row, one step was undone in"
+        " a copy of the artifact. All rows were measured in the same rounds."
     )
     columns = (
         *("program", "ms of CPU time", "calls per second and core"),
@@ -124,7 +125,7 @@ def _text(seconds: Mapping[str, Sequence[float]]) -> str:
     drawn = {name: 1000 * median(each) for name, each in compared.items()}
     steps = [
         (*_figures(name, seconds[name]), shown_ratio(seconds[name], seconds[OURS]))
-        for name in (OURS, *ladder.WARM)
+        for name in (OURS, *build_steps.WARM)
     ]
     return "\n\n".join(
         [

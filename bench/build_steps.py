@@ -1,4 +1,7 @@
-"""Undoes the steps that make Tally's artifact fast, each in a copy, to measure what it saves."""
+"""Undoes the steps that make Tally's artifact fast, to measure what each step saves.
+
+One step at a time is undone, in a copy of the artifact.
+"""
 
 import compileall
 import py_compile
@@ -14,14 +17,14 @@ from pathlib import Path
 from bench import artifacts
 from bench.artifacts import Artifact
 
-_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # always valid, as in Tally's artifact
+_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # never compared with the source
 
 
 def without_bytecode(directory: Path) -> None:
     """Delete the bytecode. Every start must then compile all modules that it imports.
 
     Raises:
-        LookupError: there is no bytecode.
+        LookupError: if there is no bytecode.
     """
     caches = _found(directory.rglob("__pycache__"), "bytecode")
     for cache in caches:
@@ -32,7 +35,7 @@ def with_all_of_botocore(directory: Path) -> None:
     """Add all of botocore's data, which describes hundreds of services.
 
     Raises:
-        LookupError: it is there already.
+        LookupError: if the artifact has all of that data already.
     """
     data = Path("botocore") / "data"
     whole = artifacts.peers()["bare_boto3"].directory / data
@@ -47,7 +50,7 @@ def with_garbage_collector(directory: Path) -> None:
     """Let the garbage collector run while modules are imported.
 
     Raises:
-        LookupError: the artifact does not stop it.
+        LookupError: if the artifact does not stop the garbage collector.
     """
     switch = re.compile(r"\bgc\.(disable|freeze)\(\)")
     ours = [*directory.glob("*.py"), *directory.glob("counters/**/*.py")]
@@ -60,7 +63,7 @@ def with_boto3(directory: Path) -> None:
     """Import boto3 before botocore. botocore still creates the clients.
 
     Raises:
-        LookupError: `counters.clients` does not import botocore.
+        LookupError: if `counters.clients` does not import botocore.
     """
     for name in ("boto3", "s3transfer"):
         source = artifacts.peers()["bare_boto3"].directory / name
@@ -77,10 +80,10 @@ def without(text: str, module: str, directory: Path, instead: str = "") -> None:
         text: the code.
         module: the name of the module in `counters`.
         directory: the artifact.
-        instead: the code that takes its place.
+        instead: the new code.
 
     Raises:
-        LookupError: the module does not contain the code.
+        LookupError: if the module does not contain the code.
     """
     path = directory / "counters" / f"{module}.py"
     before = path.read_text(encoding="utf-8")
@@ -90,7 +93,7 @@ def without(text: str, module: str, directory: Path, instead: str = "") -> None:
 
 Steps = Mapping[str, Callable[[Path], None]]
 
-# What undoes each step, by its name in the tables.
+# The function that undoes each step, by the name of the step in the tables.
 COLD: Steps = {
     "without bytecode": without_bytecode,
     "with all of botocore's data": with_all_of_botocore,
@@ -110,10 +113,12 @@ WARM: Steps = {
 
 @contextmanager
 def undone(artifact: Artifact, steps: Steps) -> Iterator[dict[str, Artifact]]:
-    """Copy the artifact once for each step, with that step undone. Delete the copies at the end.
+    """Make a copy of the artifact for each step, and undo the step in that copy.
+
+    The copies are deleted when the with block ends.
 
     Yields:
-        The copies, by the name of the step.
+        The copies, by the names of the steps.
     """
     with tempfile.TemporaryDirectory() as scratch:
         copies = {}
