@@ -149,4 +149,4 @@ class InternalError(CounterError):
 
     def __init__(self) -> None:
         """Refer to the log. The exception's text is only in the log, because it may be private."""
-        super().__init__("Tally failed. The function's log has the error, with the request id in `instance`.")
+        super().__init__("Tally failed. Search the function's log for the id in `instance`.")

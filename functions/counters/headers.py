@@ -1,9 +1,9 @@
 """Headers that change what a request means: idempotency keys, conditions and ranges.
 
-A server must not ignore such a header. For example, if it ignored If-Unmodified-Since, it would make
-the change even if the condition does not hold. So a route rejects each of these headers that it does
-not support. There is one exception: by RFC 9110, some headers have no effect in some requests. The
-route ignores them there.
+A server must not ignore such a header. For example, if it ignored If-Unmodified-Since, it would
+make a change even if the condition does not hold. So a route rejects each of these headers that it
+does not support. There is one exception: in some requests, RFC 9110 gives a header no effect. Then
+the route ignores the header.
 """
 
 import re

@@ -2,8 +2,8 @@
 
 A gap is one or more versions that are missing below an entry. There are two kinds of gap:
 - The stream of CounterTable may still fill the gap, because a batch of entries is being written. A
-  list ends before such a gap. If the list went on, a reader who continues after its last entry would
-  never get the entries that fill the gap.
+  list ends before such a gap. If the list went on, a reader who continues after its last entry
+  would never get the entries that fill the gap.
 - The gap is final: the stream can no longer fill it. The missing changes are in the dead-letter
   queue, their entries have expired, or someone deleted the entries. A list continues after such a
   gap.

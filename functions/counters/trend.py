@@ -146,8 +146,8 @@ def last_version(counter_id: str, until: float) -> int:
         UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     last = 0
-    # A higher version can have an earlier time (see `timeline`). So the highest version is in one of
-    # the last two hours that have changes.
+    # A higher version can have an earlier time (see `timeline`). So the highest version is in one
+    # of the last two hours that have changes.
     for item in _nearest(counter_id, "<", clock.now() + HOUR, until, limit=2):
         with suppress(KeyError, ValueError):  # a malformed item
             last = max(last, int(item["last_version"]["N"]))
