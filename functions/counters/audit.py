@@ -5,7 +5,7 @@ An audit checks that:
 - each entry adds up;
 - each entry starts from the value that the previous entry ended with;
 - the last entry is the counter's last change;
-- the trend has the sums of the entries.
+- the trend (TrendTable) has the sums of the entries.
 
 Each mismatch is a finding. A missing entry or sum is a finding only if the stream can no longer add
 it. AuditTable stores how far each counter is verified, and the next audit continues there.

@@ -23,7 +23,8 @@ SWEEP = "*"  # not a valid counter name
 class Progress:
     """How far audits have verified a counter.
 
-    A version is made by an attempt: the work of one invocation to make one change.
+    An attempt is the work of one invocation to make one change. Each change makes one version of a
+    counter.
 
     Attributes:
         version: the last verified version.

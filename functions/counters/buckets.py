@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def by_interval(
     counter_id: str, interval: "Interval", period: Period, until: float
 ) -> list[Bucket]:
-    """Return one bucket for each interval of a period, oldest first. A bucket has its sums.
+    """Return one bucket for each interval of a period, oldest first.
+
+    A bucket has the sums of the changes in its interval.
 
     Args:
         counter_id: the counter.

@@ -2,7 +2,7 @@
 
 How an event is counted only once: SQS delivers the events of a message group in order, with rising
 sequence numbers. An event is done if it was counted, or if it was refused and parked (sent to the
-dead-letter queue). For each group, a counter stores the sequence number of its last event that is
+dead-letter queue). For each group, a counter stores the sequence number of the last event that is
 done. All earlier events of the group are done, and no later event is. Each write raises the stored
 number, on the condition that the stored number was lower before. So an event that SQS delivers
 again is never added twice, and a write can be repeated.
@@ -45,7 +45,7 @@ REFUSED = "?"
 _MOST_GROUPS = 8
 
 # How long the number of a group is kept in ReceiptTable, in seconds. SQS keeps a message for at
-# most 14 days. So when the number is deleted, SQS can no longer deliver its message again.
+# most 14 days. After the number is deleted, SQS can no longer deliver a message with that number.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
 _GROUP_SECONDS = 15 * 24 * 60 * 60
 

@@ -2,8 +2,8 @@
 
 A server must not ignore such a header. For example, if it ignored If-Unmodified-Since, it would
 make a change even if the condition does not hold. So a route rejects each of these headers that it
-does not support. There is one exception: in some requests, RFC 9110 gives a header no effect. Then
-the route ignores the header.
+does not support. There is one exception: by RFC 9110, a header may have no effect in a request.
+The route ignores such a header.
 """
 
 import re
@@ -57,7 +57,7 @@ def supported_headers(
 
     Raises:
         InvalidRequestError: if the route does not support one of these headers, or if the request
-            has one of them twice and its value is not a list.
+            repeats a header whose value is not a list.
     """
     headers: dict[str, str] = {}
     present = {name.lower() for name in all_headers}

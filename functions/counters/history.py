@@ -2,7 +2,7 @@
 
 A change reaches the history through the stream of CounterTable, so its entry is written some time
 after the change. The entries of one batch are written in any order. So for a while, the history can
-have a version and lack a lower one.
+have a version and lack a lower version.
 """
 
 import math

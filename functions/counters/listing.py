@@ -1,7 +1,7 @@
 """Lists entries of a counter's history: a page, or all entries of a period.
 
 A gap is one or more versions that are missing below an entry. There are two kinds of gap:
-- The stream of CounterTable may still fill the gap, because a batch of entries is being written. A
+- The stream of CounterTable may still fill the gap: record_history is writing the entries. A
   list ends before such a gap. If the list went on, a reader who continues after its last entry
   would never get the entries that fill the gap.
 - The gap is final: the stream can no longer fill it. The missing changes are in the dead-letter
@@ -138,13 +138,13 @@ def _versions(query: Listing, until: float) -> tuple[int, int]:
 
 
 def _first_of(counter_id: str, period: Period, until: float) -> int:
-    """Return a version such that the period has no lower version."""
+    """Return a version to begin with. No lower version is in the period."""
     start = period.start - clock.APPLY_WINDOW
     return max(1, boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 
 
 def _up_to_end(entries: "Iterator[Entry]", period: Period) -> "Iterator[Entry]":
-    """Yield entries, until the time of one shows that no later entry can be in the period."""
+    """Yield entries, until the time of an entry shows that no later entry is in the period."""
     for entry in entries:
         yield entry
         if entry.time >= period.end + clock.APPLY_WINDOW:
@@ -158,7 +158,7 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
 
     The first reads are eventually consistent, so they can show a gap that is already filled. At the
     first gap that may still be filled, the function does two things:
-    1. It reads from the trend up to which version all gaps are final.
+    1. It reads from TrendTable up to which version all gaps are final.
     2. It reads on from the gap with strongly consistent reads.
 
     Args:

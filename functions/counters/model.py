@@ -99,7 +99,7 @@ class Bounds(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """The condition of a `set`: it is made only if the counter has one of these versions.
+    """The condition of a `set`: the counter must have one of these versions.
 
     Version 0 is a counter that was never written. `versions` is None if every version except 0 is
     allowed.

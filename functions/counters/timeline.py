@@ -6,8 +6,8 @@ Higher versions have later times, with small exceptions. So this module finds a 
 the versions. TrendTable often shows which versions belong to the hour of the time. In that case,
 only these versions are searched.
 
-The exceptions have this reason: the time of a version is the time at which its request began.
-Requests that overlap may be applied in another order. But a change is applied at most one apply
+The reason for the exceptions: the time of a version is the time at which its request began, and
+requests that overlap may be applied in another order. But a change is applied at most one apply
 window after its time (see `clock`). So for each entry:
 - every lower version is older than the entry, or newer by at most one apply window;
 - every higher version is newer than the entry, or older by at most one apply window.

@@ -140,7 +140,8 @@ def last_version(counter_id: str, until: float) -> int:
     """Return the highest version that the trend includes; 0 if it includes none.
 
     A change is added to the trend only after all lower versions are in the history or in the
-    dead-letter queue. So the stream adds no version below the returned one to the history any more.
+    dead-letter queue. So from now on, the stream adds no version below the returned version to the
+    history.
 
     Raises:
         UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
