@@ -1,6 +1,7 @@
-"""Audits counters: checks that the history adds up to each counter's value.
+"""Audits counters: checks that a counter's history adds up to its value.
 
-It runs every night for all counters that changed. Invoke it by hand to audit a single counter.
+Lambda runs this function every night for all counters that changed. Run it by hand to audit one
+counter.
 """
 
 from dataclasses import asdict
@@ -13,8 +14,8 @@ from counters import audit, clients, clock, errors, init_phase, metrics, rules
 
 logger = Logger(service="tally")
 
-# Stop this long before the timeout, in seconds. The time is for the page of the history that is
-# being audited, and for saving the progress.
+# An audit stops this many seconds before the timeout. In these seconds it finishes the page of the
+# history that it is checking, and saves its progress.
 _MARGIN = 60
 
 
@@ -22,14 +23,14 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     """Audit one counter, or all counters that changed since the last run.
 
     Args:
-        event: a JSON object with two optional fields. `counter_id`: audit only this counter.
-            `after`: trust the counter up to this version, instead of the version that the last
-            audit verified.
-        context: the Lambda context, which knows the time that remains.
+        event: a JSON object with two optional fields:
+            - `counter_id`: audit only this counter;
+            - `after`: begin after this version, and assume that all versions up to it are correct.
+              Without this field, the audit begins after the last version that an audit verified.
+        context: the Lambda context. It tells how much time is left.
 
     Returns:
-        The number of counters and entries that were audited, whether the audit finished in time,
-        and the first hundred findings.
+        The members of `audit.Report`, with at most 100 findings.
 
     Raises:
         InvalidRequestError: if the event is malformed.

@@ -12,7 +12,7 @@ logger = Logger(service="tally")
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Forward a batch of events and tell Lambda which messages SQS must deliver again."""
+    """Forward a batch of events. Return the ids of the messages that SQS must deliver again."""
     records = event["Records"]
     failed = forwarding.forward(records, clock.deadline(context, ATTEMPT))
     logger.info("forwarded %d of %d", len(records) - len(failed), len(records))

@@ -1,4 +1,4 @@
-"""GET /counter, GET /counters/{counter_id}: return a counter as it is, or as it was."""
+"""GET /counter, GET /counters/{counter_id}: return a counter as it is, or as it once was."""
 
 import math
 
@@ -17,7 +17,10 @@ from counters.model import Counter
 
 @endpoint(query=["version", "at"], headers=["if-none-match"])
 def handler(request: Request) -> Response:
-    """Return the counter as it is, or as it was at a `version` or `at` a time; 304 if unchanged."""
+    """Return the counter as it is now, as it was at a `version`, or as it was `at` a time.
+
+    If the caller already has that version of the counter, return 304 instead.
+    """
     counter = _counter(request)
     if none_match(request.headers, counter.version):
         return counter_response(counter)
@@ -39,10 +42,13 @@ def _counter(request: Request) -> Counter:
 
 
 def _require_final(time: float) -> None:
-    """Check that no change at a time can still be in progress, because the answer must not change.
+    """Check that no change with the given time can still be made.
+
+    If one could, the answer for that time could change later. A change is made at most one apply
+    window after its time (see `clock`).
 
     Raises:
-        ThrottledError: if the time is not more than one apply window ago.
+        ThrottledError: if the time is one apply window ago or less.
     """
     wait = time + clock.APPLY_WINDOW - clock.now()
     if wait >= 0:

@@ -1,4 +1,4 @@
-"""POST /counter, POST /counters/{counter_id}: add to a counter, by 1 or by the body's `by`."""
+"""POST /counter, POST /counters/{counter_id}: add `by` from the body, or 1, to a counter."""
 
 import json
 
@@ -9,7 +9,7 @@ from counters.idempotency import Intent, once
 
 @endpoint(body=["by", "min", "max"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
-    """Return the counter as this increment left it, whatever changed it afterwards."""
+    """Add to the counter. Return its state right after this increment, without later changes."""
     increment = rules.increment(request.counter_id, request.body)
     body = json.dumps([increment.by, increment.bounds.low, increment.bounds.high])
     intent = Intent(request.idempotency_key, request.counter_id, (request.counter_id,), body)

@@ -6,12 +6,14 @@ from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counters_response, endpoint
 from counters.idempotency import Intent, once
 
-_TARGET = "/increments"  # a counter's name cannot contain a slash, so the two never collide
+# The target of the idempotency key. It differs from all counter names, because a counter's name
+# cannot contain a slash.
+_TARGET = "/increments"
 
 
 @endpoint(body=["increments"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
-    """Return the counters as this request left them, in the order of the increments."""
+    """Add to all counters. Return their state right after that, in the order of the increments."""
     increments = rules.increments(request.body.get("increments"))
     body = json.dumps(increments)
     counter_ids = tuple(each.counter_id for each in increments)

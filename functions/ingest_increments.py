@@ -1,4 +1,4 @@
-"""Consumes IncrementQueue: adds messages and events from other AWS resources to the counters."""
+"""Consumes IncrementQueue: applies the increments in its messages to the counters."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ logger = Logger(service="tally")
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Count a batch of messages and tell Lambda which ones SQS must deliver again.
+    """Count a batch of messages. Return the ids of the messages that SQS must deliver again.
 
-    In each message group, these are the first message that failed and all later ones.
+    In each message group, these are the first message that failed and all messages after it.
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
     records = event["Records"]

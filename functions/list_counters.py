@@ -6,7 +6,7 @@ from counters.gateway import Request, Response, endpoint, page_response
 
 @endpoint(query=["prefix", "limit", "after"])
 def handler(request: Request) -> Response:
-    """Return a page of names that begin with `prefix`, in order, starting after `after`."""
+    """Return, in order, a page of the names that begin with `prefix` and come after `after`."""
     prefix = rules.prefix(request.query.get("prefix", ""))
     after = request.query.get("after", "")
     if after:

@@ -8,7 +8,7 @@ from counters.model import Entry
 
 @endpoint(query=["limit", "order", "after", "from", "to"])
 def handler(request: Request) -> Response:
-    """Return a page of changes in the order of versions, starting after the version `after`."""
+    """Return a page of changes, sorted by version. The page starts after the version `after`."""
     limit = request.limit()
     order = rules.order(request.query.get("order", "asc"))
     after = request.integer("after", 0, model.MAX_INTEGER)

@@ -12,9 +12,9 @@ logger = Logger(service="tally")
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Record a batch of stream records and tell Lambda the first one that failed, if any.
+    """Record a batch of stream records. Return the id of the first record that failed, if any.
 
-    Lambda delivers that record and all later ones again.
+    Lambda delivers that record and all records after it again.
     https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
     """
     records = event["Records"]

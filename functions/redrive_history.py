@@ -1,7 +1,7 @@
-"""Run by hand: records the changes that wait in the dead-letter queue of the history.
+"""Run by hand: writes the stream records in the history's dead-letter queue to the history.
 
-The records are there because record_history could not process them. Run this after the cause is
-fixed, or to find out which records still fail.
+record_history sent these records to the queue because it could not write their changes to the
+history. Run this function after you have fixed the cause, or to find out which records still fail.
 """
 
 from aws_lambda_powertools import Logger
@@ -11,15 +11,15 @@ from counters import clients, clock, errors, init_phase, recording, rules
 
 logger = Logger(service="tally")
 
-_MARGIN = 30  # start no record later than this before the timeout, in seconds
+_MARGIN = 30  # seconds; the latest time to start a record is this long before the timeout
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, int]:
-    """Try each record in the dead-letter queue once.
+    """Try once to write each record in the dead-letter queue to the history.
 
     Args:
         event: an empty JSON object.
-        context: the Lambda context, which knows the time that remains.
+        context: the Lambda context. It tells how much time is left.
 
     Returns:
         `redriven`: the number of records that are now in the history and deleted from the queue.

@@ -7,7 +7,7 @@ from counters.headers import condition
 
 @endpoint(body=["value"], headers=["if-match", "if-none-match"])
 def handler(request: Request) -> Response:
-    """Return the counter as this request left it, whatever changed it afterwards."""
+    """Set the counter. Return its state right after this request, without later changes."""
     value = rules.integer("value", request.body.get("value"))
     required = condition(request.headers)
     counter = attempt.set_value(request.counter_id, value, required, request.change)

@@ -1,10 +1,12 @@
-"""Makes a change exactly once, and finds out whether it was made if the reply was lost.
+"""Makes a change exactly once. If a reply is lost, finds out whether the change was made.
 
-An attempt is the work of one invocation to make one change. Its id is stored with the change.
-Within an attempt, the change is sent again only if it certainly was not applied and never will be.
+An attempt is the work of one invocation to make one change. The id of the attempt is stored with
+the change. Within an attempt, the change is sent again only if it certainly was not applied and
+never will be.
 
 After a lost reply, a 5xx or "transaction in progress", the change may have been made, or may still
-be made. Then it is not sent again. Instead, `Search` looks for the id of the attempt:
+be made. In these cases the change is not sent again. Instead, `Search` looks for the id of the
+attempt:
 - in the counter, which has the id of its last change;
 - in the history, which has the id of every change.
 """
@@ -27,8 +29,8 @@ from counters.model import Change, ChangedCounter, Condition, Counter, Increment
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# A transaction returns no values. This is how long a request waits for the counters, or their
-# history, to show the result of its transaction, in seconds.
+# DynamoDB returns no values for a transaction. So the request reads the counters and their history
+# until they show the result of the transaction, for at most this many seconds.
 _PATIENCE = 3.0
 
 _THROTTLED = "DynamoDB did not accept the change in time. Nothing was applied."
@@ -48,8 +50,8 @@ def increment(requested: Increment, change: Change) -> Counter | ChangedCounter:
     """Add to a counter, in one write.
 
     Returns:
-        The counter as that write left it. A ChangedCounter if the write was made, but the state it
-        left is not known in time.
+        The counter as the write left it. A ChangedCounter if the write was made, but the counter's
+        state after the write was not found in time.
 
     Raises:
         BoundExceededError: if the result would be outside the bounds. Nothing was written.
@@ -102,11 +104,11 @@ def increment_all(
         change: this attempt.
 
     Returns:
-        The counters in the order of the increments, each as the transaction left it. Where that is
-        not known in time, a ChangedCounter.
+        The counters in the order of the increments, each as the transaction left it. If that state
+        of a counter was not found in time, the result has a ChangedCounter in its place.
 
     Raises:
-        BoundExceededError: if one result would be outside its bounds. Nothing was written.
+        BoundExceededError: if a result would be outside its bounds. Nothing was written.
         ThrottledError: if DynamoDB did not accept the transaction in time. Nothing was written.
         OutcomeUnknownError: if the reply was lost, and it is unknown whether the transaction was
             made.
@@ -129,7 +131,7 @@ def increment_all(
 class Search:
     """Finds out whether an attempt changed its counters, and the state in which it left them.
 
-    A search can check several times. It remembers the counters that an earlier check found.
+    You can call `check` several times. A search remembers the counters that earlier checks found.
 
     Attributes:
         request_id: the id of the attempt.
@@ -152,7 +154,7 @@ class Search:
         self._created_at: dict[str, str | None] = {}
 
     def check(self, until: float) -> "tuple[Counter, ...] | None":
-        """Check once.
+        """Read the counters and, if necessary, their history once.
 
         Args:
             until: latest time to start a read, in seconds since the epoch.
@@ -161,8 +163,9 @@ class Search:
             The counters as the change left them. None if the change was not made and never will be.
 
         Raises:
-            UndecidedError: if it is unknown whether the change was made, or which state it left
-                some counters in. In the second case `made` is True.
+            UndecidedError: if it is unknown whether the change was made. Also if the change was
+                made, but the state in which it left some counter is unknown. In this second case,
+                `made` is True.
         """
         # Read the clock before the counters. If the apply window is over now, a change that the
         # reads do not show was never made.
@@ -192,7 +195,7 @@ class Search:
         """Return the counters of a change that was made.
 
         Returns:
-            Each counter as the change left it; a ChangedCounter where that is not known.
+            Each counter as the change left it. If that state is not known, a ChangedCounter.
         """
         updated_at = clock.timestamp(self._began)
         return tuple(
@@ -264,6 +267,6 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
             if search.made:
                 return search.counters()
             raise OutcomeUnknownError(_UNKNOWN) from error
-        if counters is None:  # unlikely: the apply window is longer than a function runs
+        if counters is None:  # unlikely: a function runs for less than an apply window
             raise ThrottledError(_THROTTLED)
         return counters

@@ -2,15 +2,17 @@
 
 An audit checks that:
 - the history has every version;
-- each entry adds up, and starts from the value that the previous entry ended with;
+- each entry adds up;
+- each entry starts from the value that the previous entry ended with;
 - the last entry is the counter's last change;
-- the trend has the sums of the entries.
+- the trend (TrendTable) has the sums of the entries.
 
 Each mismatch is a finding. A missing entry or sum is a finding only if the stream can no longer add
 it. AuditTable stores how far each counter is verified, and the next audit continues there.
 
-Audits may run at the same time. An audit saves its progress only if no other audit has saved
-progress in between. Otherwise it starts again, from the progress that the other one saved.
+Several audits may run at the same time. An audit saves its progress only if no other audit has
+saved progress since the audit started. If another audit has, this audit starts again, from the
+progress that the other audit saved.
 """
 
 import copy
@@ -24,12 +26,14 @@ from counters.errors import NotFoundError, ThrottledError
 from counters.history import STREAM_SECONDS
 from counters.model import Entry, Period, Sums
 
-# After its time to stop, an audit may take this long to finish its page and save, in seconds.
+# When its time is up, an audit finishes the page of the history that it is checking, and saves its
+# progress. That may take this many seconds.
 _FINISH_SECONDS = 45
 
-MOST_FINDINGS = 100  # after this many findings in one counter, the audit of it stops
+MOST_FINDINGS = 100  # the audit of a counter stops after this many findings
 
-# How often an audit of a counter starts if other audits save progress in between.
+# An audit of a counter starts at most this many times. It starts again if another audit of the
+# counter has saved progress in the meantime.
 _MOST_ATTEMPTS = 5
 
 _HOUR = trend.HOUR
@@ -42,8 +46,9 @@ class Finding:
     Attributes:
         counter_id: the counter.
         detail: what is wrong, for a person to read.
-        version: the version at which the mismatch is, if it is at one.
-        hour: when the hour of the trend begins that is wrong (RFC 3339), if it is in the trend.
+        version: the version that does not match; None if the mismatch has no version.
+        hour: the beginning of the hour whose sums do not match (RFC 3339); None if the mismatch is
+            not in the trend.
     """
 
     counter_id: str
@@ -70,7 +75,9 @@ class Report:
 
 
 def audit_changed(until: float) -> Report:
-    """Audit all counters that changed since the last sweep. One sweep may take several calls.
+    """Do a sweep: audit all counters that changed since the last sweep.
+
+    If the time is not enough, the next call continues the same sweep.
 
     Args:
         until: when to stop, in seconds since the epoch. The next call continues from there.
@@ -83,7 +90,8 @@ def audit_changed(until: float) -> Report:
     saved = audits.load(audits.SWEEP, finish)
     sweep = audits.parsed(saved)
     if "position" not in sweep:
-        # During the last sweep, the history of recent changes could still be incomplete.
+        # During the last sweep, entries of recent changes may have been missing from the history.
+        # So this sweep also audits the counters that changed up to 25 hours before the last one.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
         sweep = {"since": since, "started_at": clock.now(), "position": ""}
     while sweep["position"] is not None:
@@ -105,7 +113,7 @@ def audit_changed(until: float) -> Report:
             sweep = audits.parsed(saved)
             if "position" not in sweep:
                 return report  # the other sweep has finished
-    # If this does not save, another sweep has saved it.
+    # If this save is refused, another sweep has already saved the end of the sweep.
     audits.save(audits.SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
     return report
 
@@ -115,13 +123,14 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
     Args:
         counter_id: the counter.
-        after: trust the counter up to this version; None to continue from the saved progress.
+        after: begin after this version, and assume that all versions up to it are correct; None to
+            continue from the saved progress.
         until: when to stop, in seconds since the epoch. The next call continues from there.
 
     Raises:
         NotFoundError: if the history does not have the version `after`.
-        ThrottledError: if DynamoDB did not answer in time, or `after` could not be saved because of
-            other audits.
+        ThrottledError: if DynamoDB did not answer in time. Also if `after` is given, and other
+            audits saved their progress each time before this one.
     """
     report = Report(counters=1)
     _audit(counter_id, after, until, report)
@@ -131,7 +140,7 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 def _audit(counter_id: str, after: int | None, until: float, report: Report) -> None:
     """Audit a counter, save its new progress, and add the result to `report`.
 
-    The other arguments and the errors are those of `audit_counter`.
+    `audit_counter` describes the other arguments and the errors.
     """
     finish = until + _FINISH_SECONDS
     for attempt in range(1, _MOST_ATTEMPTS + 1):
@@ -144,7 +153,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
                 else _progress_after(counter_id, after, finish)
             )
             verified = _audit_from(counter_id, begin, until, found)
-        except (KeyError, TypeError, ValueError) as error:  # do not stop the sweep
+        except (KeyError, TypeError, ValueError) as error:  # the sweep goes on
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of this counter is malformed: {why}"
             found.findings.append(Finding(counter_id, detail))
@@ -162,7 +171,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
 
 
 def _progress_after(counter_id: str, after: int, until: float) -> Progress:
-    """Return the progress of a counter that is trusted up to the version `after`.
+    """Return a progress from which an audit begins after the version `after`.
 
     Raises:
         NotFoundError: if neither the counter nor its history has that version.
@@ -200,7 +209,7 @@ def _audit_from(counter_id: str, progress: Progress, until: float, report: Repor
                 audit.check_entry(version, entry)
         report.entries += len(page)
         if audit.progress.created_at:
-            # Later versions cannot have begun before this time, so earlier hours are complete.
+            # No later version has a time before this one. So all hours before it are complete.
             complete_to = clock.seconds(audit.progress.created_at) - clock.APPLY_WINDOW
             audit.compare_trend(complete_to)
         if not audit.findings:
@@ -227,10 +236,11 @@ class _Audit:
     Attributes:
         progress: how far the audit is.
         findings: the mismatches so far.
-        waiting: the next version is missing, but the stream may still add it. The next audit
-            continues there.
-        current: the counter, when it was last read.
-        read_at: when that was, in seconds since the epoch.
+        waiting: whether the audit must stop, because the next version is missing but the stream may
+            still add it. The next audit continues there.
+        current: the counter, as it was last read.
+        last_change: the id of the attempt that made the counter's last change.
+        read_at: when the counter was last read, in seconds since the epoch.
     """
 
     def __init__(self, counter_id: str, progress: Progress, until: float) -> None:
@@ -293,7 +303,7 @@ class _Audit:
             self._find(f"{detail} do not make {entry.by}", entry.version)
 
     def check_end(self) -> None:
-        """Compare the end of the history with the counter, and the rest of the trend."""
+        """Compare the last entry with the counter, and the rest of the trend with the entries."""
         progress, current = self.progress, self.current
         if progress.version < current.version:
             if history.is_settled(current.updated_at or "", self.read_at):
@@ -316,18 +326,22 @@ class _Audit:
         ):
             detail = f"version {progress.version} in the history is a different change from the"
             self._find(f"{detail} counter's last change", progress.version)
-        # A change that the history lacks began after this time, so earlier hours are complete.
+        # A change that the history lacks began after this time. So all hours before this time are
+        # complete.
         self.compare_trend(self.read_at - clock.APPLY_WINDOW)
         self._compare_last_hours()
 
     def note_version(self, verified: Progress) -> None:
-        """Set `seen_version` to the counter's version, unless the last one is not verified yet."""
+        """Set `seen_version` to the counter's version, if its old value is verified."""
         if verified.version >= verified.seen_version:
             verified.seen_version = self.current.version
             verified.seen_at = clock.timestamp(self.read_at)
 
     def compare_trend(self, time: float) -> None:
-        """Compare the trend's hours that end before a time, up to which all entries are checked."""
+        """Compare the hours of the trend that end before a time with the entries.
+
+        All entries before that time must be checked already.
+        """
         progress = self.progress
         end = time // _HOUR * _HOUR
         if end <= progress.compared:
@@ -345,7 +359,10 @@ class _Audit:
         progress.compared = end
 
     def _compare_last_hours(self) -> None:
-        """Compare the hours that may still change, if trend and history have the same version."""
+        """Compare the hours that may still change.
+
+        An hour is compared only if its last version in the trend is its last one in the history.
+        """
         for hour, in_history in self.progress.hours.items():
             period = Period(hour, hour + _HOUR)
             for _, in_trend in trend.hours(self.counter_id, period, self._until, consistent=True):
@@ -353,7 +370,7 @@ class _Audit:
                     self._find_wrong_hour(hour, in_trend, in_history)
 
     def _may_be_late(self, in_trend: Sums, in_history: Sums, hour: float) -> bool:
-        """Return whether the stream may still add to an hour of the trend what it lacks."""
+        """Return whether the trend lacks changes of an hour that the stream may still add."""
         behind = (in_trend.last_version or 0) < (in_history.last_version or 0)
         return behind and self.read_at < hour + _HOUR + STREAM_SECONDS
 
@@ -364,7 +381,8 @@ class _Audit:
             self._find_missing(progress.version + 1, entry.version - 1)
         if progress.created_at:
             self.compare_trend(clock.seconds(progress.created_at) - clock.APPLY_WINDOW)
-        # The trend may include the missing versions, so these hours cannot be compared.
+        # The trend may include the missing versions, so the hours up to this entry cannot be
+        # compared.
         progress.skip(trend.hour_of(entry.time))
 
     def _read_counter(self) -> None:

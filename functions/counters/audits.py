@@ -1,8 +1,9 @@
 """AuditTable: reads and writes the progress of audits.
 
-Each item holds JSON under a key:
-- A counter's name: up to which version the counter is verified (`Progress`).
-- SWEEP: the position of the nightly sweep, which audits all counters that changed.
+Each item has a key and a text in JSON. There are two kinds of item:
+- The key is a counter's name. The JSON says how far audits have verified the counter (`Progress`).
+- The key is SWEEP. The JSON says how far the nightly sweep has come. The sweep audits all counters
+  that changed.
 """
 
 import json
@@ -20,18 +21,22 @@ SWEEP = "*"  # not a valid counter name
 
 @dataclass(slots=True)
 class Progress:
-    """How far a counter is verified.
+    """How far audits have verified a counter.
+
+    An attempt is the work of one invocation to make one change. Each change makes one version of a
+    counter.
 
     Attributes:
         version: the last verified version.
-        value: the value after that version; None if its entry is malformed.
-        created_at: when the attempt that made that version began (RFC 3339); None if unknown.
-        request_id: the id of that attempt; None if unknown.
-        compared: the trend is verified up to this time, in seconds since the epoch.
-        hours: the sums of the entries after that time, by the start of their hour.
-        seen_version: the counter's version at `seen_at`. If the history still lacks it when the
-            stream can no longer add it, the version is missing.
-        seen_at: when an audit read the counter (RFC 3339).
+        value: the counter's value at `version`; None if the entry of `version` is malformed.
+        created_at: when the attempt that made `version` began (RFC 3339); None if unknown.
+        request_id: the id of the attempt that made `version`; None if unknown.
+        compared: the hours of the trend before this time are verified. In seconds since the epoch.
+        hours: the sums of the verified entries from `compared` on, by the start of their hour.
+        seen_version: the version that the counter had when an audit read it. The stream can no
+            longer add this version to the history after some time (see `history.is_settled`). If
+            the history still lacks the version then, an audit reports it as missing.
+        seen_at: when an audit read `seen_version` from the counter (RFC 3339).
     """
 
     version: int = 0
@@ -44,7 +49,7 @@ class Progress:
     seen_at: str = ""
 
     def add(self, entry: Entry) -> None:
-        """Advance to the next entry, which has been checked."""
+        """Include the next entry, which the audit has checked."""
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
         self.request_id = entry.request_id
         hour = trend.hour_of(entry.time)
@@ -52,7 +57,7 @@ class Progress:
             self.hours.setdefault(hour, Sums()).add(entry)
 
     def skip(self, hour: float) -> None:
-        """Do not compare the trend of an hour and of all hours before it.
+        """Exclude an hour and all hours before it from the comparison with the trend.
 
         Args:
             hour: when the hour begins, in seconds since the epoch.
@@ -66,7 +71,7 @@ class Progress:
 
 
 def from_json(saved: str | None) -> Progress:
-    """Return the saved progress of a counter; a new one, at version 0, if none was saved.
+    """Return the progress in the saved JSON of a counter. If nothing was saved, begin at version 0.
 
     Raises:
         KeyError: if the JSON is malformed.
@@ -101,7 +106,7 @@ def load(key: str, until: float) -> str | None:
 
 
 def save(key: str, state: str, before: str | None, until: float) -> bool:
-    """Save JSON under a key, unless another audit has saved something since it was loaded.
+    """Save JSON under a key, unless another audit has saved JSON there since `load` read it.
 
     Args:
         key: a counter's name or SWEEP.
@@ -128,6 +133,6 @@ def save(key: str, state: str, before: str | None, until: float) -> bool:
         with reading():
             answered(until, partial(dynamodb().put_item, **put))
     except dynamodb().exceptions.ConditionalCheckFailedException:
-        # If the reply to an earlier attempt was lost, the new JSON is there already.
+        # The condition also fails if an earlier try saved the new JSON and the reply was lost.
         return load(key, until) == state
     return True

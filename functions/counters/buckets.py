@@ -1,6 +1,6 @@
 """Adds up a counter's changes by minute, hour or day.
 
-Hours and days are read from TrendTable, which keeps them forever. Minutes are added up from the
+Hours and days come from TrendTable, which keeps its sums forever. Minutes are added up from the
 history, so they are available until the history expires.
 """
 
@@ -21,10 +21,12 @@ def by_interval(
 ) -> list[Bucket]:
     """Return one bucket for each interval of a period, oldest first.
 
+    A bucket has the sums of the changes in its interval.
+
     Args:
         counter_id: the counter.
         interval: the length of a bucket.
-        period: the period. It begins and ends on the boundary of an interval.
+        period: the period. It consists of whole intervals.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
@@ -45,7 +47,8 @@ def by_interval(
     start = period.start
     while start < period.end:
         sums = found.get(start, Sums())
-        # A later version can have an earlier time, so an earlier bucket may have the last version.
+        # A higher version can have an earlier time (see `timeline`). So the highest version so far
+        # may be in an earlier bucket.
         closed = max(closed, (sums.last_version or 0, sums.close))
         buckets.append(
             Bucket(
@@ -68,8 +71,9 @@ def _minutes(
     """Add up the minutes of a period from the history.
 
     Returns:
-        Two values: the highest version before the period with the value after it, as in
-        `trend.before`; and the sums of each minute that has changes.
+        Two values:
+        - the highest version before the period, and the counter's value at that version;
+        - for each minute that has changes, the beginning of the minute and its sums.
     """
     if history.expired(clock.timestamp(period.start)):
         detail = "interval: the minutes of that time have expired. Use hour or day."
@@ -82,7 +86,7 @@ def _minutes(
             before = max(before, (entry.version, entry.value))
         elif entry.time < period.end:
             minutes.setdefault(entry.time // 60 * 60, Sums()).add(entry)
-    # If there are no entries, take the value before this hour from the trend. The sums of the hour
-    # itself may include changes that are later than the period's start.
+    # If there are no entries, take the value from the hours before the hour in which the period
+    # starts. The sums of that hour itself may include changes after the start of the period.
     hour = trend.hour_of(period.start)
     return before or trend.before(counter_id, hour, until), list(minutes.items())

@@ -1,8 +1,8 @@
 """AWS clients, created once per process on first use, and helpers that classify their errors.
 
-The SDK never retries: each client sends a request once. `answered` retries idempotent requests
-until the time is up. The module `attempt` retries changes, and only those that certainly were not
-applied.
+The SDK never retries: each client sends a request once. Tally retries requests in two places:
+- `answered` retries an idempotent request until the time is up.
+- The module `attempt` retries a change, but only if the change certainly was not applied.
 """
 
 import logging
@@ -33,19 +33,21 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 1  # seconds
 _READ_TIMEOUT = 2  # seconds
 
-# The longest time that one attempt takes, plus half a second for the work around it, in seconds.
-# A function starts no attempt when less than this is left before its timeout.
+# The longest time that one request to AWS takes, plus half a second for the function's own work, in
+# seconds. If less than this is left before its timeout, a function starts no request.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
-# botocore builds its default user agent twice per request. That is a fifth of an increment's CPU.
+# botocore builds its default user agent twice per request. That takes a fifth of an increment's CPU
+# time. This fixed user agent takes none.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
 
-# Lambda sets the level of all loggers to INFO, at which botocore logs where it found credentials.
+# Lambda sets the level of all loggers to INFO. At that level, botocore logs where it found its
+# credentials.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 
-# Error codes that say that the service did not start to process the request.
+# With these error codes, a service says that it did not start to process the request.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _THROTTLED = {
@@ -63,13 +65,14 @@ _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "Transa
 
 _SERVER_ERRORS = 500  # the lowest HTTP status that is a server error
 
-# Twenty attempts and their pauses take about ten seconds if each attempt fails at once. So a
-# function with minutes left does not spend all of them on an outage.
+# `answered` sends a request at most this many times. If each try fails at once, all tries and the
+# pauses between them take about ten seconds. So during an outage, a function that has minutes left
+# does not spend all of them on one request.
 _MOST_ATTEMPTS = 20
 
 
 class UndecidedError(Exception):
-    """There is no result: the service did not answer, or its answers do not decide it yet."""
+    """There is no result: the service did not answer, or its answers do not show the result yet."""
 
 
 @cache
@@ -86,8 +89,8 @@ def sqs() -> "SQSClient":
 
 @cache
 def _session() -> botocore.session.Session:
-    # boto3 would create the same clients, but importing its unused S3 and resource code takes a
-    # fifth of a cold start.
+    # boto3 would create the same clients. But boto3 also imports code for S3 and for resources.
+    # Tally does not use that code, and importing it takes a fifth of a cold start.
     return botocore.session.get_session()
 
 
@@ -97,9 +100,10 @@ def _client(service: str) -> object:
         read_timeout=_READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=_USER_AGENT,
-        # Validation takes 7 % of an increment's CPU. The tests run with validation instead.
+        # Validation takes 7 % of an increment's CPU time. Only the tests turn validation on.
         parameter_validation=False,
-        # An endpoint with the account's id would be a second address, with a connection of its own.
+        # An endpoint with the account's id would be a second address. It would need a second
+        # connection.
         account_id_endpoint_mode="disabled",
     )
     client = _session().create_client(service, config=config)
@@ -122,12 +126,13 @@ def not_applied(error: BotoCoreError | ClientError) -> bool:
 
 
 def may_be_applied(error: BotoCoreError | ClientError) -> bool:
-    """Return whether the request that raised `error` may have been applied, or may still be.
+    """Return whether the request that raised `error` may have been applied or may still be applied.
 
     There are three such cases:
     - The reply was lost.
     - The reply is a 5xx: DynamoDB can complete a write after it returned an error.
-    - The reply is "transaction in progress": an earlier attempt, with the same token, still runs.
+    - The reply is "transaction in progress": an earlier request with the same token is still
+      running.
     """
     if isinstance(error, ClientError):
         in_progress = error.response["Error"]["Code"] == "TransactionInProgressException"
@@ -140,10 +145,10 @@ def _server_error(error: ClientError) -> bool:
 
 
 def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
-    """Return why a transaction was canceled: one reason, with a `Code`, for each of its writes.
+    """Return why a transaction was canceled. The list has one reason for each of its writes.
 
-    The reason of a failed condition also has the `Item`, if the request asked for it. For any other
-    error the list is empty.
+    Each reason has a `Code`. If the condition of a write failed, and the request asked for the
+    item, the reason also has the `Item`. If `error` is any other error, the list is empty.
     """
     reasons: list[dict[str, Any]] = cast("dict[str, Any]", error.response).get(
         "CancellationReasons", []
@@ -152,22 +157,25 @@ def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
 
 
 def unanswered(error: BotoCoreError | ClientError) -> bool:
-    """Return whether an idempotent request that raised `error` may be retried.
+    """Return whether `error` means that an idempotent request was not answered, and may be retried.
 
-    Any other error is an answer, such as a failed condition or a malformed request.
+    If not, the error is itself an answer, such as a failed condition or a malformed request.
     """
     return not_applied(error) or may_be_applied(error)
 
 
 def answered(until: float, request: "Callable[[], T]") -> T:
-    """Send an idempotent request until it is answered, with pauses, and return the answer.
+    """Send an idempotent request, and repeat it with pauses until it is answered.
 
     Args:
-        until: latest time to start an attempt, in seconds since the epoch.
+        until: latest time to send the request, in seconds since the epoch.
         request: sends the request once.
 
+    Returns:
+        The answer.
+
     Raises:
-        UndecidedError: if there was no answer by `until`, or after 20 attempts.
+        UndecidedError: if there was no answer by `until`, or after 20 tries.
         ClientError: if the answer is an error, such as a failed condition.
     """
     cause: Exception | None = None
@@ -185,7 +193,7 @@ def answered(until: float, request: "Callable[[], T]") -> T:
 def reading() -> Iterator[None]:
     """Turn UndecidedError into ThrottledError, which asks the caller to retry.
 
-    Use it only around requests that the caller may repeat.
+    Use this context manager only around requests that the caller may repeat.
 
     Raises:
         ThrottledError: if there was no answer in time.
@@ -228,7 +236,7 @@ def get_items(
 ) -> "list[Mapping[str, AttributeValueTypeDef]]":
     """Return the items with the given keys, with strongly consistent reads.
 
-    DynamoDB may leave some keys unprocessed. Those are requested again.
+    DynamoDB may leave some keys unprocessed. This function requests these keys again.
     https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 
     Args:

@@ -34,8 +34,8 @@ def deadline(context: "LambdaContext", margin: float) -> float:
     """Return the latest time to start new work in this invocation, in seconds since the epoch.
 
     Args:
-        context: the Lambda context, which knows the time that remains.
-        margin: how long before the timeout that is, in seconds.
+        context: the Lambda context. It tells how much time is left.
+        margin: how many seconds before the timeout the latest time is.
     """
     return now() + context.get_remaining_time_in_millis() / 1000 - margin
 
@@ -46,7 +46,7 @@ def sleep(seconds: float) -> None:
 
 
 def attempts(until: float, most: int = sys.maxsize) -> "Iterator[int]":
-    """Yield the number of each attempt, starting at 0, with a pause before all but the first.
+    """Yield the numbers of attempts, starting at 0. Pause before each attempt except the first.
 
     Args:
         until: latest time to start an attempt, in seconds since the epoch.
@@ -68,7 +68,7 @@ def pause(attempt: int, until: float) -> bool:
     Returns:
         False, without sleeping, if the pause would end after `until`.
     """
-    # Without the limit on the exponent, the power of two would overflow a float after 1,000 or so
+    # Without the limit on the exponent, the power of two would overflow a float after about 1,000
     # attempts.
     longest = min(_LONGEST_PAUSE, 0.05 * 2 ** min(attempt, 10))
     seconds = random.uniform(0, longest)  # noqa: S311  not used for security
@@ -79,7 +79,7 @@ def pause(attempt: int, until: float) -> bool:
 
 
 def timestamp(seconds: float) -> str:
-    """Return a time as RFC 3339 text, in UTC and with milliseconds. Later times sort later."""
+    """Return a time as RFC 3339 text, in UTC and with milliseconds. Texts sort by time."""
     utc = dt.datetime.fromtimestamp(seconds, dt.UTC)
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

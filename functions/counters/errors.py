@@ -1,4 +1,4 @@
-"""Errors that are reported to the caller. Each one becomes a problem document (RFC 9457)."""
+"""Errors that Tally reports to the caller, each as a problem document (RFC 9457)."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,7 +9,9 @@ from counters.model import Bounds, Condition, Counter
 
 
 class CounterError(Exception):
-    """The base class of these errors. The text becomes the `detail` of the problem document.
+    """The base class of all errors in this module.
+
+    The text of an error becomes the `detail` of the problem document.
 
     Attributes:
         status: the HTTP status.
@@ -32,21 +34,21 @@ class InvalidRequestError(CounterError):
 
 
 class UnauthorizedError(CounterError):
-    """The request carries no verified identity of its sender."""
+    """API Gateway did not verify who sent the request."""
 
     status = HTTPStatus.UNAUTHORIZED
     kind = "unauthorized"
 
 
 class NotFoundError(CounterError):
-    """There is no such version, or that part of the history has expired."""
+    """The requested version does not exist, or it has expired from the history."""
 
     status = HTTPStatus.NOT_FOUND
     kind = "not-found"
 
 
 class BoundExceededError(CounterError):
-    """The result would be outside the bounds or the integer range. Nothing was written."""
+    """The result of an increment would be outside its bounds. Nothing was written."""
 
     status = HTTPStatus.CONFLICT
     kind = "bound-exceeded"
@@ -55,37 +57,46 @@ class BoundExceededError(CounterError):
         """Describe a refused increment.
 
         Args:
-            bounds: the bounds that the result would be outside of.
-            current: the counter, which is unchanged.
-            field: the field of the request that holds the increment.
+            bounds: the bounds of the increment.
+            current: the counter, which the increment did not change.
+            field: the name of the increment's field in the request.
         """
         super().__init__(f"{field}: the result would be outside {bounds.low} to {bounds.high}")
         self.members = {"value": current.value}
 
 
 class InProgressError(CounterError):
-    """An earlier request with this idempotency key is unresolved."""
+    """It is not known yet whether an earlier request with this idempotency key made its change."""
 
     status = HTTPStatus.CONFLICT
     kind = "in-progress"
 
     def __init__(self, retry_after: int) -> None:
-        """Describe the conflict; `retry_after` is the time until it can be resolved, in seconds."""
+        """Describe the conflict.
+
+        Args:
+            retry_after: when the outcome of the earlier request is final, in seconds from now.
+        """
         super().__init__(
-            "An earlier request with this key is unresolved. Retry after the number of seconds in"
-            " Retry-After."
+            "It is not known yet whether an earlier request with this key was applied. Retry after"
+            " the number of seconds in Retry-After."
         )
         self.headers = {"Retry-After": str(retry_after)}
 
 
 class VersionMismatchError(CounterError):
-    """If-Match or If-None-Match does not hold. Nothing was written."""
+    """The condition in If-Match or If-None-Match does not hold. Nothing was written."""
 
     status = HTTPStatus.PRECONDITION_FAILED
     kind = "version-mismatch"
 
     def __init__(self, condition: Condition, current: Counter) -> None:
-        """Describe a condition that does not hold for `current`, the counter as it is now."""
+        """Describe a condition that does not hold.
+
+        Args:
+            condition: the condition.
+            current: the counter as it is now.
+        """
         match condition.versions:
             case None:
                 detail = "The counter was never written: its version is 0."
@@ -100,7 +111,7 @@ class VersionMismatchError(CounterError):
 
 
 class KeyReusedError(CounterError):
-    """The idempotency key was used with a different body. Nothing was written."""
+    """An earlier request had this idempotency key and a different body. Nothing was written."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     kind = "idempotency-key-reused"
@@ -113,7 +124,12 @@ class ThrottledError(CounterError):
     kind = "throttled"
 
     def __init__(self, detail: str, retry_after: int = 1) -> None:
-        """Set the text, and the time after which a retry may succeed, in seconds."""
+        """Describe the error.
+
+        Args:
+            detail: the text of the error.
+            retry_after: when a retry may succeed, in seconds from now.
+        """
         super().__init__(detail)
         self.headers = {"Retry-After": str(retry_after)}
 
@@ -132,5 +148,5 @@ class InternalError(CounterError):
     kind = "internal-error"
 
     def __init__(self) -> None:
-        """Point to the log. The text of the exception stays there, because it may be private."""
-        super().__init__("Tally failed. The function's log has the error under this request id.")
+        """Refer to the log. The exception's text is only in the log, because it may be private."""
+        super().__init__("Tally failed. Search the function's log for the id in `instance`.")

@@ -1,20 +1,23 @@
 """Folding: adds several queue messages, called events here, to a counter in one write.
 
-Counting once: for each message group, a counter stores the highest sequence number that is done.
-An event is done if it was counted, or refused and parked (sent to the dead-letter queue). SQS
-delivers a group in order, so all events up to that number are done, and none after it. Each write
-raises the number, on the condition that it was lower before. So a redelivered event is never added
-twice, and a write can be repeated.
+How an event is counted only once: SQS delivers the events of a message group in order, with rising
+sequence numbers. An event is done if it was counted, or if it was refused and parked (sent to the
+dead-letter queue). For each group, a counter stores the sequence number of the last event that is
+done. All earlier events of the group are done, and no later event is. Each write raises the stored
+number, on the condition that the stored number was lower before. So an event that SQS delivers
+again is never added twice, and a write can be repeated.
 
-Refusing: a counter has no room for an event if the result would be outside the integer range.
-Before the event is parked, its number is stored with the suffix REFUSED. From then on the event is
-never counted, even if the counter has room when SQS delivers it again. After it is parked, the
-suffix is removed.
+How an event is refused: a counter has no room for an event if the result would be outside the
+integer range. Before such an event is parked, its number is stored with the suffix REFUSED. From
+then on the event is never counted, even if the counter has room when SQS delivers the event again.
+After the event is parked, the suffix is removed.
 
 Where the number of a group is stored (`_Place`):
-- "in_map": in the map `sequence_numbers` of the counter's item, which has up to eight groups;
-- "new_map": there, too, but the counter's item does not have the map yet;
-- "own_item": in an item of ReceiptTable, for groups that the map has no room for.
+- "in_map": in the map `sequence_numbers` of the counter's item. The map has the numbers of up to
+  eight groups.
+- "new_map": in that map, too, but the counter's item does not have the map yet.
+- "own_item": in an item of ReceiptTable. This is the place for each further group, when the map has
+  no room.
 """
 
 import os
@@ -38,11 +41,11 @@ if TYPE_CHECKING:
 # A number with this suffix sorts after the number itself, and before the next number.
 REFUSED = "?"
 
-# Eight groups keep a counter's item under 1 KB, which is one write unit.
+# With at most eight groups, a counter's item stays under 1 KB. A write to it takes one write unit.
 _MOST_GROUPS = 8
 
 # How long the number of a group is kept in ReceiptTable, in seconds. SQS keeps a message for at
-# most 14 days, so it delivers none again after that.
+# most 14 days. After the number is deleted, SQS can no longer deliver a message with that number.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
 _GROUP_SECONDS = 15 * 24 * 60 * 60
 
@@ -54,19 +57,21 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
 
     Args:
         counter_id: the counter.
-        group: the key of the events' message group. It identifies the queue, too.
-        events: events of that counter and group, in order. All earlier ones must be done.
+        group: the key of the events' message group. Groups of different queues have different keys.
+        events: events of that counter and group, in order. All earlier events of that counter and
+            group must be done.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        How many of the events, from the first on, are done. If that is not all of them, call
-        `refuse` for the next one.
+        The number of events before the first event that is not done. If there is such an event,
+        the counter has no room for it: call `refuse` for this event.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
     """
     start, end = 0, len(events)
-    place: _Place = "in_map"  # the usual place; if it is wrong, the refused write shows the item
+    # The usual place. If it is wrong, the write is refused, and the reply has the counter's item.
+    place: _Place = "in_map"
     while start < end:
         rest = events[start:end]
         try:
@@ -96,18 +101,23 @@ def refuse(
 ) -> bool:
     """Refuse an event that the counter has no room for, and park it.
 
-    The three steps are: store that the event is refused, park it, store that it is done. If a step
-    fails, the next delivery of the message continues with it.
+    There are three steps:
+    1. Store that the event is refused.
+    2. Park the event.
+    3. Store that the event is done.
+
+    If a step fails, SQS delivers the message again, and the next call goes on. It does not repeat
+    step 1 if that step is done.
 
     Args:
         counter_id: the counter.
         group: the key of the event's message group.
-        event: the event. All earlier ones of its group must be done.
+        event: the event. All earlier events of its counter and group must be done.
         park: sends the message to the dead-letter queue and returns whether SQS accepted it.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        Whether the event is done. If not, SQS must deliver the message again.
+        Whether the event is done. If it is not done, SQS must deliver the message again.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
@@ -133,7 +143,7 @@ def refuse(
             break
     if not park():
         return False
-    with suppress(store.RefusedError), reading():  # if refused, another delivery has done this
+    with suppress(store.RefusedError), reading():  # if refused, another delivery did step 3
         answered(until, partial(_remove_suffix, counter_id, group, place, number))
     return True
 
@@ -142,8 +152,8 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
     """Add the events and store the number of the last one, in one write.
 
     Raises:
-        store.RefusedError: if the counter includes one of the events already, the number is stored
-            in another place, or the result would be outside the integer range.
+        store.RefusedError: if the counter already includes one of the events, if the group's number
+            is stored in another place, or if the result would be outside the integer range.
     """
     additions = [event.by for event in events if event.by > 0]
     subtractions = [-event.by for event in events if event.by < 0]
@@ -154,7 +164,7 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
         _listed([event.actor for event in events]),
         events[-1].event_id,
         now,
-        now,  # it is sent once, now
+        now,  # the change is sent only once, now
         folded,
     )
     increment = Increment(counter_id, folded.increase - folded.decrease, Bounds())
@@ -172,11 +182,11 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
 
 
 def _store(counter_id: str, group: str, place: _Place, limit: str, number: str) -> None:
-    """Store the number of a group, if the stored one is below `limit`.
+    """Store a new number for a group, if the number that is stored now is below `limit`.
 
     Raises:
-        store.RefusedError: if the stored number is not below `limit`, it is stored in another
-            place, or the counter does not exist.
+        store.RefusedError: if the number that is stored now is not below `limit`, if it is stored
+            in another place, or if the counter does not exist.
     """
     if place == "own_item":
         store.write(_own_item(counter_id, group, limit, number))
@@ -199,7 +209,7 @@ def _remove_suffix(counter_id: str, group: str, place: _Place, number: str) -> N
     """Store that a refused event is done, by removing the suffix from its number.
 
     Raises:
-        store.RefusedError: if the stored number is not this one with the suffix.
+        store.RefusedError: if the stored number is not `number` with the suffix.
     """
     values: dict[str, AttributeValueTypeDef]
     values = {":number": {"S": number}, ":refused": {"S": number + REFUSED}}
@@ -228,7 +238,7 @@ def _in_counter(
     """Return the parts of an UpdateItem request that stores a number in the counter's item.
 
     Returns:
-        The assignment for the SET clause, the condition, and the names and values of both.
+        The assignment for the SET clause, the condition, and the names and values that they use.
     """
     names = {"#numbers": "sequence_numbers"}
     values: dict[str, AttributeValueTypeDef]
@@ -269,7 +279,7 @@ def _own_key(counter_id: str, group: str) -> dict[str, Any]:
 
 
 def _last_number(item: "Item", group: str) -> str:
-    """Return the number that an item holds for a group; an empty string if it holds none.
+    """Return the number that an item has for a group; an empty string if it has none.
 
     The empty string sorts before every number.
     """
@@ -280,7 +290,7 @@ def _last_number(item: "Item", group: str) -> str:
 
 
 def _place(item: "Item", group: str) -> _Place:
-    """Return where the number of a group is stored, or will be, given the counter's item."""
+    """Return where the number of a group is stored or will be stored, given the counter's item."""
     if "sequence_numbers" not in item:
         return "new_map"
     numbers = item["sequence_numbers"]["M"]
@@ -288,7 +298,9 @@ def _place(item: "Item", group: str) -> _Place:
 
 
 def _fitting(value: int, events: "Sequence[Event]") -> int:
-    """Return the largest number of events, from the first on, whose sum the counter has room for.
+    """Return how many events, counted from the first, the counter has room for.
+
+    All these events are added in one write, so the counter needs room only for their sum.
 
     Args:
         value: the counter's value.

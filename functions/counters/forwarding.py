@@ -1,7 +1,8 @@
 """Forwards events from EventQueue to IncrementQueue, each in the message group of its counter.
 
-EventBridge could send events to IncrementQueue itself, but only with the same message group for all
-events. Then every counter would wait for every other one.
+EventBridge could send events to IncrementQueue itself, but only with one message group for all
+events. SQS delivers the messages of a group one after another. So with one group, an event of one
+counter would wait for earlier events of all other counters.
 """
 
 import os
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-# Limits of one SendMessageBatch. SQS accepts up to 1 MiB, so an event that is larger than the limit
-# here is sent alone.
+# Limits of one SendMessageBatch request. SQS itself accepts up to 1 MiB. An event of more than
+# _MOST_BYTES is sent in a request of its own.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 _MOST_ENTRIES = 10
 _MOST_BYTES = 256 * 1024
@@ -37,8 +38,8 @@ logger = Logger(service="tally")
 def forward(records: "Sequence[Record]", until: float) -> list[str]:
     """Send events to IncrementQueue, unchanged, each in the message group of its counter.
 
-    An event without a valid counter gets a group of its own, so that nothing waits for it. The
-    consumer of the queue rejects it.
+    An event without a valid counter gets a group of its own, so that no other event waits for it.
+    ingest_increments, which reads IncrementQueue, sends it to the dead-letter queue.
 
     Args:
         records: messages of EventQueue, as Lambda delivers them.
@@ -47,7 +48,7 @@ def forward(records: "Sequence[Record]", until: float) -> list[str]:
     Returns:
         The ids of the messages that IncrementQueue did not accept. SQS must deliver them again.
     """
-    # A standard queue may deliver a message twice in one batch.
+    # EventQueue is a standard queue. It may deliver the same message twice in one batch.
     unique = list({record["messageId"]: record for record in records}.values())
     return [
         message_id for request in _requests(unique) for message_id in _send_batch(request, until)
@@ -70,7 +71,7 @@ def _requests(records: "Sequence[Record]") -> "Iterator[list[Record]]":
 
 
 def _send_batch(records: "Sequence[Record]", until: float) -> list[str]:
-    """Send records in one request; return the ids of those that IncrementQueue did not accept.
+    """Send records in one request. Return the ids of those that IncrementQueue did not accept.
 
     The request is idempotent: for five minutes, SQS drops a message whose deduplication id it has
     already seen in the message's group.
@@ -102,7 +103,7 @@ def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDe
         "MessageBody": record["body"],
         "MessageGroupId": _counter_id(event) or message_id,
         "MessageDeduplicationId": _event_id(event) or message_id,
-        # SQS will report this function as the sender, so pass on the original sender.
+        # SQS will report this function as the sender. So put the original sender into an attribute.
         "MessageAttributes": {
             "sender": {"StringValue": record["attributes"]["SenderId"], "DataType": "String"}
         },

@@ -38,7 +38,8 @@ class Request(NamedTuple):
         body: the fields of the body.
         headers: the supported headers, by name in lower case.
         idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
-        change: the attempt to make the request's change, if it makes one. It begins now.
+        change: the attempt to make the change: the work of this invocation. It begins when the
+            Request is created. Requests that only read do not use it.
         until: latest time to start a request to AWS, in seconds since the epoch.
     """
 
@@ -84,16 +85,19 @@ class Request(NamedTuple):
         return None if text is None else rules.time(name, text)
 
     def period(self) -> model.Period:
-        """Return the period from parameter `from` to parameter `to`. A missing one sets no limit.
+        """Return the period that begins at the parameter `from` and ends at the parameter `to`.
+
+        If one of the parameters is missing, the period has no limit on that side.
 
         Raises:
-            InvalidRequestError: if one is not an RFC 3339 time, or `from` is not before `to`.
+            InvalidRequestError: if a parameter is not an RFC 3339 time, or if `from` is not before
+                `to`.
         """
         return rules.period(self.time("from"), self.time("to"))
 
 
 class Response(NamedTuple):
-    """A response. `body` is sent as JSON; None is sent as an empty body."""
+    """A response. `body` is sent as JSON. If it is None, the response has an empty body."""
 
     body: object = None
     status: HTTPStatus = HTTPStatus.OK
@@ -109,16 +113,19 @@ def endpoint(
     body: Collection[str] = (),
     headers: Collection[str] = (),
 ) -> Callable[[Callable[[Request], Response]], Handler]:
-    """Return a decorator that turns a function from Request to Response into a Lambda handler.
+    """Return a decorator that makes a Lambda handler.
 
-    The handler validates the request. It answers every exception with a problem document (RFC
-    9457), and writes one log line per request.
+    The decorated function takes a Request and returns a Response. The handler validates the request
+    before it calls the function. It answers every exception with a problem document (RFC 9457). It
+    writes one log line per request.
 
     Args:
-        query: the query parameters that the route supports. Others are rejected.
-        body: the fields that the body may have. Others are rejected.
-        headers: the headers that the route supports, in lower case. Other headers that change the
-            meaning of a request are rejected (see `headers`). The rest are ignored.
+        query: the query parameters that the route supports. The handler rejects a request with any
+            other parameter.
+        body: the fields that the body may have. The handler rejects a request with any other field.
+        headers: the headers that the route supports, in lower case. The handler rejects a request
+            with any other header that changes its meaning (see the module `headers`). It ignores
+            headers that do not change the meaning.
     """
 
     def decorate(function: Callable[[Request], Response]) -> Handler:
@@ -163,7 +170,7 @@ def counters_response(
 
 
 def not_modified_response(counter: Counter) -> Response:
-    """Return 304: the caller already has this version of the counter."""
+    """Return a response with the status 304: the caller already has this version of the counter."""
     return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": counter.entity_tag()})
 
 
@@ -176,8 +183,8 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
     """
     if not next_page:
         return Response(items)
-    # The link is relative (RFC 3986, section 5.2), because API Gateway does not tell which host and
-    # base path the caller used.
+    # API Gateway does not tell which host and base path the caller used. So the link is relative
+    # (RFC 3986, section 5.2).
     return Response(items, headers={"Link": f'<?{urlencode(next_page)}>; rel="next"'})
 
 
@@ -192,13 +199,14 @@ def _request(
     supported = supported_headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"])
     until = clock.deadline(context, ATTEMPT)
     return Request(
-        # A REST API passes the path on as it was sent, percent-encoded.
+        # A REST API does not decode the path, so the name is still percent-encoded.
         rules.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
         supported,
         idempotency_key(supported),
-        # Callers can choose API Gateway's request id, so the attempt has Lambda's.
+        # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
+        # request id instead.
         Change(_actor(event), context.aws_request_id, clock.now(), until),
         until,
     )
@@ -208,8 +216,8 @@ def _actor(event: dict[str, Any]) -> str:
     """Return the caller: the `sub` or `client_id` of the access token.
 
     Raises:
-        UnauthorizedError: if the event has neither. API Gateway's console test and `sam local
-            start-api` send such events, because they skip the authorizer.
+        UnauthorizedError: if the event has neither `sub` nor `client_id`. The test in API Gateway's
+            console and `sam local start-api` send such events, because they skip the authorizer.
     """
     authorizer = event["requestContext"].get("authorizer") or {}
     claims = authorizer.get("claims") or {}
@@ -281,8 +289,9 @@ def _log(
         event: API Gateway's event.
         context: the Lambda context.
         status: the status of the response.
-        problem: the error that is reported to the caller, if any.
-        fault: the unexpected exception, if any. It is logged as an error, with its traceback.
+        problem: the error that is reported to the caller; None if there is none.
+        fault: the unexpected exception; None if there is none. An unexpected exception is logged as
+            an error, with its traceback.
     """
     extra = {
         "request_id": event["requestContext"]["requestId"],

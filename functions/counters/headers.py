@@ -1,8 +1,9 @@
 """Headers that change what a request means: idempotency keys, conditions and ranges.
 
-A server must not ignore such a header. For example, a change with If-Unmodified-Since would become
-unconditional. So a route rejects each of these headers that it does not support, unless RFC 9110
-says that the header has no effect in that request.
+A server must not ignore such a header. For example, if it ignored If-Unmodified-Since, it would
+make a change even if the condition does not hold. So a route rejects each of these headers that it
+does not support. There is one exception: by RFC 9110, a header may have no effect in a request.
+The route ignores such a header.
 """
 
 import re
@@ -11,7 +12,7 @@ from collections.abc import Collection, Mapping
 from counters.model import Condition
 from counters.rules import invalid
 
-_MOST_VERSIONS = 100  # the most operands that IN can have in DynamoDB
+_MOST_VERSIONS = 100  # DynamoDB's limit for the operands of IN
 _LONGEST_KEY = 255  # characters
 
 _MEANINGFUL = {
@@ -23,18 +24,19 @@ _MEANINGFUL = {
     "range",
 }
 
-# These headers hold lists. If one is sent several times, the lists are joined (RFC 9110, section
-# 5.3).
+# The values of these headers are lists. If a request has several headers of the same name, their
+# lists are joined (RFC 9110, section 5.3).
 _LISTS = {"if-match", "if-none-match"}
 
-# One member of a list of entity tags, with the comma or the end of text after it. A member may be
-# empty, and a tag may contain a comma (RFC 9110, sections 5.6.1.2 and 8.8.3).
+# One member of a list of entity tags, and what follows the member: a comma, or the end of the text.
+# A member may be empty. A tag may contain a comma. (RFC 9110, sections 5.6.1.2 and 8.8.3.)
 _MEMBER = re.compile(
     r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\U0010ffff]*)"[ \t]*)?(?P<end>,|\Z)'
 )
 _VERSION = re.compile(r"0|[1-9][0-9]{0,15}")
 
-# Visible ASCII characters, bare or as a quoted string (RFC 9651, section 3.3.3).
+# An idempotency key: visible ASCII characters, without quotes or as a quoted string (RFC 9651,
+# section 3.3.3).
 _IDEMPOTENCY_KEY = re.compile(
     r'([\x21\x23-\x7e][\x21-\x7e]*)|"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 )
@@ -46,16 +48,16 @@ def supported_headers(
     """Return those headers of a request that change its meaning.
 
     Args:
-        all_headers: all headers: the values of each, by name.
+        all_headers: all headers of the request. Each name has a list of values.
         known: the names of the headers that the route supports, in lower case.
         method: the HTTP method of the request.
 
     Returns:
-        The value of each of these headers, by name in lower case.
+        The value of each of these headers, by its name in lower case.
 
     Raises:
-        InvalidRequestError: if the route does not support one of these headers, or one that is not
-            a list is given more than once.
+        InvalidRequestError: if the route does not support one of these headers, or if the request
+            repeats a header whose value is not a list.
     """
     headers: dict[str, str] = {}
     present = {name.lower() for name in all_headers}
@@ -90,11 +92,11 @@ def idempotency_key(headers: Mapping[str, str]) -> str | None:
 
 
 def condition(headers: Mapping[str, str]) -> Condition | None:
-    """Return the condition that If-Match or If-None-Match sets for a change; None without either.
+    """Return the condition in If-Match or If-None-Match; None if the request has neither header.
 
     Raises:
-        InvalidRequestError: if If-Match is neither `*` nor a list of quoted versions,
-            If-None-Match is not `*`, or both are given.
+        InvalidRequestError: if If-Match is neither `*` nor a list of quoted versions, if
+            If-None-Match is not `*`, or if the request has both headers.
     """
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if match is not None and none_match is not None:
@@ -108,7 +110,7 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
     if match == "*":
         return Condition(None)
     tags = _entity_tags(match)
-    # Tally never issues a weak tag or one that is not a version.
+    # A weak tag, or a tag that is not a version, did not come from Tally.
     has_other_tags = any(weak or not _VERSION.fullmatch(tag) for weak, tag in tags)
     if not 1 <= len(tags) <= _MOST_VERSIONS or has_other_tags:
         invalid("If-Match", f'must be *, or 1 to {_MOST_VERSIONS} quoted versions, such as "7"')
@@ -116,10 +118,11 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
 
 
 def none_match(headers: Mapping[str, str], version: int) -> bool:
-    """Return whether If-None-Match allows a read to return the counter. Otherwise it returns 304.
+    """Return whether a read returns the counter. If False, the read returns 304 instead.
 
-    If-None-Match does not allow it if it lists the counter's version, or is `*` and the counter was
-    written.
+    The result is False in two cases:
+    - If-None-Match lists the counter's version.
+    - If-None-Match is `*`, and the counter was written before.
 
     Raises:
         InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.
@@ -137,7 +140,7 @@ def none_match(headers: Mapping[str, str], version: int) -> bool:
 
 
 def _has_no_effect(name: str, method: str, present: Collection[str]) -> bool:
-    """Return whether RFC 9110 makes a server ignore a header.
+    """Return whether a header has no effect in a request, by RFC 9110.
 
     Args:
         name: the name of the header, in lower case.

@@ -1,7 +1,8 @@
 """HistoryTable: reads and writes history entries, one item for each counter and version.
 
-An entry is written some time after its change, from the stream of CounterTable. The entries of one
-batch are written in any order. So for a while, versions may be missing between others.
+A change reaches the history through the stream of CounterTable, so its entry is written some time
+after the change. The entries of one batch are written in any order. So for a while, the history can
+have a version and lack a lower version.
 """
 
 import math
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from counters.model import Order
 
-# How long the stream keeps a record. A change that is older can no longer reach the history.
+# How long the stream of CounterTable keeps the record of a change, in seconds. After this time, the
+# stream can no longer bring the change to the history.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html
 STREAM_SECONDS = 24 * 60 * 60
 
@@ -118,12 +120,13 @@ def pages(counter_id: str, after: int, until: float) -> "Iterator[list[tuple[str
 
     Args:
         counter_id: the counter.
-        after: the version. 0 includes all items, even those whose version is 0 or negative.
+        after: yield only items with a higher version. 0 yields all items, even those with the
+            version 0 or a negative version.
         until: latest time to start a read, in seconds since the epoch.
 
     Yields:
-        A page: for each item its version, as it is stored, and its entry. The entry is None if the
-        item is malformed.
+        A page: a list with the version and the entry of each item. The version is text, as in the
+        item's key. The entry is None if the item is malformed.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -165,23 +168,25 @@ def _entry_or_none(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
 
 
 def expired(created_at: str) -> bool:
-    """Return whether a change from that time may have been deleted from the history.
+    """Return whether entries with a given time have expired, so that they may be deleted.
 
     Args:
-        created_at: the time (RFC 3339). If it has expired, so have all earlier times.
+        created_at: the time (RFC 3339). If entries with this time have expired, so have all entries
+            with earlier times.
     """
     days = int(os.environ["HISTORY_DAYS"])
     return days > 0 and clock.seconds(created_at) + days * SECONDS["day"] <= clock.now()
 
 
 def is_settled(created_at: str, now: float) -> bool:
-    """Return whether the history below an entry is final: the stream will add nothing to it.
+    """Return whether the stream can no longer add versions that are lower than that of an entry.
 
-    All versions below the entry were applied before it, so at most one apply window after
-    `created_at`. The stream keeps their records for 24 hours.
+    All lower versions were made before the entry's change. The entry's change was made at most one
+    apply window after `created_at` (see `clock`). From then on, the stream kept the records of the
+    lower versions for at most 24 hours.
 
     Args:
-        created_at: when the attempt that made the entry's change began (RFC 3339).
+        created_at: when the attempt to make the entry's change began (RFC 3339).
         now: the current time, in seconds since the epoch.
     """
     return clock.seconds(created_at) + clock.APPLY_WINDOW + STREAM_SECONDS < now
@@ -195,10 +200,10 @@ def write(entries: "Sequence[Entry]", until: float) -> int:
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of entries before the first one that was not written. If nothing failed, that is
-        the number of all entries.
+        The number of entries before the first entry that was not written. If all were written, the
+        number of all entries.
     """
-    # One BatchWriteItem must not contain a key twice.
+    # A BatchWriteItem request must not contain the same key twice.
     items: dict[tuple[str, str], tuple[int, dict[str, AttributeValueTypeDef]]] = {}
     for position, entry in enumerate(entries):
         item = _item(entry)
@@ -212,13 +217,17 @@ def write(entries: "Sequence[Entry]", until: float) -> int:
 
 
 def free(entries: "Sequence[Entry]", until: float) -> int | None:
-    """Check which entries can be written without replacing the entry of a different change.
+    """Find the first entry that would replace the entry of a different change.
+
+    Args:
+        entries: the entries to be written.
+        until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of entries before the first one whose version the history already holds for a
-        different change. None if DynamoDB did not answer by `until`, in seconds since the epoch.
+        The number of entries before the first entry that would replace another one. If none would,
+        the number of all entries. None if DynamoDB did not answer in time.
     """
-    request_ids: dict[tuple[str, str], str] = {}  # of the entries in the history
+    request_ids: dict[tuple[str, str], str] = {}  # by the key of an item in the history
     versions = [(entry.counter_id, str(entry.version)) for entry in entries]
     keys = [
         {"counter_id": {"S": counter_id}, "version": {"N": version}}
@@ -234,7 +243,7 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
                 ProjectionExpression=", ".join(names),
                 ExpressionAttributeNames=names,
             ):
-                # A malformed item has no request id. It is not replaced either.
+                # A malformed item without a request id must not be replaced either.
                 request_ids[_key(item)] = item.get("request_id", {}).get("S", "")
     except (BotoCoreError, ClientError, UndecidedError):
         logger.exception("Could not read HistoryTable")
@@ -246,14 +255,14 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
 
 
 def add(entry: Entry, until: float) -> bool:
-    """Write an entry, unless the history already holds its version for a different change.
+    """Write an entry, unless that would replace the entry of a different change.
 
     Args:
         entry: the entry.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        Whether the history holds the entry.
+        Whether the history has the entry now.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
@@ -312,7 +321,8 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
         request_id=item["request_id"]["S"],
         created_at=item["created_at"]["S"],
         counter_created_at=item["counter_created_at"]["S"],
-        # Only a change that counts several events stores these. Otherwise they follow from `by`.
+        # Only a change that counts events stores `increase` and `decrease`. For all other changes,
+        # they follow from `by`.
         increase=int(item["increase"]["N"]) if "increase" in item else max(by, 0),
         decrease=int(item["decrease"]["N"]) if "decrease" in item else max(-by, 0),
         time=clock.seconds(item["created_at"]["S"]),

@@ -1,9 +1,11 @@
-"""Idempotency keys: each request under a key leaves a receipt, so that a repeat is not applied.
+"""Idempotency keys: a request with a key leaves a receipt, so that a repeat is not applied again.
 
-The first request puts a receipt with the id of its attempt into ReceiptTable, then makes the change
-under the same id. That is two writes and no read.
+An attempt is the work of one invocation to make one change. The first request with a key writes two
+items and reads none:
+1. It stores a receipt in ReceiptTable, with the id of its attempt.
+2. It makes the change. The id of the attempt is stored with the change.
 
-A repeat finds the receipt and searches the counters and their history for that id:
+A repeat finds the receipt. It searches the counters and their history for the id in the receipt:
 - The change was made: the repeat returns its result.
 - The change was not made and never will be: the repeat replaces the receipt and makes the change.
 - Neither is certain yet: the repeat checks again for some seconds, then gives up.
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 # How long a repeat searches for the outcome of an earlier request, in seconds.
 _PATIENCE = 3.0
 
-# Retries of a throttled change stop this many seconds early, to leave time for deleting the
+# If a change is throttled, its retries stop this many seconds early. That leaves time to delete the
 # receipt.
 _TO_DISCARD = 0.5
 
@@ -37,10 +39,10 @@ class Intent(NamedTuple):
 
     Attributes:
         key: the idempotency key; None if the request has none.
-        target: what the request changes: a counter's name, or a route's path. A caller can use the
-            same key once for each target.
+        target: a counter's name, or the path of a route that changes several counters. A caller can
+            use the same key once for each target.
         counter_ids: the counters to change.
-        body: the content of the request. A repeat has the same body.
+        body: the content of the request. A repeat must have the same body.
     """
 
     key: str | None
@@ -49,7 +51,7 @@ class Intent(NamedTuple):
     body: str
 
     def receipt_id(self, actor: str) -> str:
-        """Return the key of the receipt: a hash of caller, target and idempotency key."""
+        """Return the id of the receipt: a hash of caller, target and idempotency key."""
         return _digest(json.dumps([actor, self.target, self.key]))
 
     def fingerprint(self) -> str:
@@ -62,22 +64,24 @@ def once(
 ) -> tuple[Outcome, bool]:
     """Apply a change, unless an earlier request with the same key has applied it.
 
-    Without a key, the change is applied.
+    If the request has no key, the change is always applied.
 
     Args:
         intent: the request.
         change: the attempt of this request.
         apply: makes the change. It raises BoundExceededError or ThrottledError only if nothing was
-            written and nothing will be.
+            written, and nothing will be written later.
 
     Returns:
-        The counters as the change left them, and whether an earlier request made it.
+        The counters as the change left them, and whether an earlier request made the change.
 
     Raises:
-        KeyReusedError: if the key was used with a different body.
-        InProgressError: if an earlier request with this key is unresolved.
-        OutcomeUnknownError: if DynamoDB did not accept the receipt, or `apply` raises it.
-        CounterError: if `apply` raises it. BoundExceededError and ThrottledError free the key.
+        KeyReusedError: if an earlier request had this key and a different body.
+        InProgressError: if it is not known yet whether an earlier request with this key made its
+            change.
+        OutcomeUnknownError: if DynamoDB did not accept the receipt, or if `apply` raises it.
+        CounterError: if `apply` raises it. After BoundExceededError or ThrottledError, the key is
+            free again.
     """
     if intent.key is None:
         return apply(change), False
@@ -112,14 +116,15 @@ def _once(
         if counters:
             receipts.settle(receipt_id, receipt, counters, change.until)
             return counters, True
-        # The earlier attempt can no longer take effect. Begin this one now, with its own window.
+        # The earlier attempt can no longer make its change. This attempt and its apply window begin
+        # now.
         change = change._replace(began=clock.now())
         if receipts.take_over(receipt_id, fingerprint, change, receipt):
             return _make(receipt_id, change, apply), False
 
 
 def _make(receipt_id: str, change: Change, apply: "Callable[[Change], Outcome]") -> Outcome:
-    """Make the change. If it certainly was not made, delete the receipt."""
+    """Make the change. If the change certainly was not made, delete the receipt."""
     try:
         return apply(change._replace(until=change.until - _TO_DISCARD))
     except (BoundExceededError, ThrottledError):

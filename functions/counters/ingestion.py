@@ -1,17 +1,17 @@
-"""Consumes IncrementQueue: adds its messages to the counters, each message once.
+"""Consumes IncrementQueue: applies its messages to the counters, each message once.
 
-A message is `{"counter_id": "…", "by": 1}`, or an EventBridge event with that as its detail.
+A message is `{"counter_id": "…", "by": 1}`, or an EventBridge event that has such a `detail`.
 
-SQS may deliver a message several times. But it delivers a message only after all earlier messages
-of its group are deleted. `folding` relies on that order to count each message once.
+SQS may deliver a message several times. But SQS delivers a message only after all earlier messages
+of its message group are deleted. `folding` relies on this order to count each message once.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 
-A batch ends with three kinds of message:
+After a batch, each of its messages is one of these:
 - counted;
-- parked: the message can never be counted, so it is sent to the dead-letter queue with the reason,
-  and the later messages of its group are processed;
-- failed: a request to AWS failed, or the time is up. SQS delivers the message again, with all later
-  ones of its group.
+- parked: the message can never be counted. It was sent to the dead-letter queue, with the reason.
+  The later messages of its group were processed;
+- failed: a request to AWS failed, or the time was up. SQS delivers the message again, and so all
+  later messages of its group.
 
 A message is done if it is counted or parked.
 """
@@ -34,13 +34,15 @@ from counters.model import Event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Sequence numbers have 128 bits. Padded to this length, they sort as text.
+# Sequence numbers have 128 bits. If they are padded to this length, greater numbers sort later as
+# text.
 _SEQUENCE_DIGITS = 39
 
 _LONGEST_SOURCE = 256  # characters; EventBridge's limit
 
-# The remaining time is divided among the remaining groups of the batch, so that a group whose
-# requests fail leaves time for the others. Each group gets at least this share, in seconds.
+# The groups of a batch are processed one after another. Each group gets an equal share of the
+# remaining time. So if the requests of one group fail, there is still time for the next groups. A
+# share is at least this long, in seconds.
 _LEAST_SHARE = 2.0
 
 _NO_ROOM = "The counter has no room: the result would be outside the integer range."
@@ -85,7 +87,11 @@ def ingest(records: "Sequence[Record]", until: float) -> Progress:
 
 
 def _ingest(group: str, batch: "Sequence[Record]", until: float, progress: Progress) -> int:
-    """Count the messages of one group in a batch; return how many, from the first on, are done."""
+    """Count the messages of one group in a batch.
+
+    Returns:
+        The number of messages before the first message that is not done.
+    """
     done = 0
     while done < len(batch):
         events, reason = _events(batch[done:])
@@ -108,18 +114,18 @@ def _count(
     until: float,
     progress: Progress,
 ) -> int:
-    """Count events of one group, one counter after the other.
+    """Count events of one group, one counter after another.
 
     Args:
         group: the key of the group.
         events: the events.
         batch: the messages of these events, in the same order.
         until: latest time to start a request, in seconds since the epoch.
-        progress: the result of the batch, to which the result of these events is added.
+        progress: the result of the batch. The result of these events is added to it.
 
     Returns:
-        How many events, from the first on, are done. Later ones may be counted too. They are
-        delivered again, which has no effect.
+        The number of events before the first event that is not done. Some later events may be
+        counted, too. SQS delivers these again, which has no effect.
     """
     positions: dict[str, list[int]] = {}
     for position, event in enumerate(events):
@@ -147,9 +153,11 @@ def _count(
 
 
 def _events(batch: "Sequence[Record]") -> tuple[list[Event], str]:
-    """Return the events of the messages before the first malformed one, and what is wrong with it.
+    """Return the events of the messages before the first malformed message.
 
-    If no message is malformed, the second result is empty.
+    Returns:
+        The events, and what is wrong with the malformed message. If no message is malformed, the
+        second value is empty.
     """
     events: list[Event] = []
     for record in batch:
@@ -172,7 +180,8 @@ def _event(record: Record) -> Event:
     if was_forwarded and "detail-type" not in fields:
         rules.invalid("detail-type", "is missing. EventQueue accepts only EventBridge events.")
     if "detail-type" in fields:
-        # Anyone who may send to the queue can write an event, so its source is only a claim.
+        # Anyone who may send to the queue can write an event with any source. So the source is only
+        # a claim, and the sender is stored, too.
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
         if fields["detail-type"] != "Count":
             rules.invalid("detail-type", "must be Count")
@@ -196,8 +205,8 @@ def _sender(record: Record) -> tuple[str, bool]:
     """Return the original sender of a message, and whether forward_events forwarded it.
 
     SQS reports forward_events as the sender of a forwarded message. That function puts the original
-    sender into the attribute `sender`. The attribute is ignored in other messages, because any
-    sender can write it.
+    sender into the attribute `sender`. In all messages that were not forwarded, this attribute is
+    ignored, because any sender can write it.
     """
     sender: str = record["attributes"]["SenderId"]
     if sender.partition(":")[0] != os.environ["FORWARDER_ROLE_ID"]:
@@ -224,14 +233,14 @@ def _sequence_number(record: Record) -> str:
 
 
 def _group(record: Record) -> str:
-    """Return a key for a message's group. It includes the queue, which numbers its own messages."""
+    """Return a key for a message's group. Groups of different queues have different keys."""
     group = f"{record['eventSourceARN']} {record['attributes']['MessageGroupId']}"
     return hashlib.sha256(group.encode()).hexdigest()[:24]
 
 
 def _park(record: Record, reason: str, until: float) -> bool:
-    """Send a message to the dead-letter queue, with the reason; return whether SQS accepted it."""
-    # SQS does not allow every character in an attribute, so escape them as JSON does.
+    """Send a message to the dead-letter queue, with the reason. Return whether SQS accepted it."""
+    # SQS does not allow every character in an attribute. So escape the reason as JSON does.
     details = {"reason": json.dumps(reason)[1:-1][:1024], "sender": _sender(record)[0]}
     logger.error("Parked a message", extra={"message_id": record["messageId"], **details})
     message: dict[str, Any] = {
@@ -249,7 +258,7 @@ def _park(record: Record, reason: str, until: float) -> bool:
             }
             _send({**message, "MessageAttributes": attributes}, until)
         except ClientError as error:
-            # A message of the maximum size leaves no room for attributes.
+            # A message of the maximum size leaves no room for attributes. So send it without them.
             if error.response["Error"]["Code"] != "InvalidParameterValue":
                 raise
             _send(message, until)

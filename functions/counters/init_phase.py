@@ -1,8 +1,8 @@
 """Lambda's init phase: the work that a function does before its first event.
 
-In the init phase a function has a full CPU. Afterwards it has only the share that its memory size
-pays for. So it opens its connections in the init phase. docs/benchmarks.md shows what each step
-saves.
+In the init phase, a function has a full CPU. After the init phase, it has only a share of a CPU,
+which depends on its memory size. So Tally's functions open their connections in the init phase.
+docs/benchmarks.md shows how much time each step saves.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def begin() -> None:
-    """Turn garbage collection off. Call this before the other modules are imported.
+    """Turn garbage collection off. Call this function before any other module is imported.
 
-    Imports create almost no garbage, and looking for it takes 4 % of a cold start. Outside Lambda
-    this does nothing.
+    Imports create almost no garbage, but the search for garbage takes 4 % of a cold start. Outside
+    Lambda, this function does nothing.
     """
     if in_lambda():
         gc.disable()
@@ -29,11 +29,12 @@ def begin() -> None:
 def end(*clients: "Callable[[], BaseClient]") -> None:
     """Create the clients, open their connections, and turn garbage collection on again.
 
-    The collector ignores everything that exists by then. Outside Lambda this does nothing.
+    The garbage collector ignores all objects that exist at this time. Outside Lambda, this function
+    does nothing.
 
     Args:
-        clients: the functions that create the clients. A function passes the clients that it uses
-            for almost every event.
+        clients: functions of the module `clients`, which create the clients. Each Lambda function
+            passes only the clients that it uses for almost every event.
     """
     if not in_lambda():
         return

@@ -1,11 +1,12 @@
-"""Lists history entries: a page of them, or those of a period.
+"""Lists entries of a counter's history: a page, or all entries of a period.
 
-A gap is one or more versions that are missing below an entry. While a batch of entries is being
-written, the stream may still fill a gap. A list ends before such a gap. Otherwise a reader who
-continues after the list would miss the entries that fill it.
-
-A gap is final if the stream can no longer fill it: the missing changes are in the dead-letter
-queue, have expired, or someone deleted the entries. A list continues after a final gap.
+A gap is one or more versions that are missing below an entry. There are two kinds of gap:
+- The stream of CounterTable may still fill the gap: record_history is writing the entries. A
+  list ends before such a gap. If the list went on, a reader who continues after its last entry
+  would never get the entries that fill the gap.
+- The gap is final: the stream can no longer fill it. The missing changes are in the dead-letter
+  queue, their entries have expired, or someone deleted the entries. A list continues after such a
+  gap.
 """
 
 import math
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from counters.model import Order
 
-_PAGE = 1000  # entries per read, when the entries of a period are listed
+_PAGE = 1000  # how many entries one read returns when all entries of a period are listed
 
 
 class _GapError(Exception):
@@ -34,10 +35,10 @@ class Listing(NamedTuple):
     """Which entries of a counter a page shows.
 
     Attributes:
-        order: the order of versions.
-        after: the version to continue after, in that order; None for the first page.
+        order: the order of the versions.
+        after: the page starts after this version, in `order`; None for the first page.
         limit: the maximum number of entries.
-        period: only entries created in this period are shown.
+        period: the page shows only entries created in this period.
     """
 
     counter_id: str
@@ -58,8 +59,8 @@ def page(query: Listing, until: float) -> tuple[list[Entry], bool]:
         The entries, and whether there are more.
 
     Raises:
-        ThrottledError: if DynamoDB did not answer in time; or if the order is descending and the
-            page would be empty, because it begins with a gap that may still be filled.
+        ThrottledError: if DynamoDB did not answer in time; or if the order is descending, and a gap
+            that may still be filled comes before the first entry of the page.
     """
     limit, period = query.limit, query.period
     ascending = query.order == "asc"
@@ -87,11 +88,11 @@ def page(query: Listing, until: float) -> tuple[list[Entry], bool]:
 
 
 def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
-    """Yield the entries of a period in the order of versions, with some entries around it.
+    """Yield the entries of a period, and some entries before and after it, in order of version.
 
-    The first entry yielded is older than the period, if the history has such an entry. So the first
-    entry shows the counter's value before the period. The list ends before a gap that may still be
-    filled.
+    If the history has an entry that is older than the period, the first yielded entry is such an
+    entry. It shows the counter's value before the period. The list ends before a gap that may still
+    be filled.
 
     Args:
         counter_id: the counter.
@@ -108,7 +109,9 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
 
 
 def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
-    """Yield what `span` yields, but continue after every gap, with strongly consistent reads.
+    """Yield what `span` yields, but also continue after a gap that may still be filled.
+
+    The reads are strongly consistent.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -135,13 +138,13 @@ def _versions(query: Listing, until: float) -> tuple[int, int]:
 
 
 def _first_of(counter_id: str, period: Period, until: float) -> int:
-    """Return a version that is at or below the lowest version of the period."""
+    """Return a version to begin with. No lower version is in the period."""
     start = period.start - clock.APPLY_WINDOW
     return max(1, boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 
 
 def _up_to_end(entries: "Iterator[Entry]", period: Period) -> "Iterator[Entry]":
-    """Yield entries until one shows that all later ones are outside the period."""
+    """Yield entries, until the time of an entry shows that no later entry is in the period."""
     for entry in entries:
         yield entry
         if entry.time >= period.end + clock.APPLY_WINDOW:
@@ -154,8 +157,9 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     """Yield the entries of a range of versions, up to a gap that may still be filled.
 
     The first reads are eventually consistent, so they can show a gap that is already filled. At the
-    first gap, the function asks the trend up to which version all gaps are final, and reads the
-    rest again with strongly consistent reads.
+    first gap that may still be filled, the function does two things:
+    1. It reads from TrendTable up to which version all gaps are final.
+    2. It reads on from the gap with strongly consistent reads.
 
     Args:
         counter_id: the counter.
@@ -171,8 +175,8 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     """
     step = 1 if order == "asc" else -1
     expected = first if order == "asc" else last
-    final: int | None = None  # gaps up to this version are final; None before the first gap
-    newer: Entry | None = None  # in descending order: the last entry, which is above `expected`
+    final: int | None = None  # gaps up to this version are final; None if it was not read yet
+    newer: Entry | None = None  # the previous entry; in descending order, it is above `expected`
     while True:
         gap = False
         for entry in history.walk(
@@ -185,7 +189,7 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
                     break
             yield entry
             newer, expected = entry, entry.version + step
-        if not gap and order == "desc" and expected >= first:  # the range begins with a gap
+        if not gap and order == "desc" and expected >= first:  # the lowest versions are missing
             gap = _may_be_filled(newer or _above(counter_id, expected, until), final)
         if not gap:
             return
@@ -199,8 +203,8 @@ def _may_be_filled(top: Entry | None, final: int | None) -> bool:
     """Return whether the stream may still fill the gap below an entry.
 
     Args:
-        top: the entry; None if there is none above the missing versions.
-        final: the version up to which all gaps are final; None if it is not known.
+        top: the entry; None if the history has no entry above the missing versions.
+        final: all gaps up to this version are final; None if this version is not known.
     """
     if top is None or (final is not None and top.version <= final):
         return False

@@ -1,4 +1,4 @@
-"""Metrics: each invocation writes one line in CloudWatch's embedded metric format.
+"""Metrics: an invocation writes its metrics as one log line in CloudWatch's embedded metric format.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -13,8 +13,8 @@ def publish(counts: dict[str, int], milliseconds: dict[str, float] | None = None
     """Publish metrics in the namespace Tally, with the dimension `stack`.
 
     Args:
-        counts: the value of each count, by the metric's name.
-        milliseconds: the value of each duration in milliseconds, by the metric's name.
+        counts: for each metric that is a count: its name and its value.
+        milliseconds: for each metric that is a duration: its name and its value in milliseconds.
     """
     metrics = Metrics(namespace="Tally", service="tally")
     metrics.add_dimension("stack", os.environ["STACK_NAME"])

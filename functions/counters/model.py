@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 DEFAULT_COUNTER_ID = "default"
 
-# The integers that every JSON reader holds exactly (RFC 8259, section 6).
+# All JSON readers agree exactly on the integers in this range (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
 MIN_INTEGER = -MAX_INTEGER
 
@@ -41,7 +41,7 @@ class Counter(NamedTuple):
 
 
 class ChangedCounter(NamedTuple):
-    """A counter that a request has changed, if the state that it left is not known yet."""
+    """A counter that a request has changed, but whose state after the change is not known yet."""
 
     counter_id: str
     value: None = None
@@ -51,7 +51,7 @@ class ChangedCounter(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """What one change adds up, if it counts several events from a queue in one write.
+    """The sums of the events that one change counts. An event is a message from a queue.
 
     Attributes:
         events: the number of events.
@@ -67,15 +67,17 @@ class Fold(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One attempt to change a counter. All of it except `until` is stored with the change.
+    """One attempt to make a change: the work of one invocation to make it.
+
+    All attributes except `until` are stored with the change.
 
     Attributes:
         actor: who makes the change.
-        request_id: the id of this attempt. If it is in the counter or in the history, the change
-            was made.
+        request_id: the id of this attempt. If this id is in the counter or in the history, the
+            change was made.
         began: when the attempt began, in seconds since the epoch.
         until: latest time to send the change, in seconds since the epoch.
-        fold: the sums of the events that it counts; None if the change comes over HTTP.
+        fold: the sums of the events that the change counts; None if the change comes over HTTP.
     """
 
     actor: str
@@ -97,9 +99,10 @@ class Bounds(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """The condition of a `set`: the versions of the counter that allow it.
+    """The condition of a `set`: the counter must have one of these versions.
 
-    Version 0 is a counter that was never written. None means every version except 0.
+    Version 0 is a counter that was never written. `versions` is None if every version except 0 is
+    allowed.
     """
 
     versions: tuple[int, ...] | None
@@ -180,10 +183,11 @@ class Entry(NamedTuple):
     sender: str | None = None
 
     def is_of(self, counter: Counter, version: int) -> bool:
-        """Return whether this is the entry of the given version of this very counter.
+        """Return whether this is the entry of a version of this counter.
 
-        If someone deletes a counter's item, its history stays. A new counter with the same name
-        then has another creation time than those old entries.
+        If someone deletes a counter's item, the history of that counter stays. A new counter may
+        get the same name. The old entries are not entries of the new counter: they have the
+        creation time of the old counter.
         """
         return self.version == version and self.counter_created_at == counter.created_at
 
@@ -232,7 +236,7 @@ class Bucket(NamedTuple):
 
     Attributes:
         start: when the interval begins (RFC 3339).
-        close: the value at the end of the interval, even if it has no changes.
+        close: the value at the end of the interval, even if the interval has no changes.
     """
 
     start: str

@@ -1,10 +1,12 @@
 """ReceiptTable: reads and writes receipts. A receipt says which attempt uses an idempotency key.
 
-Each item has these attributes:
-- `attempt`: the id of the attempt that makes the change (see `attempt`);
+An attempt is the work of one invocation to make one change (see `attempt`). Each item is a receipt,
+with these attributes:
+- `attempt`: the id of the attempt that makes the change;
 - `started_at`: when that attempt began;
 - `fingerprint`: a hash of the request's body;
-- `outcome`: the changed counters, once a repeat of the request has found them;
+- `outcome`: the counters as the change left them. It is missing until a repeat of the request has
+  found them;
 - `expires_at`: when DynamoDB deletes the item.
 """
 
@@ -33,7 +35,7 @@ class Receipt(NamedTuple):
         attempt: the id of the attempt that makes the change.
         began: when the attempt began, in seconds since the epoch.
         fingerprint: a hash of the request's body.
-        outcome: the changed counters; empty as long as they are not known.
+        outcome: the counters as the change left them; empty if no repeat has found them yet.
     """
 
     attempt: str
@@ -42,25 +44,25 @@ class Receipt(NamedTuple):
     outcome: tuple[Counter, ...]
 
     def seconds_left(self) -> int:
-        """Return how many seconds the attempt's apply window still lasts; at least 1."""
+        """Return the number of seconds until the attempt's apply window is over, at least 1."""
         return max(1, math.ceil(self.began + clock.APPLY_WINDOW - clock.now()))
 
 
 def put(receipt_id: str, fingerprint: str, change: "Change") -> Receipt | None:
-    """Put the receipt of an attempt, if there is no receipt for the key.
+    """Store the receipt of an attempt, unless the idempotency key already has a receipt.
 
     Args:
-        receipt_id: the key of the receipt.
+        receipt_id: the id of the receipt.
         fingerprint: a hash of the request's body.
         change: the attempt.
 
     Returns:
-        None if the attempt now has the key. Otherwise the receipt of the attempt that has it.
+        None if the receipt is stored. If the idempotency key already had a receipt, that receipt.
 
     Raises:
         KeyReusedError: if the existing receipt is for a request with a different body.
         OutcomeUnknownError: if DynamoDB did not accept the receipt in time. This attempt changed
-            nothing, but an earlier one may have.
+            nothing, but an earlier attempt with the same idempotency key may have made the change.
     """
     # TTL deletes late, so treat an expired receipt as absent.
     condition = "attribute_not_exists(#receipt_id) OR #expires_at <= :now"
@@ -80,19 +82,19 @@ def take_over(receipt_id: str, fingerprint: str, change: "Change", abandoned: Re
     """Replace the receipt of an attempt that did not make its change and never will.
 
     Args:
-        receipt_id: the key of the receipt.
+        receipt_id: the id of the receipt.
         fingerprint: a hash of the request's body.
         change: the new attempt.
         abandoned: the receipt to replace.
 
     Returns:
-        False if another request has replaced or deleted that receipt first.
+        Whether the receipt is replaced. False if another request replaced or deleted it first.
 
     Raises:
         OutcomeUnknownError: as for `put`.
     """
-    # Another attempt may have replaced the receipt and made the change. So the receipt must be the
-    # one that was read.
+    # By now, another attempt may have replaced the receipt and made the change. So replace only the
+    # receipt that was read.
     attempt = {":attempt": {"S": abandoned.attempt}}
     done, _ = _put(receipt_id, fingerprint, change, "#attempt = :attempt", attempt)
     return done
@@ -101,7 +103,8 @@ def take_over(receipt_id: str, fingerprint: str, change: "Change", abandoned: Re
 def discard(receipt_id: str, change: "Change") -> None:
     """Delete the receipt of an attempt that changed nothing, so that the key is free again.
 
-    If that fails, a repeat gets InProgressError until the attempt's apply window is over.
+    If the deletion fails, each repeat of the request gets InProgressError until the attempt's apply
+    window is over.
     """
     if clock.now() >= change.until:
         return
@@ -118,10 +121,12 @@ def discard(receipt_id: str, change: "Change") -> None:
 
 
 def settle(receipt_id: str, receipt: Receipt, counters: "Sequence[Counter]", until: float) -> None:
-    """Write the outcome into a receipt. If that fails, the next repeat searches for it again.
+    """Write the outcome into a receipt.
+
+    If the write fails, the next repeat of the request searches for the outcome again.
 
     Args:
-        receipt_id: the key of the receipt.
+        receipt_id: the id of the receipt.
         receipt: the receipt, as it was read.
         counters: the counters as the change left them.
         until: latest time to start the request, in seconds since the epoch.
@@ -147,11 +152,11 @@ def settle(receipt_id: str, receipt: Receipt, counters: "Sequence[Counter]", unt
 def _put(
     receipt_id: str, fingerprint: str, change: "Change", condition: str, values: dict[str, Any]
 ) -> tuple[bool, Receipt | None]:
-    """Put the receipt of an attempt, if the condition holds.
+    """Store the receipt of an attempt, if the condition holds.
 
     Returns:
-        Whether the receipt of this attempt is stored. And the existing receipt, if the condition
-        does not hold and there is one.
+        Two values: whether the receipt of this attempt is stored; and the existing receipt. The
+        second value is None if the condition holds, or if there is no existing receipt.
 
     Raises:
         OutcomeUnknownError: as for `put`.
@@ -172,11 +177,11 @@ def _put(
     except dynamodb().exceptions.ConditionalCheckFailedException as error:
         item = cast("dict[str, Any]", error.response).get("Item")
         existing = _receipt(item) if item else None
-        # If the reply to a put is lost, the put is repeated. It then finds its own receipt.
+        # If the reply to the first put is lost, the second put finds the receipt of the first.
         return existing is not None and existing.attempt == change.request_id, existing
     except UndecidedError as error:
-        # This is not ThrottledError, "nothing was applied": an earlier request may have made the
-        # change.
+        # Do not raise ThrottledError, which says that nothing was applied. An earlier request may
+        # have made the change.
         detail = (
             "DynamoDB did not answer in time. This request changed nothing, but an earlier one with"
             " the same key may have. Retry with the same key."
@@ -186,7 +191,8 @@ def _put(
 
 
 def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]:
-    # Keep the receipt for its full lifetime even by the clock of a function that is ahead.
+    # The clock of another function may be ahead of this one. The extra seconds keep the receipt
+    # valid for its full lifetime by that clock, too.
     lifetime = 3600 * int(os.environ["RECEIPT_HOURS"]) + clock.CLOCK_DIFFERENCE
     return {
         "receipt_id": {"S": receipt_id},
@@ -198,9 +204,9 @@ def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]
 
 
 def _ignore(error: BotoCoreError | ClientError) -> None:
-    """Raise the error of a request that may fail, unless it is one of the expected errors.
+    """Ignore the error of a request if it is an expected error. If not, raise it.
 
-    Two errors are expected: there was no answer, or the receipt belongs to another attempt now.
+    Two errors are expected: DynamoDB did not answer, or the receipt now belongs to another attempt.
     """
     refused = isinstance(error, dynamodb().exceptions.ConditionalCheckFailedException)
     if not (refused or unanswered(error)):

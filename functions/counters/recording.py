@@ -1,8 +1,8 @@
 """Consumes CounterTable's stream: writes each change to the history and adds it to the trend.
 
-Lambda may deliver stream records several times. Recording a change again has no effect. A record
-that cannot be recorded is parked: sent to the dead-letter queue, unchanged. `redrive` records
-parked changes later.
+Lambda may deliver a stream record several times. Recording the same change again has no effect. A
+record that cannot be recorded is parked: sent to the dead-letter queue, unchanged. Later, `redrive`
+tries again to record the parked records.
 """
 
 import json
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # The longest text that Tally writes is a list of ten event sources of 256 characters each. Escaping
-# can triple it. A much longer text could make an entry too large for DynamoDB.
+# can triple the length of the list. A text above this limit was not written by Tally. It could make
+# an entry too large for DynamoDB.
 _LONGEST_TEXT = 16_384  # characters
 
 _REDRIVE_SECONDS = 900  # the longest time that a Lambda function can run
-_FINISH_SECONDS = 20  # for finishing the messages that are already received
+_FINISH_SECONDS = 20  # extra time to finish the messages that were already received
 _REBUILD_ATTEMPTS = 5
 
 logger = Logger(service="tally")
@@ -38,10 +39,10 @@ class Progress:
     """The result of a batch.
 
     Attributes:
-        done: how many records, from the first on, are recorded or parked.
+        done: the number of records before the first record that Lambda must deliver again.
         recorded: the number of recorded changes.
         parked: the number of parked records.
-        newest: when the newest recorded change began (RFC 3339); empty if nothing was recorded.
+        newest: the latest `created_at` of the recorded changes (RFC 3339); empty if there are none.
     """
 
     done: int = 0
@@ -54,20 +55,21 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
     """Write the changes of stream records to the history and add them to the trend.
 
     Two kinds of record are parked:
-    - malformed ones;
-    - ones whose version the history already holds for a different change, because someone reset the
-      counter by hand.
+    - malformed records;
+    - records whose version the history already has for a different change, because someone reset
+      the counter by hand.
 
-    A record is parked only after everything before it is recorded or parked, and before anything
-    after it is. So the history before a parked record is always complete, except for other parked
-    records.
+    A record is parked only after all earlier records are recorded or parked. Later records wait
+    until it is parked. So the history before a parked record is always complete, except for other
+    parked records.
 
     Args:
-        records: records of CounterTable's stream, with the old and the new image, in order.
+        records: records of CounterTable's stream, in order. Each has the counter's item before the
+            change (old image) and after it (new image).
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The result. If nothing failed, all records are done.
+        The result of the batch. If nothing failed, all records are done.
     """
     progress = Progress()
     positions = [number for number, each in enumerate(records) if _is_change(each)]
@@ -91,16 +93,16 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
 
 
 def redrive(until: float) -> tuple[int, int]:
-    """Try to record each parked record, and delete the recorded ones from the dead-letter queue.
+    """Try to record each parked record. If this succeeds, delete it from the dead-letter queue.
 
-    Recording a record that is already recorded has no effect.
+    Recording the same record again has no effect.
 
     Args:
-        until: latest time to start with a record, in seconds since the epoch.
+        until: latest time to start to record a record, in seconds since the epoch.
 
     Returns:
         The number of records that were recorded and deleted, and the number of records that were
-        received and stay in the queue.
+        received but stay in the queue.
 
     Raises:
         ThrottledError: if SQS did not answer in time.
@@ -125,7 +127,10 @@ def redrive(until: float) -> tuple[int, int]:
 
 
 def _is_change(stream_record: dict[str, Any]) -> bool:
-    """Return whether the counter changed. A refused event changes only `sequence_numbers`."""
+    """Return whether a stream record has a change for the history.
+
+    If only `sequence_numbers` differs, it has none: `folding` refused an event.
+    """
     match stream_record.get("dynamodb"):
         case {"OldImage": dict() as old, "NewImage": dict() as new}:
             names = {*old, *new} - {"sequence_numbers"}
@@ -143,7 +148,7 @@ def _record(entries: "Sequence[Entry]", progress: Progress, until: float) -> Non
 
 
 def _redrive(body: str, until: float) -> bool:
-    """Record a parked record; return whether it is recorded now."""
+    """Try to record a parked record. Return whether it is recorded now."""
     try:
         entry = _entry(json.loads(body))
     except Exception:
@@ -163,9 +168,10 @@ def _redrive(body: str, until: float) -> bool:
 
 
 def _rebuild_hour(entry: Entry, until: float) -> None:
-    """Replace the sums of an entry's hour by new ones, added up from the history.
+    """Replace the sums of an entry's hour in the trend by new sums of the entries in the history.
 
-    A late entry cannot be added to the trend, because the sums already include later versions.
+    A redriven entry is late: the sums may already include higher versions. `trend.fold` would not
+    add the entry to them, because it adds only versions that are higher than all included ones.
 
     Args:
         entry: the entry, which is in the history.
@@ -173,7 +179,8 @@ def _rebuild_hour(entry: Entry, until: float) -> None:
 
     Raises:
         NotFoundError: if the history of that hour has expired.
-        ThrottledError: if the sums changed during each attempt, or DynamoDB did not answer in time.
+        ThrottledError: if the sums changed during each of five tries, or if DynamoDB did not answer
+            in time.
     """
     hour = trend.hour_of(entry.time)
     if history.expired(clock.timestamp(hour - clock.APPLY_WINDOW)):
@@ -181,7 +188,7 @@ def _rebuild_hour(entry: Entry, until: float) -> None:
         raise NotFoundError(detail)
     for attempt in range(_REBUILD_ATTEMPTS):
         stored = trend.read(entry.counter_id, hour, until)
-        # Leave out later versions: record_history adds them to the trend itself.
+        # Leave out versions above `last`: record_history will add them to the trend.
         last = max(stored.last_version or 0, entry.version)
         sums = Sums()
         period = Period(hour, hour + trend.HOUR)
@@ -199,7 +206,7 @@ def _receive() -> "Sequence[Any]":
     reply = sqs().receive_message(
         QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
         MaxNumberOfMessages=10,
-        VisibilityTimeout=_REDRIVE_SECONDS,  # receive each message once
+        VisibilityTimeout=_REDRIVE_SECONDS,  # so that this run receives each message only once
         WaitTimeSeconds=1,  # without a wait time, SQS queries only some of its servers
     )
     return reply.get("Messages", [])
@@ -219,7 +226,7 @@ def _make_visible(handle: str) -> None:
 
 
 def _succeeds(request: "Callable[[], None]", until: float) -> bool:
-    """Send a request about a received message; return whether it succeeded."""
+    """Send a request about a received message. Return whether the request succeeded."""
     try:
         answered(until, request)
     except (BotoCoreError, ClientError, UndecidedError):
@@ -234,7 +241,7 @@ def _entries(records: "Sequence[dict[str, Any]]") -> list[Entry]:
     for stream_record in records:
         try:
             entries.append(_entry(stream_record))
-        except Exception:  # noqa: BLE001  no malformed record may stop the stream
+        except Exception:  # noqa: BLE001  a malformed record must not stop the stream
             break
     return entries
 
@@ -280,10 +287,10 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
 
 
 def _fold(change: dict[str, Any], by: int) -> Fold | None:
-    """Return the sums of the events in a change; None if it does not come from a queue.
+    """Return the sums of the events that a change counts; None if the change comes over HTTP.
 
     Args:
-        change: the attribute `change` of the counter.
+        change: the attribute `change` of the counter's item.
         by: what the change added to the counter.
 
     Raises:
@@ -292,7 +299,7 @@ def _fold(change: dict[str, Any], by: int) -> Fold | None:
     if "events" not in change:
         return None
     sender = _text(change["sender"]) if "sender" in change else None
-    # Older versions of Tally stored only the difference.
+    # Older versions of Tally did not store the two sums. They stored only the difference.
     increase = int(change["increase"]["N"]) if "increase" in change else max(by, 0)
     decrease = int(change["decrease"]["N"]) if "decrease" in change else max(-by, 0)
     fold = Fold(rules.integer("events", int(change["events"]["N"])), increase, decrease, sender)
@@ -318,7 +325,7 @@ def _timestamp(attribute: dict[str, Any]) -> str:
 
 
 def _park(stream_record: dict[str, Any], until: float) -> bool:
-    """Send a record to the dead-letter queue; return whether SQS accepted it."""
+    """Send a record to the dead-letter queue. Return whether SQS accepted it."""
     logger.error("Parked a stream record", extra={"event_id": stream_record.get("eventID")})
     message = json.dumps(stream_record)
     url = os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"]

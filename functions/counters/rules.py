@@ -25,7 +25,8 @@ from counters.model import (
 _COUNTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|")
 
-# RFC 3339, section 5.6. Python's own parser accepts more than that, such as the hour 24 in 3.14.
+# RFC 3339, section 5.6. Python's own parser also accepts other texts. For example, Python 3.14
+# accepts the hour 24.
 _TIME = re.compile(
     r"""
     \d{4}-\d\d-\d\d T ([01]\d|2[0-3]) : [0-5]\d :
@@ -36,7 +37,7 @@ _TIME = re.compile(
 )
 
 _MOST_BUCKETS = 1000
-_MOST_MINUTES = 3 * 60  # minutes are summed from the history, which takes longer
+_MOST_MINUTES = 3 * 60  # adding up minutes from the history takes longer than reading hours
 _DEFAULT_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
 _MOST_INCREMENTS = 100  # the limit of one DynamoDB transaction
 _LAST_TIME = 253_402_300_799.999  # the end of the year 9999, in seconds since the epoch
@@ -47,7 +48,7 @@ def counter_id(value: object, name: str = "counter_id") -> str:
 
     Args:
         value: the value.
-        name: the field or parameter that holds it.
+        name: the name of its field or parameter, for the error.
 
     Raises:
         InvalidRequestError: if it is not valid.
@@ -58,10 +59,10 @@ def counter_id(value: object, name: str = "counter_id") -> str:
 
 
 def prefix(value: str) -> str:
-    """Return `value` if it is empty or a counter name can begin with it.
+    """Return `value` if it is empty or a valid counter name can begin with it.
 
     Raises:
-        InvalidRequestError: if no counter name can begin with it.
+        InvalidRequestError: if no valid counter name can begin with it.
     """
     if not _PREFIX.fullmatch(value):
         invalid("prefix", "must be empty or the beginning of a valid counter_id")
@@ -69,10 +70,11 @@ def prefix(value: str) -> str:
 
 
 def integer(name: str, value: object) -> int:
-    """Return `value`, the field `name`, if it is an integer from -(2^53 - 1) to 2^53 - 1.
+    """Return the value of the field `name`, if it is an integer from -(2^53 - 1) to 2^53 - 1.
 
     Raises:
-        InvalidRequestError: if it is out of range or of another type. A boolean is not an integer.
+        InvalidRequestError: if the value is out of range, or is not an integer. A boolean is not an
+            integer.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         invalid(name, "must be an integer")
@@ -98,12 +100,12 @@ def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
 
 
 def increments(value: object) -> list[Increment]:
-    """Return the increments in `value`, the field `increments`. Each is of a different counter.
+    """Return the increments in the field `increments`. Each must be of a different counter.
 
     Raises:
-        InvalidRequestError: if the field is not a list of 1 to 100 increments, or one of them is
-            malformed or repeats a counter. The text names it by its position, starting at 0:
-            `increments[3]`.
+        InvalidRequestError: if the field is not a list of 1 to 100 increments, if an increment is
+            malformed, or if two increments are of the same counter. The text names the invalid
+            increment by its position, starting at 0: `increments[3]`.
     """
     if not isinstance(value, list) or not 1 <= len(value) <= _MOST_INCREMENTS:
         invalid("increments", f"must be a list of 1 to {_MOST_INCREMENTS} increments")
@@ -127,19 +129,20 @@ def json_object(name: str, text: str) -> dict[str, object]:
     """Parse `text` and return the fields of the JSON object in it.
 
     Args:
-        name: what the error calls the text, such as `body`.
+        name: the name of the text in the error, such as `body`.
         text: the JSON.
 
     Raises:
-        InvalidRequestError: if the text is not a JSON object, or any object in it has the same
-            field twice.
+        InvalidRequestError: if the text is not a JSON object, or if this object or an object inside
+            it has the same field twice.
     """
     try:
         value = json.loads(
             text,
             object_pairs_hook=_fields,
             parse_constant=lambda constant: invalid(name, f"{constant} is not JSON"),
-            # int() raises ValueError above 4,300 digits. Twenty are already out of range.
+            # int() raises ValueError for more than 4,300 digits. A number of 20 digits is already
+            # out of range, so the first 20 digits are enough.
             parse_int=lambda digits: int(digits[:20]),
         )
     except (json.JSONDecodeError, RecursionError) as error:
@@ -149,7 +152,7 @@ def json_object(name: str, text: str) -> dict[str, object]:
 
 
 def fields(name: str, value: object) -> dict[str, object]:
-    """Return `value`, the field `name`, if it is a JSON object.
+    """Return the value of the field `name`, if it is a JSON object.
 
     Raises:
         InvalidRequestError: if it is not an object.
@@ -163,7 +166,7 @@ def only(known: Collection[str], given: Mapping[str, object]) -> None:
     """Check that all given fields are known.
 
     Raises:
-        InvalidRequestError: if one is not known.
+        InvalidRequestError: if a field is not known.
     """
     for name in given:
         if name not in known:
@@ -203,13 +206,13 @@ def order(value: str) -> Order:
 
 
 def time(name: str, text: str) -> float:
-    """Return the time in `text`, the parameter `name`, in seconds since the epoch.
+    """Return the time in the parameter `name`, in seconds since the epoch.
 
     Digits below a microsecond are cut off. The leap second (:60) is invalid, because seconds since
     the epoch do not count leap seconds.
 
     Raises:
-        InvalidRequestError: if it is not an RFC 3339 time from 1970 to 9999.
+        InvalidRequestError: if `text` is not an RFC 3339 time from 1970 to 9999.
     """
     try:
         if _TIME.fullmatch(text):
@@ -218,7 +221,7 @@ def time(name: str, text: str) -> float:
                 # A float rounds the last microseconds of 9999 up to the year 10000.
                 return min(seconds, _LAST_TIME)
     except (ValueError, OverflowError):
-        pass  # there is no such day, or the time in UTC is in the year 0 or 10000
+        pass  # there is no such day, or the year in UTC is 0 or 10000
     invalid(
         name,
         "must be an RFC 3339 time from 1970 to 9999, such as 2026-11-22T10:00:00Z (write + as %2B)",
@@ -226,12 +229,18 @@ def time(name: str, text: str) -> float:
 
 
 def past(name: str, seconds: float, now: float) -> float:
-    """Return `seconds`, the time in the parameter `name`, if it is not in the future.
+    """Return the time in the parameter `name`, if it is not in the future.
 
-    An answer about a time must never change, so a time in the future has no answer yet.
+    What a read says about a time must never change. Changes can still be made until a time in the
+    future, so Tally cannot answer for it yet.
+
+    Args:
+        name: the name of the parameter, for the error.
+        seconds: the time in the parameter, in seconds since the epoch.
+        now: the current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: if it is in the future.
+        InvalidRequestError: if the time is in the future.
     """
     if seconds > now:
         invalid(name, "must not be in the future")
@@ -239,11 +248,11 @@ def past(name: str, seconds: float, now: float) -> float:
 
 
 def period(start: float | None, end: float | None) -> Period:
-    """Return the period from `start` to `end`, which the parameters `from` and `to` hold.
+    """Return the period that begins at `start` and ends at `end`.
 
     Args:
-        start: in seconds since the epoch; None for no limit.
-        end: in seconds since the epoch; None for no limit.
+        start: the time in the parameter `from`, in seconds since the epoch; None for no limit.
+        end: the time in the parameter `to`, in seconds since the epoch; None for no limit.
 
     Raises:
         InvalidRequestError: if `start` is not before `end`.
@@ -269,17 +278,17 @@ def interval(value: str) -> Interval:
 def window(interval: Interval, requested: Period, now: float) -> Period:
     """Extend a requested period to whole minutes, hours or days in UTC.
 
-    The result ends with the current minute, hour or day at the latest.
+    The result ends at the latest when the current minute, hour or day ends.
 
     Args:
         interval: the unit.
-        requested: the requested period. Without an end, it ends now. Without a start, it has 60
-            minutes, 24 hours or 30 days.
+        requested: the requested period. If it has no end, it ends now. If it has no start, it is 60
+            minutes, 24 hours or 30 days long.
         now: the current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: if the period begins in the future, ends when 1970 begins, or has too
-            many intervals.
+        InvalidRequestError: if the period begins in the future, if it ends at the beginning of
+            1970, or if it has too many intervals.
     """
     if requested.start > -math.inf:
         past("from", requested.start, now)

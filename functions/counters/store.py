@@ -2,11 +2,13 @@
 
 Each item is a counter, with these attributes:
 - `value`, `version`, `created_at` and `updated_at`;
-- `change`: a description of the last change, which the stream carries to the history;
-- `catalog`: the same text in each item, which is the partition key of the index of names;
+- `change`: a description of the last change. record_history reads it from the table's stream, and
+  writes it to the history;
+- `catalog`: the partition key of the index of names. It has the same text in each item;
 - `sequence_numbers`: see `folding`.
 
-Writes are sent once. A write to a counter is not idempotent, so `attempt` decides about retries.
+This module sends each write once. A write to a counter is not idempotent, so the module `attempt`
+decides whether to send the write again.
 """
 
 import os
@@ -36,7 +38,13 @@ _SCAN_SIZE = 1000  # counters
 
 
 class StoredCounter(NamedTuple):
-    """A counter and the `request_id` of its last change (None if it was never written)."""
+    """A counter, as it is stored.
+
+    Attributes:
+        counter: the counter.
+        request_id: the id of the attempt that made the last change. None if the counter was never
+            written.
+    """
 
     counter: Counter
     request_id: str | None
@@ -71,7 +79,7 @@ def get(counter_id: str, until: float) -> Counter:
 
 
 def read(counter_id: str, until: float) -> StoredCounter:
-    """Return a counter and the id of its last change, with a strongly consistent read.
+    """Return a counter and the `request_id` of its last change, with a strongly consistent read.
 
     Args:
         counter_id: the counter.
@@ -112,7 +120,7 @@ def increment(requested: Increment, change: Change, extra_set: str = "") -> dict
     update = _update(counter_id, "increment", change, f"{extra_set} ADD #value :by, #version :one")
     update["ExpressionAttributeValues"] |= {
         ":by": _n(by),
-        # The result is within the bounds if, and only if, the current value is within these.
+        # The result is within the bounds if and only if the current value is within these bounds.
         ":low": _n(bounds.low - by),
         ":high": _n(bounds.high - by),
     }
@@ -155,9 +163,10 @@ def send(update: dict[str, Any]) -> Counter:
 
     Raises:
         RefusedError: if the condition does not hold.
-        BotoCoreError: if there was no reply. `clients` can say whether the change was applied.
-        ClientError: if the reply is another error. `clients` can say whether the change was
-            applied.
+        BotoCoreError: if there was no reply. `clients.may_be_applied` says whether the change may
+            have been applied.
+        ClientError: if the reply is another error. `clients.may_be_applied` says whether the change
+            may have been applied.
     """
     reply = write({**update, "ReturnValues": "ALL_NEW"})
     return counter(update["Key"]["counter_id"]["S"], reply["Attributes"])
@@ -182,9 +191,9 @@ def transact(updates: "Sequence[dict[str, Any]]", token: str) -> None:
 
     Args:
         updates: the requests, each for a different item.
-        token: the id of the transaction, at most 36 characters. DynamoDB applies transactions with
-            the same token once within ten minutes, even if an earlier one completes only after it
-            returned an error.
+        token: the id of the transaction, at most 36 characters. If transactions with the same token
+            are sent within ten minutes, DynamoDB applies only one of them. This also holds if a
+            transaction completes after DynamoDB returned an error for it.
             https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 
     Raises:
@@ -226,8 +235,8 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
         # A key condition allows one comparison of the sort key, so `prefix` and `after` become one
-        # range. In names, "-" is the lowest character, so the first possible name after `after` is
-        # `after` plus "-". "~" is higher than every character of a name.
+        # range. The lowest character in a name is "-", so the first possible name after `after` is
+        # `after` plus "-". The character "~" is higher than every character in a name.
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
@@ -244,7 +253,7 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
                 KeyConditionExpression=condition,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
-                Limit=limit + 1,  # the extra one shows whether there are more
+                Limit=limit + 1,  # the extra name shows whether there are more
             ),
         )
     found = [item["counter_id"]["S"] for item in reply["Items"]]
@@ -288,7 +297,7 @@ def changed_since(updated_at: str, after: str, until: float) -> tuple[list[str],
 
 
 def counter(counter_id: str, item: "Item") -> Counter:
-    """Return the counter that an item holds. An empty item is a counter that was never written."""
+    """Return the counter in an item. An empty item is a counter that was never written."""
     if not item:
         return Counter(counter_id)
     return Counter(
@@ -308,7 +317,7 @@ def _stored_counter(counter_id: str, item: "Item") -> StoredCounter:
 def _update(
     counter_id: str, operation: Operation, change: Change, expression: str
 ) -> dict[str, Any]:
-    """Return an UpdateItem request with what every change writes.
+    """Return an UpdateItem request with the attributes that every change writes.
 
     Args:
         counter_id: the counter.

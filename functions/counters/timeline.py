@@ -1,17 +1,20 @@
-"""Finds the version for a time, or the change of an attempt, in a history of any length.
+"""Searches a history of any length: for the version at a time, or for the change of an attempt.
 
-Later versions have later times, with small exceptions. So a time is found by bisection over the
-versions. TrendTable often shows which versions belong to the hour, and then only those are
-searched.
+An attempt is the work of one invocation to make one change.
 
-The exceptions: the time of a version is when its request began, and requests that overlap may be
-applied in another order. But a change is applied at most one apply window after its time (see
-`clock`). So for each entry:
-- every lower version is older, or newer by at most one apply window;
-- every higher version is newer, or older by at most one apply window.
+Higher versions have later times, with small exceptions. So this module finds a time by bisection of
+the versions. TrendTable often shows which versions belong to the hour of the time. In that case,
+only these versions are searched.
 
-The history is written some time after the changes. It may still end before the time, or lack
-versions between others. So every decision relies on entries that exist, never on a missing one.
+The reason for the exceptions: the time of a version is the time at which its request began, and
+requests that overlap may be applied in another order. But a change is applied at most one apply
+window after its time (see `clock`). So for each entry:
+- every lower version is older than the entry, or newer by at most one apply window;
+- every higher version is newer than the entry, or older by at most one apply window.
+
+An entry is written some time after its change. So the history may not reach the time yet, and it
+may lack a version below its last one. Every decision relies on entries that exist, and never on the
+absence of an entry.
 """
 
 import itertools
@@ -25,7 +28,8 @@ from counters.model import MAX_INTEGER, Counter, Entry
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# Reading this many entries at once takes one or two read units. Bisecting them would take more.
+# One read of this many entries takes one or two read units. A bisection of these entries would take
+# more.
 _FEW = 25
 
 
@@ -33,10 +37,11 @@ class Boundary(NamedTuple):
     """The point in a range of versions at which the history reaches a given time.
 
     Attributes:
-        below: the version of an entry that is older than the time; the version before the range if
-            there is none. All lower versions are older than the time plus one apply window.
-        above: the version of an entry that is not older than the time; None if there is none. All
-            higher versions are newer than the time minus one apply window.
+        below: the version of an entry that is older than the time. If there is no such entry, the
+            version before the range. All versions lower than `below` are older than the time plus
+            one apply window.
+        above: the version of an entry that is not older than the time. None if there is no such
+            entry. All versions higher than `above` are newer than the time minus one apply window.
     """
 
     below: int
@@ -52,9 +57,9 @@ def at_version(current: Counter, version: int, until: float) -> Counter:
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        NotFoundError: if the counter has not reached that version, or that part of the history has
-            expired.
-        ThrottledError: if the version is not in the history yet, or DynamoDB did not answer in
+        NotFoundError: if the counter has not reached that version, or if the version has expired
+            from the history.
+        ThrottledError: if the version is not in the history yet, or if DynamoDB did not answer in
             time.
     """
     if version == 0:
@@ -72,12 +77,12 @@ def at_version(current: Counter, version: int, until: float) -> Counter:
 
 
 def at_time(current: Counter, time: float, until: float) -> Counter:
-    """Return a counter as it was after the highest version created at or before a time.
+    """Return a counter as it was at the highest version that was created at or before a time.
 
     Args:
         current: the counter as it is now.
         time: the time, in seconds since the epoch. It must be more than one apply window ago, so
-            that no change at that time is still in progress.
+            that no change with that time can still be made.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
@@ -91,14 +96,15 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
     if current.created_at and time + clock.APPLY_WINDOW < clock.seconds(current.created_at):
         return Counter(counter_id)
     with reading():
-        # All versions above this boundary are newer than `time`. Read down from there to the first
-        # version that is not. No version may be missing on the way.
+        # All versions above this boundary are newer than `time`. From the boundary, read version
+        # after version downwards, up to the first one that is not newer than `time`. If a version
+        # is missing on the way, the result is not certain.
         newer = boundary(counter_id, time + clock.APPLY_WINDOW, 1, last, until)
         expected = newer.above or last
         limit = 100
         while expected:
             entries = history.read(counter_id, 1, expected, until, limit, newest_first=True)
-            limit = 1000  # the counter is busy, so read more at once
+            limit = 1000  # 100 entries were not enough, so read more at once
             for position, entry in enumerate(entries):
                 if not entry.is_of(current, expected):
                     raise _missing(current, entries[position:], "at")
@@ -111,7 +117,9 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
 
 
 def boundary(counter_id: str, time: float, first: int, last: int, until: float) -> Boundary:
-    """Find the point at which the history reaches a time. The number of reads is nearly constant.
+    """Find the point at which the history reaches a time.
+
+    The number of reads is almost the same for a history of any length.
 
     Args:
         counter_id: the counter.
@@ -138,9 +146,10 @@ def find_attempt(
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        Two values: the counter as the change left it, or None if the change was not found; and
-        whether the history is complete. It is complete if it has every version of `current` that
-        the attempt could have made.
+        Two values:
+        - the counter as the change left it; None if the change was not found;
+        - whether the history is complete: whether it has every version of `current` that the
+          attempt could have made.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
@@ -149,10 +158,12 @@ def find_attempt(
     if recent:
         return recent
     counter_id, last = current.counter_id, current.version
-    # Most attempts are recent, so search backwards from the end. The trend is not needed.
+    # Most attempts are recent, so search backwards from the last version. This saves the reads of
+    # the trend that `boundary` makes.
     start = began - clock.APPLY_WINDOW
     before = _search(counter_id, start, 1, last, until, _backwards(last))
-    # The search relied on the entry `below`, so check first that it is of this counter.
+    # The search relied on the entry of the version `below`. So begin with this entry, and check
+    # that it is of this counter.
     expected = max(1, before.below)
     complete = True
     while expected <= last:
@@ -163,7 +174,7 @@ def find_attempt(
             if entry.request_id == request_id:
                 return history.counter(entry), True
             complete = complete and entry.is_of(current, expected)
-            # This change, and so every later one, was made after the attempt's apply window.
+            # This change was made after the attempt's apply window. So were all higher versions.
             if complete and entry.time > began + clock.APPLY_WINDOW:
                 return None, True
             expected = entry.version + 1
@@ -173,8 +184,12 @@ def find_attempt(
 def _find_recent_attempt(
     current: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool] | None:
-    """Try `find_attempt` with the last 25 changes. Return None if they are not enough."""
-    # A counter that does not exist can still have a history, if someone deleted its item.
+    """Do what `find_attempt` does, but with the last 25 changes only.
+
+    Returns:
+        The result of `find_attempt`. None if 25 changes are not enough to decide.
+    """
+    # If someone deleted a counter's item, the counter does not exist, but its history does.
     expected = current.version
     last = expected or MAX_INTEGER
     for entry in history.read(current.counter_id, 1, last, until, _FEW, newest_first=True):
@@ -195,15 +210,15 @@ def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
     """Find the point at which the history reaches a time.
 
     1. Read the newest entries.
-    2. If the point is not among them, read the entries at the versions in `guesses`. A wrong guess
-       costs one read and does no harm.
-    3. Bisect what remains.
+    2. If the point is not among these entries, read the entries of the versions in `guesses`. Each
+       of them narrows the range. A wrong guess costs one read and does no harm.
+    3. Bisect the versions that remain in the range.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
     """
     older = first - 1
-    if first > 1:  # a later page of a list, which often begins after `time`
+    if first > 1:  # for a later page of a list, the whole range is often after `time`
         for entry in history.read(counter_id, first, last, until, limit=1):
             if entry.time >= time:
                 return Boundary(first - 1, entry.version)
@@ -212,7 +227,7 @@ def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
     if below is not None or above is None:
         return Boundary(older if below is None else below, above)
     newer = above
-    # After the guesses, try the first version: everything before `time` may have expired.
+    # After the guesses, try the first version, because all entries before `time` may have expired.
     probes = itertools.chain(guesses, [first])
     while newer - older > _FEW:
         within = (version for version in probes if older < version < newer)
@@ -233,8 +248,9 @@ def _older_of_newest(
     """Read the highest 25 entries of a range of versions.
 
     Returns:
-        The highest version that is older than `time`, and the lowest one above it. None for one
-        that is not among those entries.
+        Two versions. The first is the highest of these entries that is older than `time`; None if
+        none of them is. The second is the lowest of these entries above the first; None if there is
+        no such entry.
     """
     above = None
     for entry in history.read(counter_id, first, last, until, _FEW, newest_first=True):
@@ -245,7 +261,7 @@ def _older_of_newest(
 
 
 def _backwards(last: int) -> "Iterator[int]":
-    """Yield versions below `last`. Each is twice as far from it as the previous one."""
+    """Yield versions below `last`. Each is twice as far below `last` as the previous one."""
     distance = 2 * _FEW
     while distance < last:
         yield last - distance
@@ -253,11 +269,11 @@ def _backwards(last: int) -> "Iterator[int]":
 
 
 def _missing(current: Counter, below: "Sequence[Entry]", name: str) -> CounterError:
-    """Return the error for a missing entry: it has expired, or it is not written yet.
+    """Return the error for a missing entry: the entry has expired, or is not written yet.
 
     Args:
         current: the counter as it is now.
-        below: entries below the missing one, highest version first.
+        below: entries below the missing entry, highest version first.
         name: the parameter that asks for the entry.
     """
     earliest = below[0].created_at if below else current.created_at

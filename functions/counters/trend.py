@@ -1,8 +1,8 @@
 """TrendTable: the sums of a counter's changes, one item for each counter and hour.
 
 A change belongs to the hour of its `created_at`. Each item stores the highest version that it
-includes. Adding to an item raises that version and is conditional on it, so a change that the
-stream delivers again is not added twice.
+includes. A write adds only changes with higher versions to the item, and updates that version. So a
+change that the stream delivers again is not added twice.
 """
 
 import os
@@ -37,15 +37,15 @@ logger = Logger(service="tally")
 
 
 def fold(entries: "Sequence[Entry]", until: float) -> int:
-    """Add changes to the sums of their hours. A change that is already included changes nothing.
+    """Add changes to the sums of their hours. Adding a change again has no effect.
 
     Args:
         entries: the changes, in the order of the stream. The history must already contain them.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of changes, from the first one on, that are certainly included. If nothing
-        failed, that is the number of all changes.
+        The number of changes before the first change that the sums may lack. If nothing failed, the
+        number of all changes.
     """
     runs: dict[tuple[str, float], list[tuple[int, Entry]]] = {}
     for position, entry in enumerate(entries):
@@ -77,7 +77,9 @@ def read(counter_id: str, hour: float, until: float) -> Sums:
 def hours(
     counter_id: str, period: Period, until: float, *, consistent: bool = False
 ) -> "Iterator[tuple[float, Sums]]":
-    """Yield the hours that begin in a period, oldest first, without those that have no changes.
+    """Yield the sums of each hour that begins in a period, oldest first.
+
+    An hour without changes is left out.
 
     Args:
         counter_id: the counter.
@@ -86,7 +88,7 @@ def hours(
         consistent: whether the reads are strongly consistent.
 
     Yields:
-        When the hour begins, in seconds since the epoch, and its sums.
+        The beginning of the hour, in seconds since the epoch, and the sums of the hour.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -113,7 +115,7 @@ def hours(
 
 
 def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
-    """Return the highest version in the hours before `hour`, and the counter's value after it.
+    """Return the highest version in all hours before `hour`, and the counter's value at it.
 
     Args:
         counter_id: the counter.
@@ -121,14 +123,14 @@ def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The version and the value; 0 and 0 if there are no changes before that hour.
+        The version and the value; 0 and 0 if there are no changes before `hour`.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
     with reading():
-        # A later version can have an earlier time, so the highest version may be in the second to
-        # last hour.
+        # A higher version can have an earlier time (see `timeline`). So the highest version is in
+        # one of the last two hours that have changes.
         items = _nearest(counter_id, "<", hour, until, limit=2)
     sums = [_sums(item) for item in items]
     return max(((each.last_version or 0, each.close) for each in sums), default=(0, 0))
@@ -137,15 +139,16 @@ def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
 def last_version(counter_id: str, until: float) -> int:
     """Return the highest version that the trend includes; 0 if it includes none.
 
-    A change is added to the trend only after all earlier ones are in the history or in the
-    dead-letter queue. So the stream will not add any version below this one to the history.
+    A change is added to the trend only after all lower versions are in the history or in the
+    dead-letter queue. So from now on, the stream adds no version below the returned version to the
+    history.
 
     Raises:
         UndecidedError: if DynamoDB did not answer by `until`, in seconds since the epoch.
     """
     last = 0
-    # A later version can have an earlier time, so the highest version may be in the second to last
-    # hour.
+    # A higher version can have an earlier time (see `timeline`). So the highest version is in one
+    # of the last two hours that have changes.
     for item in _nearest(counter_id, "<", clock.now() + HOUR, until, limit=2):
         with suppress(KeyError, ValueError):  # a malformed item
             last = max(last, int(item["last_version"]["N"]))
@@ -155,8 +158,10 @@ def last_version(counter_id: str, until: float) -> int:
 def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
     """Yield the highest version before the hour of a time, then the lowest version after that hour.
 
-    The versions are hints. The history may lack them, because they expired there, and it may have
-    versions that are not in the trend yet. A version is left out if there is none.
+    If there is no change before the hour, or none after it, that version is left out.
+
+    The versions are hints. They may have expired from the history. And the history may have
+    versions that the trend does not include yet.
 
     Args:
         counter_id: the counter.
@@ -180,12 +185,12 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
     Args:
         counter_id: the counter.
         hour: when the hour begins, in seconds since the epoch.
-        stored: the sums that were read.
+        stored: the sums, as they were read.
         sums: the new sums.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        Whether they were replaced.
+        Whether the sums were replaced.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -213,17 +218,17 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
 
 
 def hour_of(time: float) -> float:
-    """Return when the hour of a time begins. Both are in seconds since the epoch."""
+    """Return the beginning of the hour of a time. Both times are in seconds since the epoch."""
     return time // HOUR * HOUR
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
-    """Add changes of one hour to its sums; return whether the sums include them."""
-    included = 0  # the highest version that the item includes, as far as it is known
+    """Add changes of one hour to its sums. Return whether the sums include the changes now."""
+    included = 0  # the item is known to include all changes up to this version
     while True:
         sums = Sums()
         for entry in entries:
-            # The stream may deliver a change again after later ones. Add it only once.
+            # The stream may deliver a change again after later changes. Add each change only once.
             if entry.version > (sums.last_version or included):
                 sums.add(entry)
         if not sums.changes:
@@ -237,7 +242,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
                 " #last_version = :last_version, #close = :close"
                 " ADD #changes :changes, #increase :increase, #decrease :decrease"
             ),
-            # Add them only if all are newer than the changes that the item includes.
+            # Add the changes only if all of them are newer than the changes that the item includes.
             ConditionExpression=(
                 "attribute_not_exists(#last_version) OR #last_version < :first_version"
             ),
@@ -260,7 +265,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
 def _nearest(
     counter_id: str, comparison: str, hour: float, until: float, limit: int = 1
 ) -> "Sequence[Any]":
-    """Return the items of the hours nearest to `hour`, on one side of it.
+    """Return the items of the nearest hours before `hour`, or of the nearest hours after it.
 
     Args:
         counter_id: the counter.
