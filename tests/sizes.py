@@ -1,7 +1,7 @@
 """How many cases the largest tests go through.
 
-`make test` runs a part of these cases. `make test-full` runs all of them, which takes 30 to 45
-minutes.
+`make test` runs a part of these cases. `make test-full` runs all of them, which takes one to three
+hours.
 """
 
 import os
