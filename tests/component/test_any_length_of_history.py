@@ -1,4 +1,4 @@
-"""Finding the version at a time takes as many requests in a long history as in a short one."""
+"""A read at a time takes as many requests in a long history as in a short history."""
 
 from urllib.parse import quote
 

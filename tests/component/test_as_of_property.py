@@ -68,7 +68,7 @@ def expected_state(changes: Sequence[Change], version: int) -> dict[str, object]
     }
 
 
-# How far apart two consecutive changes are, in milliseconds. Each history uses one strategy.
+# Strategies for the time between two consecutive changes, in milliseconds. Each history uses one.
 PACES = [
     st.integers(0, 40),
     st.integers(0, 3 * SECOND),
@@ -112,7 +112,7 @@ def sample(numbers: list[int], size: int, rng: random.Random) -> list[int]:
 
 
 def periods(times: list[int], count: int, rng: random.Random) -> Iterator[Mapping[str, int]]:
-    """Yield periods: the query parameters `from` and `to`, only one of them, or neither."""
+    """Yield random periods: the parameters `from` and `to`, only `from`, only `to`, or neither."""
     for _ in range(count):
         start, end = sorted(rng.sample(times, 2))
         period = {"from": start, "to": end}

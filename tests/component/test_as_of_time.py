@@ -177,8 +177,8 @@ def test_the_time_of_an_unrecorded_change_is_throttled(stack: Stack) -> None:
     orders = make_orders(TIMES, VALUES)
     orders.record(stack, orders.records[:3])
 
-    # Version 4 is not in the history, so the read does not know the time of version 4. It knows
-    # only that version 4 is later than 20 seconds before TIMES[2], the time of version 3.
+    # The history lacks version 4, so the read does not know the time of version 4. It knows only
+    # that version 4 is less than 20 seconds earlier than version 3 (TIMES[2]), or is later.
     assert get_orders_at(stack, TIMES[2] - 20 * SECOND).body == expected_orders(2)
     assert problem(get_orders_at(stack, TIMES[2])) == THROTTLED
     assert problem(get_orders_at(stack, TIMES[3])) == THROTTLED
@@ -196,8 +196,8 @@ def test_times_before_the_last_change_are_throttled_while_nothing_is_recorded(st
 def test_a_missing_version_throttles_only_times_that_it_could_have(stack: Stack) -> None:
     delete_entries(stack, 3)
 
-    # Version 3 is not in the history, so the read does not know the time of version 3. It knows
-    # only that version 3 is later than 20 seconds before TIMES[1], the time of version 2.
+    # The history lacks version 3, so the read does not know the time of version 3. It knows only
+    # that version 3 is less than 20 seconds earlier than version 2 (TIMES[1]), or is later.
     assert get_orders_at(stack, TIMES[1] - 20 * SECOND).body == expected_orders(1)
     for time in (TIMES[1] - 20 * SECOND + 1, TIMES[1], TIMES[2], TIMES[3] - 1):
         assert problem(get_orders_at(stack, time)) == THROTTLED
@@ -208,8 +208,8 @@ def test_a_missing_version_can_have_a_later_time_than_a_higher_version(stack: St
     orders = make_orders([BEGINNING + second * SECOND for second in (0, 60, 75, 62, 200)])
     orders.record(stack, [*orders.records[:2], *orders.records[3:]])
 
-    # Version 3 is not in the history. Version 3 (75 s) is less than 20 seconds later than version 4
-    # (62 s).
+    # The history lacks version 3, so the read does not know the time of version 3 (75 s). It knows
+    # only that version 3 is less than 20 seconds later than version 4 (62 s), or is earlier.
     assert get_orders_at(stack, BEGINNING + 62 * SECOND).body["version"] == 4
     assert problem(get_orders_at(stack, BEGINNING + 61 * SECOND)) == THROTTLED
     assert get_orders_at(stack, BEGINNING + 40 * SECOND).body["version"] == 1

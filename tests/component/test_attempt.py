@@ -1,4 +1,4 @@
-"""Requests that lose DynamoDB's reply make their change once and answer truthfully."""
+"""Lost replies from DynamoDB: a request makes its change once, and its answer is true."""
 
 import random
 from functools import partial

@@ -1,4 +1,4 @@
-"""`POST /increments` with lost replies: changes are made once, and answers are true."""
+"""Lost replies from DynamoDB during `POST /increments`: changes are made once, answers are true."""
 
 import json
 import random

@@ -19,7 +19,7 @@ RESPONSES: dict[str, dict[str, Any]] = dict(
     RESOURCES["Api"]["Properties"]["Body"]["x-amazon-apigateway-gateway-responses"]
 )
 
-# The errors that API Gateway itself answers with, and the status that Tally gives to each error:
+# The types of errors that API Gateway itself returns, and the status that each error must have:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
 # Two statuses differ from AWS's defaults:
 # - An unknown route gets 404.
@@ -194,7 +194,7 @@ def test_setting_the_accounts_role_for_access_logs_is_optional() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_the_log_level_keeps_metrics(function: dict[str, Any]) -> None:
-    # Metrics are log lines without a level. Lambda treats them as INFO:
+    # Metrics are log lines without a level. Lambda treats log lines without a level as INFO:
     # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
     logging = function["Properties"]["LoggingConfig"]
 

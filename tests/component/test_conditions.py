@@ -338,8 +338,8 @@ def test_if_match_and_if_none_match_together_are_refused(scene: Scene) -> None:
     assert reply.operations() == []
 
 
-# The values of one header that a request has several times, by the name on the header's lines. The
-# names on two lines may differ in case.
+# A header that occurs several times in a request. The keys are spellings of the header's name,
+# because the name may differ in case from line to line.
 Lines = Mapping[str, list[str]]
 
 

@@ -31,7 +31,7 @@ def test_sample_events_can_run_repeatedly_in_any_order_on_a_used_stack(
 ) -> None:
     counter_ids = ["default", "orders:eu", "stock"]
     paths = [f"/counters/{path}" for path in counter_ids]
-    used_paths = paths[seed % 2 :]  # with seed 1, the first counter stays unused
+    used_paths = paths[seed % 2 :]  # with seed 1, leave out the first counter
     for path in used_paths:
         stack.request("POST", path)
     record_changes(stack)

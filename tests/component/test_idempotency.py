@@ -345,7 +345,7 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     for _ in range(1 + recorded):
         scene.add("hits")
     before = scene.value("hits")
-    scene.record()  # parks versions that the deleted counter's history has, too
+    scene.record()  # parks the versions that the deleted counter's history has
     for _ in range(2):
         scene.advance(clock.APPLY_WINDOW + 1)
         pending = scene.add("hits", 100, "key")

@@ -130,7 +130,7 @@ def test_only_the_forwarder_can_name_another_sender(
 
 
 def test_no_sender_can_impersonate_another(stack: Stack, queue: FifoQueue) -> None:
-    """The actor of a message begins with `sqs:`, that of an event with `event:`.
+    """The actor of a message begins with `sqs:`. The actor of an event begins with `event:`.
 
     The name of one sender cannot look like the names of two senders.
     """

@@ -47,7 +47,7 @@ class Run:
     Args:
         callers: the number of callers.
         history: when the history gets a change. PROMPT: at once. LATE: when the test chooses the
-            action "record". MISSING: at once, but it never gets version 1.
+            action "record". MISSING: at once, but the history never gets version 1.
         kills: how many callers may be killed.
         other_changes: how many changes without the key may happen.
         jumps: how often the clock may jump past the apply window. A change that was not applied

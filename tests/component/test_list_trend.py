@@ -276,7 +276,7 @@ def test_a_read_is_retried_after_a_lost_reply(stack: Stack, wire: Wire, interval
 # --- Random histories, compared with a model -----------------------------------------------------
 
 
-# How far apart two consecutive changes are, in milliseconds. Each history uses one strategy.
+# Strategies for the time between two consecutive changes, in milliseconds. Each history uses one.
 PACES = [
     st.integers(0, 20 * SECOND),
     st.integers(0, 10 * MINUTE),

@@ -35,7 +35,8 @@ def stack(session: botocore.session.Session) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001  moto first
+def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001
+    """A meter of the functions' requests. moto (in `stack`) must start before the meter."""
     for factory in FACTORIES:
         factory.cache_clear()
     # moto scans the whole history for each read. That can take longer than the function's timeout.

@@ -1,4 +1,4 @@
-"""Thousands of increments of one counter each, while requests to DynamoDB fail at random."""
+"""Thousands of increments, while requests to DynamoDB fail at random."""
 
 import heapq
 import itertools

@@ -175,8 +175,7 @@ def assert_true(transfer: Transfer, applied: list[dict[str, dict[str, Any]]]) ->
 
     Args:
         transfer: the transfer.
-        applied: one item for each time that the transfer was applied: the history entries of that
-            time, by counter.
+        applied: for each invocation that applied the transfer, the history entry of each counter.
     """
     assert transfer.replies
     assert len(applied) <= 1

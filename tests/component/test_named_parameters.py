@@ -1,4 +1,4 @@
-"""An error about the query of a request names a parameter that the request has."""
+"""If an error names a query parameter, the request has that parameter."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ QUERIES_BY_PATH = {
 def stack_with_gaps(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """A stack with a counter of five versions. The history lacks versions 1, 2 and 4.
 
-    Versions 1 and 2 have expired. Version 4 was never recorded.
+    Versions 1 and 2 have expired. Version 4 is missing, but has not expired.
     """
     parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
     monkeypatch.setitem(parameter, "Default", str(RETENTION))

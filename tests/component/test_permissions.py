@@ -29,11 +29,10 @@ ACTIONS = {
     "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 
-# Lambda reads the queue or the stream of a function, and uses the role of the function for that.
-# These are the actions that Lambda needs.
+# Lambda reads the queue or the stream for a function, with the permissions of the function's role.
+# These are the actions that the role must permit.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
-# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/iam-policy-example-lamda-process-
-# dynamodb-streams.html
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/iam-policy-example-lamda-process-dynamodb-streams.html
 READS_QUEUE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 READS_STREAM = {
     "dynamodb:DescribeStream",
@@ -42,8 +41,8 @@ READS_STREAM = {
     "dynamodb:ListStreams",
 }
 
-# The actions that Lambda needs for the logs and the traces of a function. It uses the role of the
-# function for them, too.
+# Lambda also writes the logs and the traces of a function with the permissions of the function's
+# role. These are the actions that the role must permit.
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
 # The managed policies of AWS for logs and traces. They permit the actions on every resource. SAM
@@ -110,7 +109,10 @@ def event_source(function: Function) -> dict[str, set[str]]:
 
 
 def permissions_of_code(function: Function) -> dict[str, set[str]]:
-    """Return the permissions of a function's role, without the permissions that Lambda needs."""
+    """Return the permissions of a function's role that the function's code needs.
+
+    Omit the permissions that Lambda needs for the event source, the logs and the traces.
+    """
     for_lambda = event_source(function) | {f"{function.name}LogGroup.Arn": LOGS, "*": TRACES}
     return {
         name: actions for name, actions in permissions(function).items() if name not in for_lambda

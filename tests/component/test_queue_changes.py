@@ -166,7 +166,8 @@ class Case:
     def _check_changes(self, refused: Collection[str]) -> None:
         """Check that the changes count the messages of each group in order.
 
-        They must count each valid message, except the messages in `refused`.
+        They must count each valid message, except the messages in `refused`. A counter refuses a
+        message for which it has no room.
         """
         remaining: dict[tuple[str, str], list[Message]] = defaultdict(list)
         for message in self.queue.sent:

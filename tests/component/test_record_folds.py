@@ -59,7 +59,7 @@ def test_only_the_entry_of_a_fold_stores_sums(stack: Stack) -> None:
     assert stored == [set(), set(), names - {"sender"}, names]
 
 
-def test_the_sums_of_a_fold_from_an_older_version_come_from_its_difference(stack: Stack) -> None:
+def test_the_sums_of_a_fold_without_stored_sums_come_from_its_difference(stack: Stack) -> None:
     orders = Past("orders")
     for by in (5, -3):
         orders.change(START, by, events={"N": "4"})

@@ -118,8 +118,8 @@ def test_the_answer_is_true_for_every_sequence_of_replies(
             to_try += [[*sequence, name] for name in faults_by_name]
             covered += 1
         else:
-            # The function sends no further write request, or the sequence has the maximum length. So
-            # this case also covers all longer sequences that begin with these replies.
+            # The function sends no further write request, or the sequence has the maximum length.
+            # So this case also covers all longer sequences that begin with these replies.
             covered += sum(
                 len(faults_by_name) ** more for more in range(MAX_REPLIES - len(sequence) + 1)
             )

@@ -33,7 +33,7 @@ def test_the_default_is_the_last_24_hours(stack: Stack, monkeypatch: pytest.Monk
         ("day", "2024-12-17T00:00:00.000Z", "2025-01-15T00:00:00.000Z", 30),
     ],
 )
-def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR0917  its columns
+def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR0917  columns
     stack: Stack,
     monkeypatch: pytest.MonkeyPatch,
     interval: str,

@@ -82,7 +82,7 @@ def test_a_slower_audit_does_not_overwrite_the_progress_of_a_faster_one(
         first, second = (runs.run(counter_id=past.counter_id) for _ in range(2))
         with runs.interleaving():
             for step, number in enumerate(order):
-                if step == order.index(not order[0]):  # just before the other run starts
+                if step == order.index(not order[0]):  # the other run is about to start
                     past.record(stack, [past.change(LATER, 1) for _ in range(3)])
                 (second if number else first).step()
             progress_reached = saved_progress(stack, past.counter_id).get("version", 0)

@@ -266,8 +266,8 @@ def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
 
     assert is_accepted(whole)
     accepted = [whole[:length] for length in range(len(whole)) if is_accepted(whole[:length])]
-    # A cut reply may be accepted only if its body is empty and its Content-Length has arrived. Such a
-    # reply is complete.
+    # A cut reply may be accepted only if its body is empty and its Content-Length has arrived.
+    # Such a reply is complete.
     assert all(not body and b"Content-Length: 0" in cut for cut in accepted)
     connection.close()
 
