@@ -208,7 +208,7 @@ def test_pages_skip_the_versions_of_parked_records(stack: Stack, parked: set[int
 
 
 def every_version(stack: Stack, query: str) -> Iterator[int]:
-    """Yield the versions on all pages."""
+    """Read the history page by page, and yield the versions on all pages."""
     while query:
         reply = get_history(stack, query)
         yield from versions(reply)

@@ -144,7 +144,7 @@ class Run:
             self.in_flight.clear()
 
     def check(self) -> None:
-        """Check that the change was made at most once and that all answers are the same."""
+        """Check that the change was made at most once and that all 200 answers are the same."""
         applied = self.applied()
         assert len(applied) <= 1
         answers = [caller.answer for caller in self.callers if caller.answer]

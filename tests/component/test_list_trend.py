@@ -96,7 +96,7 @@ def test_a_bucket_closes_with_the_value_of_its_highest_version_if_times_go_back(
         start, end = TODAY + first * STEPS[interval], TODAY + last * STEPS[interval]
         buckets = buckets_of(stack, interval, start, end)
         assert buckets == expected_buckets(changes, interval, start, end)
-    # Versions 1, 3 and 5 are before the boundary. Version 5 is the highest of them.
+    # The first bucket has versions 1, 3 and 5, so it closes with the value of version 5.
     assert closes(buckets_of(stack, interval, TODAY, boundary + STEPS[interval])) == [11111, 111111]
 
 

@@ -50,8 +50,8 @@ def near_timeout(fault: Fault) -> Fault:
     return after
 
 
-# The first PutItem of a redrive writes the entry in the history. The second PutItem writes the hour
-# in the trend.
+# The first PutItem of a redrive writes an entry to the history. The second PutItem writes an hour
+# to the trend.
 FAILURES = [
     pytest.param("PutItem", [near_timeout(fault)], id=f"{fault.__name__}: the entry")
     for fault in (reply_lost, denied, throttled, internal_error)[: cases(full=4, part=2)]
