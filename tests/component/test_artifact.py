@@ -1,4 +1,4 @@
-"""The artifact of `sam build`: what is in it, and how it runs under Lambda's runtime client."""
+"""The artifact of `sam build`: what it contains, and how it runs with Lambda's runtime client."""
 
 import importlib.util
 import json
@@ -29,7 +29,7 @@ INVOCATION_SECONDS = 60
 MEGABYTE = 1 << 20
 UNCHECKED_HASH = 0b01  # https://peps.python.org/pep-0552/
 
-# A handler that calls the function's own handler. It returns:
+# A handler that replaces a function's own handler, and calls it. The replacement returns:
 # - the answer of the function's own handler;
 # - the file of each imported module;
 # - the state of the garbage collector.
@@ -54,8 +54,8 @@ def handler(event, context):
     }
 """
 
-# A program that sends a request to each service in every n-th region of each partition, and prints
-# the URLs. Its argument is n.
+# A program with one argument, n. It sends a request to each AWS service in every n-th region of
+# each partition, and prints the URLs of the requests.
 PRINT_URLS = """
 import json
 import sys
@@ -86,8 +86,8 @@ for service, call in calls.items():
 print(json.dumps(addresses))
 """
 
-# A program that imports the modules in its arguments. It prints the files of all modules that are
-# imported as a result.
+# A program whose arguments are the names of modules. It imports these modules, and prints the files
+# of all loaded modules.
 PRINT_IMPORTED_FILES = """
 import importlib
 import json
@@ -99,7 +99,7 @@ files = (getattr(module, "__file__", None) for module in list(sys.modules.values
 print(json.dumps([file for file in files if file]))
 """
 
-# Modules that no function needs, and that are slow to import.
+# These modules are slow to import, and no function needs them.
 NEVER_NEEDED = {
     "asyncio",
     "aws_lambda_powertools.event_handler",
@@ -111,8 +111,8 @@ NEVER_NEEDED = {
     "pydantic",
     "s3transfer",
 }
-# A function must not import a module of `counters` if it uses no code of that module. These modules
-# are exceptions, because modules that the function uses import them.
+# A function must not import a module of `counters` from which it uses no code. The modules in this
+# set are exceptions: other modules of `counters` import them.
 SHARED_IMPORTS = {"counters.listing", "counters.timeline", "counters.trend"}
 HTTP_ONLY = {"counters.gateway", "counters.idempotency"}
 NEVER_FOR_HTTP = {
@@ -126,7 +126,7 @@ NEVER_FOR_HTTP = {
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The result of `sam build`: a directory for each function."""
+    """The artifacts of `sam build`, in a directory for each function."""
     directory = tmp_path_factory.mktemp("sam") / "build"
     printed = sam.build(ROOT / "template.yaml", directory)
     assert "Build Succeeded" in printed
@@ -136,7 +136,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the inspector, and with the runtime client that Lambda provides."""
+    """A directory with INSPECTOR, and with the runtime client that Lambda provides."""
     if not lambda_runtime.is_available():
         pytest.skip(f"needs {lambda_runtime.NEEDS}")
     directory = tmp_path_factory.mktemp("runtime")
@@ -154,7 +154,7 @@ def running(  # noqa: PLR0913, PLR0917
     output: IO[str],
     endpoint_url: str,
 ) -> Iterator[runtime_api.RuntimeApi]:
-    """Run a function as Lambda does, but with the inspector as its handler.
+    """Run a function as Lambda does, but with INSPECTOR as its handler.
 
     The function sends its requests to `endpoint_url` instead of AWS.
     """
@@ -170,7 +170,7 @@ def running(  # noqa: PLR0913, PLR0917
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a function with its sample event."""
+    """What happened when a function handled its sample event."""
 
     function: Function
     stack: Stack
@@ -245,12 +245,13 @@ def test_the_objects_of_the_init_phase_are_exempt_from_garbage_collection(run: R
 
 def test_the_first_event_uses_the_connection_that_the_init_phase_opened(run: Run) -> None:
     assert run.first_request.method == "GET"
-    if run.function.name != "RedriveHistory":  # it reads SQS first, and its queue is empty
+    # RedriveHistory reads from SQS first. The queue is empty, so it sends nothing to DynamoDB.
+    if run.function.name != "RedriveHistory":
         assert run.requests[0] == replace(run.first_request, method="POST")
 
 
-# GetCounter opens a connection to DynamoDB, and ForwardEvents to SQS. Each other function opens one
-# of these connections.
+# Each function opens one connection in its init phase: to DynamoDB, as GetCounter does, or to SQS,
+# as ForwardEvents does.
 ONE_PER_SERVICE = ["GetCounter", "ForwardEvents"]
 
 
@@ -259,7 +260,7 @@ def test_an_unreachable_service_in_the_init_phase_is_not_an_error(
     artifacts: Path, runtime: Path, tmp_path: Path, name: str
 ) -> None:
     function = FUNCTIONS[name]
-    variables = dict.fromkeys(function.environment, "1")  # any value
+    variables = dict.fromkeys(function.environment, "1")  # the values do not matter
     unused_endpoint = f"http://127.0.0.1:{free_port()}"
 
     with (
@@ -317,7 +318,7 @@ def test_almost_all_code_in_the_artifact_is_imported(
         printed_json(
             *("-S", "-c", PRINT_IMPORTED_FILES, *modules),
             PYTHONPATH=str(artifact_directory),
-            AWS_LAMBDA_FUNCTION_NAME="function",  # makes the modules create their clients
+            AWS_LAMBDA_FUNCTION_NAME="function",  # lets the modules create their clients
             AWS_DEFAULT_REGION="eu-west-1",
             AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}",
         )
@@ -326,7 +327,8 @@ def test_almost_all_code_in_the_artifact_is_imported(
     sizes = {str(path): path.stat().st_size for path in artifact_directory.rglob("*.py")}
     unused = {path: size for path, size in sizes.items() if path not in imported}
 
-    # Some modules are needed only on other systems, or with other settings.
+    # Less than 10% of the code may be unused. Some modules are used only on other operating
+    # systems, or with other settings.
     assert sum(unused.values()) < 0.1 * sum(sizes.values()), sorted(unused, key=sizes.__getitem__)
 
 
@@ -341,7 +343,7 @@ def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(
 
 
 def printed_json(*arguments: str, **environment: str) -> list[str]:
-    """Run Python with AWS keys and this environment. Return the JSON that it prints."""
+    """Run Python with these arguments and variables, and with AWS keys. Parse the JSON output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},

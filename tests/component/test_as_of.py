@@ -1,4 +1,4 @@
-"""Reads of a counter at a version, and of versions that have expired."""
+"""Reads of a counter at a version (`version`), also if the version's entry has expired."""
 
 import itertools
 
@@ -27,7 +27,7 @@ from tests.wire import Fault, Wire, reply_lost, throttled
 
 
 def get_if_none_match(stack: Stack, query: str, tags: str) -> tuple[int, str]:
-    """Send a GET for "orders" with If-None-Match; return the response's status and ETag."""
+    """Send a GET for `orders` with If-None-Match. Return the status and the ETag of the answer."""
     path, headers = "/counters/orders", {"If-None-Match": tags}
     function, route, parameters = stack.route("GET", path)
     event = proxy_event(route, path, parameters, query, headers, b"", {"sub": "somebody"})

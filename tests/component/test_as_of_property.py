@@ -1,4 +1,4 @@
-"""Reads of random histories return what a model returns."""
+"""Reads of counters with random histories. The expected answers come from a model in memory."""
 
 import itertools
 import random
@@ -57,7 +57,7 @@ class Change:
 
 
 def expected_state(changes: Sequence[Change], version: int) -> dict[str, object]:
-    """Return the expected state of a counter at a version, without its id."""
+    """Return the expected counter at a version, without `counter_id`."""
     if not version:
         return {"value": 0, "version": 0, "created_at": None, "updated_at": None}
     return {
@@ -68,7 +68,7 @@ def expected_state(changes: Sequence[Change], version: int) -> dict[str, object]
     }
 
 
-# The time from one change to the next, in milliseconds.
+# Strategies for the time between two consecutive changes, in milliseconds. Each history uses one.
 PACES = [
     st.integers(0, 40),
     st.integers(0, 3 * SECOND),
@@ -96,7 +96,12 @@ def histories(draw: st.DrawFn) -> list[Change]:
 
 
 def times_to_check(times: Sequence[int]) -> list[int]:
-    """Return each change's time, the milliseconds before and after it, and times far from all."""
+    """Return the times at which to read a counter.
+
+    These are:
+    - the time of each change, one millisecond earlier, and one millisecond later;
+    - two times before the first change, and one time after the last change.
+    """
     around = {time + near for time in times for near in (-1, 0, 1)}
     outside = {min(times) - DAY, min(times) - 20 * SECOND, max(times) + DAY}
     return sorted(around | outside)
@@ -107,7 +112,7 @@ def sample(numbers: list[int], size: int, rng: random.Random) -> list[int]:
 
 
 def periods(times: list[int], count: int, rng: random.Random) -> Iterator[Mapping[str, int]]:
-    """Yield periods. Each has both of the parameters `from` and `to`, or only one, or none."""
+    """Yield random periods: the parameters `from` and `to`, only `from`, only `to`, or neither."""
     for _ in range(count):
         start, end = sorted(rng.sample(times, 2))
         period = {"from": start, "to": end}
@@ -174,7 +179,10 @@ def test_reads_of_random_histories_agree_with_the_model(stack: Stack) -> None:
 
 
 def random_times(rng: random.Random) -> list[int]:
-    """Return the times of 60 to 150 changes. With so many, a search for a time reads the trend."""
+    """Return the times of 60 to 150 changes.
+
+    In a history of this length, a read at a time also uses the trend.
+    """
     applied, times = BEGINNING, []
     longest = rng.choice([MINUTE, 10 * MINUTE, 2 * HOUR])
     for _ in range(rng.randint(60, 150)):
@@ -184,14 +192,13 @@ def random_times(rng: random.Random) -> list[int]:
 
 
 def corrupt_trend(stack: Stack, name: str, last: int, rng: random.Random) -> None:
-    """Corrupt items of a counter's trend.
+    """Corrupt items of a counter's trend, each in one of these ways.
 
-    The corruption of each item is one of these:
-    - The item is deleted.
-    - It gets a stale `last_version`.
-    - It gets wrong versions.
-    - It moves to another hour.
-    - A malformed item replaces it.
+    - Delete the item.
+    - Give the item a `last_version` that is too low.
+    - Give the item random values of `first_version` and `last_version`.
+    - Move the item to another hour.
+    - Replace the item by a malformed item.
     """
     table = stack.refs["TrendTable"]
     share = rng.choice([0.2, 0.5, 1])

@@ -1,4 +1,4 @@
-"""Reads of a counter at a time."""
+"""Reads of a counter at a time (`at`): the answer is the counter as it was at that time."""
 
 from urllib.parse import quote
 
@@ -105,7 +105,7 @@ def test_the_time_of_the_last_change_is_throttled_while_an_earlier_request_can_b
     stop_clock(monkeypatch, TIMES[1] + 10 * SECOND)
     assert get_orders_at(stack, TIMES[1]).status == 503
 
-    # A request that began a second before TIMES[1] is applied only now.
+    # This request began a second before TIMES[1], but it is applied only after the read.
     orders.record(stack, [orders.change((TIMES[1] - SECOND) / 1000, 1)])
 
     stop_clock(monkeypatch, TIMES[1] + 20 * SECOND + 1)
@@ -177,7 +177,8 @@ def test_the_time_of_an_unrecorded_change_is_throttled(stack: Stack) -> None:
     orders = make_orders(TIMES, VALUES)
     orders.record(stack, orders.records[:3])
 
-    # Version 4 is not recorded. Its time is less than 20 seconds before the time of version 3.
+    # The history lacks version 4, so the read does not know the time of version 4. It knows only
+    # that version 4 is less than 20 seconds earlier than version 3 (TIMES[2]), or is later.
     assert get_orders_at(stack, TIMES[2] - 20 * SECOND).body == expected_orders(2)
     assert problem(get_orders_at(stack, TIMES[2])) == THROTTLED
     assert problem(get_orders_at(stack, TIMES[3])) == THROTTLED
@@ -192,21 +193,23 @@ def test_times_before_the_last_change_are_throttled_while_nothing_is_recorded(st
 
 
 @pytest.mark.usefixtures("orders")
-def test_a_missing_version_throttles_only_the_times_that_it_can_have(stack: Stack) -> None:
+def test_a_missing_version_throttles_only_times_that_it_could_have(stack: Stack) -> None:
     delete_entries(stack, 3)
 
-    # The time of version 3 is less than 20 seconds before the time of version 2.
+    # The history lacks version 3, so the read does not know the time of version 3. It knows only
+    # that version 3 is less than 20 seconds earlier than version 2 (TIMES[1]), or is later.
     assert get_orders_at(stack, TIMES[1] - 20 * SECOND).body == expected_orders(1)
     for time in (TIMES[1] - 20 * SECOND + 1, TIMES[1], TIMES[2], TIMES[3] - 1):
         assert problem(get_orders_at(stack, time)) == THROTTLED
     assert get_orders_at(stack, TIMES[3]).body == expected_orders(4)
 
 
-def test_a_missing_version_can_be_later_than_the_version_above_it(stack: Stack) -> None:
+def test_a_missing_version_can_have_a_later_time_than_a_higher_version(stack: Stack) -> None:
     orders = make_orders([BEGINNING + second * SECOND for second in (0, 60, 75, 62, 200)])
     orders.record(stack, [*orders.records[:2], *orders.records[3:]])
 
-    # Version 3 is missing. Its time is less than 20 seconds after the time of version 4, 62 s.
+    # The history lacks version 3, so the read does not know the time of version 3 (75 s). It knows
+    # only that version 3 is less than 20 seconds later than version 4 (62 s), or is earlier.
     assert get_orders_at(stack, BEGINNING + 62 * SECOND).body["version"] == 4
     assert problem(get_orders_at(stack, BEGINNING + 61 * SECOND)) == THROTTLED
     assert get_orders_at(stack, BEGINNING + 40 * SECOND).body["version"] == 1

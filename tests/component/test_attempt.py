@@ -1,4 +1,4 @@
-"""Lost replies: a change is made exactly once, and the answer says what happened."""
+"""Lost replies from DynamoDB: a request makes its change once, and its answer is true."""
 
 import random
 from functools import partial
@@ -121,7 +121,8 @@ def test_a_change_that_may_still_be_applied_is_not_sent_again(
         scene.begin(past)
     scene.advance(HOUR)
     scene.plan("UpdateItem", fault)
-    # Another change replaces the counter's last change. The history has neither change yet.
+    # The counter stores only the id of its last change. Another change replaces this id, and the
+    # history does not have the two changes yet.
     scene.plan("BatchGetItem", meanwhile(lambda: scene.add("hits", 100)))
 
     reply = scene.add("hits", 5)
@@ -189,7 +190,7 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(scene: Scen
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(100, part=6)):
         source = random.Random(seed)
-        random.seed(seed)  # for the jitter of the functions' pauses
+        random.seed(seed)  # the functions' pauses have random lengths
         counter = f"hits{seed}"
         scene.choose_fault = lambda _operation: delivered
         for _ in range(3):

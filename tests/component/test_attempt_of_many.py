@@ -1,4 +1,4 @@
-"""Lost replies of `POST /increments`: changes are made once, and the answer says what happened."""
+"""Lost replies from DynamoDB during `POST /increments`: changes are made once, answers are true."""
 
 import json
 import random
@@ -29,7 +29,7 @@ from tests.wire import (
 
 from counters import clock
 
-# Faults that prove that the transaction was not applied.
+# After each of these faults, the function knows that DynamoDB did not apply the transaction.
 REFUSED = {
     "throttled": throttled,
     "unreachable": unreachable,
@@ -50,7 +50,8 @@ def test_after_a_lost_reply_the_caller_gets_the_usual_answer(ledger: Ledger) -> 
     for version, fault in enumerate(LOST, 1):
         ledger.plan("TransactWriteItems", fault)
 
-        # If the transaction were sent again, the bounds would refuse it.
+        # The bounds permit the transaction once. If the function sent it again, DynamoDB would
+        # refuse it.
         reply = ledger.add_all([{"counter_id": "b", "by": 5, "max": 5 * version}, *entries(a=1)])
 
         assert counters_in(reply) == [("b", 5 * version, version), ("a", version, version)]
@@ -79,11 +80,11 @@ def test_after_a_lost_reply_the_changes_are_found_in_the_history_below_later_one
     assert ledger.values("a", "b", "c") == [1, 207, 9]
 
 
-def test_retries_share_the_token_of_their_transaction_and_the_next_one_has_its_own(
+def test_retries_of_a_transaction_share_its_token_and_a_new_transaction_has_a_new_token(
     ledger: Ledger,
 ) -> None:
-    # DynamoDB applies requests with the same token once. moto does not implement that, so compare
-    # the tokens.
+    # DynamoDB applies a transaction once if its requests have the same token. moto applies it each
+    # time, so this test only compares the tokens.
     for _ in range(2):
         ledger.plan("TransactWriteItems", canceled("TransactionConflict"), throttled)
         counters_in(ledger.add_all(entries(a=1, b=5)))
@@ -192,7 +193,7 @@ def test_a_transaction_that_is_canceled_because_of_a_bug_is_not_retried(ledger: 
 def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Ledger) -> None:
     faults = [slow, reply_lost, request_lost, throttled, unreachable, refused_internally]
     for seed in range(cases(full=100, part=3)):
-        random.seed(seed)  # for the jitter of the functions' pauses
+        random.seed(seed)  # the functions' pauses have random lengths
         source = random.Random(seed)
         ledger.choose_fault = one_of(faults, source)
         for number in range(3):
@@ -205,7 +206,7 @@ def test_every_request_starts_early_enough_to_end_before_the_timeout(ledger: Led
 
 
 def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
-    """Reverse the items in the reply to a BatchGetItem. DynamoDB may use any order."""
+    """Reply to a BatchGetItem with the items in reverse order. DynamoDB may use any order."""
     body = json.loads(delivered(request).text)
     for items in body["Responses"].values():
         items.reverse()
@@ -213,9 +214,9 @@ def reversed_reply(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def half_processed(request: AWSPreparedRequest) -> AWSResponse:
-    """Omit the first item from the reply to a BatchGetItem.
+    """Reply to a BatchGetItem without the first item.
 
-    DynamoDB may omit items if the reply would be too large.
+    DynamoDB may omit items from a reply that would be too large.
     """
     assert isinstance(request.body, bytes)
     ((table, request_keys),) = json.loads(request.body)["RequestItems"].items()
@@ -327,7 +328,7 @@ def test_each_counter_that_others_have_changed_takes_one_more_read(ledger: Ledge
     reply = ledger.add_all(entries(**dict.fromkeys(names, 1)))
 
     assert counters_in(reply) == [(name, 1, 1) for name in names]
-    # One transaction, one read of all counters, and one read of each counter's history.
+    # The request sends one transaction, one read of all counters, and a read of each history.
     assert len(reply.operations()) == 1 + 1 + len(names)
 
 

@@ -1,4 +1,4 @@
-"""AuditHistory: finds every mismatch between a counter, its history and its trend."""
+"""AuditHistory reports every mismatch between a counter, its history and its trend."""
 
 from typing import Any
 
@@ -95,7 +95,7 @@ def test_a_last_entry_with_another_value_than_the_counter_is_found(stack: Stack)
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [61, 1000])
-def test_an_extra_entry_after_the_last_is_found(stack: Stack, version: int) -> None:
+def test_an_extra_entry_after_the_last_version_is_found(stack: Stack, version: int) -> None:
     copy_entry(stack, 60, version)
 
     assert versions(findings(stack)) == [version]
@@ -103,7 +103,7 @@ def test_an_extra_entry_after_the_last_is_found(stack: Stack, version: int) -> N
 
 @pytest.mark.usefixtures("orders", "later")
 @pytest.mark.parametrize("version", [0, -1])
-def test_an_extra_entry_before_the_first_is_found(stack: Stack, version: int) -> None:
+def test_an_extra_entry_before_the_first_version_is_found(stack: Stack, version: int) -> None:
     copy_entry(stack, 1, version)
 
     assert versions(findings(stack)) == [version]
@@ -152,7 +152,7 @@ def test_the_increase_and_decrease_of_an_hour_are_compared_separately(
 
     change_hour(stack, start, increase={"N": "9"}, decrease={"N": "11"})
 
-    # The hour's increase and decrease are both wrong. Only their difference is right.
+    # `increase` and `decrease` are wrong now, but their difference is still right.
     assert [each["hour"] for each in findings(stack, after=0)] == [clock.timestamp(start)]
 
 
@@ -165,7 +165,8 @@ def test_a_missing_entry_of_a_counter_that_keeps_changing_is_found(
         now = BEGINNING + DAY * night
         monkeypatch.setattr(clock, "now", lambda now=now: now)
         for hour in range(24):
-            past.change(now - DAY + HOUR * (11 + hour), 1)  # never recorded in the history
+            # The history never gets this change.
+            past.change(now - DAY + HOUR * (11 + hour), 1)
         past.store(stack)
 
         found = audit(stack)["findings"]
@@ -173,7 +174,7 @@ def test_a_missing_entry_of_a_counter_that_keeps_changing_is_found(
         assert versions(found) == ([] if night < 3 else [11]), night
 
 
-def test_a_malformed_counter_does_not_stop_the_audit_of_others(
+def test_a_malformed_counter_does_not_stop_the_audit_of_other_counters(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: LATER)
@@ -217,9 +218,10 @@ def test_the_history_of_a_deleted_counter_is_found(
 
     found = findings(stack, after=0)
 
-    # The audit recognizes the entry of the deleted counter in two cases:
-    # - the two counters have different creation times;
-    # - the version of the entry is also the last version of the new counter.
+    # The history has version 1 of the deleted counter. The audit recognizes this entry in two
+    # cases:
+    # - the deleted counter and the new counter have different creation times;
+    # - version 1 is the last version of the new counter, too.
     if seconds or not later_changes:
         assert 1 in versions(found)
         assert all(

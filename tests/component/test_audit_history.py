@@ -1,4 +1,4 @@
-"""AuditHistory: its event and report, the progress that it saves, and nightly audits."""
+"""AuditHistory: its event, its report, its nightly audits, and the progress that an audit saves."""
 
 import itertools
 import json
@@ -144,7 +144,7 @@ def test_a_malformed_event_is_rejected_with_a_short_error_and_writes_nothing(
 
 
 def assert_only_handler_in_traceback(raised: pytest.ExceptionInfo[CounterError]) -> None:
-    """Check that the traceback in Lambda's response has only one line: that of the handler."""
+    """Check that the traceback in Lambda's response has only the line of the handler."""
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
     assert [frame.name for frame in raised.traceback][1:] == ["invoke", "handler"]
@@ -223,7 +223,7 @@ def test_an_unfinished_nightly_audit_continues_the_next_night(
     ) -> Iterator[list[tuple[str, Entry | None]]]:
         nonlocal now
         if next(calls) % 3 == 0:
-            now += 850  # seconds: longer than an audit may take, but shorter than the timeout
+            now += 850  # seconds: too long for an audit, but less than the timeout
         yield from pages(counter_id, after, until)
 
     monkeypatch.setattr(clock, "now", lambda: now)
@@ -232,8 +232,8 @@ def test_an_unfinished_nightly_audit_continues_the_next_night(
 
     reports = [audit(stack) for _ in range(3)]
 
-    # Each audit runs out of time at its third counter. A scan page has two counters, so the next
-    # audit begins with this third counter again.
+    # The first two audits run out of time at their third counter, the first counter of a scan page.
+    # A page has two counters, so the next audit begins with this page.
     assert [report["counters"] for report in reports] == [3, 3, 1]
     assert [report["finished"] for report in reports] == [False, False, True]
     assert sum(report["entries"] for report in reports) == 15

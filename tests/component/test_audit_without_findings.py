@@ -1,4 +1,4 @@
-"""AuditHistory: changes that are recent, late or expired are not findings."""
+"""AuditHistory does not report recent, late or expired changes as findings."""
 
 import itertools
 
@@ -69,7 +69,7 @@ def test_an_audit_stops_at_a_gap_while_the_stream_may_still_fill_it(
     stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, missing: list[int]
 ) -> None:
     delete_entries(stack, *missing)
-    made_after_gap = BEGINNING + 600 * missing[-1]  # when the entry after the gap was made
+    made_after_gap = BEGINNING + 600 * missing[-1]  # the time of the change after the gap
 
     def report(seconds: float) -> tuple[int, list[int | None]]:
         monkeypatch.setattr(clock, "now", lambda: made_after_gap + seconds)
@@ -134,7 +134,7 @@ def test_changes_that_were_applied_in_another_order_than_they_began_are_not_find
     for seconds in (-30, -1, 1, -2, 3, -4, 5, 9, 7, 30, HOUR - 1, HOUR + 1, HOUR - 2):
         past.change(hour_start + seconds, 1)
         past.record(stack, past.records[-1:])
-        # The nightly audit can run after any of these changes.
+        # Audit after each change, because a nightly audit can run at any time.
         monkeypatch.setattr(clock, "now", lambda now=hour_start + seconds + 10: now)
         assert findings(stack) == []
     monkeypatch.setattr(clock, "now", lambda: LATER)

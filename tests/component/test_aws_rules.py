@@ -1,4 +1,7 @@
-"""Rules of AWS that the local stack does not check. The tests use SAM's translation."""
+"""Rules of AWS that the local stack does not check.
+
+The tests check the CloudFormation template that SAM generates from Tally's template.
+"""
 
 import json
 from typing import Any
@@ -16,10 +19,11 @@ RESPONSES: dict[str, dict[str, Any]] = dict(
     RESOURCES["Api"]["Properties"]["Body"]["x-amazon-apigateway-gateway-responses"]
 )
 
-# All types of gateway responses, and the status that each should have:
+# The types of errors that API Gateway itself returns, and the status that each error must have:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
-# The statuses differ from AWS's defaults in two cases. An unknown route gets 404. Every 5xx becomes
-# 503 `outcome-unknown`, because the function may have made the change.
+# Two statuses differ from AWS's defaults:
+# - An unknown route gets 404.
+# - Each 5xx becomes 503 `outcome-unknown`, because the function may have made the change.
 STATUSES = {
     "ACCESS_DENIED": 403,
     "API_CONFIGURATION_ERROR": 503,
@@ -50,7 +54,7 @@ PROBLEMS = {
     "outcome-unknown": {503},
 }
 
-# The lowest quotas that a new account has, in any region.
+# The quotas of a new AWS account, in the region with the lowest quotas.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 ACCOUNT_RATE = 2500  # requests per second
 ACCOUNT_BURST = 1250  # requests
@@ -70,7 +74,7 @@ DEAD_LETTER_ALARMS = [
 
 
 def response(error_type: str) -> dict[str, Any]:
-    """Return the gateway response for an error type: its own, or else the default."""
+    """Return the gateway response for an error type. If the type has none, return the default."""
     default = "DEFAULT_5XX" if error_type in SERVER_ERRORS else "DEFAULT_4XX"
     return RESPONSES.get(error_type) or RESPONSES[default]
 
@@ -105,7 +109,7 @@ def test_the_template_has_only_gateway_responses_that_exist() -> None:
 def test_a_queue_policy_names_its_own_queue_and_no_other(
     policy: tuple[str, dict[str, Any]],
 ) -> None:
-    # SQS rejects a policy that names another queue.
+    # SQS rejects the policy of a queue if the policy names another queue.
     name, resource = policy
     queue = name.removesuffix("Policy")
     (statement,) = resource["Properties"]["PolicyDocument"]["Statement"]
@@ -138,7 +142,7 @@ def test_tables_stay_when_the_stack_is_deleted_but_not_when_its_first_deployment
 
     assert kept == {
         **dict.fromkeys(TABLES, "RetainExceptOnCreate"),
-        # This setting belongs to the account, and other APIs may need it.
+        # ApiAccount is a setting of the whole AWS account. Other APIs may need it.
         "ApiAccount": "Retain",
         "ApiAccountRole": "Retain",
     }
@@ -156,8 +160,8 @@ def test_a_table_is_protected_in_prod_and_can_be_restored(table: dict[str, Any])
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_a_table_is_encrypted_with_the_free_key(table: dict[str, Any]) -> None:
-    # Without this property, DynamoDB encrypts with a key that AWS owns, which is free. With the
-    # property, AWS charges for KMS.
+    # Without SSESpecification, DynamoDB encrypts a table with a key that AWS owns. That is free.
+    # With SSESpecification, AWS charges for the use of KMS.
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_SSESpecification.html
     assert "SSESpecification" not in table["Properties"]
 
@@ -180,7 +184,8 @@ def test_setting_the_accounts_role_for_access_logs_is_optional() -> None:
     }
     for name in ("ApiAccount", "ApiAccountRole"):
         assert RESOURCES[name]["Condition"] == "SetsApiGatewayLogRole"
-    # If the stack sets the role, this tag makes CloudFormation create the role before the stage.
+    # If the stack sets the account's role, this tag makes CloudFormation set it before it creates
+    # the stage.
     assert {
         "Key": "ApiGatewayLogRole",
         "Value": {"Fn::If": ["SetsApiGatewayLogRole", {"Ref": "ApiAccount"}, "keep"]},
@@ -189,7 +194,7 @@ def test_setting_the_accounts_role_for_access_logs_is_optional() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_the_log_level_keeps_metrics(function: dict[str, Any]) -> None:
-    # Metrics are log lines without a level. Lambda treats them as INFO:
+    # Metrics are log lines without a level. Lambda treats log lines without a level as INFO:
     # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
     logging = function["Properties"]["LoggingConfig"]
 
@@ -243,7 +248,7 @@ def dimensions(metric: dict[str, Any]) -> dict[str, Any]:
 def test_an_alarm_notifies_the_topic_and_watches_only_this_stack(alarm: dict[str, Any]) -> None:
     assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
     for metric in watched(alarm):
-        # A dimension of each metric refers to this stack or to one of its resources.
+        # Each metric has a dimension that refers to this stack or to one of the stack's resources.
         assert any(
             value.keys() <= {"Ref", "Fn::GetAtt"}
             for value in dimensions(metric).values()
@@ -327,5 +332,5 @@ def test_an_alarm_fires_if_counters_change_but_nothing_reads_the_stream() -> Non
     invocations = metrics["invocations"]["MetricStat"]["Metric"]
     assert dimensions(invocations) == {"FunctionName": {"Ref": "RecordHistory"}}
     assert {metrics[name]["MetricStat"]["Period"] for name in metrics if name != "stalled"} == {300}
-    # If the metrics have no data, no counter was changed.
+    # The metrics have no data if nobody changed a counter. In that case, the alarm must not fire.
     assert properties["TreatMissingData"] == "notBreaching"

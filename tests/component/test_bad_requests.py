@@ -10,7 +10,7 @@ from tests.stack import Stack, running
 
 @pytest.fixture(scope="module")
 def shared_stack(session: botocore.session.Session) -> Iterator[Stack]:
-    """A stack with one counter. All tests share it, because no bad request may change it."""
+    """A stack with one counter. The tests share it, because a bad request must change nothing."""
     with running(session) as stack:
         stack.request("PUT", "/counters/orders", body={"value": 3})
         stack.record(stack.changes())

@@ -1,4 +1,4 @@
-"""The bounds of an increment are inclusive. The write of the increment checks them."""
+"""The bounds of an increment: `min` and `max` are allowed results, and the write checks both."""
 
 import pytest
 from tests.component.scene import Invocation, Scene
@@ -52,7 +52,7 @@ def test_a_result_outside_its_bounds_is_refused_with_the_current_value(
 
     reply = scene.add("hits", by, bounds=bounds)
 
-    assert reply.operations() == ["UpdateItem"]  # no read: DynamoDB's refusal has the value
+    assert reply.operations() == ["UpdateItem"]  # no read: the refusal has the counter
     assert (reply.status, reply.problem, reply.body["value"]) == (409, "bound-exceeded", 10)
     assert value_and_version(scene) == (10, 1)
 

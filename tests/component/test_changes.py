@@ -1,4 +1,4 @@
-"""What increments and sets have in common."""
+"""Rules that apply to all changes, increments as well as sets."""
 
 import itertools
 import time

@@ -1,4 +1,4 @@
-"""The commands behind `make`: what they install, and how they fail on an unprepared machine."""
+"""The commands of the Makefile: what they install, and which errors they report."""
 
 import fcntl
 import importlib.util
@@ -26,8 +26,8 @@ from local_settings import HOST
 
 SCRIPTS = ROOT / "scripts"
 
-# Replaces pip. It logs the name of the requirements file. If PIP_SAYS is set, it fails and prints
-# that text.
+# This program replaces pip. It logs the name of the requirements file. If PIP_SAYS is set, it
+# prints the text in PIP_SAYS, and fails.
 PIP = """
 import os, sys
 with open(os.environ["PIP_LOG"], "a") as log:
@@ -35,7 +35,7 @@ with open(os.environ["PIP_LOG"], "a") as log:
 sys.exit(os.environ.get("PIP_SAYS"))
 """
 
-# Replaces venv, because venv takes seconds to create a .venv.
+# This program replaces venv, because venv takes seconds to create a .venv.
 VENV = """
 import os, pathlib, shutil, sys
 _, clear, directory = sys.argv
@@ -49,7 +49,7 @@ binaries.mkdir(parents=True)
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A fresh clone, with the files that `make` needs, in a path with spaces."""
+    """A new clone that has only the files that `make` needs. The clone's path has spaces."""
     clone = tmp_path / "a  clone"
     (clone / "functions").mkdir(parents=True)
     shutil.copytree(SCRIPTS, clone / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
@@ -60,7 +60,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 class Make:
-    """Runs commands in a clone, with replacements for pip and venv."""
+    """Runs commands in a clone. PIP and VENV replace pip and venv."""
 
     def __init__(self, clone: Path) -> None:
         self.clone = clone
@@ -74,11 +74,12 @@ class Make:
     def __call__(
         self, script: str, *arguments: str, **more: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of the clone's scripts."""
+        """Run a script of the clone. `more` has additional environment variables."""
         return self.run([sys.executable, str(self.clone / "scripts" / script), *arguments], **more)
 
     def run(self, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-        make_variables = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # the tests may run under make
+        # If `make` runs the tests, it sets these variables.
+        make_variables = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
         variables = {
             name: value for name, value in os.environ.items() if name not in make_variables
         }
@@ -99,7 +100,7 @@ class Make:
 
     @property
     def installed(self) -> list[str]:
-        """The requirements files that pip installed, in order."""
+        """The requirements files that pip got, in order."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [str(Path(line).relative_to(self.clone)) for line in lines]
 
@@ -111,7 +112,7 @@ def make(clone: Path) -> Make:
 
 @contextmanager
 def running_stack(clone: Path) -> Iterator[None]:
-    """Hold the lock that a running local stack holds."""
+    """Hold the lock file of the clone, as a running local stack does."""
     (clone / ".local").mkdir(exist_ok=True)
     with (clone / ".local" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -334,7 +335,7 @@ def test_a_killed_build_does_not_affect_the_next_one(
     monkeypatch.setattr(artifact, "interpreters", lambda: ["python3"])
 
     def make(directory: Path, _pythons: object) -> None:
-        # The pip of the killed build still writes to its own directory.
+        # The pip of the killed build still runs, and writes to the killed build's directory.
         for other in kept.glob("*.unfinished"):
             if other != directory:
                 (other / "late").touch()
@@ -345,7 +346,7 @@ def test_a_killed_build_does_not_affect_the_next_one(
     unfinished = kept / f"{artifact.key(['python3'])}.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "part").touch()
-    # The directory of the killed build cannot be deleted.
+    # Delete nothing, as if the directory of the killed build could not be deleted.
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
 
     artifact.main(tmp_path / "target")

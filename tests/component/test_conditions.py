@@ -1,4 +1,4 @@
-"""Entity tags and conditional requests. The write of a `set` checks its condition."""
+"""Entity tags and conditional requests. The write of a `set` also checks the condition."""
 
 import json
 from collections.abc import Mapping
@@ -132,7 +132,7 @@ def test_a_set_with_another_version_is_refused_with_the_current_version(
 
     reply = set_value(scene, 10, {"If-Match": f'"{version}"'})
 
-    assert reply.operations() == ["UpdateItem"]  # no read: DynamoDB's refusal has the version
+    assert reply.operations() == ["UpdateItem"]  # no read: the refusal has the version
     assert (reply.status, reply.problem) == (412, "version-mismatch")
     assert reply.headers["ETag"] == '"2"'
     assert reply.headers["Content-Type"] == "application/problem+json"
@@ -209,7 +209,9 @@ def test_a_set_with_if_match_star_does_not_create_a_counter(scene: Scene) -> Non
     assert not scene.stack.items("CounterTable")
 
 
-def test_a_set_with_several_versions_can_create_the_counter_if_one_is_0(scene: Scene) -> None:
+def test_a_set_with_several_versions_can_create_the_counter_if_one_version_is_0(
+    scene: Scene,
+) -> None:
     first, second = [set_value(scene, value, {"If-Match": '"0", "5"'}) for value in (10, 20)]
 
     assert (first.status, second.status) == (200, 412)
@@ -255,7 +257,7 @@ REFUSED, IGNORED = "refused", "ignored"
 
 SINCE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
-# What a route does with a header that it does not support, by header and method.
+# For each header and method: what a route does with the header if it does not support the header.
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "If-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
     "If-None-Match": {"GET": REFUSED, "POST": REFUSED, "PUT": REFUSED},
@@ -304,13 +306,13 @@ def test_every_route_honours_refuses_or_ignores_each_conditional_header(
 @pytest.mark.parametrize(
     ("method", "headers", "status"),
     [
-        # RFC 9110, section 13.1.3: If-None-Match replaces the date, because it is more accurate.
+        # RFC 9110, section 13.1.3: a server ignores If-Modified-Since if there is an If-None-Match.
         ("GET", {"If-None-Match": '"1"', "If-Modified-Since": SINCE}, 304),
         ("GET", {"If-None-Match": '"9"', "If-Modified-Since": SINCE}, 200),
-        # RFC 9110, section 13.1.4: If-Match replaces the date, too.
+        # RFC 9110, section 13.1.4: a server ignores If-Unmodified-Since if there is an If-Match.
         ("PUT", {"If-Match": '"1"', "If-Unmodified-Since": SINCE}, 200),
         ("PUT", {"If-Match": '"9"', "If-Unmodified-Since": SINCE}, 412),
-        # RFC 9110 does not let any other condition replace the date or the range.
+        # RFC 9110 does not allow a server to ignore a date or a range in any other case.
         ("PUT", {"If-None-Match": "*", "If-Unmodified-Since": SINCE}, 400),
         ("GET", {"If-None-Match": '"1"', "If-Unmodified-Since": SINCE}, 400),
         ("GET", {"Range": "bytes=0-1", "If-Range": '"1"'}, 400),
@@ -336,7 +338,8 @@ def test_if_match_and_if_none_match_together_are_refused(scene: Scene) -> None:
     assert reply.operations() == []
 
 
-# A header that occurs several times. Its names may differ in case.
+# A header that occurs several times in a request. The keys are spellings of the header's name,
+# because the name may differ in case from line to line.
 Lines = Mapping[str, list[str]]
 
 
@@ -352,7 +355,8 @@ Lines = Mapping[str, list[str]]
         ("PUT", {"If-Match": ['"1"', '"2"']}, 200),
         ("PUT", {"If-Match": ['"2"'], "IF-MATCH": ['"1"']}, 200),
         ("PUT", {"If-Match": ['"1"', '"3"']}, 412),
-        # `*` cannot be in a list. An Idempotency-Key is not a list.
+        # Several lines are one list. A list must not contain `*`, and an Idempotency-Key must not
+        # be a list.
         ("GET", {"If-None-Match": ["*", '"2"']}, 400),
         ("PUT", {"If-Match": ["*", "*"]}, 400),
         ("PUT", {"If-None-Match": ["*", "*"]}, 400),

@@ -1,4 +1,4 @@
-"""Every request gets its own reply, or an error that tells whether the request was sent."""
+"""A request never gets the reply to another request. An error tells if the request was sent."""
 
 import datetime as dt
 import ipaddress
@@ -91,7 +91,7 @@ def answers_half(connection: socket.socket, number: str) -> None:
 
 
 def answers_late(connection: socket.socket, number: str) -> None:
-    with suppress(OSError):  # the client has closed the connection
+    with suppress(OSError):  # the client may have closed the connection
         connection.sendall(answer(number))
 
 
@@ -108,7 +108,7 @@ GOOD: list[Behaviour] = [
 ]
 BAD: dict[Behaviour, type[HTTPClientError]] = {
     closes: ConnectionClosedError,
-    answers_in_chunks: ConnectionClosedError,  # AWS services do not send chunks
+    answers_in_chunks: ConnectionClosedError,  # AWS services do not send chunked replies
     answers_half: ConnectionClosedError,
     answers_late: ReadTimeoutError,
     answers_without_http: ConnectionClosedError,
@@ -116,10 +116,10 @@ BAD: dict[Behaviour, type[HTTPClientError]] = {
 
 
 class Server:
-    """Answers each request with the next planned behaviour. Accepts any number of connections."""
+    """A server for any number of connections. The n-th behaviour answers the n-th request."""
 
     def __init__(self, server: socket.socket, certificate: ssl.SSLContext | None = None) -> None:
-        self.received: list[str] = []  # the numbers of the requests
+        self.received: list[str] = []  # the numbers of the received requests
         self.connections = 0
         self.behaviours: SimpleQueue[Behaviour] = SimpleQueue()
         self.client_done: SimpleQueue[None] = SimpleQueue()
@@ -133,14 +133,14 @@ class Server:
         return f"{scheme}://127.0.0.1:{self._server.getsockname()[1]}"
 
     def _accept(self) -> None:
-        with suppress(OSError):  # the server is closed
+        with suppress(OSError):  # the test has closed the server
             while True:
                 connection, _ = self._server.accept()
                 self.connections += 1
                 threading.Thread(target=self._serve, args=[connection], daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):  # the client has closed the connection
+        with suppress(OSError):  # the client may close the connection
             if self._certificate:
                 connection = self._certificate.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as requests:
@@ -171,7 +171,7 @@ _session = cache(botocore.session.get_session)
 
 
 class Caller:
-    """A client that uses a Connection. Each of its requests has a new number."""
+    """A DynamoDB client that sends its requests through a Connection. It numbers its requests."""
 
     def __init__(
         self, endpoint: str, trusted: str | None = None, read_seconds: float = READ_SECONDS
@@ -199,7 +199,11 @@ class Caller:
         self.connection.close()
 
     def send(self, server: Server, behaviour: Behaviour = answers) -> bool:
-        """Send a request. Return whether the reply has the number of this request."""
+        """Send a request to `server`, which answers with `behaviour`.
+
+        Returns:
+            Whether the reply has the number of this request.
+        """
         self._number += 1
         server.behaviours.put(behaviour)
         try:
@@ -211,7 +215,7 @@ class Caller:
 
     @property
     def sent(self) -> list[str]:
-        """The numbers of the requests that were sent."""
+        """The numbers of the requests that this client sent."""
         return [str(number) for number in range(101, self._number + 1)]
 
 
@@ -268,7 +272,7 @@ def test_a_request_is_not_sent_if_connecting_fails() -> None:
 def test_a_request_is_not_sent_if_connecting_takes_too_long() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
-        with socket.create_connection(address):  # fills the server's queue of new connections
+        with socket.create_connection(address):  # the server's queue is full now
             caller = Caller(f"http://127.0.0.1:{address[1]}")
 
             with pytest.raises(ConnectTimeoutError) as error:
@@ -290,7 +294,7 @@ def test_botocore_itself_sends_requests_to_another_address() -> None:
 
 @pytest.fixture
 def certificate_and_trust(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
-    """A server's certificate for 127.0.0.1, and a file that makes clients trust it."""
+    """A certificate for a server at 127.0.0.1, and a file that makes a client trust it."""
     return _certificate(tmp_path, "127.0.0.1")
 
 
@@ -303,8 +307,9 @@ def test_requests_are_sent_over_tls(certificate_and_trust: tuple[ssl.SSLContext,
         assert caller.send(server, answers_and_closes)
         assert caller.send(server)
 
-    # The client replaces a connection that is readable before a request. The first connection was
-    # readable, because the server had sent session tickets.
+    # Before a request, the client replaces a connection that has unread bytes. The first connection
+    # had unread bytes, because a TLS server sends session tickets after the handshake. The third
+    # connection replaces the connection that the server closed.
     assert server.connections <= 3
 
 

@@ -1,4 +1,4 @@
-"""What `make deploy` checks before it builds: the endpoint, the credentials, and the runtime."""
+"""`make deploy` checks the endpoint, the credentials and the runtime before it builds."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ def test_a_profile_with_an_endpoint_outside_aws_is_refused(config: Mapping[str, 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
-    """An environment that points to AWS, with an AWS configuration file that may be written."""
+    """Environment variables for AWS. They name a configuration file that a test may write."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))

@@ -1,4 +1,4 @@
-"""The documentation covers exactly what the template and the code have."""
+"""The docs describe every route, parameter, alarm and module that exists, and no others."""
 
 import json
 import re
@@ -20,11 +20,12 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 API = read("api.md")
 
 ALARMS = sam_transform.resources("AWS::CloudWatch::Alarm")
-# An alarm's price per month for each metric that it watches:
+# The price of an alarm per month, for each metric that the alarm watches:
 # https://aws.amazon.com/cloudwatch/pricing/
 CENTS_PER_METRIC = 10
 
-# The heading of a function's section in docs/api.md is the first route of the function.
+# Each function has a section in docs/api.md. The heading of the section is the first route of the
+# function.
 DOCUMENTED_ROUTES = [
     (function, function.routes[0])
     for function in aws_template.functions().values()
@@ -44,7 +45,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def links(document: Path) -> list[str]:
-    """Return the targets of a document's links, except links to other sites."""
+    """Return the targets of the links in a document. Omit links to other websites."""
     return re.findall(r"\]\((?![a-z]+:)([^)]+)\)", prose(document))
 
 
@@ -123,8 +124,7 @@ def test_every_module_is_documented() -> None:
 
 
 def test_the_documented_price_of_the_alarms_is_that_of_their_metrics() -> None:
-    # An alarm on a metric math expression costs as much as one alarm for each metric in the
-    # expression.
+    # If an alarm watches an expression of several metrics, AWS charges for each of these metrics.
     metrics = sum(
         sum("MetricStat" in each for each in alarm["Properties"].get("Metrics", [])) or 1
         for alarm in ALARMS.values()

@@ -1,4 +1,4 @@
-"""Each function handles its sample event, on a new stack and on a used one."""
+"""Each function handles its sample event, on a new stack and on a stack with data."""
 
 import random
 
@@ -31,7 +31,7 @@ def test_sample_events_can_run_repeatedly_in_any_order_on_a_used_stack(
 ) -> None:
     counter_ids = ["default", "orders:eu", "stock"]
     paths = [f"/counters/{path}" for path in counter_ids]
-    used_paths = paths[seed % 2 :]  # with seed 1, one counter is not used before the events
+    used_paths = paths[seed % 2 :]  # with seed 1, leave out the first counter
     for path in used_paths:
         stack.request("POST", path)
     record_changes(stack)
@@ -107,7 +107,7 @@ def test_sample_stream_records_have_the_structure_of_real_ones(stack: Stack) -> 
 
 
 def structure(value: object) -> object:
-    """Return the value with each leaf replaced by its type."""
+    """Return a JSON value in which a type replaces each string, number, boolean and null."""
     if isinstance(value, dict):
         return {key: structure(inner) for key, inner in value.items()}
     return type(value)

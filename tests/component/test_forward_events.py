@@ -1,4 +1,7 @@
-"""ForwardEvents: sends each event to IncrementQueue once, in the message group of its counter."""
+"""ForwardEvents sends each event to IncrementQueue once, in the event's message group.
+
+The message group of an event is the name of the counter that the event changes.
+"""
 
 import json
 import string

@@ -1,4 +1,4 @@
-"""ForwardEvents: the size of its requests, what it reports if they fail, and its log."""
+"""ForwardEvents: the size of its requests to SQS, its report of failed messages, and its log."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,8 @@ from counters import clock
 from counters.clients import ATTEMPT
 
 KIB = 1024
-MAX_BYTES = 256 * KIB  # of a request, unless it has a single larger event
+# The maximum size of a request. A request with only one event may be larger.
+MAX_BYTES = 256 * KIB
 TIMEOUT = 10  # seconds
 
 
@@ -45,7 +46,7 @@ def _silence(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def request_sizes(wire: Wire) -> list[list[int]]:
-    """Return the size in bytes of each message of each request."""
+    """Return a list for each request: the size of each message in bytes."""
     assert set(wire.operations()) <= {"SendMessageBatch"}
     return [
         [len(entry["MessageBody"].encode()) for entry in sent.parameters["Entries"]]
@@ -115,13 +116,13 @@ def test_the_size_of_a_request_is_measured_in_bytes_not_characters(
 
 
 def sqs_throttled(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the request as SQS does when it throttles."""
+    """Reply as SQS does when SQS throttles the request."""
     body = {"__type": "com.amazonaws.sqs#RequestThrottled", "message": "as the test has it"}
     return answered(request, HTTPStatus.BAD_REQUEST, body)
 
 
 def refusing(*refused: EventMessage) -> Fault:
-    """Return a fault: SendMessageBatch refuses these messages, and accepts all others."""
+    """Return a fault that lets SendMessageBatch refuse these messages and accept all others."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
@@ -236,9 +237,11 @@ def test_the_messages_of_other_requests_are_not_reported(
 
 @pytest.fixture
 def latest_start(stack: Stack) -> float:
-    """Set the timeout to 10 s. Return the latest time at which a request may start.
+    """Set the timeout of ForwardEvents to 10 s.
 
-    The time is in seconds after the invocation began.
+    Returns:
+        The latest time at which ForwardEvents may send a request, in seconds after the start of the
+        invocation.
     """
     stack.functions["ForwardEvents"] = replace(stack.functions["ForwardEvents"], timeout=TIMEOUT)
     return TIMEOUT - ATTEMPT

@@ -1,7 +1,8 @@
-"""Reads of a history while it is being written: each returns a complete result or a 503.
+"""Reads of a history during writes to it: each read gets a complete result or a 503.
 
-The entry of a change is written after the change. A BatchWriteItem can write a later version before
-an earlier version. A read must not skip a version that is written during the read.
+RecordHistory writes an entry to the history after the change. It writes several entries with one
+BatchWriteItem, and a later version can arrive before an earlier version. A read must not skip a
+version that is written during the read.
 """
 
 import itertools
@@ -28,27 +29,29 @@ from counters import clock
 
 APPLY_WINDOW = 20  # seconds
 
-# In each case: the number of changes, the last version at the requested time, and the number of
-# changes that are recorded before the read.
+# Each case has three numbers: how many changes the counter has, the last version at the time that
+# the test reads, and how many changes are recorded before the read.
 RACES = [(30, 29, 20), (30, 29, 0), (30, 10, 20), (130, 70, 40)]
 
 
 def races(
     stack: Stack, wire: Wire, count: int, recorded: int, interval: float
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a counter for each Query of a read.
+    """Yield one counter for each Query that a read makes.
 
-    The rest of the counter's history is written just before that Query.
+    The history of the n-th counter is incomplete until just before the n-th Query. At this moment,
+    the missing entries are written.
 
     Args:
         stack: the stack.
-        wire: the wire.
-        count: the number of changes.
+        wire: carries the functions' requests, and lets them fail.
+        count: the number of changes of each counter.
         recorded: the number of changes that are recorded before the read.
         interval: the time from one change to the next, in seconds.
 
     Yields:
-        The counter's id, and a function that ends the fault. The test calls it after the read.
+        The counter's id, and a function. The test must call the function after the read. From then
+        on, queries write nothing.
     """
     for number in itertools.count():
         past = make_counter(count, interval, f"orders{number}")
@@ -141,7 +144,7 @@ def test_minutes_that_are_read_during_writes_include_all_of_them_or_none(
 
 
 class Reader:
-    """Reads the history page by page, in ascending or descending order."""
+    """A caller that reads a history page by page, in ascending (`asc`) or descending order."""
 
     def __init__(self, stack: Stack, order: str, limit: int) -> None:
         self.versions: list[int] = []
@@ -152,9 +155,9 @@ class Reader:
         self._first_query = self._query
 
     def read_page(self) -> None:
-        """Read a page, and choose the next page.
+        """Read a page, and choose the next page to read.
 
-        An ascending reader never finishes, because later changes may follow.
+        A reader in ascending order never sets `finished`, because more changes may follow.
         """
         if self.finished:
             return
@@ -167,7 +170,7 @@ class Reader:
         if link := reply.headers.get("Link"):
             self._query = target(link).removeprefix("?")
         elif self._order == "asc":
-            # This is the end of the history so far.
+            # The page is the last page so far.
             query = self._first_query
             self._query = f"{query}&after={self.versions[-1]}" if self.versions else query
         else:
@@ -206,7 +209,7 @@ def test_a_reader_gets_each_version_once_while_the_history_is_written(
             reader.read_page()
         if descending.finished and len(ascending.versions) >= count:
             break
-    ascending.read_page()  # there are no more versions
+    ascending.read_page()  # this page must be empty
 
     assert ascending.versions == list(range(1, count + 1))
     assert descending.finished

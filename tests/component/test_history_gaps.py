@@ -1,7 +1,7 @@
-"""Reads of a history with gaps.
+"""Reads of a history in which versions are missing.
 
-A read ends before a missing version that can still be recorded. It skips a missing version that
-can no longer be recorded.
+- If RecordHistory may still write a missing version, a read ends before that version.
+- If RecordHistory can no longer write a missing version, a read skips that version.
 """
 
 import itertools
@@ -33,7 +33,7 @@ APPLY_WINDOW = 20  # seconds
 
 @pytest.fixture
 def history_without_13(stack: Stack, wire: Wire, set_clock: Callable[[float], None]) -> Past:
-    """A counter with 20 changes. The history lacks version 13. The trend has only 1 to 10."""
+    """A counter with 20 changes. The history lacks version 13. The trend has only versions 1-10."""
     set_clock(START + HOUR)
     past = make_counter(20)
 
@@ -77,7 +77,7 @@ def test_a_descending_page_ends_before_a_version_that_can_still_be_recorded(
 
 
 def minutes(stack: Stack) -> tuple[int, int | None]:
-    """Return the number of changes in the trend by minute, and their last version."""
+    """Return the number of changes in the trend by minute, and the last version in this trend."""
     start, end = clock.timestamp(START), clock.timestamp(START + 600)
     query = f"interval=minute&from={start}&to={end}"
     reply = stack.request("GET", "/counters/orders/trend", query=query)
@@ -96,7 +96,9 @@ def test_minutes_end_before_a_version_that_can_still_be_recorded(
 
 
 def test_minutes_skip_a_version_that_was_parked(stack: Stack, history_without_13: Past) -> None:
-    # A version is added to the trend only after all earlier versions are recorded or parked.
+    # RecordHistory adds a version to the trend only after it has recorded or parked all earlier
+    # versions. To park a record is to move it to the dead-letter queue. The trend gets version 14
+    # here, so version 13 was parked.
     history_without_13.record(stack, history_without_13.records[13:])
 
     assert minutes(stack) == (19, 20)
@@ -134,7 +136,8 @@ def test_a_gap_below_the_last_version_in_the_trend_is_skipped(
     without_13 = [*range(1, 13), *range(14, 21)]
     assert stack.record(history_without_13.records[10:12] + history_without_13.records[13:14]) == 3
 
-    # The trend has version 14, so version 13 was parked.
+    # The trend has version 14. So RecordHistory has parked version 13: moved its record to the
+    # dead-letter queue.
     assert versions(get_history(stack)) == without_13
     assert versions(get_history(stack, "order=desc")) == without_13[::-1]
     assert versions(get_history(stack, "order=desc&after=14")) == without_13[11::-1]
@@ -205,7 +208,7 @@ def test_pages_skip_the_versions_of_parked_records(stack: Stack, parked: set[int
 
 
 def every_version(stack: Stack, query: str) -> Iterator[int]:
-    """Yield the versions on all pages."""
+    """Read the history page by page, and yield the versions on all pages."""
     while query:
         reply = get_history(stack, query)
         yield from versions(reply)
@@ -214,7 +217,7 @@ def every_version(stack: Stack, query: str) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("set_clock")
-def test_an_ascending_page_has_versions_above_a_parked_one_only_when_the_trend_has_them(
+def test_an_ascending_page_has_versions_above_a_parked_version_only_when_the_trend_has_them(
     stack: Stack, wire: Wire
 ) -> None:
     past = make_counter(9)

@@ -1,4 +1,4 @@
-"""Reads of the changes in a period. The query parameters `from` and `to` set the period."""
+"""Reads of the changes in a period, from the time in `from` until the time in `to`."""
 
 import itertools
 
@@ -109,7 +109,7 @@ def test_a_period_in_a_longer_history_is_complete_if_times_go_back(stack: Stack)
         assert listed_versions(stack, f"{period}&order=desc") == expected[::-1]
 
 
-def test_a_period_with_missing_versions_has_all_others(stack: Stack) -> None:
+def test_a_period_with_missing_versions_has_all_other_versions(stack: Stack) -> None:
     times = [BEGINNING + position * MINUTE for position in range(100)]
     make_orders(times).record(stack)
     delete_entries(stack, *range(1, 20), *range(30, 40), 50, 52)

@@ -1,7 +1,7 @@
-"""Repeats with an idempotency key: a change is made once, and all repeats get the same answer.
+"""Repeats with an Idempotency-Key: a change is made once, and all repeats get the same answer.
 
-A repeat takes over if it makes the change itself. It does so only if it finds that the earlier
-request did not make the change and never will.
+A receipt is the item in which Tally remembers a request with a key. A repeat takes over if it makes
+the change itself. It takes over only if the earlier request did not make the change and never will.
 """
 
 from functools import partial
@@ -41,7 +41,7 @@ def test_a_repeat_gets_the_original_answer_byte_for_byte(scene: Scene) -> None:
     for repeat in (at_once, much_later):
         assert (repeat.status, repeat.replayed) == (200, True)
         assert (repeat.text, repeat.headers["ETag"]) == (first.text, first.headers["ETag"])
-    assert much_later.operations() == ["PutItem"]  # the outcome is in the receipt
+    assert much_later.operations() == ["PutItem"]  # the receipt has the outcome
     assert scene.value("hits") == 107
 
 
@@ -116,7 +116,7 @@ def test_a_refused_change_frees_its_key(scene: Scene) -> None:
 
 @pytest.mark.parametrize("fault", [throttled, throttled_slowly])
 def test_a_throttled_change_frees_its_key(scene: Scene, fault: Fault) -> None:
-    # The pauses are random, so each request makes its last attempt at another time.
+    # The pauses are random, so each request gives up at a different time.
     for number in range(cases(full=20, part=5)):
         scene.plan("UpdateItem", *[fault] * 100)
 
@@ -345,7 +345,7 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     for _ in range(1 + recorded):
         scene.add("hits")
     before = scene.value("hits")
-    scene.record()  # parks the first versions: the deleted counter's history has them
+    scene.record()  # parks the versions that the deleted counter's history has
     for _ in range(2):
         scene.advance(clock.APPLY_WINDOW + 1)
         pending = scene.add("hits", 100, "key")
@@ -353,7 +353,8 @@ def test_the_history_of_a_deleted_counter_does_not_decide_the_outcome(
     assert scene.value("hits") == before
 
 
-SKEWS = [-2.5, 2.5]  # how many seconds a clock is ahead: two clocks differ by 5 at most
+# A skew is how many seconds the clock of a function is ahead. Two clocks may differ by 5 seconds.
+SKEWS = [-2.5, 2.5]
 
 
 @pytest.mark.usefixtures("look_once")
@@ -372,9 +373,10 @@ def test_a_change_is_made_once_although_clocks_differ(
     began = scene.time
     scene.plan("UpdateItem", partial(scene.lost_and_applied_later, seconds=delay))
     scene.add("hits", 5, "key")
-    scene.advance(0.6 * delay)  # until then, no repeat may decide the outcome
+    # The change has not arrived yet, so no repeat can know the outcome before this time.
+    scene.advance(0.6 * delay)
     answers: list[Invocation] = []
-    # Repeat until the change has arrived and two repeats have the answer.
+    # Repeat the request until the change has arrived and two repeats have got 200.
     while scene.delayed_requests() or [answer.status for answer in answers].count(200) < 2:
         assert scene.time < began + 60
         scene.skew = others_skew

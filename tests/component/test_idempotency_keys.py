@@ -1,4 +1,4 @@
-"""Idempotency keys: their characters, what they identify, and how long they are valid."""
+"""Idempotency-Key: allowed characters, the request that a key identifies, and its lifetime."""
 
 import pytest
 from tests.component.scene import Scene
@@ -79,7 +79,8 @@ def test_a_key_is_valid_for_24_hours_and_then_counts_as_new(scene: Scene, fracti
         assert scene.add("hits", 5, "key").text == first.text
     scene.skew = 0.0
 
-    scene.time = began + 24 * HOUR + clock.CLOCK_DIFFERENCE + 1.0  # TTL has not deleted the receipt
+    scene.time = began + 24 * HOUR + clock.CLOCK_DIFFERENCE + 1.0
+    # The receipt has expired, but DynamoDB's TTL has not deleted it yet.
     assert scene.receipts() == 1
     second = scene.add("hits", 6, "key")
 

@@ -1,4 +1,4 @@
-"""Idempotency keys of POST /increments: changes are made once, and repeats get the same answer."""
+"""`POST /increments` with an Idempotency-Key: one change, and the same answer to all repeats."""
 
 import json
 from functools import partial
@@ -32,7 +32,7 @@ def test_a_repeat_gets_the_original_answer_byte_for_byte(ledger: Ledger) -> None
 
     for repeat in (at_once, much_later):
         assert (repeat.status, repeat.replayed, repeat.text) == (200, True, first.text)
-    assert much_later.operations() == ["PutItem"]  # the outcome is in the receipt
+    assert much_later.operations() == ["PutItem"]  # the receipt has the outcome
     assert ledger.values("a", "b") == [105, 3]
 
 
@@ -205,7 +205,7 @@ def test_a_repeat_finds_a_transaction_that_was_applied_late_within_the_apply_win
 @pytest.mark.usefixtures("look_once")
 @pytest.mark.parametrize("changed", ["a", "b"])
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_lacks_changes(
+def test_a_repeat_gets_in_progress_or_the_known_values_while_the_history_lacks_changes(
     ledger: Ledger,
     applied: bool,  # noqa: FBT001
     changed: str,
@@ -221,10 +221,10 @@ def test_a_repeat_gets_in_progress_or_what_is_known_while_the_history_lacks_chan
     for hours in (0, 20):
         ledger.advance(hours * HOUR)
         reply = ledger.add_all(entries(a=5, b=5), "key")
-        if applied:  # the other counter proves that all increments were applied
+        if applied:  # counter `other` shows that both increments were made
             known = {each["counter_id"]: each["value"] for each in json.loads(reply.text)}
             assert (reply.status, known) == (200, {changed: None, other: 6})
-        elif reply.status == 200:  # counter a proves that nothing was applied
+        elif reply.status == 200:  # counter a shows that nothing was applied
             assert (hours, changed) == (20, "b")
             applied_by_repeat += 1
         else:

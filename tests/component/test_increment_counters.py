@@ -1,4 +1,4 @@
-"""Many counters in one request: all of them change, or none."""
+"""`POST /increments` changes all counters of a request, or none of them."""
 
 import random
 from typing import Any
@@ -139,7 +139,8 @@ def test_1_to_100_counters_change_in_one_request(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack.remove_stream()
-    # Stop the clock: on a busy machine, moto may take longer than the function's timeout.
+    # On a busy machine, moto may take longer than the function's timeout. Stop the clock, so that
+    # the function does not notice.
     monkeypatch.setattr(clock, "now", lambda: BEGINNING)
     names = [f"n{number}" for number in range(100)]
     random.Random(100).shuffle(names)

@@ -1,4 +1,4 @@
-"""`POST /increments` and a model in memory give the same answers."""
+"""Tally and a simple model in memory give the same answers to increments and sets."""
 
 import itertools
 import json
@@ -29,10 +29,12 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, as the caller sees it.
+    """What a caller sees.
 
-    If the answer is a problem, `body` has the last part of the problem's type, the field that the
-    problem names, and its `value`.
+    If the answer is a problem (an error document), `body` is a tuple of:
+    - the last part of the problem's `type`;
+    - the request field that the problem names;
+    - the problem's `value`.
     """
 
     status: int
@@ -48,7 +50,7 @@ def refusal(status: int, problem: str, field: str = "", value: int | None = None
 
 
 class Service(Scene):
-    """The handlers on moto, in simulated time. The history is up to date whenever it is read."""
+    """The real functions on moto, in simulated time. A read of the history finds every change."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         super().__init__(stack, wire)
@@ -68,7 +70,7 @@ class Service(Scene):
         return Answer(reply.status, _content(reply), reply.replayed)
 
     def counters(self) -> dict[str, dict[str, Any]]:
-        """Return the counters as they are stored."""
+        """Return the stored counters, by name."""
         return {
             item["counter_id"]["S"]: {
                 "counter_id": item["counter_id"]["S"],
@@ -81,7 +83,7 @@ class Service(Scene):
         }
 
     def amounts(self) -> dict[str, list[int]]:
-        """Return the amounts that were added to each counter, in order, from the history."""
+        """Return the amounts in the history of each counter, in the order of the versions."""
         self.record()
         amounts: dict[str, list[int]] = {}
         items = self.stack.items("HistoryTable")
@@ -104,7 +106,7 @@ def _content(reply: Invocation) -> object:
 
 @dataclass
 class Receipt:
-    """A request with a key, and its answer."""
+    """What the model remembers about a request with a key."""
 
     body: object
     answer: object
@@ -113,7 +115,7 @@ class Receipt:
 
 @dataclass
 class Model:
-    """What Tally promises about increments, in the simplest code."""
+    """A simple model of the increments that Tally promises."""
 
     counters: dict[str, dict[str, Any]] = field(default_factory=dict)
     amounts: dict[str, list[int]] = field(default_factory=dict)
@@ -219,7 +221,7 @@ MANY = st.one_of(
 )
 KEYS = st.sampled_from([None, "x", "y", "z"])
 CALLERS = st.sampled_from(["one", "one", "another"])
-TIMES = st.integers(1, 2)  # how often a request is sent in a row, so that repeats are frequent
+TIMES = st.integers(1, 2)  # how many times in a row a request is sent
 
 
 class Comparison(RuleBasedStateMachine):

@@ -1,4 +1,4 @@
-"""IngestIncrements: counts each message once despite faults, and reports what it cannot count."""
+"""IngestIncrements counts messages once despite faults, and reports those it did not count."""
 
 from dataclasses import replace
 from itertools import chain, repeat
@@ -180,7 +180,7 @@ def test_the_remaining_groups_are_reported_when_time_runs_out(
 
     failed = deliver(stack, *batch)
 
-    assert len(failed) == 7  # each new counter takes two requests
+    assert len(failed) == 7  # there was time for two counters: a new counter takes two requests
     assert max(times) - began < latest_start
     wire.fail("UpdateItem", [])
     assert deliver(stack, *failed) == []
@@ -196,7 +196,7 @@ def test_no_request_is_sent_without_enough_time(stack: Stack, queue: FifoQueue, 
     assert wire.sent == []
 
 
-def test_a_group_whose_requests_time_out_leaves_time_for_another(
+def test_a_group_whose_requests_time_out_leaves_time_for_another_group(
     stack: Stack, queue: FifoQueue, wire: Wire, latest_start: float
 ) -> None:
     def times_out(request: AWSPreparedRequest) -> AWSResponse:

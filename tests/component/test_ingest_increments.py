@@ -1,4 +1,4 @@
-"""IngestIncrements: counts each message once, even if SQS delivers it again in other batches."""
+"""IngestIncrements counts each message once, even if SQS delivers a message in several batches."""
 
 import json
 from itertools import combinations
@@ -183,7 +183,7 @@ def test_an_old_batch_that_arrives_after_newer_ones_changes_nothing(
     assert value_and_version(stack) == (15, 2)
 
 
-def test_messages_after_a_redelivered_one_are_counted(stack: Stack, queue: FifoQueue) -> None:
+def test_messages_after_a_redelivered_message_are_counted(stack: Stack, queue: FifoQueue) -> None:
     one, two, three = send(queue, 1, 2, 4)
     deliver(stack, one, two)
     queue.delete([one, two], [one])

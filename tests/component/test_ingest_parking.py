@@ -1,4 +1,4 @@
-"""IngestIncrements: which messages are parked, and in which order."""
+"""IngestIncrements parks malformed messages: it moves them to the dead-letter queue, in order."""
 
 import json
 from collections.abc import Iterator
@@ -112,7 +112,10 @@ MALFORMED = {
 
 
 def append_counter(stack: Stack, counters_when_parked: list[tuple[int, int]]) -> Iterator[Fault]:
-    """Return faults that append the value and version of `orders`, and deliver the request."""
+    """Return faults that let each request succeed.
+
+    Each fault first appends the value and the version of `orders` to `counters_when_parked`.
+    """
 
     def append(request: AWSPreparedRequest) -> AWSResponse:
         item = stored_item(stack)
@@ -137,7 +140,8 @@ def test_a_malformed_message_is_parked_unchanged_after_earlier_messages_are_coun
         found = parked(stack)
         assert found == [as_parked(message) for message in batch[1::2]]
         assert all(each.reason and each.reason.isascii() for each in found)
-        # When a message is parked, all messages before it are counted, and none after it.
+        # Valid and malformed messages alternate. When a malformed message is parked, all valid
+        # messages before it are counted, and no message after it is counted.
         sums = [counted + number for number in range(1, len(batch[1::2]) + 1)]
         assert counters_when_parked == [(each, each) for each in sums]
         counted += len(batch[::2])

@@ -1,4 +1,8 @@
-"""IngestIncrements: parks messages that would take a counter out of the range of integers."""
+"""IngestIncrements parks messages that would move a counter out of the range of integers.
+
+To park a message is to move it to the dead-letter queue. A counter refuses a message for which it
+has no room. A refused message must stay uncounted, even if the counter has room later.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -73,8 +77,8 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
         deliver(stack, *others)
     deliver(stack, last)
     group = last.group
-    # The position of the request that stores the refusal. If an earlier request is interrupted, the
-    # message can still be counted.
+    # `refusal` is the position of the request that stores the refusal. If a fault interrupts an
+    # earlier request, the message can still be counted later.
     refusal = 1 if groups <= GROUPS_IN_ITEM else 3
     killed = 0
     for position in range(7):
@@ -93,7 +97,7 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
         for operation in ("UpdateItem", "SendMessage", "TransactWriteItems"):
             wire.fail(operation, [])
 
-        set_near_limit(stack, 1, 100)  # now there is room
+        set_near_limit(stack, 1, 100)  # now the counter has room for the message
         before = value_and_version(stack)[0]
         for _ in range(cases(full=50, part=2)):
             assert deliver(stack, refused) == []
@@ -103,7 +107,12 @@ def test_a_refused_message_is_parked_once_whichever_request_is_interrupted(
 
 
 def at_position(position: int, fault: Fault) -> Iterator[Fault]:
-    """Return faults for all requests. Only the request at this position (from 0) meets `fault`."""
+    """Return faults that apply `fault` to one request, and let all others succeed.
+
+    Args:
+        position: the number of the request that gets the fault, starting at 0.
+        fault: the fault.
+    """
     requests = itertools.count()
 
     def fault_at_position(request: AWSPreparedRequest) -> AWSResponse:
@@ -120,7 +129,8 @@ def test_as_many_messages_are_counted_in_one_write_as_the_counter_has_room_for(
     batch = send(queue, *(sign * by for by in (4, 10, -5, 1, 1, -3, 7, 1)))
 
     assert deliver(stack, *batch) == []
-    # Only the sum of all messages in a write must be in the range. An intermediate sum need not be.
+    # One write counts several messages. Only the value after all of these messages must be in the
+    # range. A value after some of these messages may be outside.
     assert value_and_version(stack) == (sign * (MAX - 1), 3)
     assert parked(stack) == [as_parked(batch[6])]
 

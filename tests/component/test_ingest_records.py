@@ -1,4 +1,7 @@
-"""IngestIncrements: the history, audits and metrics of counted messages."""
+"""IngestIncrements: counted messages in the history, in audits and in metrics.
+
+A fold is a change that counts one or more messages.
+"""
 
 from http import HTTPStatus
 from itertools import repeat
@@ -30,7 +33,13 @@ pytestmark = pytest.mark.usefixtures("silent")
 
 
 def actor(stack: Stack, queue: FifoQueue, *messages: tuple[str, str]) -> str:
-    """Deliver messages, each given as a body and a sender. Return the actor of their change."""
+    """Deliver messages. Return the actor of the change that counts them.
+
+    Args:
+        stack: the stack.
+        queue: the queue.
+        messages: the body and the sender of each message.
+    """
     assert deliver(stack, *[queue.send(body, sender=sender) for body, sender in messages]) == []
     (entry,) = record_and_read_history(stack)
     recorded_actor: str = entry["actor"]
@@ -121,7 +130,10 @@ def test_only_the_forwarder_can_name_another_sender(
 
 
 def test_no_sender_can_impersonate_another(stack: Stack, queue: FifoQueue) -> None:
-    """Actors begin with `sqs:` (messages) or `event:` (events). No name can look like two names."""
+    """The actor of a message begins with `sqs:`. The actor of an event begins with `event:`.
+
+    The name of one sender cannot look like the names of two senders.
+    """
     names = ["a, b", "a", "b", "a,b", "a%2C b", CLIENT_ID, "sqs:a", "event:a", "a, sqs:b", "%"]
     for number, name in enumerate(names):
         event = event_body(name, detail={"counter_id": f"event-{number}"})

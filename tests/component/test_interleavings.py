@@ -1,6 +1,7 @@
-"""Concurrent requests with the same key, in every order of their steps.
+"""Concurrent requests with the same Idempotency-Key, in every order of their steps.
 
-Functions can be killed, and the history can lack changes. Each change must still be made once.
+A step ends at a pause, or before the next request to DynamoDB. Functions can be killed, and the
+history can lack changes. But each change must be made once.
 """
 
 import itertools
@@ -39,16 +40,18 @@ numbers = itertools.count()
 
 
 class Run:
-    """One run of several callers with the same key: its possible next actions and its checks.
+    """A run in which several callers send the same request with the same key.
+
+    The test chooses the order of the run's actions. The run checks all answers.
 
     Args:
-        callers: how many callers send the request.
-        history: PROMPT if each change is recorded at once, LATE if an action of its own records
-            changes, MISSING if version 1 is never recorded.
+        callers: the number of callers.
+        history: when the history gets a change. PROMPT: at once. LATE: when the test chooses the
+            action "record". MISSING: at once, but the history never gets version 1.
         kills: how many callers may be killed.
         other_changes: how many changes without the key may happen.
-        jumps: how often the clock may jump past the apply window, after which a change that was
-            not applied never will be.
+        jumps: how often the clock may jump past the apply window. A change that was not applied
+            in its apply window will never be applied.
     """
 
     def __init__(  # noqa: PLR0913
@@ -72,7 +75,7 @@ class Run:
         self.callers = [self._caller(f"caller{n}") for n in range(callers)]
 
     def actions(self) -> list[Action]:
-        """Return the possible next actions."""
+        """Return the actions that are possible now."""
         unfinished = [n for n, caller in enumerate(self.callers) if not caller.finished]
         started = [n for n in unfinished if self.callers[n].started]
         actions = [("step", n) for n in unfinished]
@@ -90,9 +93,10 @@ class Run:
         return actions
 
     def is_covered(self, action: Action) -> bool:
-        """Return whether another action covers this one, so that it need not be tried.
+        """Return whether the test can skip an action, because another action includes its effects.
 
-        A kill with a request in flight covers a plain kill: that request may never arrive.
+        The action "kill with a request in flight" includes "kill": the request in flight may never
+        arrive.
         """
         name, number = action
         return name == "kill" and self.callers[number].pending is not None
@@ -129,7 +133,8 @@ class Run:
     def jump(self, seconds: float) -> None:
         """Advance the clock. Kill callers whose timeout has passed.
 
-        If it jumps past the apply window, drop the requests in flight: they are never applied.
+        If the clock jumps past the apply window, drop the requests in flight, because they can no
+        longer be applied.
         """
         self.world.time += seconds
         for caller in self.world.callers:
@@ -139,7 +144,7 @@ class Run:
             self.in_flight.clear()
 
     def check(self) -> None:
-        """Check that the change was made at most once and that all answers are the same."""
+        """Check that the change was made at most once and that all 200 answers are the same."""
         applied = self.applied()
         assert len(applied) <= 1
         answers = [caller.answer for caller in self.callers if caller.answer]
@@ -151,7 +156,7 @@ class Run:
             assert json.loads(body)["version"] == int(applied[0]["version"]["N"])
 
     def applied(self) -> list[dict[str, Any]]:
-        """Return the counter after each change that was made for the key."""
+        """Return the state of the counter after each change that was made with the key."""
         return [
             item
             for item in self.world.applied
@@ -159,7 +164,10 @@ class Run:
         ]
 
     def finish(self) -> None:
-        """Check that one more repeat gets 200, or in-progress if version 1 is never recorded."""
+        """Send one more repeat and check its answer.
+
+        The answer must be 200. If the history never gets version 1, `in-progress` is also allowed.
+        """
         self.world.fault = delivered
         self.jump(clock.APPLY_WINDOW + TIMEOUT)
         if self.history == LATE:
@@ -176,7 +184,10 @@ class Run:
             assert len(self.applied()) == 1
 
     def state(self) -> str:
-        """Return a text that identifies the state. It does not depend on the callers' names."""
+        """Return a text that identifies the state of the run.
+
+        Two states that differ only in the names of callers have the same text.
+        """
         receipt = self.world.stack.item("ReceiptTable", self._intent().receipt_id("somebody"))
         shared = repr(
             (
@@ -217,16 +228,16 @@ class Run:
 def _anonymous(text: str, order: tuple[int, ...]) -> str:
     for place, caller in enumerate(order):
         text = text.replace(f"caller{caller}", f"place{place}")
-    # Names and times differ from run to run.
+    # Remove names and times, because they differ between equal states of two runs.
     return re.sub(
         r"run\d+|urn:uuid:[0-9a-f-]+|\d{4}-\d\d-\d\dT[0-9:.]+Z|'expires_at'[^}]*", "", text
     )
 
 
 def explore(new_run: Callable[[], Run]) -> int:
-    """Try every order of actions, and return the number of different states.
+    """Try every order of actions. Return the number of different states that the runs reached.
 
-    A run stops at a state that an earlier run has reached.
+    A run ends when it reaches a state that an earlier run has already reached.
     """
     known: set[str] = set()
     beginnings: list[list[Action]] = [[]]
@@ -285,7 +296,7 @@ def test_a_change_is_made_once_in_every_order_of_actions(
 
 
 BLOCKS = cases(4, part=1)
-RUNS = cases(500, part=40)  # per block
+RUNS = cases(500, part=40)  # runs in each block
 
 FAULTS: list[tuple[Fault, int]] = [
     (delivered, 60),
@@ -332,13 +343,13 @@ def test_a_change_is_made_once_in_random_runs_with_faults(
 
 
 def run_at_random(run: Run, source: random.Random) -> None:
-    """Carry out random actions until the run ends."""
+    """Carry out random actions until all callers are finished."""
     faults, weights = zip(*FAULTS, strict=True)
     while actions := run.actions():
         if not any(name == "step" for name, _ in actions):
             break
         run.world.fault = source.choices(faults, weights)[0]
-        # Kills and jumps are rarer than steps, because they end a run early.
+        # A kill or a jump ends a run early, so choose kills and jumps less often than steps.
         chances = [1.0 if name in {"step", "record", "arrive"} else 0.1 for name, _ in actions]
         action = source.choices(actions, chances)[0]
         if action[0] in {"arrive", "record"}:

@@ -16,7 +16,7 @@ NAMES = ["0", "A", "B-1", "B.1", "B0", "B:1", "Ba", "a", "a-", "a-b", "a.", "a:b
 
 @pytest.fixture
 def stack_with_names(stack: Stack) -> Stack:
-    """The stack with a counter for each of NAMES, which were created in another order."""
+    """A stack with a counter for each name in NAMES, created in a different order."""
     create(stack, NAMES[1::2] + NAMES[::-2])
     return stack
 

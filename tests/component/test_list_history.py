@@ -13,7 +13,10 @@ VALUES = [1, 6, -4, 10, 11, 12, 13]
 
 @pytest.fixture
 def stack_with_history(stack: Stack) -> Stack:
-    """The stack with the history of "orders", whose values are VALUES, and of two similar names."""
+    """A stack with the histories of `orders` and of two counters with similar names.
+
+    The values of `orders` after its changes are VALUES.
+    """
 
     def record() -> None:
         stack.request("POST", "/counters/order")

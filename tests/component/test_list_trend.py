@@ -1,4 +1,4 @@
-"""Trends: a counter's changes, added up by minute, hour or day."""
+"""Trends: a counter's changes, added up in buckets. A bucket is one minute, hour or day."""
 
 import itertools
 import random
@@ -45,7 +45,7 @@ from tests.wire import Fault, Wire, reply_lost, throttled
 def test_a_bucket_has_the_sums_of_additions_and_subtractions(stack: Stack, interval: str) -> None:
     step = STEPS[interval]
     times = [0, 1, step - 1, step, 3 * step, 3 * step + 1]
-    amounts = [5, -7, 4, -3, 10, 0]  # the last change sets the value that the counter already has
+    amounts = [5, -7, 4, -3, 10, 0]  # the last change sets the value to the same value
     neighbours = [Change(TODAY + step, 1000)]
     changes = [Change(TODAY + time, by) for time, by in zip(times, amounts, strict=True)]
     make_counter(neighbours, "order").record(stack)
@@ -96,7 +96,7 @@ def test_a_bucket_closes_with_the_value_of_its_highest_version_if_times_go_back(
         start, end = TODAY + first * STEPS[interval], TODAY + last * STEPS[interval]
         buckets = buckets_of(stack, interval, start, end)
         assert buckets == expected_buckets(changes, interval, start, end)
-    # Versions 1, 3 and 5 are before the boundary. Version 5 is the highest of them.
+    # The first bucket has versions 1, 3 and 5, so it closes with the value of version 5.
     assert closes(buckets_of(stack, interval, TODAY, boundary + STEPS[interval])) == [11111, 111111]
 
 
@@ -127,7 +127,7 @@ def test_a_change_over_http_is_in_the_last_bucket(stack: Stack) -> None:
     stack.record(stack.changes())
 
     for interval in STEPS:
-        # A new interval may have begun between the changes.
+        # If an interval ended between the changes, they are in the last two buckets.
         buckets = stack.request("GET", "/counter/trend", query=f"interval={interval}").body[-2:]
         sums = {name: sum(bucket[name] for bucket in buckets) for name in ("changes", "increase")}
         assert sums == {"changes": 3, "increase": 12}
@@ -250,7 +250,8 @@ def test_minutes_in_a_long_history_take_at_most_25_reads(stack: Stack, wire: Wir
             changes, "minute", start, end
         )
         assert len(wire.sent) <= 25
-        # One query reads the entries, even though many later entries exist.
+        # A single query with Limit 1000 reads all entries of the period, even though many later
+        # entries exist.
         assert [sent.parameters["Limit"] for sent in wire.sent].count(1000) == 1
 
 
@@ -275,7 +276,7 @@ def test_a_read_is_retried_after_a_lost_reply(stack: Stack, wire: Wire, interval
 # --- Random histories, compared with a model -----------------------------------------------------
 
 
-# The time from one change to the next, in milliseconds.
+# Strategies for the time between two consecutive changes, in milliseconds. Each history uses one.
 PACES = [
     st.integers(0, 20 * SECOND),
     st.integers(0, 10 * MINUTE),
@@ -297,7 +298,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
 
 
 def deliver(past: Past, stack: Stack, rng: random.Random) -> None:
-    """Deliver the stream records in batches. Some batches repeat records."""
+    """Deliver the stream records of a counter in batches. Some batches repeat earlier records."""
     first = last = 0
     while last < len(past.records):
         first = rng.choice([first, last, rng.randint(0, last)])
@@ -309,7 +310,7 @@ def deliver(past: Past, stack: Stack, rng: random.Random) -> None:
 def period_near_a_change(
     changes: list[Change], step: int, most: int, rng: random.Random
 ) -> tuple[int, int]:
-    """Return a period of at most `most` whole intervals, at or near one of the changes."""
+    """Return a period of at most `most` whole intervals. The period is near a random change."""
     at = rng.choice(changes).time // step * step
     start = at - rng.randint(-1, most // 2) * step
     return start, start + rng.randint(1, most) * step

@@ -1,4 +1,4 @@
-"""Reads and audits of a long history: a read costs the same at any position."""
+"""Reads and audits of a long history. A read costs the same at the start and at the end."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -22,7 +22,7 @@ MAX_SEARCH_READS = 25
 
 @pytest.fixture(scope="module")
 def stack(session: botocore.session.Session) -> Iterator[Stack]:
-    """A stack with a counter of COUNT changes, in the history and the trend."""
+    """A stack with a counter that was changed COUNT times, and its complete history and trend."""
     with running(session) as stack:
         past = Past("long")
         with silence():
@@ -35,16 +35,18 @@ def stack(session: botocore.session.Session) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001  moto first
+def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001
+    """A meter of the functions' requests. moto (in `stack`) must start before the meter."""
     for factory in FACTORIES:
         factory.cache_clear()
-    # Stop the clock. moto scans the whole history for each read, which can exceed the timeout.
+    # moto scans the whole history for each read. That can take longer than the function's timeout.
+    # Stop the clock, so that the function does not notice.
     monkeypatch.setattr(clock, "now", lambda: FIRST + INTERVAL * COUNT + 3600)
     return Meter()
 
 
 def at(number: float) -> str:
-    """Return the time of a change, encoded for a query."""
+    """Return the time of a change, URL-encoded as a query parameter."""
     return quote(clock.timestamp(FIRST + INTERVAL * number))
 
 
@@ -83,7 +85,8 @@ def test_a_read_of_a_long_history_costs_the_same_anywhere(stack: Stack, meter: M
             assert len(reply.body) == 100
     start, center, end = list(pages)[:3]
     assert reads[start] == reads[center] == reads[end] == 1
-    # Later entries are larger: each additional digit of the version or the value takes a byte.
+    # A later entry is larger, because its version and its value have more digits. Each digit takes
+    # a byte.
     assert charged[end] - 0.5 <= charged[start] <= charged[center] <= charged[end] + 0.5
     assert reads["history from the middle, 2nd page"] == 2
     for name in pages:

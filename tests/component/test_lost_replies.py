@@ -1,4 +1,4 @@
-"""Thousands of increments while requests to DynamoDB fail at random."""
+"""Thousands of increments, while requests to DynamoDB fail at random."""
 
 import heapq
 import itertools
@@ -17,7 +17,7 @@ from tests.wire import delivered
 
 @dataclass
 class KeyedIncrement:
-    """An increment with a key. Its caller repeats it until the caller knows the outcome."""
+    """An increment with an Idempotency-Key, and all replies to its requests."""
 
     key: str
     counter: str
@@ -26,7 +26,7 @@ class KeyedIncrement:
     replies: list[Invocation] = field(default_factory=list)
 
     def final_replies(self) -> list[Invocation]:
-        """Return the replies that state the outcome."""
+        """Return the replies that tell whether the increment was made."""
         return [reply for reply in self.replies if _is_final(reply)]
 
 
@@ -35,7 +35,11 @@ def _is_final(reply: Invocation) -> bool:
 
 
 class Callers:
-    """Twelve callers. Each repeats an increment until it knows the outcome, then sends another."""
+    """Twelve callers that send increments with keys.
+
+    Each caller repeats an increment until a reply tells whether the increment was made. After that
+    reply, the caller sends its next increment.
+    """
 
     def __init__(
         self, scene: Scene, source: random.Random, increments: Sequence[KeyedIncrement]
@@ -44,7 +48,7 @@ class Callers:
         self._source = source
         self._order = itertools.count()
         self._to_come = iter(increments)
-        # A heap, ordered by the time of the next request.
+        # A heap with the next request of each caller, ordered by the time of the request.
         self._waiting: list[tuple[float, int, KeyedIncrement]] = []
         for increment in itertools.islice(self._to_come, 12):
             self._wait(0, increment)
@@ -63,7 +67,7 @@ class Callers:
         # Status 0 means that the function was killed.
         assert _is_final(reply) or reply.status in {0, 409, 503}, reply.answer
         increment.replies.append(reply)
-        # Some callers repeat a request although they know the outcome.
+        # Now and then, a caller repeats an increment although it knows the outcome.
         if not _is_final(reply) or (reply.status == 200 and self._source.random() < 0.05):
             self._wait(int(reply.headers.get("Retry-After", "1")), increment)
         elif following := next(self._to_come, None):
@@ -108,11 +112,12 @@ def test_each_increment_with_a_key_is_made_exactly_once(scene: Scene) -> None:
         assert scene.value(counter) == sum(each.by for each in applied if each.counter == counter)
     versions = set()
     for increment in applied:
-        (body,) = {reply.text for reply in increment.final_replies()}  # byte for byte the same
+        # The final replies are the same, byte for byte.
+        (body,) = {reply.text for reply in increment.final_replies()}
         answer = json.loads(body)
         entry = histories[increment.counter][answer["version"] - 1]
         assert (entry["by"], entry["value"]) == (increment.by, answer["value"])
-        # One of this key's own requests made the change.
+        # One of the requests with this key made the change.
         assert entry["request_id"] in {reply.context.aws_request_id for reply in increment.replies}
         versions.add((increment.counter, answer["version"]))
     assert len(versions) == KEYED
@@ -121,7 +126,10 @@ def test_each_increment_with_a_key_is_made_exactly_once(scene: Scene) -> None:
 
 
 def print_replies(replies_of_each: Sequence[Sequence[Invocation]]) -> None:
-    """Print statistics. Check that only some of the queries of the history found an outcome."""
+    """Print statistics of the replies.
+
+    Check that some requests found their outcome in the history, and that others did not.
+    """
     all_replies = [reply for replies in replies_of_each for reply in replies]
     answers = Counter(f"{reply.status} {reply.problem}".strip() for reply in all_replies)
     most = max(len(replies) for replies in replies_of_each)
@@ -176,11 +184,11 @@ def test_answers_to_increments_without_a_key_are_true(scene: Scene) -> None:
         elif reply.problem in {"throttled", "bound-exceeded"}:
             assert not entry
         else:
-            assert reply.problem in {"outcome-unknown", ""}  # "": killed
+            assert reply.problem in {"outcome-unknown", ""}  # "": the function was killed
         if entry:
             assert (entry["counter_id"], entry["by"]) == (counter, by)
             expected[counter] += by
     print(f"answers: {dict(answers)} (0: killed); lost replies resolved: {resolved}")
-    assert not entries  # no change is left over
+    assert not entries  # every recorded change belongs to a request
     assert {counter: scene.value(counter) for counter in COUNTERS} == expected
     assert min(resolved.values()) > 0

@@ -1,4 +1,4 @@
-"""Increments of many counters while requests to DynamoDB fail at random."""
+"""`POST /increments` with several counters, while requests to DynamoDB fail at random."""
 
 import itertools
 import json
@@ -28,14 +28,17 @@ TRANSFERS = cases(full=1000, part=25)
 
 @dataclass
 class Transfer:
-    """A request to increment several counters. With a key, it is repeated until it is `done`."""
+    """A request to increment several counters, and the replies to it.
+
+    The caller repeats a request with a key until `done` is true.
+    """
 
     key: str | None
     increments: list[Entry]
     replies: list[Invocation] = field(default_factory=list)
 
     def final_replies(self) -> list[Invocation]:
-        """Return the replies that state the outcome."""
+        """Return the replies that tell whether the increments were made."""
         return [
             reply
             for reply in self.replies
@@ -43,12 +46,12 @@ class Transfer:
         ]
 
     def done(self) -> bool:
-        """Return whether the caller has no reason to send the request again."""
+        """Return whether the caller need not send the request again."""
         return bool(self.final_replies() if self.key else self.replies)
 
 
 def random_increments(source: random.Random) -> list[Entry]:
-    """Return increments of 2 to 4 counters that add up to 0. Some have bounds."""
+    """Return increments of 2 to 4 counters. Their amounts add up to 0. Some have bounds."""
     amounts = [source.choice([-1, 1]) * source.randint(1, 20) for _ in range(source.randint(1, 3))]
     if sum(amounts):
         amounts.append(-sum(amounts))
@@ -64,10 +67,10 @@ def random_increments(source: random.Random) -> list[Entry]:
 
 
 class TransactionStorm(Storm):
-    """A storm with fewer faults. It also kills functions.
+    """A Storm with fewer faults. It also kills functions.
 
-    An invocation that reads many counters sends many requests. If half of them failed, no
-    invocation would finish.
+    A Storm lets requests fail at random. An invocation that reads many counters sends many
+    requests. If half of the requests failed, no invocation would finish.
     """
 
     def _choose_fault(self, operation: str) -> Fault:
@@ -102,7 +105,7 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
         transfer = current.pop(source.randrange(len(current)))
         transfer.replies.append(ledger.add_all(transfer.increments, transfer.key))
         ledger.advance(source.uniform(0, 3))
-        # Some callers repeat a request although they know the outcome.
+        # Now and then, a caller repeats a request although it knows the outcome.
         if not transfer.done() or (transfer.key and source.random() < 0.1):
             current.append(transfer)
         elif following := next(to_come, None):
@@ -132,7 +135,7 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
     for operation, met in sorted(storm.fault_counts.items()):
         print(f"{operation}: {met.total()} requests, {dict(met)}")
 
-    assert not attempts  # no change is left over
+    assert not attempts  # every recorded change belongs to a request
     assert sum(ledger.values(*NAMES)) == 0
     assert {
         "200 applied",
@@ -145,7 +148,7 @@ def test_each_request_is_applied_entirely_or_not_at_all_and_its_answers_are_true
 
 
 def summary(reply: Invocation) -> str:
-    """Return the status of a reply, and how the function found the outcome."""
+    """Return the status of a reply, and where the function found the outcome."""
     if reply.status != 200:
         return f"{reply.status} {reply.problem}".strip()
     if reply.replayed:
@@ -154,7 +157,10 @@ def summary(reply: Invocation) -> str:
 
 
 def assert_matches(reply: Invocation, expected: list[dict[str, Any]]) -> None:
-    """Compare an answer with the history. The answer may lack the values of some counters."""
+    """Compare an answer with the expected counters.
+
+    If the value of a counter is null in the answer, compare only the counter's other fields.
+    """
     for answered, recorded in zip(json.loads(reply.text), expected, strict=True):
         if answered["value"] is None:
             assert answered == {**recorded, "value": None, "version": None}
@@ -165,11 +171,11 @@ def assert_matches(reply: Invocation, expected: list[dict[str, Any]]) -> None:
 def assert_true(transfer: Transfer, applied: list[dict[str, dict[str, Any]]]) -> None:
     """Check that a transfer was applied once or not at all, and that all answers are true.
 
-    If it was applied, all its counters must be changed.
+    A transfer that was applied must have changed all of its counters.
 
     Args:
         transfer: the transfer.
-        applied: for each attempt that was applied, the history entry of each counter.
+        applied: for each invocation that applied the transfer, the history entry of each counter.
     """
     assert transfer.replies
     assert len(applied) <= 1
@@ -179,7 +185,8 @@ def assert_true(transfer: Transfer, applied: list[dict[str, dict[str, Any]]]) ->
     final = transfer.final_replies()
     if transfer.key:
         assert final
-    # A refusal frees the key, so a later repeat can succeed. The repeats do not overlap.
+    # A request that is refused frees its key, so a later repeat can be applied. The requests of a
+    # transfer are sent one after the other.
     applied_id = next(iter(applied[0].values()))["request_id"] if applied else None
     is_applied = False
     for reply in transfer.replies:
@@ -197,7 +204,7 @@ def assert_true(transfer: Transfer, applied: list[dict[str, dict[str, Any]]]) ->
 def counters_after(
     transfer: Transfer, entries_of: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the counters as these history entries left them."""
+    """Return the counters of a transfer as they were after the changes in these history entries."""
     return [
         {
             "counter_id": each["counter_id"],

@@ -1,7 +1,8 @@
-"""IngestIncrements: counters with messages from more than eight groups.
+"""IngestIncrements: counters that get messages from more than eight message groups.
 
-A counter's item holds the sequence numbers of eight groups. The number of each further group is in
-an item of its own in ReceiptTable.
+For each message group, Tally stores the sequence number of the last message that a counter
+includes. The counter's item has room for the numbers of eight groups. The number of each further
+group has an item of its own in ReceiptTable.
 """
 
 from itertools import repeat
@@ -39,7 +40,10 @@ pytestmark = pytest.mark.usefixtures("silent")
 
 @pytest.fixture
 def crowded(stack: Stack, queue: FifoQueue) -> list[Message]:
-    """Add 1 to `orders` from eight groups. Its item has no room for the number of another group."""
+    """Add 1 to `orders` from each of eight groups.
+
+    After that, the item of `orders` has no room for the number of a ninth group.
+    """
     batch = [queue.send(message_body(), f"group-{number}") for number in range(GROUPS_IN_ITEM)]
     assert deliver(stack, *batch) == []
     return batch
@@ -61,7 +65,8 @@ def test_the_number_of_a_ninth_group_is_in_an_item_of_its_own(
     assert stored_item(stack)["sequence_numbers"] == before
     assert len(before["M"]) == GROUPS_IN_ITEM
     (own_item,) = read_own_items(stack)
-    # SQS keeps messages for at most 14 days.
+    # SQS can deliver a message again for at most 14 days. So the item must exist for at least 14
+    # days.
     assert 14.9 * DAY < int(own_item["expires_at"]["N"]) - clock.now() <= 15 * DAY
 
 

@@ -1,4 +1,4 @@
-"""A counter and a model of it in memory give the same answers."""
+"""Tally and a simple model in memory give the same answers to requests for one counter."""
 
 import itertools
 import json
@@ -30,8 +30,9 @@ Headers = Mapping[str, str]
 class Answer:
     """What a caller sees: the status, the headers about a counter, and the body.
 
-    If the answer is a problem, `body` has only two members: `problem`, which is the last part of
-    the problem's type, and the problem's `value`, if it has one.
+    If the answer is a problem (an error document), `body` has only these members:
+    - `problem`: the last part of the problem's `type`;
+    - `value`: as in the problem, if the problem has a `value`.
     """
 
     status: int
@@ -44,7 +45,7 @@ class Answer:
 
 
 class Service:
-    """The handlers on moto, in simulated time. The history is up to date whenever it is read."""
+    """The real functions on moto, in simulated time. A read of the history finds every change."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self.stack = stack
@@ -76,7 +77,11 @@ class Service:
         )
 
     def carry(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Let moto answer. If the request changed a counter, add the change to the stream."""
+        """Let moto answer a request.
+
+        Before a request to HistoryTable, record all changes so far. After a request that changed a
+        counter, remember the change.
+        """
         assert isinstance(request.body, bytes)
         parameters = json.loads(request.body)
         if parameters.get("TableName") == self.stack.refs["HistoryTable"]:
@@ -110,7 +115,7 @@ def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterat
     service = Service(stack, wire)
     monkeypatch.setattr(clock, "now", lambda: service.time)
     monkeypatch.setattr(wire, "through", service.carry)
-    logging.disable()  # logging takes a fifth of the time
+    logging.disable()  # logging would take a fifth of the test's time
     yield service
     logging.disable(logging.NOTSET)
 
@@ -120,7 +125,7 @@ def service(stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @dataclass
 class Receipt:
-    """A request with a key, and its answer."""
+    """What the model remembers about a request with a key."""
 
     body: tuple[int, int, int]
     answer: Answer
@@ -129,7 +134,7 @@ class Receipt:
 
 @dataclass
 class Model:
-    """What Tally promises about one counter, in the simplest code."""
+    """A simple model of what Tally promises about one counter."""
 
     counter: str
     value: int = 0
@@ -195,7 +200,7 @@ BOUNDS: st.SearchStrategy[Body] = st.one_of(
     st.fixed_dictionaries({"min": st.integers(-20, 0), "max": st.integers(0, 20)}),
 )
 KEYS = st.sampled_from(["a", "b"])
-# Versions relative to the current one.
+# The version in a request is the current version plus one of these numbers.
 VERSIONS = st.sampled_from([0, 0, 0, -1, 1])
 
 

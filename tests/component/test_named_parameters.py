@@ -1,4 +1,4 @@
-"""Errors about query parameters name a parameter that the request has."""
+"""If an error names a query parameter, the request has that parameter."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,11 @@ VERSIONS = [None, "0", "1", "2", "3", "4", "5", str(MAX_INTEGER)]
 
 
 def queries(**values: Sequence[str | None]) -> list[Query]:
-    """Return a query for every combination of the parameters' values."""
+    """Return a query for every combination of these values.
+
+    Args:
+        values: the possible values of each parameter. None leaves the parameter out.
+    """
     return [
         {name: value for name, value in zip(values, combination, strict=True) if value is not None}
         for combination in itertools.product(*values.values())
@@ -57,7 +61,10 @@ QUERIES_BY_PATH = {
 
 @pytest.fixture
 def stack_with_gaps(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A stack with a counter of five versions. Versions 1 and 2 expired. Version 4 is missing."""
+    """A stack with a counter of five versions. The history lacks versions 1, 2 and 4.
+
+    Versions 1 and 2 have expired. Version 4 is missing, but has not expired.
+    """
     parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
     monkeypatch.setitem(parameter, "Default", str(RETENTION))
     monkeypatch.setattr(clock, "now", lambda: NOW)

@@ -1,7 +1,7 @@
-"""Each function's role permits exactly what the function's code does.
+"""The role of a function permits exactly the AWS calls in the function's code.
 
-The tests read the roles after SAM's translation, because SAM generates most of them and can add
-permissions.
+SAM translates the template into a CloudFormation template. The tests read the roles in the
+translated template, because SAM generates most roles and can add permissions to a role.
 """
 
 from collections.abc import Iterator
@@ -20,15 +20,17 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 ROLES = sam_transform.resources("AWS::IAM::Role")
 EVENT_SOURCES = sam_transform.resources("AWS::Lambda::EventSourceMapping")
 
-# Operations whose IAM action has another name. A transaction needs the permissions of its parts,
-# which are updates here. A batch of messages needs the permission for one message:
+# Operations whose IAM action has a different name. A transaction needs the permissions of the
+# writes in it. In Tally, these writes are updates. A batch of messages needs the permission for one
+# message:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-batch-api.html
 ACTIONS = {
     "dynamodb:TransactWriteItems": "dynamodb:UpdateItem",
     "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 
-# The actions for which Lambda uses the role of a function to read its queue or stream.
+# Lambda reads the queue or the stream for a function, with the permissions of the function's role.
+# These are the actions that the role must permit.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/iam-policy-example-lamda-process-dynamodb-streams.html
 READS_QUEUE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
@@ -39,17 +41,21 @@ READS_STREAM = {
     "dynamodb:ListStreams",
 }
 
-# The actions for which Lambda uses the role of every function.
+# Lambda also writes the logs and the traces of a function with the permissions of the function's
+# role. These are the actions that the role must permit.
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
-# AWS's managed policies for logs and traces. They permit the actions on any resource. SAM adds them
-# to the roles that it generates. Only a role that is in the template can be narrower.
+# The managed policies of AWS for logs and traces. They permit the actions on every resource. SAM
+# adds these policies to each role that it generates. A role that the template defines can permit
+# less.
 AWS_MANAGED = {
     "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
     "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
 }
 
-MARGIN_SECONDS = 10  # for requests of a killed function, and for clocks that differ
+# After the timeout of a function, this much time must be left in the apply window. A request of a
+# killed function can arrive 5 s late, and the clocks of two functions may differ by 5 s.
+MARGIN_SECONDS = 10
 
 
 def role(function: Function) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def role(function: Function) -> dict[str, Any]:
 
 
 def permissions(function: Function) -> dict[str, set[str]]:
-    """Return the actions that the role permits, by resource."""
+    """Return the actions that the role of a function permits, by resource."""
     permitted: dict[str, set[str]] = {}
     for policy in role(function)["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -76,7 +82,11 @@ def permissions(function: Function) -> dict[str, set[str]]:
 
 
 def resource(value: str | dict[str, Any]) -> str:
-    """Return a resource as `logical id.attribute`, `*` or, for an index, its path."""
+    """Return the name of a resource in a policy.
+
+    Returns:
+        `<logical id>.<attribute>`. For every resource, `*`. For an index, the text in `Fn::Sub`.
+    """
     match value:
         case "*":
             return "*"
@@ -88,7 +98,7 @@ def resource(value: str | dict[str, Any]) -> str:
 
 
 def event_source(function: Function) -> dict[str, set[str]]:
-    """Return the actions that Lambda needs to read the function's event source, by resource."""
+    """Return the actions that Lambda needs to read a function's queue or stream, by resource."""
     return {
         resource(source["Properties"]["EventSourceArn"]): READS_STREAM
         if resource(source["Properties"]["EventSourceArn"]).endswith(".StreamArn")
@@ -99,7 +109,10 @@ def event_source(function: Function) -> dict[str, set[str]]:
 
 
 def permissions_of_code(function: Function) -> dict[str, set[str]]:
-    """Return the role's permissions without those that Lambda itself needs."""
+    """Return the permissions of a function's role that the function's code needs.
+
+    Omit the permissions that Lambda needs for the event source, the logs and the traces.
+    """
     for_lambda = event_source(function) | {f"{function.name}LogGroup.Arn": LOGS, "*": TRACES}
     return {
         name: actions for name, actions in permissions(function).items() if name not in for_lambda
@@ -107,7 +120,12 @@ def permissions_of_code(function: Function) -> dict[str, set[str]]:
 
 
 def action(factory: str, method: str) -> str:
-    """Return the IAM action of an AWS call."""
+    """Return the IAM action for a call of a client.
+
+    Args:
+        factory: the name of the function that returns the client.
+        method: the method of the client.
+    """
     meta = getattr(clients, factory)().meta
     name = f"{meta.service_model.signing_name}:{meta.method_to_api_mapping[method]}"
     return ACTIONS.get(name, name)
@@ -115,7 +133,7 @@ def action(factory: str, method: str) -> str:
 
 @pytest.fixture(scope="module")
 def aws(session: botocore.session.Session) -> Iterator[None]:
-    """Let the functions create their clients. The tests send nothing."""
+    """Start a stack, so that the tests can create the functions' AWS clients."""
     with running(session):
         yield
 
@@ -179,7 +197,8 @@ def test_a_role_permits_logs_and_traces_and_has_no_other_managed_policy(
 
 
 def test_a_function_with_an_event_source_has_no_managed_policy() -> None:
-    # SAM would add a managed policy that permits reading every queue or stream of the account.
+    # If SAM generated these roles, it would add a managed policy. That policy permits reading every
+    # queue or every stream of the account.
     readers = {source["Properties"]["FunctionName"]["Ref"] for source in EVENT_SOURCES.values()}
 
     assert readers == {"IngestIncrements", "ForwardEvents", "RecordHistory"}

@@ -1,4 +1,4 @@
-"""Each change of a counter counts the next messages of a group. It skips none."""
+"""Each change of a counter counts the next messages of a message group, and skips no message."""
 
 import json
 from collections import Counter, defaultdict
@@ -37,12 +37,12 @@ def network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyNetwo
 class Send:
     group: int
     counter: int
-    by: int  # 0 makes the message malformed
+    by: int  # a message with 0 is malformed
 
 
 @dataclass(frozen=True)
 class Set:
-    """Set a counter, often so close to a limit that it has little room."""
+    """Set a counter, often to a value that is close to the limit for integers."""
 
     counter: int
     value: int
@@ -50,14 +50,15 @@ class Set:
 
 @dataclass(frozen=True)
 class Deliver:
-    """Deliver new messages or an old batch.
+    """Deliver a batch of new messages, or deliver an earlier batch again.
 
     Attributes:
-        lengths: the number of new messages from each group. If the batch is old, the sum of these
-            numbers says how many of its messages are delivered again.
-        old: which earlier batch, counted back from the last batch (0); None for new messages.
-        kept: the number of messages that stay in the queue after their delivery.
-        faults: the indices of the faults that requests meet.
+        lengths: for new messages, the number of messages from each group. For an earlier batch, the
+            sum of these numbers is the number of messages to deliver again.
+        old: which earlier batch to deliver: 0 is the last batch, 1 the batch before it, and so on.
+            None for new messages.
+        kept: the number of messages that stay in the queue although they were delivered.
+        faults: the numbers of the faults to apply to requests.
     """
 
     lengths: tuple[int, ...]
@@ -87,7 +88,7 @@ STEPS = st.lists(
 
 
 class Case:
-    """Runs a list of steps, and checks each change of a counter against the messages sent."""
+    """Runs a list of steps. Checks that each change of a counter counts the right messages."""
 
     def __init__(
         self, stack: Stack, network: FaultyNetwork, counts: Counter[str], *, crowded: bool
@@ -102,7 +103,8 @@ class Case:
 
     def run(self, steps: Sequence[Send | Set | Deliver]) -> None:
         if self.crowded:
-            # Fill the first counter's item with the numbers of eight groups.
+            # Store the numbers of eight groups in the first counter's item. It has no room for
+            # more.
             others = [self._send(f"other-{each}", Send(0, 0, 1)) for each in range(8)]
             self._deliver(others)
         for step in steps:
@@ -123,7 +125,7 @@ class Case:
         assert {*parked_ids} == malformed | refused
         assert not malformed & refused
         sent = [as_parked(each) for each in self.queue.sent if each.message_id in parked_ids]
-        assert {*parked_messages} == {*sent}  # unchanged, in their groups
+        assert {*parked_messages} == {*sent}  # parking changes neither the message nor its group
         self.counts["messages without room"] += len(refused)
         self._check_changes(refused)
 
@@ -162,7 +164,11 @@ class Case:
         return failed
 
     def _check_changes(self, refused: Collection[str]) -> None:
-        """Check that the changes count all messages of each group in order, except `refused`."""
+        """Check that the changes count the messages of each group in order.
+
+        They must count each valid message, except the messages in `refused`. A counter refuses a
+        message for which it has no room.
+        """
         remaining: dict[tuple[str, str], list[Message]] = defaultdict(list)
         for message in self.queue.sent:
             if self.sends[message].by and message.message_id not in refused:
@@ -172,7 +178,7 @@ class Case:
             new, old = change["dynamodb"]["NewImage"], change["dynamodb"].get("OldImage")
             change_attribute = new["change"]["M"]
             if "events" not in change_attribute or not is_change(change):
-                continue  # it is a `set`, or it only stores the number of a refused message
+                continue  # a `set`, or an update that stores only a refused message's number
             last_message = by_id[change_attribute["request_id"]["S"]]
             uncounted = remaining[new["counter_id"]["S"], last_message.group]
             folded_messages = [uncounted.pop(0) for _ in range(number(change_attribute, "events"))]

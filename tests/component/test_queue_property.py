@@ -1,4 +1,7 @@
-"""Each message of IncrementQueue is counted once or parked once, whatever faults requests meet."""
+"""Tally counts or parks each message of IncrementQueue once, although requests fail at random.
+
+To park a message is to move it to the dead-letter queue.
+"""
 
 import random
 from collections import Counter
@@ -26,8 +29,8 @@ from tests.wire import Wire
 GROUPS = [f"group-{number}" for number in range(cases(full=20, part=12))]
 COUNTERS = [f"counter-{number}" for number in range(cases(full=50, part=12))]
 
-# This many counters get messages of all groups. Each other counter gets messages of one to eight
-# groups, because the numbers of eight groups fit into a counter's item.
+# The number of counters that can get messages from all groups. Each other counter gets messages
+# from at most eight groups, because a counter's item has room for the numbers of eight groups.
 SHARED_COUNTERS = 2
 
 
@@ -38,7 +41,10 @@ def network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyNetwo
 
 
 def random_traffic(rng: random.Random, size: int) -> Traffic:
-    """Return random messages. A group's messages change one counter for a while, then another."""
+    """Return random messages.
+
+    Consecutive messages of a group often change the same counter.
+    """
     traffic = Traffic(FifoQueue(first=FIRST_OF_21_DIGITS - STEP * (size // 2)))
     counters_of_group: dict[str, list[str]] = dict.fromkeys(GROUPS, COUNTERS[:SHARED_COUNTERS] * 8)
     last_counter = {}
@@ -60,7 +66,11 @@ def random_traffic(rng: random.Random, size: int) -> Traffic:
 
 
 def random_faults(rng: random.Random) -> Callable[[str], str]:
-    """Return a function that chooses random faults and deaths, and sometimes an outage."""
+    """Return a function that chooses what happens to a request: success, a fault, or a death.
+
+    A death kills the function that sent the request. Now and then, all requests of one operation
+    fail.
+    """
     failing = {}
     if rng.random() < 0.04:
         operation = rng.choice([*FAULTS])
@@ -88,7 +98,7 @@ def random_batch(rng: random.Random, queue: FifoQueue) -> list[Message]:
 
 @dataclass
 class Poller:
-    """Delivers the messages of a queue, as Lambda's poller does, until all are deleted."""
+    """Delivers the messages of a queue, as Lambda does, until the queue is empty."""
 
     stack: Stack
     network: FaultyNetwork
@@ -102,7 +112,7 @@ class Poller:
         while self.queue.waiting:
             self.counts["deliveries"] += 1
             if self.batches and self.rng.random() < 0.12:
-                # A late invocation gets an old batch, or the first messages of an old batch.
+                # Deliver an old batch again, or the first messages of an old batch.
                 self.counts["late"] += 1
                 old = self.rng.choice(self.batches[-50:])
                 self._deliver(old[: self.rng.randint(1, len(old))])
@@ -123,7 +133,11 @@ class Poller:
             self.queue.delete(batch, failed)
 
     def _deliver(self, batch: list[Message]) -> list[Message] | None:
-        """Deliver a batch. Return the failed messages; None if the function is killed."""
+        """Deliver a batch.
+
+        Returns:
+            The messages that the function reports as failed. None if the function was killed.
+        """
         self.received.update(batch)
         self.network.choose_fault = random_faults(self.rng)
         try:
@@ -174,7 +188,7 @@ def test_a_function_that_is_killed_repeatedly_counts_each_message_once(
     traffic = Traffic(FifoQueue())
     queue = traffic.queue
     position = 0
-    plan = (0, "")  # the number of the request at which the function is killed, and how
+    plan = (0, "")  # the request at which to kill the function, and the way to kill it
 
     def choose_fault(_operation: str) -> str:
         nonlocal position
@@ -183,7 +197,7 @@ def test_a_function_that_is_killed_repeatedly_counts_each_message_once(
 
     def run() -> None:
         nonlocal position, plan
-        # The numbers of so many groups do not fit into the item of the counter.
+        # The counter's item has no room for the numbers of twelve groups.
         for group in GROUPS[:12]:
             traffic.send(group, "one", 1)
         network.choose_fault = choose_fault

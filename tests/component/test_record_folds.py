@@ -1,6 +1,6 @@
-"""RecordHistory records folds: changes that count events from a queue.
+"""RecordHistory records folds. A fold is a change that counts events from a queue.
 
-An update of a sequence number alone is not a change of the counter.
+The stream also has records that only update a sequence number. They are not changes of the counter.
 """
 
 from copy import deepcopy
@@ -59,7 +59,7 @@ def test_only_the_entry_of_a_fold_stores_sums(stack: Stack) -> None:
     assert stored == [set(), set(), names - {"sender"}, names]
 
 
-def test_the_sums_of_a_fold_from_an_older_version_come_from_its_difference(stack: Stack) -> None:
+def test_the_sums_of_a_fold_without_stored_sums_come_from_its_difference(stack: Stack) -> None:
     orders = Past("orders")
     for by in (5, -3):
         orders.change(START, by, events={"N": "4"})
@@ -104,9 +104,10 @@ def test_a_malformed_fold_is_parked(stack: Stack, wrong: Item) -> None:
 
 
 def changes_between_updates() -> list[StreamRecord]:
-    """Return the records of three changes.
+    """Return nine stream records, in three groups of three.
 
-    A record that updates only a sequence number comes before and after each change.
+    The second record of each group is a change. The first and the third record only update a
+    sequence number.
     """
     orders = Past("orders")
     orders.change(START - 1, 1)
@@ -171,7 +172,8 @@ def test_among_updated_sequence_numbers_the_first_failed_change_is_reported(
 ) -> None:
     records = changes_between_updates()
     for position, name in zip(CHANGES, "abc", strict=True):
-        # The changes are of different counters, so each takes its own update of the trend.
+        # Use a different counter for each change, so that RecordHistory updates the trend three
+        # times.
         records[position] = Past(name).change(START, 1)
     faults: list[Fault] = [*[delivered] * written, denied]
     if operation == "BatchWriteItem":

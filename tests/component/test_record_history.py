@@ -1,4 +1,8 @@
-"""RecordHistory writes each change to the history, and reports what it could not write."""
+"""RecordHistory writes each change to the history.
+
+After a failure, RecordHistory reports the first record that it could not write. Lambda delivers the
+reported record and all later records again.
+"""
 
 from itertools import chain, repeat
 from typing import Any
@@ -35,7 +39,7 @@ RECORDING_SECONDS = aws_template.functions()["RecordHistory"].timeout
 
 
 def after_timeout(fault: Fault) -> Fault:
-    """Return a fault that happens only after the function's timeout."""
+    """Return `fault`, but delayed until after the function's timeout."""
 
     def after(request: AWSPreparedRequest) -> AWSResponse:
         clock.sleep(RECORDING_SECONDS)
@@ -216,7 +220,7 @@ def test_a_batch_emits_its_entries_parked_records_and_lag(
     assert (values["stack"], values["service"]) == ("tally-test", "tally")
     assert values["EntriesWritten"] == [4]
     assert values["RecordsParked"] == [1]
-    # The lag is that of the newest change, which is not in the last record.
+    # The lag is measured from the newest change. The second record has the newest change.
     assert values["HistoryLag"] == [2250]
 
 

@@ -1,4 +1,7 @@
-"""RecordHistory parks a record that it cannot record, and records the rest."""
+"""RecordHistory parks a record that it cannot record, and records all others.
+
+To park a record is to move it, unchanged, to the dead-letter queue.
+"""
 
 import json
 from copy import deepcopy
@@ -113,7 +116,8 @@ def test_a_record_whose_value_is_out_of_range_is_parked(stack: Stack) -> None:
     records = [orders.change(START, by) for by in (2**53 - 1, 1, -1, -1)]
 
     assert stack.record(records) == 4
-    # The old value of the third record is out of range.
+    # The second change moves the value out of range. The third change moves it back, so only the
+    # third record's old value is out of range.
     assert take_parked(stack) == records[1:3]
     assert versions(stack) == [1, 4]
 
@@ -237,7 +241,7 @@ def test_an_entry_that_was_written_by_hand_is_not_overwritten(
 
 
 def keys_processed(count: int) -> Fault:
-    """Return a fault that lets a BatchGetItem read only its first `count` keys."""
+    """Return a fault: BatchGetItem reads only the first `count` keys of its request."""
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)

@@ -1,4 +1,7 @@
-"""RedriveHistory after faults, and while the stream adds changes to the same hour."""
+"""RedriveHistory after faults, and while RecordHistory adds changes to the same hour.
+
+To redrive a record is to take it from the dead-letter queue and record its change.
+"""
 
 import itertools
 import json
@@ -38,7 +41,7 @@ REDRIVE_SECONDS = aws_template.functions()["RedriveHistory"].timeout
 
 
 def near_timeout(fault: Fault) -> Fault:
-    """Return a fault that happens when no time is left for another attempt."""
+    """Return `fault`, but delayed until the function has no time for another attempt."""
 
     def after(request: AWSPreparedRequest) -> AWSResponse:
         clock.sleep(REDRIVE_SECONDS - 30)
@@ -47,8 +50,8 @@ def near_timeout(fault: Fault) -> Fault:
     return after
 
 
-# The first PutItem of a redrive writes the entry in the history. The second PutItem writes the hour
-# in the trend.
+# The first PutItem of a redrive writes an entry to the history. The second PutItem writes an hour
+# to the trend.
 FAILURES = [
     pytest.param("PutItem", [near_timeout(fault)], id=f"{fault.__name__}: the entry")
     for fault in (reply_lost, denied, throttled, internal_error)[: cases(full=4, part=2)]

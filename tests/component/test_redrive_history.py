@@ -1,4 +1,7 @@
-"""RedriveHistory records parked records as if they had never been parked."""
+"""RedriveHistory records parked records: stream records in the dead-letter queue.
+
+The tables must end up as if the records had never been parked.
+"""
 
 import itertools
 import json
@@ -167,7 +170,7 @@ def test_a_late_change_is_added_to_the_hour_in_which_it_began(stack: Stack, depl
 ORDERS = list(itertools.permutations(range(4)))
 
 
-# The selected orders include the order of parking and its reverse.
+# The tests always include two orders: the order in which the records were parked, and its reverse.
 @pytest.mark.parametrize("order", ORDERS if FULL else [*ORDERS[::8], ORDERS[-1]], ids=str)
 def test_parked_records_can_be_redriven_in_any_order(
     stack: Stack, deploy: Deploy, order: Sequence[int]
@@ -251,7 +254,9 @@ def test_a_record_stays_parked_if_the_history_has_another_change_of_its_version(
     assert stored_items(stack, "orders") == before
 
 
-def test_a_record_that_stays_parked_does_not_block_others(stack: Stack, deploy: Deploy) -> None:
+def test_a_record_that_stays_parked_does_not_block_other_records(
+    stack: Stack, deploy: Deploy
+) -> None:
     orders = make_changes("+*+*+")
     orders.record(stack)
     stack.sqs.send_message(QueueUrl=stack.refs[DEAD_LETTERS], MessageBody="no record")

@@ -1,8 +1,11 @@
-"""After every sequence of DynamoDB's replies, the answer says what happened to the change.
+"""The answer to a change is true after every possible sequence of replies from DynamoDB.
 
-A case is a sequence of replies to the write requests for one change. After the last reply, the
-function is killed. A reply that leaves the outcome unknown ends the sequence, because the function
-does not send the change again. The test tries all sequences of up to MAX_REPLIES replies.
+In each test case, a function makes one change, and its write requests get a sequence of replies. If
+the function sends one more write request, it is killed. The tests try all sequences of up to
+MAX_REPLIES replies.
+
+A function does not send a change again after a reply that leaves the outcome unknown. So longer
+sequences with such a reply need no test cases of their own.
 """
 
 import random
@@ -33,16 +36,20 @@ from tests.wire import (
 from counters import clock, idempotency
 
 MAX_REPLIES = cases(full=5, part=2)
-SOON, LATE = 0.6, 12.0  # seconds until a delayed change is applied: before, or after, the answer
+# The delays of a delayed change, in seconds. SOON ends before the function answers, LATE ends after
+# it.
+SOON, LATE = 0.6, 12.0
 
 
 @dataclass
 class Replies:
-    """Replies to the write requests for a change. After the last reply, the function is killed.
+    """The replies to the write requests for one change.
 
     Attributes:
-        used: the number of replies that the function got.
-        exhausted: whether the function sent another request after the last reply.
+        sequence: the names of the replies.
+        used: the number of replies that the function got so far.
+        exhausted: whether the function sent another write request after the last reply. This
+            request kills the function.
     """
 
     ledger: Ledger
@@ -60,7 +67,7 @@ class Replies:
 
 
 def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
-    """Return the possible replies to an operation."""
+    """Return the possible replies to a write request, by name."""
 
     def failed_and_applied_later(request: AWSPreparedRequest, seconds: float) -> AWSResponse:
         ledger.apply_later(request, seconds)
@@ -92,7 +99,7 @@ def replies_to(ledger: Ledger, operation: str) -> dict[str, Fault]:
 def test_the_answer_is_true_for_every_sequence_of_replies(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, operation: str, repeats: str
 ) -> None:
-    # Use the longest pauses: a function then searches for a lost change half as often.
+    # Make each pause as long as possible, so that a function searches for a lost change less often.
     monkeypatch.setattr(random, "uniform", lambda _shortest, longest: longest)
     faults_by_name = replies_to(ledger, operation)
     to_try: list[list[str]] = [[]]
@@ -111,7 +118,8 @@ def test_the_answer_is_true_for_every_sequence_of_replies(
             to_try += [[*sequence, name] for name in faults_by_name]
             covered += 1
         else:
-            # No longer sequence can begin with this one, so this case covers all of them.
+            # The function sends no further write request, or the sequence has the maximum length.
+            # So this case also covers all longer sequences that begin with these replies.
             covered += sum(
                 len(faults_by_name) ** more for more in range(MAX_REPLIES - len(sequence) + 1)
             )
@@ -121,7 +129,7 @@ def test_the_answer_is_true_for_every_sequence_of_replies(
 
 
 def try_one(ledger: Ledger, replies: Replies, operation: str, name: str, repeats: str) -> None:
-    """Make a change with a sequence of replies, repeat it, and check all answers."""
+    """Make a change that gets these replies, repeat the change, and check all answers."""
     key = None if repeats == "without a key" else name
 
     def send() -> Invocation:
@@ -149,7 +157,11 @@ def try_one(ledger: Ledger, replies: Replies, operation: str, name: str, repeats
 
 
 def has_receipt(ledger: Ledger, key: str, operation: str) -> bool:
-    """Return whether the key has a receipt. In these tests, a key is the name of its counter."""
+    """Return whether Tally has stored a receipt for a key.
+
+    A receipt is the item in which Tally remembers a request with a key. In these tests, the key is
+    the name of the counter that the request changes.
+    """
     target = key if operation == "UpdateItem" else "/increments"
     receipt_id = idempotency.Intent(key, target, (), "").receipt_id("somebody")
     return ledger.stack.item("ReceiptTable", receipt_id) is not None
@@ -168,7 +180,7 @@ def check(
     elif last.problem == "throttled":
         assert (value, delayed) == (0, 0)
     else:
-        assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": killed
+        assert last.problem in {"outcome-unknown", "in-progress", ""}  # "": the function was killed
     if key and (value or delayed):
         assert has_receipt(ledger, key, operation)
     texts = {answer.text for answer in answers if answer.status == 200}

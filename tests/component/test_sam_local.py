@@ -1,4 +1,7 @@
-"""The files and the relay that `make run` provides for `sam local`, tested without containers."""
+"""What `make run` provides for `sam local`: files, and a relay to the emulator of AWS.
+
+`sam local` runs a function in a container. These tests need no container.
+"""
 
 import json
 import os
@@ -42,8 +45,8 @@ DEPLOYED = {
     "Environment": {"Variables": {"COUNTER_TABLE": "tally-dev-Table-1"}},
 }
 
-# The code that replaces a function. It connects to the emulator at the address that is valid in a
-# container, and returns the reply.
+# This code replaces the code of a function. It connects to the emulator as a function in a
+# container does, and returns the emulator's reply. Its event is the port.
 FUNCTION = """
 import socket
 def handler(event, context):
@@ -56,7 +59,10 @@ def handler(event, context):
 
 @contextmanager
 def emulator() -> Iterator[tuple[str, int]]:
-    """Run a server that replies to one connection, and yield its address."""
+    """Run a server that takes the place of the emulator, and yield the server's address.
+
+    The server replies to one connection.
+    """
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -105,11 +111,11 @@ def test_the_template_for_sam_local_has_the_settings_of_the_deployed_functions(
 
 @linux
 def test_the_relay_connects_a_function_to_the_emulator(build: Path, tmp_path: Path) -> None:
-    # Use a long path. A clone's path can exceed the limit for the path of a socket.
+    # Use a path that is too long for a Unix socket, because the path of a clone can be so long.
     directory = tmp_path / ("deep " * 30) / "sam"
     mounted = tmp_path / "task"
     mounted.symlink_to(directory / "code")
-    port = free_port()  # as if it were the emulator's port in the container
+    port = free_port()  # stands for the emulator's port inside the container
     program = f"import in_container; print(in_container.get_counter({port}, None))"
 
     with (

@@ -1,4 +1,4 @@
-"""Tests in one process reuse the same stacks in moto. Each test starts with an empty stack."""
+"""Tests in the same process reuse a stack in moto, but each test starts with an empty stack."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -73,7 +73,7 @@ def send(stack: Stack) -> None:
         fifo = {"MessageGroupId": "group", "MessageDeduplicationId": "id"}
         more = fifo if "FifoQueue" in queue else {}
         stack.sqs.send_message(QueueUrl=stack.refs[logical_id], MessageBody="body", **more)  # type: ignore[arg-type]
-    assert stack.messages("IncrementQueue")  # receives the messages, so they are in flight now
+    assert stack.messages("IncrementQueue")  # the messages are received, but not deleted
 
 
 CHANGES = [
@@ -97,7 +97,7 @@ def test_a_stack_is_empty_after_any_change_in_the_previous_test(
         assert not any(stack.contents().values())
         assert stack.changes() == []
         assert not any(stack.messages(queue) for queue in aws_template.queues())
-        # The stack works like a new one.
+        # The reused stack works like a new stack.
         send(stack)
         assert stack.request("POST", "/counter").status == 200
         (record,) = stack.changes()

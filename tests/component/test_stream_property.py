@@ -1,4 +1,4 @@
-"""History and trend match the stream after any faults, kills and redeliveries."""
+"""The history and the trend match the stream, although requests fail and functions are killed."""
 
 import itertools
 import json
@@ -56,18 +56,18 @@ FAULTS: dict[str, list[Fault]] = {
     "UpdateItem": [throttled, reply_lost, internal_error, denied],
     "SendMessage": [denied, reply_lost],
 }
-KILLS = "before", "after"  # a kill before or after a request
-LASTING = 1000  # more requests than an invocation has time for
+KILLS = "before", "after"  # kill the function before or after moto handles a request
+LASTING = 1000  # an invocation has no time for so many requests
 NEAR_TIMEOUT = aws_template.functions()["RecordHistory"].timeout - 5  # seconds
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Consecutive requests of a delivery that fail.
+    """Consecutive requests that fail during a delivery.
 
     Attributes:
         first: the number of the first request that fails.
-        fault: one of KILLS, or the number of a fault in FAULTS for the operation of the request.
+        fault: one of KILLS, or a number that selects one of the FAULTS of the request's operation.
         requests: the number of requests that fail.
     """
 
@@ -81,9 +81,9 @@ class Delivery:
     """A batch of stream records.
 
     Attributes:
-        back: the number of records at its beginning that an earlier delivery has recorded.
-        length: the number of records.
-        repeated: the number of records that the batch repeats at its end.
+        back: how many records at the start of the batch are already recorded.
+        length: the number of records, without the repeated records.
+        repeated: how many of its last records the batch has twice.
         troubles: the requests that fail.
     """
 
@@ -113,7 +113,7 @@ DELIVERIES = st.lists(
 
 
 class Network:
-    """Carries requests to moto, and lets some fail according to the current delivery."""
+    """Carries requests to moto. Lets those requests fail that the current delivery selects."""
 
     def __init__(self) -> None:
         self.troubles: list[Trouble] = []
@@ -133,7 +133,7 @@ class Network:
             if not 0 <= number - trouble.first < trouble.requests:
                 continue
             if trouble.requests == LASTING and number == trouble.first:
-                clock.sleep(NEAR_TIMEOUT)  # skips hundreds of attempts
+                clock.sleep(NEAR_TIMEOUT)  # leaves time for a few attempts instead of hundreds
             if isinstance(trouble.fault, int):
                 faults = FAULTS[operation]
                 self.fault_counts[operation] += 1
@@ -147,21 +147,24 @@ class Network:
 
 @dataclass
 class World:
-    """The stack, the network of its functions, and counts of what happened so far."""
+    """The stack, the network that carries its requests, and counts for the statistics."""
 
     stack: Stack
     network: Network
     counts: Counter[str] = field(default_factory=Counter)
 
     def deliver(self, stream: Stream, deliveries: Iterable[Delivery]) -> None:
-        """Deliver the stream as Lambda does: with these deliveries, and then without faults."""
+        """Deliver the records of the stream in batches, as Lambda does.
+
+        Use these deliveries. Deliver all remaining records without faults.
+        """
         done = 0
         rest = itertools.repeat(Delivery(0, 100, 0, []))
         for delivery in itertools.chain(deliveries, rest):
             start = max(0, done - delivery.back)
             batch = stream.records[start : start + delivery.length]
             if not batch:
-                # This is the end of the stream.
+                # All records are delivered.
                 if delivery.length == 100:
                     return
                 continue
@@ -181,7 +184,7 @@ class World:
             done = start + reached
 
     def check_complete_before(self, stream: Stream, parked: StreamRecord) -> None:
-        """Check that all changes before a record are recorded when the record is parked."""
+        """Check that all changes before a record are recorded at the moment when it is parked."""
         number = parked["dynamodb"]["SequenceNumber"]
         before = [each for each in stream.valid if each["dynamodb"]["SequenceNumber"] < number]
         history = expected_history(before)
@@ -196,7 +199,7 @@ class World:
             assert last_versions[item["counter_id"]["S"], item["hour"]["S"]] >= last
 
     def take_parked(self) -> set[str]:
-        """Return the records in the dead-letter queue, and delete them."""
+        """Remove all records from the dead-letter queue, and return them."""
         url = self.stack.refs[DEAD_LETTERS]
         records = set()
         while messages := self.stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get(
@@ -217,7 +220,7 @@ def world(stack: Stack, wire: Wire) -> Iterator[World]:
 
 
 def test_history_and_trend_match_the_stream_after_any_faults(world: World) -> None:
-    # The seed is fixed. Without it, the examples would depend on the source of `run`.
+    # Without a fixed seed, every edit of `run` would change the random examples.
     @seed(4)
     @examples(full=1500, part=20)
     @given(steps=STEPS, deliveries=DELIVERIES)
@@ -238,8 +241,9 @@ def test_history_and_trend_match_the_stream_after_any_faults(world: World) -> No
         assert canonical(world.stack.items("TrendTable")) == canonical(expected_trend(history))
         assert world.take_parked() == set(canonical(stream.malformed))
 
-    # Run in a new thread, which has an empty call stack. On pytest's deep call stack, CPython 3.11
-    # frees and allocates stack memory in nearly every call of moto, which doubles the time.
+    # Run the test in a new thread, because a new thread has an empty call stack. pytest's call
+    # stack is deep. There, CPython 3.11 frees and allocates stack memory in nearly every call of
+    # moto, and the test takes twice as long.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run).result()
 

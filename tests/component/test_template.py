@@ -1,4 +1,4 @@
-"""The template agrees with the code, and has the settings that Tally depends on."""
+"""The template matches the code, and has the settings on which Tally depends."""
 
 import importlib
 import re
@@ -71,8 +71,8 @@ def test_nobody_can_sign_up() -> None:
 
 
 def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> None:
-    # The name of a stage must be unique only in its API, and the name of a resource server only in
-    # its user pool.
+    # These two names may be fixed. The name of a stage must be unique only within an API, and the
+    # name of a resource server only within a user pool.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
 
     names = {
@@ -80,8 +80,8 @@ def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> 
         for logical_id, resource in TEMPLATE["Resources"].items()
         for key, value in resource.get("Properties", {}).items()
         if key.endswith("Name") and key != "MetricName"
-        # An event bus must have a name. This one has the name of the stack. The EventBusName of a
-        # rule refers to the bus.
+        # Two kinds of values are not fixed names. The event bus must have a name, and gets the name
+        # of the stack. The EventBusName of a rule refers to the event bus.
         if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"})
     }
 
@@ -105,18 +105,18 @@ def test_a_function_has_its_own_log_group_with_a_retention(function: Function) -
 
 @pytest.fixture(scope="module")
 def aws(session: botocore.session.Session) -> Iterator[None]:
-    """Let the functions create their clients. The tests send nothing."""
+    """Start a stack, so that the tests can create the functions' AWS clients."""
     with running(session):
         yield
 
 
 @every_function
 @pytest.mark.usefixtures("aws")
-def test_calls_to_aws_end_before_the_function_and_it_ends_before_api_gateway_gives_up(
+def test_a_function_ends_after_its_calls_to_aws_and_before_api_gateway_gives_up(
     function: Function,
 ) -> None:
     for factory, _ in call_graph.uses(function.module).calls:
-        config: Any = getattr(clients, factory)().meta.config  # the type stubs lack its settings
+        config: Any = getattr(clients, factory)().meta.config  # the type stubs lack these
         seconds = config.connect_timeout + config.read_timeout
         assert config.retries["total_max_attempts"] * seconds < function.timeout
 
@@ -205,8 +205,8 @@ def test_sqs_retries_a_message_as_often_as_possible_before_the_dead_letter_queue
         "deadLetterTargetArn": {"Fn::GetAtt": f"{dead_letter_queue}.Arn"},
         "maxReceiveCount": 1000,
     }
-    # The dead-letter queue of a FIFO queue must be a FIFO queue, and that of a standard queue must
-    # be a standard queue.
+    # A FIFO queue needs a FIFO queue as its dead-letter queue. A standard queue needs a standard
+    # queue.
     target = resources[dead_letter_queue]["Properties"]
     assert properties.get("FifoQueue") == target.get("FifoQueue")
 

@@ -1,4 +1,7 @@
-"""The period of a trend: its defaults, its limits, and its first and last bucket."""
+"""The period of a trend: its default, its limits, and its first and last bucket.
+
+A bucket is one minute, hour or day of the trend.
+"""
 
 import pytest
 from tests.component.reading import DAY, MINUTE, SECOND, problem, stop_clock, timestamp
@@ -8,7 +11,7 @@ from tests.stack import Stack
 
 
 def bounds_of(reply: Reply) -> tuple[str, str, int]:
-    """Return the start of the first bucket, the start of the last one, and their number."""
+    """Return the start of the first bucket, the start of the last, and the number of buckets."""
     assert reply.status == 200, reply.body
     return reply.body[0]["start"], reply.body[-1]["start"], len(reply.body)
 
@@ -30,7 +33,7 @@ def test_the_default_is_the_last_24_hours(stack: Stack, monkeypatch: pytest.Monk
         ("day", "2024-12-17T00:00:00.000Z", "2025-01-15T00:00:00.000Z", 30),
     ],
 )
-def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR0917  its columns
+def test_each_interval_has_a_default_number_of_buckets(  # noqa: PLR0913, PLR0917  columns
     stack: Stack,
     monkeypatch: pytest.MonkeyPatch,
     interval: str,
@@ -106,7 +109,7 @@ def test_a_period_that_starts_in_the_future_is_refused(
     stop_clock(monkeypatch, NOON)
 
     for to in ("", f"&to={timestamp(NOON + DAY)}"):
-        # It is refused even though `from` is within the current bucket.
+        # The request is refused, even though the time in `from` is in the current bucket.
         reply = get_trend(stack, f"interval={interval}&from={timestamp(NOON + 1)}{to}")
         assert problem(reply) == (400, "invalid-request", None)
         assert reply.body["detail"] == "from: must not be in the future"

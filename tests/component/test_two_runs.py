@@ -1,7 +1,7 @@
-"""Two concurrent runs of AuditHistory, or of RedriveHistory, with their requests in any order.
+"""Two concurrent runs of AuditHistory, or of RedriveHistory, with requests in any order.
 
-`sam remote invoke` starts a function again if the first run takes over a minute. So two runs can
-overlap.
+`sam remote invoke` waits a minute for the answer of a function. If there is no answer, the command
+starts the function again. So two runs can overlap.
 """
 
 import itertools
@@ -50,7 +50,7 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
 
 
 def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
-    """Return the progress in AuditTable of a counter, or of the nightly audit ("*")."""
+    """Return the progress that AuditTable has for a counter. "*" stands for the nightly audit."""
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
     state: dict[str, Any] = json.loads(item["state"]["S"]) if item else {}
@@ -82,7 +82,7 @@ def test_a_slower_audit_does_not_overwrite_the_progress_of_a_faster_one(
         first, second = (runs.run(counter_id=past.counter_id) for _ in range(2))
         with runs.interleaving():
             for step, number in enumerate(order):
-                if step == order.index(not order[0]):  # the other run starts
+                if step == order.index(not order[0]):  # the other run is about to start
                     past.record(stack, [past.change(LATER, 1) for _ in range(3)])
                 (second if number else first).step()
             progress_reached = saved_progress(stack, past.counter_id).get("version", 0)
@@ -119,7 +119,7 @@ def test_a_version_accepted_during_an_audit_stays_accepted(stack: Stack, wire: W
 
 @pytest.mark.parametrize("after", [None, 6])
 @pytest.mark.usefixtures("_later")
-def test_an_audit_that_cannot_save_fails_only_if_it_was_to_accept_a_version(
+def test_an_audit_that_cannot_save_progress_fails_only_if_its_event_accepts_a_version(
     stack: Stack, wire: Wire, after: int | None
 ) -> None:
     counter_id = next(counter_ids)
@@ -128,7 +128,7 @@ def test_an_audit_that_cannot_save_fails_only_if_it_was_to_accept_a_version(
     event = {"counter_id": counter_id} | ({} if after is None else {"after": after})
 
     def save_another_first(request: AWSPreparedRequest) -> AWSResponse:
-        state = "{}" + " " * len(wire.sent)  # different each time
+        state = "{}" + " " * len(wire.sent)  # a different text each time
         item: Item = {"counter_id": {"S": counter_id}, "state": {"S": state}}
         stack.dynamodb.put_item(TableName=stack.refs["AuditTable"], Item=item)
         return delivered(request)
@@ -204,7 +204,8 @@ def test_a_finished_nightly_audit_is_not_reopened(
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
-    for steps in range(2, 26, cases(full=1, part=8)):  # the first step starts the run
+    # The first step only starts the audit.
+    for steps in range(2, 26, cases(full=1, part=8)):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
         slow, fast = runs.run(), runs.run()
@@ -241,7 +242,7 @@ def test_a_lost_reply_is_not_mistaken_for_another_audit(stack: Stack, wire: Wire
 
 
 def past_with_unknown_operations(counter_id: str) -> Past:
-    """Return changes in two hours, some with an operation that RecordHistory does not know."""
+    """Return six changes in two hours. Three have an operation that RecordHistory does not know."""
     past = Past(counter_id)
     for number, operation in enumerate("+*+*+*"):
         time = BEGINNING + number + (HOUR if number > 3 else 0)
@@ -250,9 +251,9 @@ def past_with_unknown_operations(counter_id: str) -> Past:
 
 
 def contents(stack: Stack, counter_id: str) -> dict[str, list[str]]:
-    """Return a counter's items in the history and the trend.
+    """Return a counter's items in HistoryTable and TrendTable, as JSON texts.
 
-    The counter's id is replaced, so that the items of two counters can be compared.
+    In the texts, "counter" replaces the counter's id, so that the test can compare two counters.
     """
     return {
         table: [
@@ -268,7 +269,7 @@ def contents(stack: Stack, counter_id: str) -> dict[str, list[str]]:
 
 
 def visible_messages(stack: Stack) -> list[str]:
-    """Return the visible messages of the dead-letter queue, and keep them visible."""
+    """Return the visible messages of the dead-letter queue. They stay visible."""
     messages = stack.sqs.receive_message(
         QueueUrl=stack.refs[DEAD_LETTERS], MaxNumberOfMessages=10, VisibilityTimeout=0
     ).get("Messages", [])
@@ -285,7 +286,7 @@ def test_two_concurrent_redrives_have_the_effect_of_one(
         if "WaitTimeSeconds" in parameters:
             parameters["WaitTimeSeconds"] = 0
             parameters["MaxNumberOfMessages"] = 1
-            if twice:  # SQS can deliver a message more than once
+            if twice:  # let SQS deliver each message repeatedly
                 parameters["VisibilityTimeout"] = 0
         return parameters
 
@@ -294,7 +295,9 @@ def test_two_concurrent_redrives_have_the_effect_of_one(
     with monkeypatch.context() as context:
         context.setattr(recording, "Operation", operations)
         recorded_once.record(stack)
-    malformed = [] if twice else ["nonsense"]  # a repeated delivery would never end
+    # A malformed message stays in the queue. If SQS delivered it again and again, a run would not
+    # end.
+    malformed = [] if twice else ["nonsense"]
     for order in orders(10, same_event=True):
         past = past_with_unknown_operations(next(counter_ids))
         past.record(stack)

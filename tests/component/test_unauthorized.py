@@ -1,4 +1,4 @@
-"""Every function refuses an event without a caller, and reads nothing."""
+"""Every function of the API refuses an event that names no caller, and sends no request."""
 
 from copy import deepcopy
 from typing import Any

@@ -1,4 +1,4 @@
-"""A DynamoDB reply that is incomplete or damaged counts as lost."""
+"""The functions treat an incomplete or damaged reply of DynamoDB or SQS as a lost reply."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ from counters.connection import Connection
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 0.5
 TOLERANCE = 0.5  # seconds
-PIECES = 20  # the number of pieces in which a slow reply arrives
+PIECES = 20  # the server sends a slow reply in this many pieces
 
 COUNTER = {
     "counter_id": {"S": "orders:eu"},
@@ -31,7 +31,7 @@ COUNTER = {
 }
 ENTRY = {**COUNTER, "previous_value": {"N": "104"}, "by": {"N": "1"}, "request_id": {"S": "id"}}
 
-# DynamoDB's reply to each request, by the client's method.
+# The reply of DynamoDB to a call of each client method.
 REPLIES: dict[str, dict[str, Any]] = {
     "update_item": {"Attributes": COUNTER},
     "get_item": {"Item": COUNTER},
@@ -59,9 +59,9 @@ def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
     """Return DynamoDB's status line and headers.
 
     Args:
-        body: the body that follows.
+        body: the body that follows the headers.
         status: the status code and its phrase.
-        changed: headers to change, or to omit (None). Their names have `_` for `-`.
+        changed: new values of headers. None omits a header. In the names, `_` replaces `-`.
     """
     headers: dict[str, str | None] = {
         "Server": "Server",
@@ -78,7 +78,7 @@ def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
 
 
 def raw_reply(reply: dict[str, Any], status: str = "200 OK") -> bytes:
-    """Return the bytes of a reply."""
+    """Return a complete reply with a JSON body, as bytes."""
     body = json.dumps(reply, separators=(",", ":")).encode()
     return head(body, status) + body
 
@@ -87,7 +87,7 @@ Send = Callable[[socket.socket], None]
 
 
 class Server:
-    """Answers each request on its own connection, then closes the connection."""
+    """A server that answers one request on each connection, and then closes the connection."""
 
     def __init__(self, server: socket.socket) -> None:
         self.endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -100,7 +100,7 @@ class Server:
         self.send = lambda connection: connection.sendall(sent)
 
     def _serve(self) -> None:
-        with suppress(OSError):  # the server is closed
+        with suppress(OSError):  # the test has closed the server
             while True:
                 connection, _ = self._server.accept()
                 with suppress(OSError), connection, connection.makefile("rb") as stream:
@@ -116,7 +116,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def create_client() -> Callable[..., Any]:
-    """Return a function that creates clients with the functions' settings."""
+    """Return a function that creates AWS clients with the settings that Tally uses."""
     session = botocore.session.Session()
 
     def make(endpoint: str, service: str = "dynamodb", seconds: float = READ_SECONDS) -> Any:  # noqa: ANN401
@@ -153,7 +153,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server, create_client: Callable[..., Any]) -> Iterator[Any]:
-    """A client of the server that sends its requests through Connection."""
+    """A DynamoDB client that sends its requests to the server through a Connection."""
     client = create_client(server.endpoint)
     connection = Connection(client)
     yield client
@@ -178,7 +178,7 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
 
 
 def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
-    """Cut a reply at every byte. Return the cut replies that did not count as lost."""
+    """Try every beginning of a reply. Return the beginnings that did not count as lost replies."""
     accepted = []
     for length in range(len(whole)):
         server.reply_with(whole[:length])
@@ -266,7 +266,8 @@ def test_an_empty_reply_of_sqs_is_accepted_if_its_operation_has_no_output(
 
     assert is_accepted(whole)
     accepted = [whole[:length] for length in range(len(whole)) if is_accepted(whole[:length])]
-    # An empty reply is complete as soon as its Content-Length has arrived.
+    # A cut reply may be accepted only if its body is empty and its Content-Length has arrived.
+    # Such a reply is complete.
     assert all(not body and b"Content-Length: 0" in cut for cut in accepted)
     connection.close()
 
