@@ -83,8 +83,10 @@ def event_message(counter_id: object = "orders", **fields: object) -> EventMessa
 
 
 def deliver(stack: "Stack", *batch: EventMessage) -> list[EventMessage]:
-    """Deliver a batch to ForwardEvents. Return the messages that this function reports as
-    failed."""
+    """Deliver a batch to ForwardEvents, and return the failed messages.
+
+    The answer of ForwardEvents reports which messages failed.
+    """
     response = stack.invoke("ForwardEvents", {"Records": [message.record() for message in batch]})
     assert response.keys() == {"batchItemFailures"}
     assert all(failure.keys() == {"itemIdentifier"} for failure in response["batchItemFailures"])

@@ -125,7 +125,10 @@ class FifoQueue:
 
 
 def deliver(stack: "Stack", *batch: Message) -> list[Message]:
-    """Deliver a batch to IngestIncrements. Return the messages that the function could not process."""
+    """Deliver a batch to IngestIncrements, and return the failed messages.
+
+    The answer of IngestIncrements reports which messages failed.
+    """
     assert 1 <= len(set(batch)) <= MAX_BATCH
     response = stack.invoke(
         "IngestIncrements", {"Records": [message.record() for message in batch]}

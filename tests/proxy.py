@@ -17,8 +17,7 @@ TIMEOUT: int = GLOBALS["Timeout"]  # seconds
 
 @dataclass(frozen=True)
 class Context:
-    """The context object that Lambda passes to a handler. Each invocation has another request
-    id."""
+    """The context object that Lambda passes to a handler. Each invocation has its own id."""
 
     function_name: str
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
