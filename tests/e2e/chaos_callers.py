@@ -20,8 +20,8 @@ from tests.runtime_api import Outcome
 from counters import clock
 
 # An attempt (one invocation that tries to make a change) changes a counter within the apply window
-# after its start, or never (see counters/clock.py). So the answers about the state this many
-# seconds ago can no longer change.
+# after its start, or never (see counters/clock.py). So the state of the
+# counters this many seconds ago can no longer change.
 SETTLED_SECONDS = clock.APPLY_WINDOW + 2
 LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
 CLAIMS = {"sub": "chaos", "client_id": "chaos"}

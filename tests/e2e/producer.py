@@ -55,8 +55,7 @@ class Producer:
             assert reply["FailedEntryCount"] == 0
 
     def value(self, counter: str, expected: int, seconds: float = WAIT_SECONDS) -> int:
-        """Wait until a counter has the expected value or the time is up. Return the actual
-        value."""
+        """Wait for a counter's value to be `expected`, or for the time limit. Return the value."""
         path = f"/counters/{counter}"
         return wait_for(
             lambda: int(self.caller.get(path).body["value"]),

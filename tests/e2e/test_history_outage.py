@@ -133,7 +133,7 @@ def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
             missing = answered() - sum(
                 bucket["changes"] for path in paths for bucket in trend(caller, path)
             )
-        # After the outage, let writes fail in two other ways: two writes get a 500, and two writes
+        # After the outage, let writes fail in two other ways: first they get a 500, and next they
         # lose their reply.
         for fault in (refused_internally, reply_lost):
             with proxy.failing(stack.outputs[table], fault):

@@ -23,8 +23,10 @@ NAMES = [f"account-{number}" for number in range(8)]
 
 
 def move(caller: Caller, chance: random.Random) -> Answer:
-    """Move random amounts from one counter, the payer, to others. The payer must stay at 0 or
-    more."""
+    """Move random amounts from one counter, the payer, to others.
+
+    The request sets a minimum of 0 for the payer.
+    """
     payer, *payees = chance.sample(NAMES, chance.choice([2, 2, 3, 5]))
     amounts = [chance.randint(1, 40) for _ in payees]
     increments: list[dict[str, object]] = [{"counter_id": payer, "by": -sum(amounts), "min": 0}]
