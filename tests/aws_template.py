@@ -1,4 +1,4 @@
-"""Reads template.yaml before SAM expands it: tables, queues, functions and their routes."""
+"""Reads tables, queues, functions and their routes from template.yaml, before SAM expands it."""
 
 import json
 import re

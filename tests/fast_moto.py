@@ -29,7 +29,7 @@ def speed_up() -> None:
 def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
     """Serialize an attribute of an item without looking up its type.
 
-    For each attribute, moto's own function would look up all ten attribute types under several
+    For each attribute, moto's own function would try all ten attribute types, each under several
     names.
     """
     if key and shape.name == "AttributeValue":

@@ -1,4 +1,8 @@
-"""Runs a built function in a process, with AWS's runtime client and Lambda's environment."""
+"""Runs a built function in a process, as Lambda does it.
+
+The process has AWS's runtime client, which gets events and calls the handler, and the environment
+variables that Lambda sets.
+"""
 
 import importlib.metadata
 import importlib.util

@@ -1,4 +1,4 @@
-"""template.yaml as CloudFormation receives it, expanded by SAM's translator."""
+"""Expands template.yaml with SAM's translator. CloudFormation receives the expanded template."""
 
 from functools import cache
 from typing import Any

@@ -65,7 +65,7 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # no
 
     When a function pauses, the clock advances, so that the pause takes no real time.
     """
-    # Let the pauses of botocore, the library below the SDK, take no time.
+    # Let the SDK's own pauses before its retries take no time.
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     waited = 0.0
 

@@ -19,7 +19,7 @@ class Ledger(Scene):
     def add_all(
         self, increments: list[Entry], key: str | None = None, caller: str = "somebody"
     ) -> Invocation:
-        """Send increments to IncrementCounters."""
+        """Send the increments to the function IncrementCounters, in one request."""
         headers = {} if key is None else {"Idempotency-Key": key}
         body = {"increments": increments}
         return self.send("POST", "/increments", body, headers, caller)

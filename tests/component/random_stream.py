@@ -152,8 +152,7 @@ def change_by_hand(past: Past, step: Step) -> StreamRecord:
         old = past.item
     images: dict[str, Any] = {"OldImage": old} if old else {}
     if step.action == EDIT:
-        same = old["value"]["N"] == str(step.number)  # with an equal value, the item would not
-        # change
+        same = old["value"]["N"] == str(step.number)  # an equal value changes nothing
         past.item = {**old, "value": {"N": str(step.number + same)}}
     elif step.action == JUMP:
         version = int(past.item["version"]["N"]) + abs(step.number % 7) + 2

@@ -17,7 +17,7 @@ Deploy = Callable[[], None]
 
 
 def without_waiting(request: AWSPreparedRequest) -> AWSResponse:
-    """Deliver a request with a WaitTimeSeconds of 0. Otherwise moto would wait in real time."""
+    """Deliver a request, but set its WaitTimeSeconds to 0: moto would wait in real time."""
     assert isinstance(request.body, bytes)
     parameters = json.loads(request.body)
     if "WaitTimeSeconds" in parameters:
@@ -97,7 +97,7 @@ def stored_items(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
 def items_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
     """Return the items that a counter with these changes must have in the history and the trend.
 
-    The items are those of another counter with the same changes. None of its records was parked.
+    To get these items, record the same changes for another counter, without parking any record.
     """
     twin = make_changes(operations, "twin", start)
     twin.record(stack)

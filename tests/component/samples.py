@@ -1,4 +1,4 @@
-"""The sample events in events/, and checks of their results."""
+"""The sample events in events/, and checks of what the functions return for these events."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def prepare(stack: Stack) -> None:
-    """Put the counters of record_history.json into CounterTable, and record their changes."""
+    """Store the counters in the sample event record_history.json, and record their changes."""
     records = load("record_history")["Records"]
     for record in records:
         stack.dynamodb.put_item(

@@ -194,7 +194,7 @@ class Scene:
         key: str | None = None,
         bounds: Mapping[str, int] | None = None,
     ) -> Invocation:
-        """Send an increment to IncrementCounter."""
+        """Send an increment of one counter to the function IncrementCounter."""
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.call("POST", counter, {"by": by, **(bounds or {})}, headers)
 

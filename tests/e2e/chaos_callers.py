@@ -19,9 +19,9 @@ from tests.runtime_api import Outcome
 
 from counters import clock
 
-# An attempt (one invocation that tries to make a change) changes a counter within the apply window
-# after its start, or never (see counters/clock.py). So the state of the
-# counters this many seconds ago can no longer change.
+# An attempt is one invocation that tries to make a change. It changes a counter within the apply
+# window after the attempt began, or never (see counters/clock.py). So the state that the counters
+# had SETTLED_SECONDS ago can no longer change.
 SETTLED_SECONDS = clock.APPLY_WINDOW + 2
 LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
 CLAIMS = {"sub": "chaos", "client_id": "chaos"}
@@ -164,7 +164,7 @@ class Callers:
 
         Args:
             number: the number of this caller, which is the seed of its random choices.
-            operations: the number of requests.
+            operations: the number of requests of all callers together.
         """
         chances = random.Random(number)
         while not self._stopped and len(self._service.calls) < operations:

@@ -40,10 +40,10 @@ from counters import clock
 PROMPT_SECONDS = 1.0  # a reply that is sent within this time certainly reaches the function
 LATEST_SECONDS = clock.APPLY_WINDOW - 1  # drop a change whose attempt began longer ago than this
 
-# RecordHistory writes the history. The proxy injects faults into its requests only in the first
-# FAULT_SECONDS of each period. In the rest of the period, RecordHistory writes the changes that the
-# history still lacks. The other functions need these entries: after a lost reply, a function
-# searches the history for its change.
+# RecordHistory writes the history. The proxy injects faults into the requests of RecordHistory only
+# in the first FAULT_SECONDS of each period. In the rest of the period, RecordHistory writes the
+# changes that the history still lacks. The other functions need these entries: after a lost reply,
+# a function searches the history for its change.
 FAULT_SECONDS, PERIOD_SECONDS = 4, 16
 
 # READ, WRITE, KILLS and DECKS say how many cards of a deck name each fault. SIZES says how many

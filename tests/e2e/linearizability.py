@@ -230,8 +230,9 @@ def _positions(run: Run) -> dict[str, list[_Position]]:
 def _first_confirmations(changes: Sequence[Call]) -> dict[str, float]:
     """Return the time of the first successful answer to each change.
 
-    The requests with the same Idempotency-Key are one change, and the key of the result is that
-    key. For a request without an Idempotency-Key, the key of the result is the request id.
+    All requests with the same Idempotency-Key are one change. In the returned dictionary, the key
+    of this change is the Idempotency-Key. For a request without an Idempotency-Key, it is the
+    request id.
     """
     first_confirmations: dict[str, float] = {}
     for call in changes:

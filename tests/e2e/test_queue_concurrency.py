@@ -1,4 +1,4 @@
-"""Lambda processes batches of different message groups at the same time, but not of one group."""
+"""Batches of different message groups overlap. Batches of the same group never overlap."""
 
 import time
 import uuid

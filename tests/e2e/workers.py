@@ -116,7 +116,7 @@ class Workers:
             self._free[function].put(worker)
 
     def kill(self, access_key: str, when: str) -> None:
-        """Kill a worker, and count the kill under `when`."""
+        """Kill the worker with this access key. `kills` counts the kill under the name `when`."""
         with self._lock:
             self.kills[when] += 1
         self._workers[access_key].kill()
