@@ -1,4 +1,7 @@
-"""Serves AWS on 127.0.0.1: moto in this process answers the requests of another process."""
+"""An HTTP server on 127.0.0.1 that takes the place of AWS.
+
+moto, which simulates AWS in this process, answers the requests of other processes.
+"""
 
 import queue
 import re
@@ -29,7 +32,7 @@ class ReceivedRequest:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The URL of the endpoint, and the requests it received, in order."""
+    """The URL of a server, and the requests that the server has received, in order."""
 
     url: str
     requests: queue.SimpleQueue[ReceivedRequest] = field(default_factory=queue.SimpleQueue)
@@ -37,9 +40,10 @@ class Endpoint:
 
 @contextmanager
 def serving() -> Iterator[Endpoint]:
-    """Serve AWS on a free port of 127.0.0.1 until the with block ends. Yield the endpoint.
+    """Serve AWS on a free port of 127.0.0.1, and yield the endpoint.
 
-    moto must be running. It answers every POST. A GET is a health check, and gets 200.
+    The server stops when the with block ends. moto must be running: it answers every POST. The
+    server itself answers every GET, which is a health check, with 200.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +58,7 @@ def serving() -> Iterator[Endpoint]:
         def do_POST(self) -> None:
             self._note_request()
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            # Credential=<key>/<date>/<region>/<service>/aws4_request
+            # The header has Credential=<key>/<date>/<region>/<service>/aws4_request.
             scope = re.search(
                 r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", self.headers["Authorization"]
             )

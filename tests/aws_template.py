@@ -1,4 +1,4 @@
-"""Reads template.yaml before SAM expands it: tables, queues, functions and their routes."""
+"""Reads tables, queues, functions and their routes from template.yaml, before SAM expands it."""
 
 import json
 import re
@@ -39,16 +39,20 @@ GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
 
 @dataclass(frozen=True)
 class Route:
-    """An HTTP method and path, and the template's `Auth` for it: authorizer and scopes."""
+    """An HTTP route of the template.
+
+    Attributes:
+        auth: the template's `Auth` settings for the route: its authorizer and its scopes.
+    """
 
     method: str
     path: str
     auth: Mapping[str, Any]
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Return the path parameters of a request, or None if the path does not match.
+        """Return the path parameters in a request's path; None if this is not the path's route.
 
-        The values stay percent-encoded, as in API Gateway's events.
+        The parameters' values stay percent-encoded, as in the events that API Gateway sends.
         """
         pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path)
         match = re.fullmatch(pattern, path)
@@ -57,7 +61,13 @@ class Route:
 
 @dataclass(frozen=True)
 class Function:
-    """A function. `environment` does not include the variables in the template's `Globals`."""
+    """A Lambda function of the template.
+
+    Attributes:
+        timeout: in seconds.
+        environment: the environment variables of this function, without those in the template's
+            `Globals`.
+    """
 
     name: str
     handler: str
@@ -71,7 +81,7 @@ class Function:
 
 
 def resources(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the resources of a type, by logical id."""
+    """Return the template's resources of one type. The keys are their logical ids."""
     return {
         name: resource
         for name, resource in TEMPLATE["Resources"].items()
@@ -80,9 +90,9 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def tables() -> dict[str, dict[str, Any]]:
-    """Return the arguments of CreateTable for each table, by logical id.
+    """Return the arguments of the CreateTable request for each table. The keys are logical ids.
 
-    Settings that do not affect callers, such as backups, are left out.
+    Settings that do not affect reads and writes, such as backups, are left out.
     """
     used = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"}
     arguments = {}
@@ -95,10 +105,10 @@ def tables() -> dict[str, dict[str, Any]]:
 
 
 def queues() -> "dict[str, dict[QueueAttributeNameType, str]]":
-    """Return the attributes that CreateQueue needs for each queue, by logical id.
+    """Return the attributes of the CreateQueue request for each queue. The keys are logical ids.
 
-    The redrive policy is left out. The tests with moto do not need it, because in these tests SQS
-    never moves a message to a dead-letter queue.
+    The redrive policy, which names the dead-letter queue of a queue, is left out. In the tests with
+    moto, SQS never moves a message to a dead-letter queue.
     """
     return {
         name: {
@@ -111,7 +121,7 @@ def queues() -> "dict[str, dict[QueueAttributeNameType, str]]":
 
 
 def functions() -> dict[str, Function]:
-    """Return the functions, by logical id."""
+    """Return the template's functions. The keys are their logical ids."""
     return {
         name: _function(name, resource["Properties"])
         for name, resource in resources("AWS::Serverless::Function").items()
@@ -119,7 +129,7 @@ def functions() -> dict[str, Function]:
 
 
 def parameter(name: str) -> str:
-    """Return the default of a template parameter."""
+    """Return the default value of a parameter of the template."""
     return str(TEMPLATE["Parameters"][name]["Default"])
 
 

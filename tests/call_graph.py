@@ -1,13 +1,13 @@
 """Finds the AWS calls, environment variables and modules that a function's code uses.
 
-This module reads the code without running it. It assumes that code calls every function that it
-mentions. So it also finds functions that are passed as arguments.
+The code is parsed, but not run. This module assumes that a piece of code calls every function that
+the code mentions. So a function that is passed as an argument counts as called.
 
-A client factory is a function of counters.clients that returns an AWS client. This module
-understands only these uses of a client factory or of the environment, and reports every other use
-as an error:
+A client factory is a function in counters.clients that returns an AWS client. The code may use
+client factories and the environment only in these forms. This module reports every other form as an
+error:
 
-- `<client factory>().<method>`, called or passed as an argument
+- `<client factory>().<method>`, which the code calls or passes as an argument
 - `os.environ["NAME"]`
 - `"AWS_LAMBDA_…" in os.environ`
 """
@@ -29,9 +29,10 @@ class Uses:
     """What the code of a function uses.
 
     Attributes:
-        calls: the AWS calls. Each is the name of a client factory and the name of the method.
+        calls: the AWS calls, as pairs. A pair has the name of a client factory and the name of a
+            method.
         environment: the names of environment variables.
-        modules: the modules in functions/ that have code that can run.
+        modules: the modules in functions/ whose code the function may run.
     """
 
     calls: set[tuple[str, str]]
@@ -45,7 +46,7 @@ class Module:
 
     Attributes:
         definitions: the functions and classes of the module, by name.
-        imports: the full name of each import, by its name in the module.
+        imports: the imported names. Each key is the name in the module. Its value is the full name.
         rest: the statements outside functions and classes. They run when the module is imported.
     """
 
@@ -55,12 +56,12 @@ class Module:
 
 
 class UnclearError(Exception):
-    """The code has a form that this module does not understand."""
+    """The parsed code has a form that this module does not understand."""
 
 
 @cache
 def uses(module: str) -> Uses:
-    """Return what the handler of a module uses, directly or through code that it mentions.
+    """Return what the handler of a module uses, directly or through other code that it calls.
 
     Raises:
         UnclearError: the code has a form that this module does not understand.
@@ -85,10 +86,10 @@ def uses(module: str) -> Uses:
 
 
 def _code(name: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield each piece of code that can run if a name is used, and the name of its module.
+    """Yield the pieces of code that can run if other code uses a name.
 
-    The pieces are the definition of the name, and the statements that run when its module is
-    imported.
+    The pieces are the definition of the name, and the statements that run when the name's module is
+    imported. Each piece is yielded with the name of its module.
     """
     where, _, own = name.rpartition(".")
     if where not in modules():
@@ -101,7 +102,7 @@ def _code(name: str) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _mentions(node: ast.AST, where: str) -> Iterator[str]:
-    """Yield the full names that a piece of code mentions."""
+    """Yield the full name of each name that a piece of code mentions."""
     module = modules()[where]
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name):
@@ -120,7 +121,7 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
                 imports.get(factory, f"{where}.{factory}") in _factories()
             ):
                 understood.add(name)
-                # `exceptions` is the only attribute in use that is not a method.
+                # The code uses only one attribute of a client that is not a method: `exceptions`.
                 if inner.attr != "exceptions":
                     found.calls.add((factory, inner.attr))
             case ast.Subscript(
@@ -147,7 +148,7 @@ def _collect(node: ast.AST, where: str, found: Uses) -> None:
 
 @cache
 def _factories() -> set[str]:
-    """Return the full names of the functions that create clients."""
+    """Return the full names of the client factories."""
     return {
         f"{CLIENTS}.{name}"
         for name, definition in modules()[CLIENTS].definitions.items()
@@ -157,7 +158,7 @@ def _factories() -> set[str]:
 
 @cache
 def modules() -> dict[str, Module]:
-    """Return all modules in functions/, by full name."""
+    """Return all modules in functions/. The keys are their full names."""
     return {
         ".".join(path.relative_to(CODE).with_suffix("").parts): _module(path)
         for path in CODE.rglob("*.py")

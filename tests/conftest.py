@@ -7,16 +7,17 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# moto and botocore keep hundreds of thousands of objects, and create many for each request. With
-# Python's default thresholds, garbage collection takes a quarter of the CPU.
+# moto and botocore keep hundreds of thousands of objects, and create many more for each request.
+# With Python's default thresholds, the garbage collector takes a quarter of the CPU time.
 gc.set_threshold(50_000, 20, 20)
 
-# By default, hypothesis fails an example that takes over 200 ms. Many take longer on a busy
-# machine.
+# An example is one run of a property test. By default, hypothesis reports an example as failed if
+# the example takes over 200 ms. On a busy machine, many examples take longer.
 settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
-# Each group of tests runs in one process, because its tests share a slow fixture.
+# The tests whose paths have the same of these beginnings are a group. They share a slow fixture, so
+# xdist runs all tests of a group in one process.
 GROUPS = (
     "tests/e2e/test_restart.py",  # starts its own emulators
     "tests/e2e/",  # share one stack
@@ -26,9 +27,10 @@ GROUPS = (
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Gives each process one test or one group at a time, the largest group first.
+    """Gives each process one group, or one test without a group, at a time.
 
-    xdist's own marks for groups do not work with this version of pytest.
+    The largest group starts first. xdist has marks for groups, but they do not work with this
+    version of pytest.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes prepared items to DynamoDB, deletes entries of the history, and empties tables."""
+"""Helpers that change tables directly: write items, delete history entries, empty tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ _prepared: dict[str, dict[str, list[Item]]] = {}
 def prepare_once(stack: Stack, name: str, make: Callable[[], None]) -> None:
     """Fill an empty stack with the items that `make` writes.
 
-    Only the first call with a `name` runs `make`. Later calls with the same name write the same
-    items in batches, which takes far fewer requests.
+    The first call with a `name` runs `make`. Later calls with the same name do not run `make`. They
+    write the same items in batches, which takes far fewer requests.
     """
     if name in _prepared:
         put(stack, _prepared[name])
@@ -37,13 +37,13 @@ def put(stack: Stack, contents: Mapping[str, Sequence[Item]]) -> None:
 
 
 def delete_entries(stack: Stack, *versions: int, counter_id: str = "orders") -> None:
-    """Delete the entries of these versions from the history."""
+    """Delete the history entries of these versions of a counter."""
     keys = ({"counter_id": {"S": counter_id}, "version": {"N": str(each)}} for each in versions)
     _write(stack, (("HistoryTable", {"DeleteRequest": {"Key": key}}) for key in keys))
 
 
 def clear(stack: Stack, *tables: str) -> None:
-    """Empty the tables with these logical ids, because large tables make moto slow."""
+    """Empty the tables with these logical ids. Tests do this because large tables slow moto."""
     for table in tables:
         stack.dynamodb.delete_table(TableName=stack.refs[table])
         stack.dynamodb.create_table(TableName=stack.refs[table], **aws_template.tables()[table])

@@ -1,4 +1,4 @@
-"""Reads tables of docs/, so that tests can compare them with the template and the code."""
+"""Reads the tables on the pages in docs/. Tests compare them with the template and the code."""
 
 import re
 
@@ -11,16 +11,16 @@ def read(document: str) -> str:
 
 
 def table(text: str, heading: str) -> list[list[str]]:
-    """Return the cells of each row of the first table whose first column has this heading."""
+    """Find the first table whose first column has this heading. Return the cells of each row."""
     lines = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def rows(text: str, heading: str) -> dict[str, list[str]]:
-    """Return the cells of each row of a table, except the first cell.
+    """Return the rows of a table, by the names in their first cells.
 
-    The keys are the names in backticks in the first cell. If that cell has several names, the row
-    is there under each name.
+    A name is a text in backticks. If a first cell has several names, its row is returned under each
+    name. The returned rows lack their first cells.
     """
     return {
         name: row[1:] for row in table(text, heading) for name in re.findall(r"`(.+?)`", row[0])

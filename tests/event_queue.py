@@ -1,7 +1,7 @@
-"""Delivers messages of EventQueue to ForwardEvents, and receives what it sends to IncrementQueue.
+"""Delivers messages of EventQueue to ForwardEvents, and receives messages of IncrementQueue.
 
-EventQueue is a standard SQS queue that gets events from EventBridge. ForwardEvents is the function
-that turns each event into a message of IncrementQueue.
+EventQueue is a standard SQS queue, to which EventBridge sends events. The function ForwardEvents
+turns each event into a message, and sends the message to IncrementQueue.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.stack import Stack
 
 SENDER = "AIDAEXAMPLE12345678"
+# SQS accepts these characters in a message group id and in a deduplication id:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 ACCEPTED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-EventQueue"
@@ -59,7 +60,7 @@ class Forwarded:
 
 
 def event_body(detail: object, **fields: object) -> str:
-    """Return an EventBridge event with a new id, as a message body."""
+    """Return the body of a message of EventQueue: an event of EventBridge with a new id."""
     return json.dumps(
         {
             "version": "0",
@@ -82,11 +83,15 @@ def event_message(counter_id: object = "orders", **fields: object) -> EventMessa
 
 
 def deliver(stack: "Stack", *batch: EventMessage) -> list[EventMessage]:
-    """Deliver a batch to ForwardEvents. Return the messages that it reports as failed."""
+    """Deliver a batch to ForwardEvents, and return the failed messages.
+
+    The answer of ForwardEvents reports which messages failed.
+    """
     response = stack.invoke("ForwardEvents", {"Records": [message.record() for message in batch]})
     assert response.keys() == {"batchItemFailures"}
     assert all(failure.keys() == {"itemIdentifier"} for failure in response["batchItemFailures"])
-    # Lambda treats an unknown id as a failure of the whole batch.
+    # If a function reports an unknown id, Lambda treats the whole batch as failed. So fail here if
+    # an id is unknown.
     by_id = {message.message_id: message for message in batch}
     failed = [by_id[failure["itemIdentifier"]] for failure in response["batchItemFailures"]]
     assert len(set(failed)) == len(failed)

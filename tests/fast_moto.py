@@ -29,7 +29,7 @@ def speed_up() -> None:
 def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
     """Serialize an attribute of an item without looking up its type.
 
-    For each attribute, moto's own function would look up all ten attribute types under several
+    For each attribute, moto's own function would try all ten attribute types, each under several
     names.
     """
     if key and shape.name == "AttributeValue":
@@ -49,9 +49,9 @@ def _attribute(value: DynamoType | dict[str, Any]) -> dict[str, Any]:
 
 
 def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-    """Query only the items with this key, unless the query uses an index.
+    """Query a table, but look only at the items with this partition key.
 
-    moto's own function would sort the whole table.
+    moto's own function would sort the whole table. It still answers the queries that use an index.
     """
     call = _QUERY.bind(self, hash_key, *args, **kwargs)
     if call.arguments.get("index_name"):
@@ -62,9 +62,9 @@ def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> An
 
 
 def _copy_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
-    """Copy the items, but not the stream records, which never change.
+    """Copy a table and its items. The copy shares the stream records, which never change.
 
-    moto copies the tables before each transaction, so that it can undo the transaction.
+    Before each transaction, moto copies the tables, so that it can undo the transaction.
     """
     copied = copy.copy(self)
     copied.items = copy.deepcopy(self.items, memo)

@@ -1,7 +1,7 @@
-"""A FIFO queue that delivers messages to IngestIncrements by the rules of SQS and Lambda.
+"""A simulated FIFO queue. Its messages are delivered to IngestIncrements as SQS and Lambda do it.
 
-Each test decides which messages are delivered, when they are delivered, and whether they are then
-deleted.
+Each test decides which messages are delivered, and when. It also decides whether a message is
+deleted after its delivery.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ARN = "arn:aws:sqs:eu-west-1:123456789012:tally-test-IncrementQueue.fifo"
 SENDER = "AROAEXAMPLE12345678:checkout"
 FIRST, STEP = 18849496460467696128, 256  # sequence numbers like those of SQS
-MAX_BATCH = 10  # messages; Lambda's limit for FIFO queues
+MAX_BATCH = 10  # messages in a batch: Lambda's limit for FIFO queues
 DEAD_LETTERS = "IncrementDeadLetterQueue"
 
 
@@ -75,11 +75,11 @@ class FifoQueue:
 
     SQS and Lambda deliver messages by these rules:
 
-    - A message is delivered only if each earlier message of its group is in the same batch, or is
-      deleted.
-    - Until a message is deleted, it can be delivered again. The new batch can have more or fewer of
-      the later messages of the group.
-    - A batch that was delivered once can reach the function again at any later time.
+    - A message is delivered only if each earlier message of its group is in the same batch, or has
+      been deleted.
+    - A message can be delivered again until it is deleted. The new batch can have more or fewer of
+      the messages that follow it in its group.
+    - After a batch has been delivered once, it can reach the function again at any time.
 
     Attributes:
         sent: all messages.
@@ -102,7 +102,11 @@ class FifoQueue:
         return message
 
     def batch(self, lengths: Mapping[str, int]) -> list[Message]:
-        """Return the first waiting messages of each group. `lengths` says how many of each."""
+        """Return a batch of the first waiting messages of each group.
+
+        Args:
+            lengths: how many messages to take from each group, by group.
+        """
         return [
             message
             for group, length in lengths.items()
@@ -110,7 +114,7 @@ class FifoQueue:
         ]
 
     def delete(self, batch: Sequence[Message], failed: Iterable[Message]) -> None:
-        """Delete the messages of a batch, except those that failed, as Lambda does."""
+        """Delete the messages of a delivered batch, except the failed messages, as Lambda does."""
         deleted = set(batch) - set(failed)
         for group in {message.group for message in deleted}:
             remaining = [message for message in self.waiting[group] if message not in deleted]
@@ -121,21 +125,25 @@ class FifoQueue:
 
 
 def deliver(stack: "Stack", *batch: Message) -> list[Message]:
-    """Deliver a batch to IngestIncrements. Return the messages that it reports as failed."""
+    """Deliver a batch to IngestIncrements, and return the failed messages.
+
+    The answer of IngestIncrements reports which messages failed.
+    """
     assert 1 <= len(set(batch)) <= MAX_BATCH
     response = stack.invoke(
         "IngestIncrements", {"Records": [message.record() for message in batch]}
     )
     assert response.keys() == {"batchItemFailures"}
     assert all(failure.keys() == {"itemIdentifier"} for failure in response["batchItemFailures"])
-    # Lambda treats an unknown id as a failure of the whole batch.
+    # If a function reports an unknown id, Lambda treats the whole batch as failed. So fail here if
+    # an id is unknown.
     by_id = {message.message_id: message for message in batch}
     failed = [by_id[failure["itemIdentifier"]] for failure in response["batchItemFailures"]]
     assert len(set(failed)) == len(failed)
     for first in failed:
-        # The function must also report the later messages of the group. Lambda deletes the messages
-        # that are not reported. If it deleted a later message, the message would be counted before
-        # the failed message.
+        # If a message failed, the function must report the later messages of its group, too. Lambda
+        # deletes every message that is not reported. If Lambda deleted a later message, that
+        # message would have been counted before the failed message.
         later = {message for message in batch if _is_later(message, first)}
         assert later <= set(failed)
     return failed
@@ -158,12 +166,12 @@ class Parked:
 
 
 def as_parked(message: Message) -> Parked:
-    """Return the message as it arrives in the dead-letter queue."""
+    """Return the form that a parked message must have in the dead-letter queue."""
     return Parked(message.body, message.group, message.message_id)
 
 
 def parked(stack: "Stack") -> list[Parked]:
-    """Receive and delete all messages of the dead-letter queue. Return them in order."""
+    """Receive and delete all messages of the dead-letter queue. Return them in FIFO order."""
     url = stack.refs[DEAD_LETTERS]
     found = []
     while messages := stack.sqs.receive_message(

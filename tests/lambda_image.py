@@ -1,12 +1,12 @@
-"""Builds a container image for `sam local` from this machine's Python.
+"""Builds a container image for `sam local` that contains this machine's Python.
 
-CI uses this image instead of AWS's Lambda image where that image cannot be pulled (see
-.ci/sam-local). This script writes the image to standard output, as a tar archive of a root file
-system. The image contains:
+If CI cannot pull AWS's Lambda image, it uses this image instead (see .ci/sam-local). The script
+writes the image to standard output. The output is a tar archive with the files of the image:
 
-- Python and the runtime client, which gets events and calls the handler;
-- `/var/runtime/bootstrap`, which starts them;
-- sh, mv and chmod, which SAM needs to add its runtime emulator.
+- Python
+- AWS's runtime client, which gets events and calls the handler
+- `/var/runtime/bootstrap`, which starts Python with the runtime client
+- sh, mv and chmod, which SAM needs to add its runtime emulator to the image
 """
 
 import importlib.metadata
@@ -32,7 +32,7 @@ exec {PYTHON} -m awslambdaric "$_HANDLER"
 
 
 def main() -> None:
-    """Write the archive."""
+    """Write the image to standard output, as a tar archive."""
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", dereference=True) as archive:
         for name, path in files().items():
             archive.add(path, name)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def files() -> dict[str, Path]:
-    """Return the files of the image. The keys are their paths in the image."""
+    """Return the files to copy into the image. The keys are their paths in the image."""
     commands = {f"/bin/{name}": Path(str(shutil.which(name))) for name in ("sh", "mv", "chmod")}
     library = [
         path
@@ -68,7 +68,7 @@ def files() -> dict[str, Path]:
 
 
 def shared_libraries(binaries: list[Path]) -> Iterator[Path]:
-    """Yield the shared libraries that the binaries load, and the dynamic loader."""
+    """Yield the shared libraries of the binaries, and the dynamic loader that loads them."""
     ldd = [str(shutil.which("ldd")), *map(str, binaries)]
     done = subprocess.run(ldd, stdout=subprocess.PIPE, text=True, check=False)
     for match in re.finditer(r"(?:=> |^\s+)(/\S+) \(", done.stdout, re.MULTILINE):

@@ -1,4 +1,8 @@
-"""Runs a built function in a process, with AWS's runtime client and Lambda's environment."""
+"""Runs a built function in a process, as Lambda does it.
+
+The process has AWS's runtime client, which gets events and calls the handler, and the environment
+variables that Lambda sets.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -20,14 +24,17 @@ NEEDS = "awslambdaric, Lambda's runtime client, which is built for Linux only"
 
 
 def is_available() -> bool:
-    """Return whether the runtime client is installed. If not, `NEEDS` says what is missing."""
+    """Return whether AWS's runtime client is installed.
+
+    If the client is not installed, `NEEDS` tells the user what is missing.
+    """
     return importlib.util.find_spec("awslambdaric") is not None
 
 
 def link_runtime_client(directory: Path) -> None:
-    """Create links to the runtime client in a directory.
+    """Create links to the packages of the runtime client in a directory.
 
-    Lambda provides no other Python packages to a function.
+    Besides the packages in its artifact, a function can import only these packages.
     """
     for name in ("awslambdaric", "simplejson", "snapshot-restore-py"):
         distribution = importlib.metadata.distribution(name)
@@ -39,14 +46,17 @@ def link_runtime_client(directory: Path) -> None:
 def environment(
     name: str, handler: str, artifact: Path, runtime: Path, endpoint_url: str
 ) -> dict[str, str]:
-    """Return the environment variables that Lambda sets, without those that the template sets.
+    """Return the environment variables that Lambda itself sets for a function.
+
+    The variables that the template sets are not included.
+
 
     Args:
         name: the name of the function.
         handler: the handler of the function.
         artifact: the directory of the built function.
-        runtime: the directory of the runtime client.
-        endpoint_url: the endpoint of every AWS service.
+        runtime: the directory that has the runtime client.
+        endpoint_url: the endpoint that the function uses for every AWS service.
     """
     return {
         "PATH": os.defpath,
@@ -56,7 +66,7 @@ def environment(
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-        "AWS_SESSION_TOKEN": "token" * 100,  # about as long as Lambda's
+        "AWS_SESSION_TOKEN": "token" * 100,  # about as long as a real token
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{PYTHON}",
@@ -78,7 +88,10 @@ def environment(
 def process(
     api: RuntimeApi, variables: Mapping[str, str], output: IO[str] | int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a function in its own process, until the with block ends.
+    """Run a function in its own process, and yield the process.
+
+    The process is killed when the with block ends.
+
 
     Args:
         api: sends events to the function.
@@ -86,7 +99,7 @@ def process(
         output: where the function's output goes.
     """
     with subprocess.Popen(
-        # -S: the function must not import packages that are installed for development.
+        # -S hides the packages that are installed for development from the function.
         [sys.executable, "-S", "-m", "awslambdaric", variables["_HANDLER"]],
         cwd=variables["LAMBDA_TASK_ROOT"],
         env={**variables, "AWS_LAMBDA_RUNTIME_API": api.address},

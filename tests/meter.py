@@ -9,18 +9,18 @@ from counters import clients
 
 FACTORIES = (clients.dynamodb,)
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
-READ_UNIT = 4096  # bytes that a consistent read gets for one unit; other reads cost half
+READ_UNIT = 4096  # bytes for one unit in a strongly consistent read
 
 
 class Meter:
-    """Counts the requests of the functions' AWS clients.
+    """Counts the requests of the functions' AWS clients, and the capacity that they consume.
 
-    A meter counts only requests of the clients that exist when it is created.
+    A meter counts only the requests of clients that already exist when the meter is created.
     """
 
     def __init__(self) -> None:
-        self.units = Counter[str]()  # as DynamoDB reports them; keys: "write", "read"
-        self.requests = Counter[str]()  # by operation
+        self.units = Counter[str]()  # that DynamoDB reports, by "write" and "read"
+        self.requests = Counter[str]()  # the number of requests, by operation
         self.items = 0  # items that queries have read
         self.charged = 0.0  # read units of the queries, computed from the items' sizes
         for factory in FACTORIES:
@@ -43,14 +43,14 @@ class Meter:
         unit = "write" if model.name in WRITES else "read"
         self.requests[model.name] += 1
         if parsed.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
-            # DynamoDB charges a refused write too, but does not report its units.
+            # DynamoDB also charges a write whose condition fails, but does not report its units.
             # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
             self.units[unit] += 1
         consumed = parsed.get("ConsumedCapacity", [])
         for each in consumed if isinstance(consumed, list) else [consumed]:
             self.units[unit] += each["CapacityUnits"]
         self.items += parsed.get("ScannedCount", 0)
-        if model.name == "BatchGetItem" and not consumed:  # the emulator reports none
+        if model.name == "BatchGetItem" and not consumed:  # the emulator reports no units
             for items in parsed["Responses"].values():
                 self.units[unit] += sum(max(1, math.ceil(size_of(i) / READ_UNIT)) for i in items)
         if model.name == "Query":
@@ -60,7 +60,9 @@ class Meter:
 
 
 def size_of(item: Mapping[str, Any]) -> int:
-    """Return the size in bytes of an item of strings, numbers and maps, as DynamoDB counts it.
+    """Return the size of an item in bytes, as DynamoDB counts it.
+
+    The item may contain only strings, numbers and maps.
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     """

@@ -1,4 +1,4 @@
-"""Builds stream records of a counter's changes, for tests that need changes at chosen times."""
+"""Builds the records that CounterTable's stream would have for changes at chosen times."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ class Past:
     """A counter and the stream records of its changes so far.
 
     Attributes:
-        item: the counter's current item in CounterTable; empty before its first change.
+        item: the item that CounterTable would have for the counter after the changes so far. It is
+            empty before the first change.
     """
 
     counter_id: str
@@ -40,10 +41,10 @@ class Past:
         """Add a change, and return its stream record.
 
         Args:
-            time: when the attempt began, in seconds since the epoch.
+            time: when the request that makes the change began, in seconds since the epoch.
             by: how much the value changes.
             operation: "increment" or "set".
-            attributes: additional attributes of the item's `change`.
+            attributes: more attributes to store in the map `change` of the counter's item.
         """
         at = clock.timestamp(time)
         old = self.item
@@ -86,7 +87,7 @@ class Past:
     def fold(
         self, time: float, increase: int, decrease: int, events: int = 2, sender: str = ""
     ) -> StreamRecord:
-        """Add a change that counts several queue events, and return its stream record."""
+        """Add a fold: a change that counts several queue messages. Return its stream record."""
         attributes: Item = {
             "events": {"N": str(events)},
             "increase": {"N": str(increase)},
@@ -97,10 +98,12 @@ class Past:
         return self.change(time, increase - decrease, "increment", **attributes)
 
     def update_sequence_number(self) -> StreamRecord:
-        """Update only a message group's sequence number, as happens when an event is refused.
+        """Update the sequence number of a message group, but not the counter's value and version.
+
+        Tally does this when it refuses an event.
 
         Returns:
-            The stream record of the update. The counter's value and version stay the same.
+            The stream record of the update.
         """
         old = self.item
         numbers = old.get("sequence_numbers", {}).get("M", {})
@@ -129,7 +132,7 @@ class Past:
 
         Args:
             stack: the stack.
-            records: the stream records to deliver; all of them by default.
+            records: the stream records to deliver; by default, all records of the counter.
         """
         self.store(stack)
         records = list(self.records if records is None else records)

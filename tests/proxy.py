@@ -1,4 +1,4 @@
-"""What API Gateway does around a function: it makes the event, and parses the function's answer."""
+"""Does what API Gateway does: makes an event from a request, and parses the function's answer."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ TIMEOUT: int = GLOBALS["Timeout"]  # seconds
 
 @dataclass(frozen=True)
 class Context:
-    """Lambda's context object. Each invocation has its own id."""
+    """The context object that Lambda passes to a handler. Each invocation has its own id."""
 
     function_name: str
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -45,7 +45,7 @@ def proxy_event(  # noqa: PLR0913, PLR0917
     body: bytes,
     claims: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the event that a REST API sends for a request."""
+    """Return the event that a REST API in API Gateway sends to a function for a request."""
     try:
         text, is_base64 = body.decode(), False
     except UnicodeDecodeError:
@@ -75,5 +75,5 @@ def proxy_event(  # noqa: PLR0913, PLR0917
 
 
 def reply(response: Mapping[str, Any]) -> Reply:
-    """Return a function's response with its body parsed."""
+    """Parse the response of a function."""
     return Reply(response["statusCode"], response["headers"], json.loads(response["body"]))

@@ -1,6 +1,7 @@
-"""The HTTP routes of the template, and what the docs, code and sample events say about each route.
+"""The template's HTTP routes, and what the docs, code and sample events say about them.
 
-Tests of all routes take the routes from this module, so they include a new route without a change.
+Tests that test every route take the routes from this module. So these tests also test each new
+route, without any change to the tests.
 """
 
 import ast
@@ -16,7 +17,7 @@ ROUTES: list[tuple[Function, Route]] = [
 
 
 def documented_scopes() -> dict[tuple[str, str], str]:
-    """Return the scope of each method and path in docs/api.md."""
+    """Return the access scope that docs/api.md documents for each method and path."""
     scopes = {}
     for first, named, _, scope in documents.table(documents.read("api.md"), "request"):
         for method, path in re.findall(r"`([A-Z]+) (.+?)`", first + named):
@@ -25,11 +26,13 @@ def documented_scopes() -> dict[tuple[str, str], str]:
 
 
 def supported(function: Function, argument: str) -> set[str]:
-    """Return the names that the handler's `@endpoint(…)` lists in an argument.
+    """Return the query parameters, body fields or headers that a function's handler supports.
+
+    The handler lists them in the arguments of its decorator `@endpoint(…)`.
 
     Args:
-        function: the function of the handler.
-        argument: `query`, `body` or `headers`.
+        function: the function.
+        argument: which argument of the decorator to return: `query`, `body` or `headers`.
     """
     code = ast.parse((ROOT / "functions" / f"{function.module}.py").read_text())
     (call,) = [
@@ -42,6 +45,6 @@ def supported(function: Function, argument: str) -> set[str]:
 
 
 def sample_body(function: Function) -> bytes:
-    """Return the body of the function's sample request; empty if it has none."""
+    """Return the body of the function's sample request; empty if the request has no body."""
     event = json.loads((ROOT / "events" / f"{function.module}.json").read_text())
     return (event["body"] or "").encode()

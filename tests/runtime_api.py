@@ -1,4 +1,6 @@
-"""Serves Lambda's Runtime API on 127.0.0.1, for one process of a function (the runtime).
+"""Serves Lambda's Runtime API on 127.0.0.1.
+
+One process of a function, called the runtime, gets events from this API and sends the results back.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -21,7 +23,12 @@ VERSION = "/2018-06-01/runtime"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of an event. `kind` is `response`, `error` or `init/error`."""
+    """What the runtime sent back for an event.
+
+    Attributes:
+        kind: `response`, `error` if the handler failed, or `init/error` if the runtime failed to
+            start.
+    """
 
     kind: str
     body: Any
@@ -50,7 +57,7 @@ class RuntimeApi:
         """Send an event and return its outcome.
 
         Raises:
-            queue.Empty: there was no outcome in time.
+            queue.Empty: the runtime sent no outcome within the timeout.
         """
         self.events.put(event)
         return self.outcomes.get(timeout=self._timeout)
@@ -101,7 +108,7 @@ def serving(timeout: float) -> Iterator[RuntimeApi]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     api = RuntimeApi(f"127.0.0.1:{server.server_port}", timeout)
-    # When the server stops, do not wait for a runtime that is waiting for its next event.
+    # Let the server stop even if a runtime is still waiting for its next event.
     server.daemon_threads = True
     server.block_on_close = False
     with server:

@@ -16,8 +16,8 @@ def build(template: Path, target: Path, *parameters: str) -> str:
 
     Args:
         template: the path of the template.
-        target: the directory to build into. It is created.
-        parameters: more parameters of the template, as `name=value`.
+        target: the directory to build into. `sam build` creates this directory.
+        parameters: values for parameters of the template, as `name=value`.
 
     Returns:
         The output of the command.

@@ -1,4 +1,4 @@
-"""template.yaml as CloudFormation receives it, expanded by SAM's translator."""
+"""Expands template.yaml with SAM's translator. CloudFormation receives the expanded template."""
 
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ def template() -> dict[str, Any]:
     """Return the expanded template."""
     source = yaml_parse((ROOT / "template.yaml").read_text())
     source["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"  # as `sam deploy` sets it
-    # The translator only reads the partition from the session. It sends no requests to AWS.
+    # The translator reads only the AWS partition from the session. It sends no requests to AWS.
     session = boto3.Session("none", "none", region_name="eu-west-1")
     translator = Translator(get_bundled_managed_policy_map("aws"), Parser(), boto_session=session)
     result: dict[str, Any] = translator.translate(source, {})

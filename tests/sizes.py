@@ -1,6 +1,6 @@
-"""How many cases the largest tests go through.
+"""The number of cases in each of the largest tests.
 
-`make test` runs a part of these cases. `make test-full` runs all of them, which takes one to three
+`make test` runs a part of the cases. `make test-full` runs all cases, which takes one to three
 hours.
 """
 
@@ -18,7 +18,7 @@ def cases(full: int, part: int) -> int:
 
 
 def examples(full: int, part: int, **more: Any) -> settings:  # noqa: ANN401  any setting of hypothesis
-    """Return settings for a property test. The examples are the same in each run."""
+    """Return hypothesis settings for a property test. The examples are the same in each run."""
     return settings(
         max_examples=cases(full, part),
         deadline=None,

@@ -37,15 +37,16 @@ CLIENT_ID = "1example23456789abcdefghij"
 Item = dict[str, AttributeValueTypeDef]
 StreamRecord = dict[str, Any]
 
-# The names of the operations that change nothing begin with one of these words.
+# The name of each AWS operation that changes nothing begins with one of these words.
 READS = ("BatchGet", "Describe", "Get", "List", "Query", "Scan")
 
 
 @contextmanager
 def moto() -> Iterator[None]:
-    """Let moto answer all requests to AWS until the with block ends. Keep its tables and queues.
+    """Let moto, which simulates AWS, answer all requests to AWS until the with block ends.
 
-    Starting moto takes 30 ms of CPU. Starting it inside another `moto` block takes almost none.
+    The tables and queues that moto already has stay as they are. Starting moto takes 30 ms of CPU
+    time. Inside another `with moto()` block, it takes almost no CPU time.
     """
     mock = mock_aws()
     mock.start(reset=False)
@@ -59,8 +60,8 @@ def moto() -> Iterator[None]:
 def running(session: botocore.session.Session) -> Iterator["Stack"]:
     """Start moto, and yield an empty stack in it. No request in the with block reaches AWS.
 
-    Creating a stack takes as much CPU as ten requests. So this function empties a stack after its
-    use, and yields it again later.
+    Creating a stack takes as much CPU time as ten requests. So when the with block ends, this
+    function empties the stack, and keeps it for a later call.
     """
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -79,7 +80,7 @@ def _stack_pool(session: botocore.session.Session) -> "_StackPool":
 
 
 class _StackPool:
-    """Stacks in moto, and the functions' AWS clients. They are created once and used again."""
+    """Keeps stacks in moto, and the functions' AWS clients, so that many tests can use them."""
 
     def __init__(self, session: botocore.session.Session) -> None:
         # Every client that the session creates from now on calls `_note_change` before each
@@ -93,7 +94,7 @@ class _StackPool:
 
     @contextmanager
     def empty(self) -> Iterator["Stack"]:
-        """Yield an empty stack that nobody else uses."""
+        """Yield an empty stack that is not in use."""
         number = self._in_use + len(self._idle)
         stack = self._idle.pop() if self._idle else Stack(f"tally{number or ''}")
         functions, refs = dict(stack.functions), dict(stack.refs)  # a test may change them
@@ -115,9 +116,9 @@ class _StackPool:
                 reset_model_data()  # moto keeps a list of every item that it ever stored
 
     def _provide_clients(self) -> None:
-        """Make the functions' client factories return the clients of this pool.
+        """Make the client factories, the functions of counters.clients, return this pool's clients.
 
-        A factory returns them until its cache is cleared.
+        Each factory returns the pool's client until the cache of the factory is cleared.
         """
         _forget_clients()
         for factory, client in self._clients.items():
@@ -151,7 +152,7 @@ def _targets(params: Mapping[str, Any]) -> Iterator[str]:
 class Stack:
     """The functions, tables and queues of the template. The tables and queues are empty at first.
 
-    boto3's default session creates the tables and queues.
+    The constructor creates the tables and queues with boto3's default session.
     """
 
     def __init__(self, prefix: str = "tally") -> None:
@@ -159,8 +160,8 @@ class Stack:
         self.sqs = boto3.client("sqs", REGION)
         self._streams = boto3.client("dynamodbstreams", REGION)
         self.functions = aws_template.functions()
-        # The values of `!Ref`. They differ from the logical ids. So a test fails if code uses a
-        # logical id as a name.
+        # The value of `!Ref` for each logical id. The value differs from the logical id. So a test
+        # fails if code uses a logical id as the name of a table or queue.
         self.refs: dict[str, str] = {"AWS::StackName": "tally-test"}
         # The values of `!GetAtt`.
         self.attributes = {"ForwardEventsRole.RoleId": FORWARDER_ROLE_ID}
@@ -197,7 +198,7 @@ class Stack:
                     self.dynamodb.delete_table(TableName=name)
                 self._create_table(logical_id)
             elif name in changed:
-                # Through AWS's API, this would take 9 ms of CPU.
+                # Emptying a table through AWS's API would take 9 ms of CPU time.
                 table = self._moto_table(logical_id)
                 table.items.clear()
                 if table.stream_shard:
@@ -212,9 +213,10 @@ class Stack:
         self.clear({self.refs[table] for table in aws_template.tables()}, ())
 
     def remove_stream(self) -> None:
-        """Create CounterTable again, without a stream.
+        """Replace CounterTable with a table without a stream.
 
-        With a stream, transactions are slow: for each write, moto copies the table and its stream.
+        With a stream, transactions would be slow: for each write of a transaction, moto would copy
+        the table and its stream.
         """
         arguments = aws_template.tables()["CounterTable"]
         del arguments["StreamSpecification"]
@@ -226,7 +228,10 @@ class Stack:
         return dynamodb_backends[ACCOUNT_ID][REGION].tables[self.refs[logical_id]]
 
     def environment(self, function: Function) -> dict[str, str]:
-        """Return only the environment variables that the template sets for this function."""
+        """Return the environment variables that the template sets for this function.
+
+        The variables in the template's `Globals` are not included.
+        """
         return {
             name: self.refs.get(value["Ref"]) or aws_template.parameter(value["Ref"])
             if "Ref" in value
@@ -265,10 +270,10 @@ class Stack:
         return reply(self.invoke(function.name, event))
 
     def item(self, table: str, key: str) -> Item | None:
-        """Return the item with this key, as moto stores it. Return None if there is none.
+        """Return the item with this key, as moto stores it; None if the table has no such item.
 
-        The table must not have a sort key. This sends no request, so that a simulation can read an
-        item after each step.
+        The table must not have a sort key. This method sends no request, so a simulation can call
+        it after each step.
         """
         found = self._moto_table(table).get_item(DynamoType({"S": key}))
         return found.to_json()["Attributes"] if found else None
@@ -291,7 +296,10 @@ class Stack:
         return bodies
 
     def changes(self) -> list[StreamRecord]:
-        """Return the stream records of CounterTable since the last call, as Lambda gets them."""
+        """Return the new stream records of CounterTable, as Lambda gets them.
+
+        New records are those that arrived after the last call of this method.
+        """
         streams = self._streams
         (stream,) = streams.list_streams(TableName=self.refs["CounterTable"])["Streams"]
         (shard,) = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"][
@@ -309,8 +317,8 @@ class Stack:
             moment = record["dynamodb"]["ApproximateCreationDateTime"]
             record["dynamodb"]["ApproximateCreationDateTime"] = moment.timestamp()
             record["eventSourceARN"] = stream["StreamArn"]
-        # moto creates an item in two steps, and makes a stream record of each. Leave out the record
-        # of the first step, whose image has only the key.
+        # moto creates an item in two steps, and writes a stream record for each step. Leave out the
+        # record of the first step. Its image has only the key.
         return [
             record
             for record in new
@@ -321,7 +329,7 @@ class Stack:
         """Deliver a batch to RecordHistory.
 
         Returns:
-            How many records, from the first one on, the function has processed.
+            How many records the function has processed: all records before the first failed one.
         """
         failures = self.invoke("RecordHistory", {"Records": records})["batchItemFailures"]
         if not failures:

@@ -1,4 +1,4 @@
-"""Durations in seconds, and a time in seconds since the epoch, that several test files use."""
+"""Constants for several test files: durations in seconds, and a time in seconds since the epoch."""
 
 HOUR = 3600
 DAY = 24 * HOUR

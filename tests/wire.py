@@ -1,6 +1,6 @@
 """Takes the place of the network between the SDK and AWS.
 
-It records requests, and can refuse them or lose their replies.
+A wire records the requests that the SDK sends. It can refuse requests, and can lose replies.
 """
 
 import io
@@ -16,7 +16,7 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 from moto.core.models import botocore_stubber
 
-# Answers a request, or raises an exception as the SDK would.
+# Handles a request: returns the answer, or raises an exception as the SDK would.
 Fault = Callable[[AWSPreparedRequest], AWSResponse]
 
 
@@ -33,27 +33,28 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
-        self.through: Fault = delivered  # for requests without a planned fault
+        self.through: Fault = delivered  # handles requests without a planned fault
         self._faults: dict[str, Iterator[Fault]] = {}
         self._clients: list[BaseClient] = []
 
     def attach(self, client: BaseClient) -> None:
-        # moto answers requests in a handler of the event `before-send`. The SDK calls all handlers
-        # of an event. So moto's handler must be removed: it would apply the requests that a fault
-        # refuses. The type stubs do not know that a handler of this event may return a response.
+        # moto answers requests in a handler of the SDK's event `before-send`. The SDK calls all
+        # handlers of an event. So moto's handler would also apply the requests that a fault
+        # refuses. Remove that handler. The type stubs do not know that a handler of this event may
+        # return a response.
         client.meta.events.unregister("before-send", botocore_stubber)  # type: ignore[arg-type]
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
         self._clients.append(client)
 
     def detach(self) -> None:
-        """Let the clients send their requests to moto themselves again."""
+        """Let the clients send their requests directly to moto again."""
         for client in self._clients:
             client.meta.events.unregister("before-send", self._carry)  # type: ignore[arg-type]
             client.meta.events.register("before-send", botocore_stubber)  # type: ignore[arg-type]
         self._clients.clear()
 
     def fail(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Plan faults for the next requests of an operation: one for each request, in order."""
+        """Plan one fault for each of the next requests of an operation, in order."""
         self._faults[operation] = iter(faults)
 
     def operations(self) -> list[str]:
@@ -68,7 +69,7 @@ class Wire:
 
 
 def delivered(request: AWSPreparedRequest) -> AWSResponse:
-    """Let moto answer."""
+    """Let moto answer the request."""
     response = botocore_stubber("before-send", request)
     assert response is not None, "moto does not know this address"
     return response
@@ -92,7 +93,7 @@ def request_lost(request: AWSPreparedRequest) -> NoReturn:
 
 
 def internal_error(request: AWSPreparedRequest) -> AWSResponse:
-    """Let moto apply the request and answer with a 500, as DynamoDB may."""
+    """Let moto apply the request, but answer with a 500. DynamoDB can do that, too."""
     delivered(request)
     return _error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
 
@@ -103,17 +104,21 @@ def refused_internally(request: AWSPreparedRequest) -> AWSResponse:
 
 
 def conflict(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the request as DynamoDB does during a transaction on the item."""
+    """Refuse the request as DynamoDB does while a transaction changes the same item."""
     return _error(request, HTTPStatus.BAD_REQUEST, "TransactionConflictException")
 
 
 def in_progress(request: AWSPreparedRequest) -> AWSResponse:
-    """Refuse the transaction as DynamoDB does while another one with the same token is running."""
+    """Refuse a transaction as DynamoDB does while another one with the same token is running."""
     return _error(request, HTTPStatus.BAD_REQUEST, "TransactionInProgressException")
 
 
 def canceled(*codes: str) -> Fault:
-    """Return a fault that cancels a transaction. `codes` are the reasons for its first writes."""
+    """Return a fault that cancels a transaction.
+
+    Args:
+        codes: the reasons that the answer gives for the first writes of the transaction.
+    """
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         writes = len(_parameters(request)["TransactItems"])
@@ -141,11 +146,11 @@ def denied(request: AWSPreparedRequest) -> AWSResponse:
 
 
 class Killed(BaseException):
-    """The function was killed here."""
+    """Ends a function as if the function was killed."""
 
 
 def dies(_request: AWSPreparedRequest) -> NoReturn:
-    """Kill the function before the request leaves it."""
+    """Kill the function before it sends the request."""
     raise Killed
 
 
@@ -195,7 +200,7 @@ def _error(request: AWSPreparedRequest, status: HTTPStatus, code: str) -> AWSRes
 
 
 def answered(request: AWSPreparedRequest, status: HTTPStatus, body: object) -> AWSResponse:
-    """Answer the request with this status and body."""
+    """Return an answer to the request, with this status and body."""
     headers = HTTPHeaders.from_dict({"Content-Type": "application/x-amz-json-1.0"})
     return AWSResponse(request.url, status, headers, _Raw(json.dumps(body).encode()))
 

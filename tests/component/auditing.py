@@ -15,7 +15,7 @@ Finding = dict[str, Any]
 
 
 def record_orders(stack: Stack) -> Past:
-    """Record the counter "orders": 60 changes, one every ten minutes."""
+    """Record the counter "orders" and its 60 changes, one change every ten minutes."""
     past = Past("orders")
     for number in range(60):
         past.change(BEGINNING + 600 * number, -3 if number % 5 == 4 else 2)
@@ -29,7 +29,7 @@ def audit(stack: Stack, **event: object) -> dict[str, Any]:
 
 
 def findings(stack: Stack, counter_id: str = "orders", **event: object) -> list[Finding]:
-    """Audit a counter, and return the findings."""
+    """Audit a counter, and return the findings: the mismatches that the audit reports."""
     report = audit(stack, counter_id=counter_id, **event)
     assert report["finished"]
     found: list[Finding] = report["findings"]
@@ -41,7 +41,7 @@ def versions(found: list[Finding]) -> list[int | None]:
 
 
 def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: ANN401
-    """Change attributes of an hour of "orders" in the trend. A missing hour is created."""
+    """Change attributes of one hour's item in the trend of "orders". Create the item if needed."""
     key: Any = {"counter_id": {"S": "orders"}, "hour": {"S": clock.timestamp(hour)}}
     table = stack.refs["TrendTable"]
     item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})

@@ -1,4 +1,4 @@
-"""Requests that are refused with 400, and the field that the answer must name."""
+"""Requests that get a 400. For each request, the answer must name a certain field."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ class BadRequest(NamedTuple):
     """A request that must get a 400.
 
     Attributes:
-        field: the name with which the error's `detail` must begin.
+        field: the name of the bad field. The `detail` of the answer must begin with this name.
         carried: whether HTTP clients and gateways pass the request on unchanged.
     """
 
@@ -30,8 +30,8 @@ class BadRequest(NamedTuple):
 
 LONG_ID = "a" * 129
 
-# JSON values that are not integers, or are out of range. Python's JSON parser accepts some of them
-# as integers.
+# JSON values that are not integers, and integers that are out of range. Python's JSON parser
+# accepts some of these values as integers.
 NOT_INTEGERS = {
     "null": "null",
     "true": "true",
@@ -87,14 +87,14 @@ NOT_OBJECTS = {
     "very-huge": b'{"by": "' + b"1" * 1_000_000 + b'"}',
 }
 
-# Bodies that are not UTF-8. Each gateway passes such bytes on in its own way.
+# Bodies that are not UTF-8. Gateways differ in how they pass such bytes on.
 NOT_UTF_8 = {
     "latin-1": b'{"\xe9": 1}',
     "utf-16-with-mark": '{"by": 1}'.encode("utf-16"),
     "gzip": gzip.compress(b'{"by": 1}', mtime=0),
 }
 
-# For each bad body: the field that the error must name, and the body.
+# Bad bodies. Each entry has the field that the error must name, and the body.
 BAD_FIELDS = {
     "unknown": ("amount", {"amount": 1}),
     "unknown-beside-known": ("note", {"by": 1, "note": "x"}),
@@ -119,7 +119,8 @@ DUPLICATES = {
 
 GOOD = {"counter_id": "orders", "by": 1}
 
-# For each bad list: the field that the error must name, and the value of `increments`.
+# Bad lists of increments. Each entry has the field that the error must name, and the list, which is
+# the value of `increments`.
 BAD_INCREMENTS: dict[str, tuple[str, object]] = {
     "null": ("increments", None),
     "object": ("increments", GOOD),
@@ -142,7 +143,7 @@ BAD_INCREMENTS: dict[str, tuple[str, object]] = {
     "unknown": ("increments[1].value", [GOOD, {"counter_id": "other", "value": 1}]),
 }
 
-# Invalid counter ids, encoded as in a path.
+# Invalid counter ids, encoded as in the path of a URL.
 INVALID_IDS = {
     "dash-first": "-a",
     "underscore-first": "_a",
@@ -314,13 +315,13 @@ BAD_QUERIES = [
 SUNDAY = "Sun, 22 Nov 2026 10:00:00 GMT"
 
 BAD_HEADERS = [
-    # The route does not honour the header.
+    # The route does not support this header.
     ("PUT", "Idempotency-Key", "k"),
     ("GET", "idempotency-key", "k"),
     ("POST", "If-Match", '"7"'),
     ("POST", "If-None-Match", "*"),
     ("GET", "If-Match", '"7"'),
-    # The route honours the header, but the value is malformed.
+    # The route supports this header, but the value is malformed.
     ("POST", "Idempotency-Key", ""),
     ("POST", "Idempotency-Key", '""'),
     ("POST", "Idempotency-Key", '"k'),
@@ -351,7 +352,7 @@ BAD_HEADERS = [
 
 
 def _every_route() -> Iterator[BadRequest]:
-    """Yield requests that no route accepts: one of each kind for each route of the template."""
+    """Yield bad requests for every route of the template: one for each kind of mistake."""
     for _, route in ROUTES:
         path = route.path.replace("{counter_id}", "orders")
         name = f"{route.method}-{path}"
@@ -418,7 +419,8 @@ def _parameters() -> Iterator[BadRequest]:
         yield BadRequest(f"query-{name}", method, path, field, query)
     for number, (method, header, value) in enumerate(BAD_HEADERS):
         name = f"header-{method}-{header}-{number}"
-        # A PUT needs a value. Without it, the error would name `value` instead of the header.
+        # A PUT needs a `value`. If `value` was missing, the error would name it instead of the
+        # header.
         body = b'{"value": 1}' if method == "PUT" else b""
         headers = {header: value}
         yield BadRequest(name, method, "/counters/orders", header, headers=headers, body=body)

@@ -1,4 +1,4 @@
-"""Fixtures. The stack runs in moto, which simulates AWS, and is empty when a test begins."""
+"""Fixtures. The stack runs in moto, which simulates AWS. Each test begins with an empty stack."""
 
 import random
 import time
@@ -32,7 +32,8 @@ fast_moto.speed_up()
 def session() -> botocore.session.Session:
     """A botocore session. All tests share it, because loading AWS's API models is slow.
 
-    The session validates the parameters of each request. The functions' own clients do not.
+    The session validates the parameters of each request. The clients that the functions create in
+    production do not validate parameters.
     """
     session = botocore.session.get_session()
     session.register("provide-client-params", _validate)
@@ -47,7 +48,7 @@ def _validate(**call: Any) -> None:  # noqa: ANN401  of any operation
 
 @pytest.fixture(scope="module")
 def moto_started() -> Iterator[None]:
-    """Start moto once for the tests of a module."""
+    """Start moto once for all tests of a module."""
     with moto():
         yield
 
@@ -62,9 +63,9 @@ def stack(session: botocore.session.Session, moto_started: None) -> Iterator[Sta
 def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # noqa: ARG001  moto first
     """The wire that carries the requests of the functions' clients. A test can let requests fail.
 
-    When a function pauses, it does not sleep. The clock advances instead.
+    When a function pauses, the clock advances, so that the pause takes no real time.
     """
-    # Let botocore's own pauses take no time.
+    # Let the SDK's own pauses before its retries take no time.
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     waited = 0.0
 
@@ -100,8 +101,8 @@ def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
 def look_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request look only once for the outcome of an earlier request with the same key.
 
-    Without this fixture, a request waits for the outcome. Tests that repeat requests themselves do
-    not need that: waiting would only take CPU time.
+    Without this fixture, a request looks again and again until it finds the outcome. Tests that
+    repeat requests themselves do not need this, so they save the CPU time.
     """
     monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
 
@@ -122,8 +123,8 @@ def queue() -> FifoQueue:
 def latest_start(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> float:  # noqa: ARG001
     """Give IngestIncrements a timeout of 10 s. Return the latest time at which a request may start.
 
-    The time is in seconds after the invocation began. The clock advances only in pauses, because
-    the test itself may take a second on a busy machine.
+    The returned time is in seconds after the beginning of the invocation. The clock advances only
+    in pauses: on a busy machine, the code of the test may take a second, which must not count.
     """
     now = time.time()
 
@@ -140,7 +141,10 @@ def latest_start(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> f
 
 @pytest.fixture
 def orders(stack: Stack) -> Past:
-    """The recorded counter "orders", and two counters whose ids sort just before and after it."""
+    """The counter "orders" with its history. There are two more counters.
+
+    In the order of counter ids, these two counters come just before and just after "orders".
+    """
     return record_orders(stack)
 
 
@@ -152,15 +156,16 @@ def retention(stack: Stack) -> None:
 
 @pytest.fixture
 def receive_without_waiting(wire: Wire) -> None:
-    """Let moto answer a ReceiveMessage at once."""
+    """Let moto answer a ReceiveMessage request at once, even if the queue has no message."""
     wire.through = without_waiting
 
 
 @pytest.fixture
 def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """Return a function that simulates a deployment: RecordHistory then knows `multiply`.
+    """Return a function that simulates a deployment of a new version of RecordHistory.
 
-    Before the test calls the function, RecordHistory parks records with that operation.
+    The new version knows the operation `multiply`. Until the test calls the function, RecordHistory
+    parks records with this operation.
     """
     operations = Literal["increment", "set", "multiply"]
     return lambda: monkeypatch.setattr(recording, "Operation", operations)
@@ -168,7 +173,7 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
 
 @pytest.fixture
 def set_clock(
-    wire: Wire,  # noqa: ARG001  `wire` sets the clock, too, so it comes first
+    wire: Wire,  # noqa: ARG001  `wire` sets the clock, too, so it must run first
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[float], None]:
     """Stop the clock an hour after START. Return a function that sets the clock to another time."""

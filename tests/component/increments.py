@@ -21,7 +21,8 @@ from counters import clock
 
 MAX = 2**53 - 1
 
-# A counter's item holds the last sequence numbers of this many message groups.
+# A counter's item stores the last sequence number of each message group, for up to this many
+# groups.
 GROUPS_IN_ITEM = 8
 
 REFUSED = [throttled, conflict, unreachable, request_lost, refused_internally]
@@ -29,12 +30,12 @@ every_sign = pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
 
 
 def message_body(counter_id: object = "orders", **fields: object) -> str:
-    """Return the body of a message that adds to a counter."""
+    """Return the body of a message that asks to add to a counter."""
     return json.dumps({"counter_id": counter_id, **fields})
 
 
 def event_body(source: object = "shop.checkout", **fields: object) -> str:
-    """Return an event from EventBridge, as a message body."""
+    """Return a message body that is an event from EventBridge."""
     return json.dumps(
         {
             "version": "0",
@@ -83,7 +84,7 @@ def event_count(record: StreamRecord) -> int:
 
 
 def only_for(counter_id: str, fault: Fault) -> Fault:
-    """Return a fault that only requests for one counter meet."""
+    """Return a fault that applies `fault` only to requests for one counter."""
 
     def fault_of_counter(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
@@ -94,7 +95,7 @@ def only_for(counter_id: str, fault: Fault) -> Fault:
 
 
 def answered_after(seconds: float, times: list[float]) -> Fault:
-    """Return a fault that delays the replies. It appends the time of each request to `times`."""
+    """Return a fault that delays replies, and appends the time of each request to `times`."""
 
     def answer_late(request: AWSPreparedRequest) -> AWSResponse:
         times.append(clock.now())
@@ -105,6 +106,9 @@ def answered_after(seconds: float, times: list[float]) -> Fault:
 
 
 def set_near_limit(stack: Stack, sign: int, room: int) -> None:
-    """Set "orders" to `room` below the maximum (if `sign` is 1) or above the minimum (if -1)."""
+    """Set "orders" to a value that is `room` away from a limit.
+
+    The limit is the maximum if `sign` is 1, and the minimum if `sign` is -1.
+    """
     body = {"value": sign * (MAX - room)}
     assert stack.request("PUT", "/counters/orders", body=body).status == 200

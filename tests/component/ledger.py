@@ -9,7 +9,7 @@ Entry = dict[str, Any]
 
 
 def entries(**amounts: int) -> list[Entry]:
-    """Return the `increments` of a request body: `entries(a=1)` adds 1 to counter a."""
+    """Return the list `increments` for a request body. `entries(a=1)` adds 1 to the counter "a"."""
     return [{"counter_id": counter, "by": by} for counter, by in amounts.items()]
 
 
@@ -19,13 +19,13 @@ class Ledger(Scene):
     def add_all(
         self, increments: list[Entry], key: str | None = None, caller: str = "somebody"
     ) -> Invocation:
-        """Send increments to IncrementCounters."""
+        """Send the increments to the function IncrementCounters, in one request."""
         headers = {} if key is None else {"Idempotency-Key": key}
         body = {"increments": increments}
         return self.send("POST", "/increments", body, headers, caller)
 
     def values(self, *counters: str) -> list[int]:
-        """Return the stored values of counters. A counter that does not exist has 0."""
+        """Return the stored values of counters. The value of a counter that does not exist is 0."""
         return [self.value(counter) for counter in counters]
 
 
@@ -36,7 +36,7 @@ def transactions(reply: Invocation) -> int:
 def counters_in(reply: Invocation) -> list[tuple[str, int | None, int | None]]:
     """Return the id, value and version of each counter in a response.
 
-    The value and the version are None if the function did not know them.
+    If the function did not know the value and the version of a counter, both are None.
     """
     assert reply.status == 200, reply.answer
     counters = json.loads(reply.text)

@@ -23,7 +23,7 @@ def follow(stack: Stack, path: str, query: str) -> Iterator[list[Any]]:
 
 
 def target(link: str) -> str:
-    """Return the target of a Link header that has one link, to the next page."""
+    """Return the URL in a Link header. The header must have exactly one link: to the next page."""
     match = re.fullmatch(r'<([^>]*)>; rel="next"', link)
     assert match, link
     return match[1]

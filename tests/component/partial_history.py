@@ -1,4 +1,4 @@
-"""Helpers for tests of a history that does not have all changes of its counter."""
+"""Helpers for tests in which the history lacks some changes of a counter."""
 
 import itertools
 import json
@@ -21,7 +21,11 @@ def make_counter(count: int, interval: float = 1, name: str = "orders") -> Past:
 
 
 def only_written(positions: Collection[int]) -> Fault:
-    """Return a fault that lets a BatchWriteItem write only the items at these positions."""
+    """Return a fault that lets a BatchWriteItem write only some of its items.
+
+    Args:
+        positions: the positions of these items in the request. The first position is 0.
+    """
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         assert isinstance(request.body, bytes)
@@ -51,7 +55,7 @@ def is_throttled(reply: Reply) -> bool:
 
 
 def record_without_trend(stack: Stack, wire: Wire, past: Past, first: int, last: int) -> None:
-    """Write the versions from `first` to `last` to the history, but not to the trend."""
+    """Write the changes from version `first` to `last` to the history, but not to the trend."""
     wire.fail("UpdateItem", itertools.repeat(denied))
     assert stack.record(past.records[first - 1 : last]) == 0
     wire.fail("UpdateItem", [])

@@ -37,8 +37,8 @@ from counters import clock
 
 MAX = 2**53 - 1
 
-# The sequence numbers in a test begin a little below this number. So some sequence numbers have 20
-# digits, and others have 21.
+# The sequence numbers in a test begin a little below this number. So the first sequence numbers
+# have 20 digits, and the later ones have 21.
 FIRST_OF_21_DIGITS = 10**20
 
 # --- Faults --------------------------------------------------------------------------------------
@@ -76,8 +76,8 @@ class FaultyNetwork:
     """The network between the function and moto.
 
     Attributes:
-        choose_fault: takes an operation, and returns the name of the fault that its request meets.
-            An empty string means no fault.
+        choose_fault: takes the operation of a request, and returns the name of the fault that the
+            request meets. An empty string means no fault.
         faults_met: how many requests met a fault, by operation and fault.
     """
 
@@ -103,10 +103,11 @@ class FaultyNetwork:
 
 @contextmanager
 def faulty_network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyNetwork]:
-    """Let the clients send their requests through a faulty network."""
+    """Let the functions' AWS clients send their requests through a faulty network."""
     network = FaultyNetwork()
     wire.through = network.carry
-    # The clock advances only in pauses. With a fixed seed, the pauses are the same in each run.
+    # The clock advances only in pauses. If the random seed is fixed, the pauses are the same in
+    # each run.
     now = BEGINNING
 
     def sleep(seconds: float) -> None:
@@ -123,8 +124,9 @@ def faulty_network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 
 def run_in_new_thread(run: Callable[[], None]) -> None:
-    # A new thread has an empty call stack. On pytest's deep call stack, CPython 3.11 frees and
-    # allocates stack memory in nearly every call of moto, which doubles the time.
+    # A new thread has an empty call stack. pytest's call stack is deep. On a deep call stack,
+    # CPython 3.11 allocates and frees stack memory in nearly every call that moto makes, so a test
+    # would take twice as long.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run).result()
 
@@ -137,7 +139,8 @@ MALFORMED = ["", "null", "{}", '{"counter_id": "counter-1", "by": 0}', '{"detail
 
 @dataclass
 class Traffic:
-    """A queue, and the expected results of its messages.
+    """A queue, and the results that its messages must have.
+
 
     Attributes:
         sums: the expected value of each counter.
@@ -169,7 +172,7 @@ class Traffic:
 
 
 def by_group(messages: Sequence[Parked]) -> dict[str, list[Parked]]:
-    """Return the messages of each group, in order. The order between groups does not matter."""
+    """Return the messages of each group, in order. This ignores the order of different groups."""
     groups: dict[str, list[Parked]] = defaultdict(list)
     for message in messages:
         groups[message.group].append(message)
@@ -182,7 +185,10 @@ def number(item: Any, name: str) -> int:  # noqa: ANN401  an item of any table
 
 
 def is_change(record: StreamRecord) -> bool:
-    """Return whether the record has a new version. If not, it only updates a sequence number."""
+    """Return whether a stream record is a change of a counter, which has a new version.
+
+    All other records only update a sequence number.
+    """
     images = record["dynamodb"]
     return (
         "OldImage" not in images or images["OldImage"]["version"] != images["NewImage"]["version"]
@@ -203,15 +209,16 @@ def whole_stream(stack: Stack) -> list[StreamRecord]:
     while (reply := streams.get_records(ShardIterator=position))["Records"]:
         records += reply["Records"]
         position = reply["NextShardIterator"]
-    # moto creates an item in two steps. Leave out the record of the first step, which has only the
-    # key.
+    # moto creates an item in two steps, and writes a stream record for each step. Leave out the
+    # record of the first step. Its image has only the key.
     return [each for each in records if each["dynamodb"]["NewImage"] != each["dynamodb"]["Keys"]]
 
 
 def check_all_stores_agree(stack: Stack, traffic: Traffic) -> int:
-    """Check that all tables and the dead-letter queue match the traffic.
+    """Check that all tables and the dead-letter queue match the expected results.
 
-    Return the number of changes in the stream.
+    Returns:
+        The number of changes in the stream.
     """
     counters = {item["counter_id"]["S"]: item for item in stack.items("CounterTable")}
     values = {name: number(item, "value") for name, item in counters.items()}

@@ -1,4 +1,4 @@
-"""Random records of CounterTable's stream, and the history and trend expected from them."""
+"""Random records of CounterTable's stream, and the history and trend that they must result in."""
 
 import json
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from tests.component.simulation import BEGINNING
 from tests.past import Past
 from tests.stack import Item, StreamRecord
 
-# Changes of a counter. A fold is an increment that counts several events from a queue.
+# Actions that change a counter. A fold is an increment that counts several events from a queue.
 INCREMENT, SET, FOLD = "increment", "set", "fold"
-# Updates only a sequence number, which is not a change of the counter.
+# An action that updates only a sequence number. It does not change the counter.
 UPDATE = "update"
-# Writes that Tally never makes. Their stream records are malformed.
+# Actions that Tally never takes. The stream records of these writes are malformed.
 EDIT, JUMP, REMOVE, MISFOLD = "edit", "jump", "remove", "misfold"
 
-# Malformed attributes of a fold.
+# Malformed attributes for the stream record of a fold.
 WRONG: list[dict[str, Any]] = [
     {"increase": {"N": "6000"}},
     {"decrease": {"N": "6000"}},
@@ -37,14 +37,14 @@ class Step:
     Attributes:
         counter: the number of the counter.
         action: the kind of write.
-        number: the new value of a set or an edit; for an increment or a fold, the difference.
+        number: for a set or an edit, the new value; for an increment or a fold, the amount to add.
         pause: the time since the previous step, in seconds.
-        delay: the time from the beginning of the request to the write, in seconds. Because of the
-            delays, a change can have an earlier time than the change before it.
-        decrease: the lowest sum of a fold's subtractions. The sum of its additions is greater than
-            the sum of its subtractions by `number`.
+        delay: the time from the beginning of the request to the write, in seconds. Because delays
+            differ, a change can have an earlier time than the change before it.
+        decrease: the minimum for the sum of a fold's subtractions. The sum of the fold's additions
+            minus the sum of its subtractions is `number`.
         sender: the sender of a fold's events.
-        old: whether the fold has no sums. An older version of Tally stored none.
+        old: whether the fold stores no sums, as in an older version of Tally.
     """
 
     counter: int
@@ -78,7 +78,11 @@ STEPS = st.lists(
 
 @dataclass
 class Stream:
-    """The records of one shard: valid ones, malformed ones and updates of sequence numbers."""
+    """The records of one shard of the stream.
+
+    Attributes:
+        records: all records: the valid ones, the malformed ones, and updates of sequence numbers.
+    """
 
     records: list[StreamRecord] = field(default_factory=list)
     valid: list[StreamRecord] = field(default_factory=list)
@@ -102,7 +106,7 @@ def stream_of(steps: Iterable[Step]) -> Stream:
             stream.updates += 1
         elif step.action in {INCREMENT, SET, FOLD}:
             value = int(past.item["value"]["N"]) if past.item else 0
-            # Stay within the range of integers.
+            # Keep the value within the range of integers.
             by = step.number - value if step.action == SET else step.number
             by = by if abs(value + by) < 2**53 else -by
             if step.action == FOLD:
@@ -123,7 +127,7 @@ def stream_of(steps: Iterable[Step]) -> Stream:
 
 
 def add_fold(past: Past, step: Step, now: float, by: int) -> StreamRecord:
-    """Add a change that counts events from a queue."""
+    """Add a fold (a change that counts events from a queue), and return its stream record."""
     decrease = step.decrease + max(-by, 0)
     events = 1 + step.decrease
     time = now - step.delay
@@ -134,7 +138,7 @@ def add_fold(past: Past, step: Step, now: float, by: int) -> StreamRecord:
 
 
 def change_by_hand(past: Past, step: Step) -> StreamRecord:
-    """Change the counter's item in a way that Tally never does."""
+    """Write the counter's item in a way that Tally never does. Return the stream record."""
     if step.action == MISFOLD:
         # Change the value towards 0, so that it stays within the range of integers.
         up = not past.item or int(past.item["value"]["N"]) < 0
@@ -148,7 +152,7 @@ def change_by_hand(past: Past, step: Step) -> StreamRecord:
         old = past.item
     images: dict[str, Any] = {"OldImage": old} if old else {}
     if step.action == EDIT:
-        same = old["value"]["N"] == str(step.number)  # an equal value would not be a change
+        same = old["value"]["N"] == str(step.number)  # an equal value changes nothing
         past.item = {**old, "value": {"N": str(step.number + same)}}
     elif step.action == JUMP:
         version = int(past.item["version"]["N"]) + abs(step.number % 7) + 2
@@ -164,9 +168,9 @@ def change_by_hand(past: Past, step: Step) -> StreamRecord:
 
 
 def sums(change: Item, by: int) -> tuple[int, int]:
-    """Return the increase and the decrease of a change.
+    """Return the increase and the decrease of a change: the sums of additions and subtractions.
 
-    If the change does not store these sums, they follow from `by`.
+    If the change does not store these sums, compute the sums from `by`.
     """
     if "increase" in change:
         return int(change["increase"]["N"]), int(change["decrease"]["N"])

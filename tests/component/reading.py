@@ -25,19 +25,20 @@ BEGINNING = 1_736_928_000_000  # 2025-01-15T08:00:00Z
 TIMES = [BEGINNING + minutes * MINUTE for minutes in range(5)]
 VALUES = [1, 6, -4, 10, 11]
 
-RETENTION_DAYS = 30  # in tests in which the history expires
+RETENTION_DAYS = 30  # for tests in which history entries expire
 
-# The time from the beginning of a request to its change. It is less than the apply window (20 s),
-# within which each change takes effect.
+# The delay from the beginning of a request to the change that the request makes, in milliseconds.
+# Every change takes effect within the apply window, the 20 s after the beginning of its request. So
+# all delays are shorter.
 DELAYS = st.one_of(st.just(0), st.integers(0, 10 * SECOND), st.integers(0, 20 * SECOND - 1))
 
-# Problems as `problem` returns them.
+# Results of the function `problem`.
 THROTTLED = (503, "throttled", "1")
 NOT_FOUND = (404, "not-found", None)
 
 
 def timestamp(time: int) -> str:
-    """Return a time in the format of parameters and responses."""
+    """Return a time as text, as request parameters and responses contain it."""
     return clock.timestamp(time / 1000)
 
 
@@ -52,7 +53,7 @@ def problem(reply: Reply) -> tuple[int, str, str | None]:
 
 
 def make_orders(times: Sequence[int], values: Sequence[int] | None = None) -> Past:
-    """Return "orders" with a change at each time. By default, its values are 1, 2, 3, …"""
+    """Return "orders" with a change at each time. The default values are 1, 2, 3, …"""
     orders = Past("orders")
     previous = 0
     for time, value in zip(times, values or range(1, len(times) + 1), strict=True):
@@ -86,7 +87,7 @@ def get_orders_at(stack: Stack, time: int) -> Reply:
 
 
 def listed_versions(stack: Stack, query: str) -> list[int]:
-    """Return the versions in the history of "orders". They must fit on one page."""
+    """Return the versions on a page of the history of "orders". There must be no further page."""
     reply = stack.request("GET", "/counters/orders/history", query=query)
     assert reply.status == 200, reply.body
     assert "Link" not in reply.headers
@@ -105,12 +106,12 @@ def expected_orders(version: int) -> dict[str, object]:
 
 
 def version_at(times: Sequence[int], time: int) -> int:
-    """Return the highest version that was made at or before a time; 0 if there was none."""
+    """Return the highest version among the changes at or before a time; 0 if there were none."""
     return max((version for version, each in enumerate(times, 1) if each <= time), default=0)
 
 
 def times_going_back(back: int) -> list[int]:
-    """Return 90 times, a second apart. Every 30th is moved back by `back` milliseconds."""
+    """Return 90 times at intervals of a second. Every 30th time is `back` milliseconds earlier."""
     return [
         BEGINNING + position * SECOND - (back if position % 30 == 29 else 0)
         for position in range(90)

@@ -1,4 +1,7 @@
-"""Helpers for tests of RedriveHistory."""
+"""Helpers for tests of RedriveHistory, which records parked stream records again.
+
+A parked record is a stream record that RecordHistory moved to the dead-letter queue.
+"""
 
 import json
 from collections.abc import Callable
@@ -14,7 +17,7 @@ Deploy = Callable[[], None]
 
 
 def without_waiting(request: AWSPreparedRequest) -> AWSResponse:
-    """Set WaitTimeSeconds to 0, because moto would wait in real time."""
+    """Deliver a request, but set its WaitTimeSeconds to 0: moto would wait in real time."""
     assert isinstance(request.body, bytes)
     parameters = json.loads(request.body)
     if "WaitTimeSeconds" in parameters:
@@ -27,7 +30,7 @@ def redrive(stack: Stack) -> Any:  # noqa: ANN401
 
 
 def parked(stack: Stack) -> list[Any]:
-    """Return the records that are visible in the dead-letter queue. They stay visible."""
+    """Return the visible records in the dead-letter queue. The records stay visible."""
     messages = stack.sqs.receive_message(
         QueueUrl=stack.refs[DEAD_LETTERS], MaxNumberOfMessages=10, VisibilityTimeout=0
     ).get("Messages", [])
@@ -35,7 +38,7 @@ def parked(stack: Stack) -> list[Any]:
 
 
 def message_count(stack: Stack) -> int:
-    """Return the number of messages in the dead-letter queue, visible or not."""
+    """Return the number of messages in the dead-letter queue, including the invisible ones."""
     attributes = stack.sqs.get_queue_attributes(
         QueueUrl=stack.refs[DEAD_LETTERS], AttributeNames=["All"]
     )["Attributes"]
@@ -44,16 +47,17 @@ def message_count(stack: Stack) -> int:
 
 
 def make_changes(operations: str, counter_id: str = "orders", start: float = START) -> Past:
-    """Return a counter and its changes, made at intervals of a second.
+    """Return a counter with changes. The interval between two changes is one second.
+
 
     Each change adds a different amount. Every third amount is negative.
 
     Args:
-        operations: a character for each step. `+` is an increment. `*` is a change with an
-            operation that RecordHistory does not know yet. `|` advances the time to the beginning
-            of the next hour.
+        operations: one character for each step. `+` makes an increment. `*` makes a change with an
+            operation that RecordHistory does not know yet. `|` makes no change, but advances the
+            time to the beginning of the next hour.
         counter_id: the counter.
-        start: a second before the first change, in seconds since the epoch.
+        start: the time one second before the first change, in seconds since the epoch.
     """
     past = Past(counter_id)
     now = start
@@ -70,7 +74,8 @@ def make_changes(operations: str, counter_id: str = "orders", start: float = STA
 def stored_items(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
     """Return a counter's items in the history and the trend.
 
-    The counter's id is replaced, so that the items of two counters can be compared.
+    In the returned items, the counter's id is replaced. So a test can compare the items of two
+    counters.
     """
     return {
         table: json.loads(
@@ -90,7 +95,10 @@ def stored_items(stack: Stack, counter_id: str) -> dict[str, list[Item]]:
 
 
 def items_without_parking(stack: Stack, operations: str, start: float = START) -> dict[str, Any]:
-    """Return the items of a counter with these changes if none of their records was parked."""
+    """Return the items that a counter with these changes must have in the history and the trend.
+
+    To get these items, record the same changes for another counter, without parking any record.
+    """
     twin = make_changes(operations, "twin", start)
     twin.record(stack)
     return stored_items(stack, "twin")

@@ -1,4 +1,4 @@
-"""The sample events in events/, and checks of their results."""
+"""The sample events in events/, and checks of what the functions return for these events."""
 
 import json
 from collections.abc import Callable
@@ -13,12 +13,12 @@ EVENTS = ROOT / "events"
 
 Check = Callable[[Stack, Any], None]
 
-# The check of each sample event's result, by the name of the event's file.
+# The checks of the results. Each key is the name of a sample event's file.
 CHECKS: dict[str, Check] = {}
 
 
 def check(function: Check) -> Check:
-    """Add a function to CHECKS. The name of the function is the name of its event."""
+    """Add a check to CHECKS. The name of the function is the name of the event's file."""
     CHECKS[function.__name__] = function
     return function
 
@@ -29,7 +29,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def prepare(stack: Stack) -> None:
-    """Put the counters of record_history.json into CounterTable, and record their changes."""
+    """Store the counters in the sample event record_history.json, and record their changes."""
     records = load("record_history")["Records"]
     for record in records:
         stack.dynamodb.put_item(
@@ -70,7 +70,8 @@ def increment_counters(stack: Stack, result: Any) -> None:  # noqa: ANN401
 def ingest_increments(stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"batchItemFailures": []}
     counter = stack.request("GET", "/counters/sample:queued").body
-    # The three messages of one group make one change. The event from the bus makes another.
+    # The three messages of one message group make one change. The event from the bus makes another
+    # change.
     assert (counter["value"], counter["version"]) == (1 + 4 - 2 + 3, 2)
     assert stack.messages("IncrementDeadLetterQueue") == []
 

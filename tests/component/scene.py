@@ -1,6 +1,6 @@
 """The stack in simulated time. A test plans which fault, if any, each request to AWS meets.
 
-Waiting takes no real time, and timeouts are exact to the millisecond.
+Waiting takes no real time. Timeouts are exact to the millisecond.
 """
 
 import importlib
@@ -40,7 +40,7 @@ LATEST = TIMEOUT - ATTEMPT  # latest start of a request, in seconds after the in
 
 
 def slow(request: AWSPreparedRequest) -> AWSResponse:
-    """Answer just before the read timeout."""
+    """Apply the request, and answer just before the client's read timeout."""
     return delivered(request)
 
 
@@ -49,7 +49,7 @@ def throttled_slowly(request: AWSPreparedRequest) -> AWSResponse:
     return throttled(request)
 
 
-# How many seconds a request with this fault takes. None of these times exceeds the timeouts in
+# How many seconds a request takes if it meets this fault. All times are within the timeouts in
 # counters.clients.
 SECONDS: dict[Fault, float] = {
     slow: 1.9,
@@ -67,11 +67,11 @@ class Invocation:
     """One invocation of a function.
 
     Attributes:
-        began: when it began, in simulated seconds since the epoch.
-        requests: the operation of each request to AWS, and its fault.
-        times: when each of these requests was sent.
+        began: when the invocation began, in simulated seconds since the epoch.
+        requests: the operation of each request to AWS, and the fault that the request met.
+        times: when each of the requests was sent, in simulated seconds since the epoch.
         answer: the function's return value; None if the function was killed.
-        ended: when it ended.
+        ended: when the invocation ended, in simulated seconds since the epoch.
     """
 
     context: Context
@@ -99,7 +99,7 @@ class Invocation:
 
     @property
     def problem(self) -> str:
-        """The last part of the problem's type; empty if the answer is not a problem."""
+        """The last part of the problem's `type`; empty if the answer reports no problem."""
         return str(self.body.get("type", "")).rpartition(":")[2]
 
     @property
@@ -116,8 +116,8 @@ class Scene:
     Attributes:
         time: the simulated time, in seconds since the epoch.
         skew: how many seconds the functions' clock is ahead of `time`.
-        choose_fault: takes an operation, and returns the fault that its request meets if the test
-            has planned none.
+        choose_fault: chooses a fault for each request for which the test has planned no fault. It
+            takes the request's operation, and returns the fault.
     """
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
@@ -126,7 +126,8 @@ class Scene:
         self.time = BEGINNING
         self.skew = 0.0
         self.choose_fault: Callable[[str], Fault] = lambda _operation: delivered
-        # The running invocations. Each one runs during a request of the invocation before it.
+        # The running invocations. Each invocation runs while a request of the invocation before it
+        # in this list is under way.
         self._invocations: list[Invocation] = []
         self.stream = Stream(stack, wire)
         self._delayed: list[tuple[float, AWSPreparedRequest]] = []
@@ -193,20 +194,23 @@ class Scene:
         key: str | None = None,
         bounds: Mapping[str, int] | None = None,
     ) -> Invocation:
-        """Send an increment to IncrementCounter."""
+        """Send an increment of one counter to the function IncrementCounter."""
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.call("POST", counter, {"by": by, **(bounds or {})}, headers)
 
     def plan(self, operation: str, *faults: Fault) -> None:
-        """Set the faults of the next requests for an operation, in order."""
+        """Plan the faults that the next requests for an operation meet, in order."""
         self.plan_each(operation, faults)
 
     def plan_each(self, operation: str, faults: Iterable[Fault]) -> None:
-        """Set the faults of the next requests for an operation. Each fault is read when needed."""
+        """Plan the faults that the next requests for an operation meet, in order.
+
+        Each request takes its fault from `faults` at the time of the request.
+        """
         self.wire.fail(operation, (partial(self._meet, fault) for fault in faults))
 
     def advance(self, seconds: float) -> None:
-        """Advance the time. Apply the delayed requests that are due by then."""
+        """Advance the time. Apply the delayed requests that are due by the new time."""
         self.time += seconds
         while self._delayed and self._delayed[0][0] <= self.time:
             _, request = self._delayed.pop(0)
@@ -214,7 +218,7 @@ class Scene:
             self.stream.capture(request)
 
     def lost_and_applied_later(self, request: AWSPreparedRequest, seconds: float) -> NoReturn:
-        """Apply the request `seconds` later. To its sender it looks like a lost reply."""
+        """Apply the request `seconds` later. The sender of the request sees only a read timeout."""
         self.apply_later(request, seconds)
         raise ReadTimeoutError(endpoint_url=request.url)
 
@@ -228,13 +232,13 @@ class Scene:
         return len(self._delayed)
 
     def begin(self, past: Past) -> None:
-        """Store a counter with its history."""
+        """Store a counter and its history."""
         with patch.object(self.wire, "through", delivered):
             past.record(self.stack)
         self.stream.begin(past.item)
 
     def record(self, *, without: int | None = None) -> None:
-        """Record the changes in the history, except the version `without`."""
+        """Write all waiting changes to the history, except the change with version `without`."""
         self.stream.record(without=without)
 
     def empty(self) -> None:
@@ -243,7 +247,7 @@ class Scene:
         self.stream.forget()
 
     def delete(self, counter: str) -> None:
-        """Delete a counter's item. An operator can do that, but Tally never does."""
+        """Delete a counter's item. Tally never does this, but an operator can do it by hand."""
         key = {"counter_id": {"S": counter}}
         self.stack.dynamodb.delete_item(TableName=self.stack.refs["CounterTable"], Key=key)
 
@@ -278,5 +282,5 @@ def _operation(request: AWSPreparedRequest) -> str:
 
 
 def one_of(faults: Sequence[Fault], source: random.Random) -> Callable[[str], Fault]:
-    """Return a `choose_fault` that chooses one of these faults at random for each request."""
+    """Return a function for `choose_fault` that chooses one of these faults at random."""
     return lambda _operation: source.choice(faults)

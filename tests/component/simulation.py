@@ -1,13 +1,14 @@
-"""Concurrent callers of one counter in simulated time. The test chooses the order of their steps.
+"""Concurrent callers of one counter in simulated time. The test runs the callers step by step.
 
-Each caller is an invocation of the increment handler in its own thread. It stops before each
-request to DynamoDB and at each pause, until the test runs its next step. So the test decides:
+Each caller is an invocation of the increment handler in its own thread. A step ends before the next
+request to DynamoDB or at a pause. The caller then waits until the test runs the caller's next step.
+So the test decides:
 
-- which caller takes the next step;
-- which caller is killed, and at which step;
-- which requests of a killed caller still arrive;
-- when changes are recorded in the history;
-- what the clock says.
+- which caller takes the next step
+- which caller is killed, and at which step
+- which requests of a killed caller still arrive
+- when changes are recorded in the history
+- what the clock says
 """
 
 import importlib
@@ -33,7 +34,7 @@ __all__ = ["BEGINNING", "Caller", "Killed", "Stream", "World", "dies", "dies_aft
 
 
 class Stream:
-    """CounterTable's stream, simulated by comparing the counters before and after each request."""
+    """Simulates CounterTable's stream: compares the counters before and after each request."""
 
     def __init__(self, stack: Stack, wire: Wire) -> None:
         self._stack = stack
@@ -42,7 +43,7 @@ class Stream:
         self._unrecorded: list[StreamRecord] = []
 
     def capture(self, request: AWSPreparedRequest) -> list[Item]:
-        """Append a request's changes to the stream. Return the items of the changed counters."""
+        """Add a request's changes to the stream. Return the items of the changed counters."""
         assert isinstance(request.body, bytes)
         parameters = json.loads(request.body)
         changed = []
@@ -68,7 +69,7 @@ class Stream:
         return len(self._unrecorded)
 
     def record(self, *, without: int | None = None) -> None:
-        """Record the changes in the history, except the one with version `without`."""
+        """Write all waiting changes to the history, except the change with version `without`."""
         records = [
             record
             for record in self._unrecorded
@@ -84,11 +85,11 @@ class Stream:
                 assert self._stack.record(records) == len(records)
 
     def begin(self, item: Item) -> None:
-        """Set the item that a counter has before its next change."""
+        """Tell the stream which item a counter has before its next change."""
         self._counters[item["counter_id"]["S"]] = item
 
     def forget(self) -> None:
-        """Forget all counters and changes, after the tables have been emptied."""
+        """Forget all counters and changes. Tests call this after they have emptied the tables."""
         self._counters.clear()
         self._unrecorded.clear()
 
@@ -103,7 +104,7 @@ class Caller:
         self.finished = False
         self.answer: dict[str, Any] | None = None
         self.responses: list[str] = []  # the bodies of DynamoDB's replies
-        self.pending: AWSPreparedRequest | None = None  # the request that its next step sends
+        self.pending: AWSPreparedRequest | None = None  # the request that the next step sends
         self.deadline = 0.0
         self.resume_at = 0.0
         self._world = world
@@ -113,7 +114,7 @@ class Caller:
         self._stopped = threading.Semaphore(0)
 
     def step(self) -> None:
-        """Run the invocation until it stops again. If its deadline has passed, kill it instead."""
+        """Run the invocation until its next stop. If its deadline has passed, kill it instead."""
         self._world.time = max(self._world.time + STEP, self.resume_at)
         if self.started and self._world.time >= self.deadline:
             self.kill()
@@ -140,7 +141,8 @@ class Caller:
         self.finished = True
 
     def stop(self, resume_at: float = 0.0) -> None:
-        """Wait until the test runs the next step. The invocation's own thread calls this.
+        """Wait until the test runs the next step. Only the invocation's own thread calls this.
+
 
         Args:
             resume_at: the earliest time of the next step, in seconds since the epoch.
@@ -177,8 +179,8 @@ class World:
         self.wire = wire
         self.time = BEGINNING
         self.callers: list[Caller] = []
-        self.applied: list[Item] = []  # the counter's item after each change
-        self.fault: Fault = delivered  # for the next requests
+        self.applied: list[Item] = []  # the item of the counter after each change
+        self.fault: Fault = delivered  # the fault that the next requests meet
         self.stream = Stream(stack, wire)
 
     def call(self, name: str, event: dict[str, Any]) -> Caller:
@@ -195,7 +197,7 @@ class World:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Give the functions this world's clock, and send their requests through it."""
+        """Give the functions this world's clock, and send their requests through this world."""
         variables = self.stack.environment(self.stack.functions["IncrementCounter"])
         with (
             patch.dict("os.environ", variables),

@@ -1,4 +1,4 @@
-"""Random faults: any request to DynamoDB can meet one."""
+"""Random faults: any request to DynamoDB can meet a fault."""
 
 import random
 from collections import Counter, defaultdict
@@ -43,8 +43,8 @@ FAULT_WEIGHTS: list[tuple[Fault, int]] = [
 class Storm:
     """A scene with 8 counters in which any request can meet a fault.
 
-    Sometimes the history is written before a request. Sometimes `interruption` runs before a
-    request reads the outcome of a change.
+    Before some requests, the storm writes the waiting changes to the history. Before some requests
+    that read the outcome of a change, it calls `interruption`.
     """
 
     def __init__(self, scene: Scene, seed: int) -> None:
@@ -68,7 +68,8 @@ class Storm:
         fault: Fault = self.source.choices(faults, weights)[0]
         self.fault_counts[operation][getattr(fault, "__name__", "")] += 1
         if fault is reply_lost and operation in READS:
-            # For a read, a lost request has the same effect as a lost reply. It is faster in moto.
+            # For a read, a lost request has the same effect as a lost reply, but takes less time in
+            # moto.
             return request_lost
         if fault is request_lost:
             # DynamoDB applies the request later, perhaps after the function's answer.
@@ -82,11 +83,11 @@ class Storm:
         self.scene.record()
 
     def check_fault_shares(self) -> None:
-        """Print the faults that the requests met, and check that there were enough of them."""
+        """Print the faults that the requests met, and check that enough requests met a fault."""
         for operation, faults in sorted(self.fault_counts.items()):
             shares = {name: faults[name] / faults.total() for name in ("reply_lost", "throttled")}
             print(f"{operation}: {faults.total()} requests, {shares}, {dict(faults)}")
-            if faults.total() >= 1000:  # shares of fewer requests vary too much
+            if faults.total() >= 1000:  # the shares of fewer requests vary too much
                 assert shares["reply_lost"] >= 0.2
                 assert shares["throttled"] >= 0.1
         total = sum(self.fault_counts.values(), Counter[str]())
@@ -94,7 +95,11 @@ class Storm:
         assert total["throttled"] >= 0.1 * total.total()
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
-        """Return each counter's history. Check that it is complete and adds up to the value."""
+        """Return each counter's history.
+
+        Also check that each history is complete, and that its amounts add up to the counter's
+        value.
+        """
         histories: dict[str, list[dict[str, Any]]] = {counter: [] for counter in COUNTERS}
         for item in self.scene.stack.items("HistoryTable"):
             entry: dict[str, Any] = {

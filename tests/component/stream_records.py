@@ -1,4 +1,4 @@
-"""Helpers for tests of RecordHistory."""
+"""Helpers for tests of RecordHistory, which writes the changes in the stream to the history."""
 
 from copy import deepcopy
 from typing import Any
@@ -44,7 +44,7 @@ def without_field(record: StreamRecord, *path: str) -> StreamRecord:
 
 
 def changes_by_hour(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return the number of changes and their sum in the trend, for each counter and hour."""
+    """Return the trend: the number of changes and their sum, for each counter and hour."""
     return {
         (item["counter_id"]["S"], item["hour"]["S"][11:13]): (
             int(item["changes"]["N"]),
@@ -55,7 +55,7 @@ def changes_by_hour(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def changes_of_two_counters() -> list[StreamRecord]:
-    """Return three changes for each of two counters in each of two hours."""
+    """Return the changes of two counters: three changes of each counter in each of two hours."""
     a, b = Past("a"), Past("b")
     return [
         past.change(time, by)

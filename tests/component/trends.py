@@ -22,7 +22,11 @@ SUMS = ("changes", "increase", "decrease")
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a counter: an increment, or a set if `by` is 0. `time` is in milliseconds."""
+    """A change of a counter: a set if `by` is 0, and an increment otherwise.
+
+    Attributes:
+        time: in milliseconds since the epoch.
+    """
 
     time: int
     by: int
@@ -42,7 +46,7 @@ def get_trend(stack: Stack, query: str, counter_id: str = "orders") -> Reply:
 def buckets_of(
     stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
 ) -> list[Bucket]:
-    """Return the trend of a period from `start` to `end`, both in milliseconds since the epoch."""
+    """Return the trend from `start` to `end`. The times are in milliseconds since the epoch."""
     query = f"interval={interval}&from={timestamp(start)}&to={timestamp(end)}"
     reply = get_trend(stack, query, counter_id)
     assert reply.status == 200, reply.body
@@ -53,7 +57,7 @@ def buckets_of(
 def expected_buckets(
     changes: Sequence[Change], interval: str, start: int, end: int
 ) -> list[Bucket]:
-    """Return the expected buckets of a period that consists of whole intervals."""
+    """Return the expected buckets from `start` to `end`, a period of whole intervals."""
     values = list(itertools.accumulate(change.by for change in changes))
     step = STEPS[interval]
     buckets = []

@@ -21,7 +21,7 @@ from counters import clock
 
 
 class Run:
-    """An invocation in its own thread. Before each of its requests, it waits for the test."""
+    """One invocation of the function, in its own thread. It stops before each of its requests."""
 
     def __init__(self, runs: "Runs", event: Mapping[str, Any]) -> None:
         self.event = event
@@ -36,7 +36,8 @@ class Run:
     def step(self) -> None:
         """Run until just before the next request.
 
-        The first step starts the run. Each further step first sends the request that waits.
+        The first step starts the run. Each further step first sends the request before which the
+        run stopped.
         """
         if self.ended:
             return
@@ -53,7 +54,7 @@ class Run:
             self.step()
 
     def stop(self) -> None:
-        """Wait for the next step. The run's own thread calls this."""
+        """Wait until the test calls `step`. Only the run's own thread calls this."""
         self._stopped.release()
         self._go.acquire()
 
@@ -82,7 +83,7 @@ class Runs:
         self._runs: list[Run] = []
 
     def run(self, **event: object) -> Run:
-        """Return a new run. It starts with its first step."""
+        """Return a new run. The run's first step starts it."""
         self._runs.append(Run(self, event))
         return self._runs[-1]
 
@@ -104,7 +105,8 @@ class Runs:
 
 
 def run_in_order(first: Run, second: Run, order: Sequence[bool]) -> None:
-    """Run the steps of two runs in this order, and then finish both runs.
+    """Run the steps of two runs in this order. After these steps, finish both runs.
+
 
     In `order`, False is a step of the first run, and True is a step of the second run.
     """
@@ -117,13 +119,13 @@ def run_in_order(first: Run, second: Run, order: Sequence[bool]) -> None:
 def orders(steps: int, *, same_event: bool = False) -> Iterator[list[bool]]:
     """Yield orders for `run_in_order`.
 
-    In the first orders, one run pauses after some of its steps, and the other run makes all or half
-    of its steps meanwhile. The further orders are random.
+    In the first orders, one run pauses after some of its steps. During this pause, the other run
+    makes all or half of its own steps. All further orders are random.
 
     Args:
         steps: the number of steps of each run.
-        same_event: whether both runs have the same event. In that case, it does not matter which
-            run pauses.
+        same_event: whether both runs have the same event. If so, it does not matter which run
+            pauses. `make test` lets only the first run pause.
     """
     first = range(1, steps + 1, cases(full=1, part=2 if same_event else 3))
     for before, between in itertools.product(first, (2 * steps, steps // 2)[: cases(2, 1)]):

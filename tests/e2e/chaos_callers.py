@@ -1,4 +1,4 @@
-"""Callers that send random requests of every kind, and record each call with its answer."""
+"""Callers: threads that send random requests of every kind, and record each request and answer."""
 
 import json
 import math
@@ -19,8 +19,9 @@ from tests.runtime_api import Outcome
 
 from counters import clock
 
-# An attempt changes a counter within the apply window (see counters/clock.py), or never. So the
-# state that the counters had this many seconds ago can no longer change.
+# An attempt is one invocation that tries to make a change. It changes a counter within the apply
+# window after the attempt began, or never (see counters/clock.py). So the state that the counters
+# had SETTLED_SECONDS ago can no longer change.
 SETTLED_SECONDS = clock.APPLY_WINDOW + 2
 LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
 CLAIMS = {"sub": "chaos", "client_id": "chaos"}
@@ -52,7 +53,7 @@ _ROUTES = {
 
 
 class ChangeRequest(NamedTuple):
-    """A request to change counters, with an Idempotency-Key if `key` is not None."""
+    """A request to change counters. Its Idempotency-Key is `key`; None if it has no key."""
 
     operation: str
     counter_ids: tuple[str, ...]
@@ -63,7 +64,7 @@ class ChangeRequest(NamedTuple):
 
 
 class Service:
-    """Calls the API's routes without API Gateway, and records every call in `calls`."""
+    """Calls the functions of the API without API Gateway. `calls` records every call."""
 
     def __init__(self, workers: Workers) -> None:
         self.calls: list[Call] = []
@@ -71,7 +72,7 @@ class Service:
         self._functions = aws_template.functions()
 
     def change(self, request: ChangeRequest) -> Call:
-        """Send a change once, and return the call."""
+        """Send a request for a change once, and return the call."""
         headers = dict(request.headers)
         if request.key:
             headers["Idempotency-Key"] = request.key
@@ -84,7 +85,7 @@ class Service:
         return self._send(event, request, {})
 
     def read(self, operation: str, counter_id: str, **query: Any) -> Call:  # noqa: ANN401
-        """Send a read once, and return the call."""
+        """Send a request for a read once, and return the call."""
         method, ending = _ROUTES[operation]
         event = self._event(method, f"/counters/{counter_id}{ending}", urlencode(query), {}, b"")
         return self._send(event, ChangeRequest(operation, (counter_id,), (), {}), query)
@@ -110,7 +111,7 @@ class Service:
     def _event(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[str, dict[str, Any]]:
-        """Return the logical id of the function for a request, and the function's event."""
+        """Return the logical id of the function for a request, and the event for this function."""
         for name, function in self._functions.items():
             for route in function.routes:
                 parameters = route.match(path)
@@ -138,7 +139,11 @@ class _Unsettled(NamedTuple):
 
 
 class Callers:
-    """Callers that send random requests, and repeat keyed changes until their outcome is known."""
+    """Callers that send random requests.
+
+    A change is keyed if its request has an Idempotency-Key. The callers repeat keyed changes until
+    their outcomes are known.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -155,7 +160,12 @@ class Callers:
         self._lock = threading.Lock()
 
     def run(self, number: int, operations: int) -> None:
-        """Act as one caller until all callers together have sent `operations` requests."""
+        """Run one caller. Return when all callers together have sent `operations` requests.
+
+        Args:
+            number: the number of this caller, which is the seed of its random choices.
+            operations: the number of requests of all callers together.
+        """
         chances = random.Random(number)
         while not self._stopped and len(self._service.calls) < operations:
             (operation,) = chances.choices(list(FREQUENCIES), list(FREQUENCIES.values()))
@@ -173,11 +183,11 @@ class Callers:
                 self._read(operation, chances)
 
     def stop(self) -> None:
-        """Make all callers return soon, even those that are in `settle`."""
+        """Make all running calls of `run` and `settle` return soon."""
         self._stopped = True
 
     def unsettled(self) -> list[ChangeRequest]:
-        """Return the changes with an unknown outcome, one for each key."""
+        """Return the keyed changes whose outcome is unknown, one change for each key."""
         return list({each.request.key: each.request for each in self._unsettled}.values())
 
     def settle(self, request: ChangeRequest, deadline: float) -> bool:
@@ -212,12 +222,12 @@ class Callers:
             self._service.read("at", counter_id, at=clock.timestamp(at))
 
     def _send_keyed(self, operation: str, chances: random.Random) -> None:
-        """Send a keyed change: a new one, or one with an unknown outcome."""
+        """Send a new keyed change, or repeat a keyed change whose outcome is unknown."""
         request = self._take_unsettled(chances)
         if request is None:
             request = self._increment(operation, chances)._replace(key=str(uuid.uuid4()))
             if chances.random() < 0.2:
-                self._add_unsettled(request, 0)  # so another caller can send it at the same time
+                self._add_unsettled(request, 0)  # lets another caller send the change, too
         while True:
             call = self._service.change(request)
             self._remember_versions(call)
@@ -229,10 +239,10 @@ class Callers:
                 return
 
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
-        """Take a random change with an unknown outcome. Return None if there is none.
+        """Take a random change whose outcome is unknown. Return None if there is no such change.
 
-        In nine of ten calls, only a change whose pause is over can be taken. In three of ten calls,
-        the result is None in any case, so that callers also send new changes.
+        In nine of ten calls, this method takes only a change whose Retry-After is over. In three of
+        ten calls, it always returns None, so that callers also send new changes.
         """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
@@ -248,9 +258,10 @@ class Callers:
             self._unsettled.append(_Unsettled(request, time.monotonic() + seconds))
 
     def _increment(self, operation: str, chances: random.Random) -> ChangeRequest:
-        """Return a random request for an operation.
+        """Return a random request for the operation `increment` or `increments`.
 
-        The request is an increment of one counter, or increments of accounts that add up to 0.
+        For `increment`, the request changes one counter. For `increments`, it moves amounts between
+        accounts, so the amounts add up to 0.
         """
         if operation == "increment":
             counter_id = chances.choice([*self.hot, *self.bounded, *self.set[:1]])
@@ -292,7 +303,10 @@ class Callers:
         self._remember_versions(self._service.read(operation, counter_id, **query))
 
     def _read_pages(self, chances: random.Random) -> None:
-        """Read successive pages, from the first entry, a random entry or the newest entry on."""
+        """Read successive pages of a history.
+
+        The first page begins at the first entry, at a random entry, or at the newest entry.
+        """
         counter_id = chances.choice(self.counters)
         query: dict[str, Any] = {"limit": chances.choice([2, 10, 100])}
         if chances.random() < 0.3:
@@ -310,7 +324,7 @@ class Callers:
             assert f"after={query['after']}" in call.answer.headers["Link"]
 
     def _remember_versions(self, call: Call) -> None:
-        """Remember the highest version of each counter that an answer shows."""
+        """Remember the highest version of each counter that the answer to a call shows."""
         if call.answer is None or call.status != 200 or call.operation == "trend":
             return
         body = call.answer.body

@@ -1,10 +1,12 @@
 """A proxy between the functions and DynamoDB that makes requests fail as networks and databases do.
 
-For each request, the proxy draws a card from a shuffled deck. The card names a fault, or it lets
-the request pass. When a deck is empty, the proxy shuffles a new one, so every fault recurs.
+The proxy chooses faults as from a deck of cards. There is a deck for each kind of request. A card
+names a fault, or lets a request pass. For each request, the proxy draws a card. When a deck is
+empty, the proxy shuffles a new deck of the same cards. So every fault happens again and again.
 
 A write is applied before the proxy replies, seconds after the proxy replies, or never. No request
-is applied twice. No change of a counter is applied after its apply window (see counters/clock.py).
+is applied twice. No change of a counter is applied after its apply window: the 20 seconds after its
+attempt began (see counters/clock.py).
 """
 
 import json
@@ -35,18 +37,19 @@ from tests.sizes import cases
 
 from counters import clock
 
-PROMPT_SECONDS = 1.0  # a function certainly gets a reply that the proxy sends within this time
-LATEST_SECONDS = clock.APPLY_WINDOW - 1  # a change is dropped if its attempt began longer ago
+PROMPT_SECONDS = 1.0  # a reply that is sent within this time certainly reaches the function
+LATEST_SECONDS = clock.APPLY_WINDOW - 1  # drop a change whose attempt began longer ago than this
 
-# The proxy injects faults into the requests of RecordHistory, which writes the history, only in the
-# first seconds of each period. In the rest of the period, RecordHistory catches up. It must catch
-# up because a function that lost a reply searches the history.
+# RecordHistory writes the history. The proxy injects faults into the requests of RecordHistory only
+# in the first FAULT_SECONDS of each period. In the rest of the period, RecordHistory writes the
+# changes that the history still lacks. The other functions need these entries: after a lost reply,
+# a function searches the history for its change.
 FAULT_SECONDS, PERIOD_SECONDS = 4, 16
 
-# READ, WRITE, KILLS and DECKS have the number of cards with each fault in a deck. SIZES has the
-# number of all cards in a deck. The cards without a fault let a request pass. `make test` sends
-# fewer requests than `make test-full`, so it divides these numbers. Its decks still contain every
-# fault.
+# READ, WRITE, KILLS and DECKS say how many cards of a deck name each fault. SIZES says how many
+# cards a deck has. The cards that name no fault let a request pass. `make test` sends fewer
+# requests than `make test-full`. So in `make test`, all these numbers are divided by DIVISOR. The
+# decks still contain every fault.
 DIVISOR = cases(1, part=3)
 READ = {
     "dropped": 3,
@@ -80,7 +83,8 @@ DECKS: dict[str, dict[str, int]] = {
     "read": READ,
     "write": {fault: 2 * number for fault, number in WRITE.items()} | KILLS | {"cut": 56},
     "transaction": WRITE | KILLS | {"cut": 28, "in progress": 4},
-    # Writes to TrendTable. The deployed RecordHistory sends them, and the proxy cannot kill it.
+    # Writes to TrendTable. The deployed function RecordHistory sends these writes. The proxy cannot
+    # kill this function, so the deck has no card of KILLS.
     "recording": WRITE,
     "batch read": READ | {"cut": 8, "part": 30},
     "batch write": WRITE | {"cut": 8, "part": 60},
@@ -117,8 +121,8 @@ Kill = Callable[[str, str], None]
 class Cuts:
     """Chooses where to cut the replies to each operation.
 
-    The first reply is cut after 0 bytes, the second reply after 1 byte, and so on. When the number
-    of bytes reaches the length of a reply, the next round begins with 0 bytes.
+    The first reply to an operation is cut after 0 bytes, the second reply after 1 byte, and so on.
+    If a reply is too short for the next number of bytes, a new round begins with 0 bytes.
     """
 
     def __init__(self) -> None:
@@ -127,7 +131,12 @@ class Cuts:
         self._lock = threading.Lock()
 
     def next_length(self, operation: str, length: int) -> int:
-        """Return how many bytes to send of a reply of `length` bytes. It is less than `length`."""
+        """Return how many bytes of a reply to send. The result is always less than `length`.
+
+        Args:
+            operation: the operation of the request.
+            length: the length of the whole reply, in bytes.
+        """
         with self._lock:
             if self._next[operation] >= length:
                 self._next[operation] = 0
@@ -140,9 +149,9 @@ class ChaosProxy(Proxy):
     """Forwards requests to DynamoDB with faults, and counts the faults.
 
     Attributes:
-        faults: the number of requests by fault and operation.
-        confirmed: the ids of the changes whose successful reply reached the function in time.
-        kill: kills a worker, given its access key and the fault.
+        faults: the number of requests that met a fault, by fault and operation.
+        confirmed: the ids of the changes for which a successful reply reached the function in time.
+        kill: kills a worker. The arguments are the worker's access key and the fault.
     """
 
     def __init__(self, endpoint_url: str, seed: int) -> None:
@@ -161,7 +170,7 @@ class ChaosProxy(Proxy):
     def injecting_faults(self) -> Iterator[None]:
         """Inject faults until the with block ends.
 
-        Then wait until every delayed write is applied or dropped.
+        After the with block, wait until every delayed write is applied or dropped.
         """
         self._paused = False
         try:
@@ -179,11 +188,11 @@ class ChaosProxy(Proxy):
         operation = target[1].decode() if target else ""
         fault = self._draw(operation, from_worker=worker is not None)
         if fault == "refused":
-            # Closing the connection now sends a reset to the caller.
+            # With this option, closing the connection sends a reset to the function.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         request = read_request(stream)
-        if not operation:  # the function only opens its connection
+        if not operation:  # the function only opens a connection
             return self._send(connection, HEALTHY)
         if fault in KILLS:
             assert worker
@@ -192,7 +201,7 @@ class ChaosProxy(Proxy):
         return self._answer(connection, request, fault)
 
     def _answer(self, connection: socket.socket, request: Request, fault: str) -> bool:  # noqa: C901, PLR0911, PLR0912  a case for each fault
-        """Answer a request with this fault. Return whether the connection stays open."""
+        """Answer a request as this fault demands. Return whether the connection stays open."""
         match fault:
             case "dropped":
                 return False
@@ -273,12 +282,12 @@ class ChaosProxy(Proxy):
             return self._chances.uniform(low, high)
 
     def _forward_part(self, request: Request) -> Reply:
-        """Forward a part of a batch, and report the rest as unprocessed."""
+        """Forward some entries of a batch request, and report the other entries as unprocessed."""
         parameters = json.loads(request.body)
         ((table, requested),) = parameters["RequestItems"].items()
         entries = requested["Keys"] if request.operation == "BatchGetItem" else requested
         if len(entries) < 2:
-            # If DynamoDB can process nothing of a batch, it throttles the whole batch.
+            # If DynamoDB can process no entry of a batch, it throttles the whole request.
             with self._lock:
                 self.faults["part", request.operation] -= 1
                 self.faults["throttled", request.operation] += 1
@@ -321,14 +330,14 @@ class ChaosProxy(Proxy):
 
 
 def _change_id(request: Request) -> str | None:
-    """Return the id of the change to counters in a request. None if it changes no counter."""
+    """Return the id of the change that a request makes; None if the request changes no counter."""
     found = _CHANGE_ID.search(request.body)
     writes = request.operation in {"UpdateItem", "TransactWriteItems"}
     return found[1].decode() if writes and found else None
 
 
 def _conflict(request: Request) -> Reply:
-    """Refuse a write as DynamoDB does during a transaction on one of its items."""
+    """Refuse a write as DynamoDB does while a transaction changes an item of the write."""
     if request.operation != "TransactWriteItems":
         return refusal(400, "TransactionConflictException")
     reasons = [{"Code": "None"} for _ in json.loads(request.body)["TransactItems"]]
@@ -340,7 +349,8 @@ def _conflict(request: Request) -> Reply:
 def serving(endpoint_url: str, seed: int) -> Iterator[tuple[ChaosProxy, str]]:
     """Serve a proxy on a free port of 127.0.0.1, and yield the proxy and its endpoint.
 
-    The proxy injects no faults yet. It is closed when the with block ends.
+    The proxy injects faults only in `with proxy.injecting_faults()`. The proxy is closed when the
+    with block of this function ends.
     """
     proxy = ChaosProxy(endpoint_url, seed)
     with listening(proxy) as url:

@@ -1,4 +1,4 @@
-"""Receives requests of functions and forwards them to the emulator's DynamoDB."""
+"""The base of the proxies that forward requests of functions to the emulator's DynamoDB."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ _FORWARDED = ("authorization", "content-type", "x-amz-date", "x-amz-target", "x-
 
 @dataclass(frozen=True)
 class Request:
-    """A request to DynamoDB. `operation` is empty if a function only opens its connection."""
+    """A request to DynamoDB. `operation` is empty if a function only opens a connection."""
 
     operation: str
     path: str
@@ -37,7 +37,7 @@ class Reply:
     body: bytes
 
     def raw(self) -> bytes:
-        """Return the bytes to send, with the headers that DynamoDB sends."""
+        """Return the bytes of the reply, with the same headers as DynamoDB sends."""
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
             "Server: Server",
@@ -69,7 +69,7 @@ class Proxy(ABC):
 
     @abstractmethod
     def serve_request(self, connection: socket.socket, stream: IO[bytes]) -> bool:
-        """Serve one request. Return whether the connection stays open."""
+        """Serve one request. Return whether the connection stays open after the request."""
 
     def serve(self, connection: socket.socket) -> None:
         """Serve the requests of a connection, until a fault or the caller closes the connection."""
@@ -78,7 +78,7 @@ class Proxy(ABC):
                 pass
 
     def forward(self, request: Request) -> Reply:
-        """Return the emulator's reply.
+        """Forward a request to the emulator, and return the emulator's reply.
 
         Raises:
             ConnectionError: the emulator did not reply.
@@ -92,7 +92,7 @@ class Proxy(ABC):
                 decode_content=False,
             )
         except urllib3.exceptions.HTTPError as error:
-            raise ConnectionError from error  # closes the connection, like a lost reply
+            raise ConnectionError from error  # closes the connection, as if the reply was lost
         return Reply(reply.status, reply.data)
 
     def close(self) -> None:

@@ -22,8 +22,9 @@ from tests.e2e.dynamodb_proxy import (
 
 _WRITES = {"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"}
 
-# The proxy calls a fault instead of forwarding a request. The argument of the fault is a function
-# that forwards the request. The fault returns the reply, or None to close the connection.
+# A fault is a function that the proxy calls instead of forwarding a request. Its argument is a
+# function that forwards the request. The fault returns the reply to send, or None to close the
+# connection.
 Fault = Callable[[Callable[[], Reply]], Reply | None]
 
 
@@ -43,7 +44,7 @@ def reply_lost(forward: Callable[[], Reply]) -> None:
 
 
 class ReplyLoss:
-    """A fault that applies every request, and then loses a share of the replies."""
+    """A fault that forwards every request, and loses a share of the replies."""
 
     def __init__(self, share: float) -> None:
         self.lost = 0
@@ -89,7 +90,7 @@ class FaultProxy(Proxy):
             self._failing = None
 
     def requests_with(self, fault: Fault | None) -> list[HandledRequest]:
-        """Return the requests that met this fault. None stands for the requests without a fault."""
+        """Return the requests that met this fault; if `fault` is None, those that met no fault."""
         return [request for request in self.requests if request.fault is fault]
 
     def has_injected(self, fault: Fault, times: int = 1) -> bool:

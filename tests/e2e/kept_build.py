@@ -14,7 +14,10 @@ KEPT = ROOT / ".aws-sam" / "e2e"
 
 
 def put_build_into(directory: Path) -> None:
-    """Put a build of the current sources into the directory of an emulator."""
+    """Put a build of the current sources into the directory of an emulator.
+
+    The first call runs `sam build` and keeps the build. Later calls use the kept build.
+    """
     KEPT.mkdir(parents=True, exist_ok=True)
     with KEPT.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the tests may run in several processes

@@ -1,13 +1,15 @@
-"""Checks all answers that callers got against the resulting history.
+"""Checks that all answers that callers got are consistent with the histories of the counters.
 
-A counter's history lists its changes in the order in which they were applied. Every answer must be
-consistent with that order:
+A counter's history lists the counter's changes in the order in which they were applied. An answer
+is consistent with the history if these conditions hold:
 
-- A change is in the history as often as its answer says: once, not at all, or at most once.
-- Of two requests that did not overlap, the earlier one comes first in the order (linearizability).
-- Every read of the present or the past matches the history.
+- The history has a change as often as the answer to the change says: once, not at all, or at most
+  once.
+- If one request was answered before another request was sent, the first request comes first in the
+  history, too (linearizability).
+- Every read of the present or the past shows what the history says.
 
-The checks rely only on the HTTP contract, not on the implementation.
+The checks use only what the HTTP API promises. They do not depend on the implementation.
 """
 
 import math
@@ -35,7 +37,7 @@ def check(run: Run) -> list[Violation]:
 
 
 def _histories(run: Run) -> Iterator[Violation]:
-    """Check that each history has no gap, adds up, and ends with the counter's state."""
+    """Check each history: it has no gap, its amounts add up, and it ends in the counter's state."""
     for counter_id in run.histories.keys() | run.states.keys():
         entries = run.histories.get(counter_id, [])
         if [entry.version for entry in entries] != list(range(1, len(entries) + 1)):
@@ -54,7 +56,8 @@ def _histories(run: Run) -> Iterator[Violation]:
 
 
 def _effects(run: Run) -> Iterator[Violation]:
-    """Check that each entry is a change that a caller requested.
+    """Check that each history entry is a change that a caller requested.
+
 
     Also check that each request changed all of its counters or none.
     """
@@ -103,7 +106,11 @@ def _answers(run: Run) -> Iterator[Violation]:
 
 
 def _unjustified_refusal(call: Call) -> Iterator[Violation]:
-    """Check that the value or version in a refusal does not allow the change."""
+    """Check that each refusal is justified.
+
+    A refusal contains the counter's value or version. With this value or version, the change must
+    not be allowed.
+    """
     if call.problem == "bound-exceeded" and call.answer:
         value = call.answer.body["value"]
         if all(update.low <= value + (update.by or 0) <= update.high for update in call.updates):
@@ -125,7 +132,7 @@ def _shows_change(call: Call, entries: Mapping[str, Entry]) -> Iterator[Violatio
     for each in shown:
         entry = entries.get(each["counter_id"])
         if entry is None:
-            continue  # the change is lost, which the callers of this function report
+            continue  # the change is lost: the code that calls this function reports that
         if call.operation == "increments" and each["value"] is None and each["version"] is None:
             continue
         if each != _counter(each["counter_id"], entry):
@@ -133,7 +140,10 @@ def _shows_change(call: Call, entries: Mapping[str, Entry]) -> Iterator[Violatio
 
 
 def _keys(run: Run) -> Iterator[Violation]:
-    """Check that each key is applied at most once. Its successful answers must show that change."""
+    """Check that the requests with one Idempotency-Key made at most one change.
+
+    Also check that each successful answer to these requests shows that change.
+    """
     applied_entries = run.entries_by_request()
     calls: dict[str, list[Call]] = defaultdict(list)
     for call in run.changes():
@@ -152,19 +162,20 @@ def _keys(run: Run) -> Iterator[Violation]:
             if call.problem in {"bound-exceeded", "throttled"} and any(
                 other.returned < call.invoked for other in applied
             ):
-                # This answer frees the key. So an attempt that ended earlier must not have made the
-                # change.
+                # This answer says that nothing was applied with this key so far. So no call that
+                # ended before this call began may have made the change.
                 yield Violation("applied, but reported as not applied", f"{call}, but {applied}")
 
 
 class _Position(NamedTuple):
-    """The place of a call in the order of a counter's changes and reads.
+    """The position of a call in the order of a counter's changes and reads.
+
 
     Attributes:
         invoked: when the call began.
-        returned: when its effect was known, at the latest.
-        rank: the place. It is 2 * v for the change that made version v, and 2 * v + 1 for a read of
-            version v.
+        returned: the latest time at which the call can have taken effect.
+        rank: the position. The change that made version v has 2 * v. A read of version v has
+            2 * v + 1.
         call: the call.
     """
 
@@ -175,9 +186,10 @@ class _Position(NamedTuple):
 
 
 def _order(run: Run) -> Iterator[Violation]:
-    """Check that of two requests that did not overlap, the earlier one comes first in the order.
+    """Check that requests that did not overlap have positions in the order of their sending.
 
-    Also check that no read failed to find a version that existed when the read began.
+    Also check each read that did not find a version: the version must not have existed when the
+    read began.
     """
     positions = _positions(run)
     for counter_id, listed in positions.items():
@@ -193,7 +205,7 @@ def _order(run: Run) -> Iterator[Violation]:
 
 
 def _positions(run: Run) -> dict[str, list[_Position]]:
-    """Return the places of the changes and of the strongly consistent reads of each counter."""
+    """Return the positions of each counter's changes and strongly consistent reads."""
     positions: dict[str, list[_Position]] = defaultdict(list)
     first_confirmations = _first_confirmations(run.changes())
     applied_entries = run.entries_by_request()
@@ -218,7 +230,8 @@ def _positions(run: Run) -> dict[str, list[_Position]]:
 def _first_confirmations(changes: Sequence[Call]) -> dict[str, float]:
     """Return the time of the first successful answer to each change.
 
-    Requests with the same key are one change, under the key. A request without a key is under its
+    All requests with the same Idempotency-Key are one change. In the returned dictionary, the key
+    of this change is the Idempotency-Key. For a request without an Idempotency-Key, it is the
     request id.
     """
     first_confirmations: dict[str, float] = {}
@@ -242,7 +255,7 @@ def _check_real_time_order(counter_id: str, positions: Sequence[_Position]) -> I
 
 
 def _past(run: Run) -> Iterator[Violation]:
-    """Check that reads of the current counter, of a version and of a time match the history."""
+    """Check that reads of a counter (now, at a version or at a time) match the history."""
     for call in run.reads("get"):
         assert call.answer
         if call.answer.body != _as_of(run, call, call.answer.body["version"]):
@@ -264,7 +277,7 @@ def _past(run: Run) -> Iterator[Violation]:
 def _pages(run: Run) -> Iterator[Violation]:
     """Check that each page shows consecutive entries of the history.
 
-    If it does, a reader who follows the links sees each version once.
+    If all pages do, a client that follows the links from page to page sees each version once.
     """
     for call in run.reads("page"):
         assert call.answer
@@ -289,7 +302,7 @@ def _pages(run: Run) -> Iterator[Violation]:
 
 
 def _matches(each: Mapping[str, Any], entry: Entry) -> bool:
-    """Return whether an entry on a page is this entry of the history."""
+    """Return whether `each`, an entry on a page, shows this entry of the history."""
     names = ("version", "value", "previous_value", "by", "operation", "actor", "created_at")
     parts = (each["increase"], each["decrease"])
     return parts == (max(entry.by, 0), max(-entry.by, 0)) and all(
@@ -298,10 +311,10 @@ def _matches(each: Mapping[str, Any], entry: Entry) -> bool:
 
 
 def _trends(run: Run) -> Iterator[Violation]:
-    """Check that each bucket (an hour or a minute) is the sum of the entries in its interval.
+    """Check that each bucket (an hour or a minute) has the sums of the entries in its interval.
 
-    The trend may not include the latest entries yet. So only the entries up to the bucket's last
-    version count.
+    The trend may not include the latest entries yet. So the check ignores entries with a higher
+    version than the bucket's last version.
     """
     by_time: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for counter_id, listed in run.histories.items():
@@ -333,7 +346,7 @@ def _adds_up(bucket: Mapping[str, Any], entries: Sequence[Entry]) -> bool:
 
 
 def _counter(counter_id: str, entry: Entry) -> dict[str, Any]:
-    """Return a counter after a change, as the API shows it."""
+    """Return what the API shows of a counter after the change of this entry."""
     return {
         "counter_id": counter_id,
         "value": entry.value,
@@ -344,7 +357,7 @@ def _counter(counter_id: str, entry: Entry) -> dict[str, Any]:
 
 
 def _as_of(run: Run, call: Call, version: int) -> dict[str, Any] | None:
-    """Return the counter that a call reads, at a version. None if it has no such version."""
+    """Return the state at this version of the counter that a call reads; None if it has none."""
     (counter_id,) = call.counter_ids
     entries = run.histories.get(counter_id, [])
     if version > len(entries):

@@ -55,7 +55,7 @@ class Producer:
             assert reply["FailedEntryCount"] == 0
 
     def value(self, counter: str, expected: int, seconds: float = WAIT_SECONDS) -> int:
-        """Wait until a counter has the expected value, or the time is up. Return its value."""
+        """Wait for a counter's value to be `expected`, or for the time limit. Return the value."""
         path = f"/counters/{counter}"
         return wait_for(
             lambda: int(self.caller.get(path).body["value"]),
@@ -72,15 +72,16 @@ class Producer:
         return int(previous[name])
 
     def wait_until_done(self, seconds: float = WAIT_SECONDS) -> None:
-        """Wait until both queues are empty.
+        """Wait until EventQueue and IncrementQueue are empty.
 
-        Then everything that was sent before has been counted or parked.
+        When this method returns, everything that was sent before the call has been counted or
+        parked (moved to a dead-letter queue).
         """
         assert wait_for(self._is_done, seconds=seconds), "a queue still has messages"
 
     def _is_done(self) -> bool:
-        # Events move from EventQueue to IncrementQueue. Read EventQueue first: in the other order,
-        # an event that moves between the two reads would be missed.
+        # Events move from EventQueue to IncrementQueue. So read EventQueue first. If IncrementQueue
+        # was read first, an event that moves between the two reads would be missed.
         return all(
             number == "0"
             for queue in ("EventQueueUrl", "IncrementQueueUrl")

@@ -1,4 +1,4 @@
-"""The records of a chaos run: the calls of all callers, and the database afterwards."""
+"""What a chaos run leaves for the checks: all calls, and the contents of the database."""
 
 import math
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# With these statuses and problems, an answer says that the change was not applied.
+# An answer with one of these statuses or problems says that the change was not applied.
 _NOT_APPLIED_STATUSES = {400, 404, 412, 422, 429}
 _NOT_APPLIED_PROBLEMS = {"bound-exceeded", "throttled"}
 
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """The last part of the problem's `type`; None if the answer is not a problem."""
+        """The last part of the problem's `type`; None if the answer reports no problem."""
         if self.status < 400 or not isinstance(self.body, dict):
             return None
         return str(self.body["type"]).rpartition(":")[2]
@@ -64,14 +64,14 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Call:
-    """A request and its answer. Times are in seconds, by the same clock for all calls."""
+    """A request and its answer. Times are in seconds. All calls use the same clock."""
 
     operation: str  # "increment", "increments", "set", "get", "version", "at", "page" or "trend"
     counter_ids: tuple[str, ...]
     invoked: float
     returned: float  # when the answer came, or when the function was killed
     answer: Answer | None  # None: the function was killed
-    request_id: str = ""  # the history stores it with the change
+    request_id: str = ""  # the history stores this id with the change
     key: str | None = None
     updates: tuple[Update, ...] = ()  # one for each counter; none if the call is a read
     query: Mapping[str, Any] = field(default_factory=dict)
@@ -101,9 +101,11 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """All calls, and the contents of the database afterwards.
+    """All calls, and the contents of the database after the last call.
 
-    `confirmed` has the ids of the changes whose success the database reported to the function.
+    Attributes:
+        confirmed: the ids of the changes for which the database's success reply reached the
+            function.
     """
 
     calls: Sequence[Call]
@@ -119,7 +121,7 @@ class Run:
         return [call for call in self.calls if call.operation == operation and call.status == 200]
 
     def entries_by_request(self) -> dict[str, list[tuple[str, Entry]]]:
-        """Return the entries that each request made, with the counter of each."""
+        """Return the entries that each request made, as pairs of counter id and entry."""
         entries: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
         for counter_id, history in self.histories.items():
             for entry in history:

@@ -1,4 +1,4 @@
-"""Calls the deployed service over HTTP, and reads what it has stored."""
+"""Calls the deployed service over HTTP, and reads the data that the service has stored."""
 
 import json
 import re
@@ -66,7 +66,7 @@ class Answer:
 
 
 class Caller:
-    """A caller with one connection, and with or without a token. It never retries a request."""
+    """An HTTP client with one connection. It sends a token if it has one. It never retries."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url
@@ -88,7 +88,7 @@ class Caller:
         body: str | bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send a request. `path` is relative to the URL of the API, or a full URL."""
+        """Send a request. `path` is a full URL, or a path relative to the URL of the API."""
         url = path if path.startswith(self._url) else self._url + path
         response = self._http.request(
             method, url, body=body, headers={**self._headers, **(headers or {})}
@@ -106,7 +106,7 @@ class Caller:
         return self.request("PUT", path, json.dumps(fields))
 
     def pages(self, path: str) -> Iterator[list[Any]]:
-        """Yield the first page and, following the links, every later page."""
+        """Yield all pages of a list. The link in each page leads to the next page."""
         url: str | None = path
         while url:
             answer = self.get(url)
@@ -117,8 +117,8 @@ class Caller:
     def history(self, counter: str, entries: int, after: int = 0) -> list[Any]:
         """Wait until the first page after version `after` has `entries` entries. Return the page.
 
-        The history gets an entry a moment after the counter has changed. If the entries do not
-        arrive in time, this returns the page as it is.
+        A change appears in the history a moment after it is applied. If the page does not have all
+        entries in time, this method returns the page as it is.
         """
 
         def page() -> list[Any]:
@@ -130,7 +130,10 @@ class Caller:
         return wait_for(page, lambda page: len(page) >= entries)
 
     def whole_history(self, counter: str) -> list[Any]:
-        """Return the complete history. Check that it leads to the counter's value without a gap."""
+        """Return the complete history of a counter.
+
+        Also check that the history has no gap, and that its amounts add up to the counter's value.
+        """
         current = self.get(counter).body
         before = max(0, current["version"] - PAGE)
         self.history(counter, entries=current["version"] - before, after=before)
@@ -151,11 +154,11 @@ def run_clients(
     send: Callable[[Caller, int], list[Answer]],
     warm_up: Callable[[Caller], object] | None = None,
 ) -> list[Answer]:
-    """Call `send` in many clients at the same time. Each has its own connection and number.
+    """Call `send` in many clients at the same time. Each client has its own connection and number.
 
-    First, each client calls `warm_up`. If `warm_up` is None, the client changes another counter
-    instead. This starts the processes of the functions. So no client has to wait for a process when
-    it calls `send`.
+    Before `send`, each client calls `warm_up`, which starts a process of the function. So no client
+    has to wait for a process when the client calls `send`. If `warm_up` is None, each client
+    changes the counter `warm-up` instead.
     """
     token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)
@@ -181,7 +184,7 @@ def token_for(
     client_id: str | None = None,
     client_secret: str | None = None,
 ) -> str:
-    """Return an access token with these scopes, by default for the stack's own app client."""
+    """Return an access token with these scopes. The default app client is the stack's own."""
     basic = f"{client_id or stack.client_id}:{client_secret or stack.client_secret}"
     with urllib3.PoolManager(retries=False) as http:
         response = http.request(
@@ -202,7 +205,7 @@ def stored_counters(stack: Stack) -> list[Any]:
 
 
 def stored_data(stack: Stack) -> dict[str, list[Any]]:
-    """Return every item of CounterTable and HistoryTable, once the history is complete."""
+    """Wait until the history is complete. Return every item of CounterTable and HistoryTable."""
     deadline = time.monotonic() + HISTORY_SECONDS
     while True:
         counters = stored_counters(stack)
@@ -222,7 +225,7 @@ def cognito(stack: Stack) -> "CognitoIdentityProviderClient":
 
 def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  the type depends on the service
     """Return a client for a service in the stack's emulator."""
-    # The stubs have an overload for each service, but none for a variable name.
+    # The type stubs know the name of each service, but not a name in a variable.
     return _session(stack.region).client(  # type: ignore[call-overload]
         service, endpoint_url=stack.endpoint_url, config=_NO_PROXY
     )
@@ -250,7 +253,7 @@ def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]
 
 
 def physical_name(stack: Stack, function: str) -> str:
-    """Return the name of a deployed function, given its logical id."""
+    """Return the name of the deployed function with this logical id."""
     cloudformation = client(stack, "cloudformation")
     resource = cloudformation.describe_stack_resource(
         StackName=STACK_NAME, LogicalResourceId=function

@@ -1,4 +1,4 @@
-"""Authorization: every route accepts only valid tokens with its scope."""
+"""Authorization: every route accepts only valid tokens that have the scope of the route."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ ROUTES = [
 
 
 def call(stack: Stack, method: str, path: str, token: str | None) -> Answer:
-    """Send a valid request to a route, with this token."""
+    """Send a valid request with this token to a route."""
     with Caller(stack.url, token) as caller:
         return caller.request(method, path.format(counter_id="guarded"), BODIES[method, path])
 

@@ -28,7 +28,7 @@ def test_bad_request_gets_a_400_that_names_the_field_and_changes_nothing(
     assert answer.body["type"].endswith("invalid-request")
     assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", answer.body["instance"])
     detail, field = answer.body["detail"], bad.field
-    if bad.headers:  # on the way, upper case in a header name may become lower case
+    if bad.headers:  # a gateway may change header names to lower case
         detail, field = detail.lower(), field.lower()
     assert detail.startswith(f"{field}: ")
     assert stored_counters(stack) == before

@@ -1,11 +1,12 @@
 """Every answer is correct, although functions are killed and the database fails in every way.
 
-- Workers run the built functions as Lambda does (workers.py). They are killed at random.
+- Workers are processes that run the built functions as Lambda does (workers.py). The test kills
+  workers at random.
 - A proxy between the workers and the local database injects faults (chaos_proxy.py). It drops,
-  refuses or throttles requests. It delays or cuts replies. It answers with 5xx to writes that are
-  never applied, that are already applied, or that are applied seconds later.
-- Callers increment and set counters, move amounts between them, and read them. They do so with and
-  without an Idempotency-Key (chaos_callers.py).
+  refuses or throttles requests. It delays or cuts replies. It answers a write with a 5xx, and
+  applies this write before the answer, seconds later, or never.
+- Callers send requests that increment, set and read counters, and that move amounts between
+  counters (chaos_callers.py). Some requests have an Idempotency-Key.
 - After all calls, the test checks every answer against the history (linearizability.py).
 """
 
@@ -33,7 +34,7 @@ from tests.sizes import FULL, cases
 from deployment import Stack
 from emulator_process import Emulator
 
-OPERATIONS = cases(20_000, part=400)  # with faults; a few hundred reads without faults follow
+OPERATIONS = cases(20_000, part=400)  # with faults. A few hundred reads without faults follow.
 WORKERS = {
     "IncrementCounter": cases(9, part=5),
     "IncrementCounters": cases(8, part=5),
@@ -43,23 +44,25 @@ WORKERS = {
     "ListTrend": cases(2, part=1),
 }
 CALLERS = cases(32, part=16)
-MEAN_SECONDS_BETWEEN_KILLS = cases(4, part=2)  # of a random worker
-# After the faults, some keys have an unknown outcome. The test repeats their requests, one after
-# the other, until the outcome of each key is known. This is the time limit for all of them. A
-# function makes a dozen reads to find an attempt in a long history. The emulator serves one read at
-# a time, and a read takes longer if the history is longer: 0.14 s for 2,500 entries. So if the test
-# repeated several requests at once, the functions would time out.
+MEAN_SECONDS_BETWEEN_KILLS = cases(4, part=2)  # each kill hits a random worker
+# After the faults, the outcome of some requests with an Idempotency-Key is unknown. The test
+# repeats one of these requests after the other, until the outcome of each is known. This is the
+# time limit for all repeats together.
+#
+# The test cannot repeat several requests at once, because the functions would time out. A function
+# needs a dozen reads to find a change in a long history. The emulator serves only one read at a
+# time, and reads from a long history are slow: 0.14 s for 2,500 entries.
 SETTLE_SECONDS = cases(1800, part=120)
 CATCH_UP_SECONDS = cases(600, part=120)
 # Finally, the test reads each counter at this many versions, and at this many times.
 PAST_READS = cases(20, part=2)
-SHOWN_PER_KIND = 2  # violations of each kind in the failure message
+SHOWN_PER_KIND = 2  # how many violations of each kind the failure message shows
 # In the full run, replies to these operations are cut after every possible number of bytes.
 CUT_AT_EVERY_BYTE = {"BatchGetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"}
 
 
 class Stored:
-    """What the database stores about some counters, read without the proxy."""
+    """Reads what the database stores about some counters, without the proxy."""
 
     def __init__(self, stack: Stack, counters: list[str]) -> None:
         self._stack = stack
@@ -92,7 +95,7 @@ class Stored:
         return True
 
     def findings(self) -> list[Any]:
-        """Return the findings of the deployed audit."""
+        """Run the deployed audit of each counter, and return all findings."""
         lambda_, name = client(self._stack, "lambda"), physical_name(self._stack, "AuditHistory")
         findings = []
         for counter_id in self._counters:
@@ -124,7 +127,7 @@ def _entry(item: dict[str, Any]) -> Entry:
 def proxied(
     emulator: Emulator, stack: Stack, tmp_path: Path
 ) -> Iterator[tuple[ChaosProxy, Workers, str]]:
-    """The proxy, the workers that use it, and its endpoint."""
+    """A proxy, the workers that reach the database through this proxy, and the proxy's endpoint."""
     with (
         chaos_proxy.serving(stack.endpoint_url, seed=1) as (proxy, url),
         workers.running(emulator, stack, WORKERS, url, tmp_path) as worker_pool,
@@ -143,7 +146,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
     began = time.monotonic()
 
     with ThreadPoolExecutor(CALLERS) as pool, ExitStack() as cleanup:
-        cleanup.callback(callers.stop)  # if the test fails, it does not wait for all callers
+        cleanup.callback(callers.stop)  # a failed test does not wait for its callers
         with ExitStack() as faults:
             faults.enter_context(
                 extra_variables(stack, "RecordHistory", AWS_ENDPOINT_URL_DYNAMODB=url)
@@ -152,7 +155,8 @@ def test_every_answer_matches_the_history_despite_all_faults(
             faults.enter_context(worker_pool.killing(random.Random(2), MEAN_SECONDS_BETWEEN_KILLS))
             list(pool.map(partial(callers.run, operations=OPERATIONS), range(CALLERS)))
         fault_seconds = time.monotonic() - began
-        # A repeated request searches the history for earlier attempts. So wait for the history.
+        # A repeated request searches the history for the change. So wait until the history has
+        # every change.
         wait_for(stored.caught_up, seconds=CATCH_UP_SECONDS)
         catch_up_seconds = time.monotonic() - began - fault_seconds
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -178,7 +182,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
 
 
 def count_exceptions(log: Path) -> Counter[str]:
-    """Count the exceptions in the workers' log, by message and line of code."""
+    """Count the exceptions in the log of the workers. Group them by message and line of code."""
     found = Counter[str]()
     for line in log.read_text().splitlines():
         try:
@@ -211,7 +215,7 @@ def report(run: Run, proxy: ChaosProxy, worker_pool: Workers, exceptions: Counte
 
 
 def summary(violations: list[Violation]) -> Iterator[str]:
-    """Yield the number of violations of each kind, then some examples."""
+    """Yield lines with the number of violations of each kind, and with some examples."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for violation in violations:
         kinds[violation.kind].append(violation.detail)
@@ -222,7 +226,7 @@ def summary(violations: list[Violation]) -> Iterator[str]:
 
 
 def assert_full_coverage(run: Run, proxy: ChaosProxy, worker_pool: Workers) -> None:
-    """Check that each fault and kind of kill happened, and that each operation succeeded."""
+    """Check that each fault and each kind of kill happened, and that each operation succeeded."""
     injected = {fault for (fault, _), number in proxy.faults.items() if number}
     assert {fault for deck in chaos_proxy.DECKS.values() for fault in deck} <= injected
     assert worker_pool.kills.keys() == {*chaos_proxy.KILLS, "at any time"}

@@ -9,7 +9,7 @@ from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(32, part=8)  # each occupies a process of the function
+CLIENTS = cases(32, part=8)  # each client occupies a process of the function
 TIMES = 25
 TOTAL = CLIENTS * TIMES
 COUNTER = "/counters/busy"

@@ -25,7 +25,10 @@ SENDER = "AROAEXAMPLE12345678AB:a-session-of-30-characters-xxx"
 
 
 class Handlers:
-    """Runs the handlers here, with the stack's database, and measures the capacity they consume."""
+    """Runs the handlers in the test's process, and measures the capacity that they consume.
+
+    The handlers use the database of the deployed stack.
+    """
 
     def __init__(self) -> None:
         self.meter = Meter()
@@ -54,11 +57,11 @@ class Handlers:
         raise LookupError(method, path)
 
     def ingest(self, counters: Sequence[str], groups: Sequence[str]) -> float:
-        """Deliver a full batch. Return the write units that it consumed.
+        """Deliver a full batch of messages. Return the write units that the batch consumed.
 
-        The messages use the counters in turn, and the message groups in turn. The first event of a
-        counter or group costs more. So this method first delivers a similar batch that it does not
-        measure.
+        The messages are spread evenly over the counters and over the message groups. The first
+        message of a counter or of a group costs more. So this method first delivers a similar batch
+        that is not measured.
         """
         for _ in range(2):
             self.meter.clear()
@@ -143,7 +146,8 @@ def test_documented_write_units_of_a_batch_match_the_database(
         "10 counters": handlers.ingest(names, names),
     }
     by_group = [handlers.ingest(names[:1], [group]) for group in groups]
-    # The counter's first message group was names[0], so by_group[6] is for its 8th group.
+    # The first message group of this counter was names[0]. So by_group[6] has the cost of the
+    # counter's 8th group.
     measured["1 counter, its 8th message group"] = by_group[6]
     measured["1 counter, its 9th message group"] = by_group[7]
     rows = [f"| {name} | {units:g} | {units / MAX_BATCH:g} |" for name, units in measured.items()]

@@ -32,7 +32,7 @@ def random_id() -> str:
 
 
 def sender_id(producer: Producer) -> str:
-    """Return the SenderId of every message. In the emulator it is the account id."""
+    """Return the SenderId that all messages have. In the emulator, this is the account id."""
     account: str = producer.stack.outputs["IncrementQueueArn"].split(":")[4]
     return account
 
@@ -138,7 +138,8 @@ def test_counter_at_its_maximum_does_not_block_other_counters(
 @pytest.mark.parametrize("bus", ["the stack's", "default"])
 @pytest.mark.usefixtures("examples")
 def test_rules_match_an_event_but_not_its_replay(producer: Producer, bus: str) -> None:
-    # PutEvents cannot set `replay-name`. So ask EventBridge whether the rules would match.
+    # A replayed event has a `replay-name`, which PutEvents cannot set. So do not send such an
+    # event: ask EventBridge whether the rules would match the event.
     name = producer.stack.outputs["EventBusName"] if bus == "the stack's" else bus
     rules = producer.events.list_rules(EventBusName=name)["Rules"]
     event: dict[str, object] = {
@@ -188,7 +189,7 @@ def test_invalid_message_is_parked_and_the_rest_of_its_group_is_counted(producer
 
 @dataclass(frozen=True)
 class Parked:
-    """A message in the dead-letter queue, with its `reason` attribute."""
+    """A parked message: a message that Tally moved to the dead-letter queue, and the reason."""
 
     body: str
     reason: str | None
@@ -197,7 +198,7 @@ class Parked:
 def parked_messages(producer: Producer, counter: str) -> list[Parked]:
     """Wait until everything that was sent is counted or parked. Return a counter's parked messages.
 
-    This empties the dead-letter queue.
+    This function deletes all messages of the dead-letter queue.
     """
     producer.wait_until_done()
     return [message for message in _dead_letters(producer) if counter in message.body]
@@ -251,7 +252,8 @@ def test_documented_code_for_a_busy_counter_counts_each_order_once(producer: Pro
 
 @pytest.fixture(scope="module")
 def examples(stack: Stack) -> dict[str, str]:
-    """Deploy all examples of the docs in one stack.
+    """Deploy all CloudFormation examples of the docs as one stack.
+
 
     Returns:
         The physical id of each resource, by its logical id.
@@ -317,7 +319,8 @@ def test_documented_schedule_counts(producer: Producer, examples: dict[str, str]
     schedule = scheduler.get_schedule(Name=name)
     assert schedule["ScheduleExpression"] == "rate(1 hour)"
 
-    # The test cannot wait for an hour. Create a copy of the schedule that is due now.
+    # The schedule in the docs is due in an hour, which is too long for a test. Create a copy of
+    # this schedule that is due now.
     scheduler.create_schedule(
         Name="now",
         ScheduleExpression=f"at({datetime.now(UTC):%Y-%m-%dT%H:%M:%S})",

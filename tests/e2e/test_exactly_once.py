@@ -1,7 +1,7 @@
-"""Changes are applied exactly once for concurrent HTTP clients.
+"""Changes by concurrent HTTP clients are applied exactly once.
 
-The clients use the same key, version, stock or counter. In one test, the database's replies are
-lost.
+In each test, all clients use the same Idempotency-Key, version, stock or counter. In one test,
+replies of the database are lost.
 """
 
 import json
@@ -15,18 +15,22 @@ from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(32, part=8)  # each occupies a process of a function
+CLIENTS = cases(32, part=8)  # each client occupies a process of a function
 STOCK = cases(100, part=25)
 INCREMENT = ["counters/increment"]
 SECONDS = cases(60, part=3)
 HOT_CLIENTS = cases(16, part=8)
-LOST_SHARE = 0.2  # the share of lost replies to writes to CounterTable
+LOST_SHARE = 0.2  # share of the writes to CounterTable whose replies are lost
 LOSS_CLIENTS = cases(8, part=4)
 LOSS_TIMES = cases(100, part=10)
 
 
 def increment_with_key(caller: Caller, counter: str, key: str) -> tuple[Answer, int]:
-    """Increment with a key, and repeat until that succeeds. Return answer and number of repeats."""
+    """Increment with an Idempotency-Key. Repeat the request until it succeeds.
+
+    Returns:
+        The answer, and the number of repeats.
+    """
     repeats = 0
     while True:
         answer = caller.request("POST", counter, headers={"Idempotency-Key": key})
@@ -134,14 +138,15 @@ def test_increments_count_once_when_database_replies_are_lost(
 
 
 def assert_counted_once(caller: Caller, counter: str, answers: list[Answer]) -> None:
-    """Check that a counter, which only these requests have changed, matches their answers."""
+    """Check that a counter's value matches the answers to all requests that changed the counter."""
     statuses = Counter(answer.status for answer in answers)
     print(f"statuses {dict(statuses)}")
     assert statuses.keys() <= {200, 503}
     version = len(caller.whole_history(counter))
     answered = [answer.body["version"] for answer in answers if answer.status == 200]
     assert len(set(answered)) == len(answered)
-    # `outcome-unknown` is the only 503 after which the increment may have been applied.
+    # After the 503 `outcome-unknown`, the increment may have been applied. After every other 503,
+    # it was not applied.
     unknown = sum(
         answer.status == 503 and answer.body["type"].endswith("outcome-unknown")
         for answer in answers

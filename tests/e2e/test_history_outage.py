@@ -1,4 +1,8 @@
-"""RecordHistory, which writes the history: outages of its tables, its delay, parked records."""
+"""RecordHistory, which writes the history.
+
+The tests cover outages of the tables that RecordHistory writes, its delay, and the records that it
+parks (moves to a dead-letter queue).
+"""
 
 import datetime as dt
 import itertools
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 INCREMENT = ["counters/increment"]
 
 CLIENTS = cases(6, part=4)
-CHANGES = cases(180, part=40)  # answered during the outage
+CHANGES = cases(180, part=40)  # number of changes that are answered during the outage
 COUNTERS = 3
 PAUSE_SECONDS = 0.08
 
@@ -64,7 +68,7 @@ def proxy(module_proxy: FaultProxy) -> FaultProxy:
 
 @pytest.fixture
 def dead_letters(stack: Stack) -> Iterator["DeadLetters"]:
-    """The queue of parked records, empty at the start."""
+    """The queue of parked records. It is empty when a test begins."""
     queue = DeadLetters(stack)
     assert queue.bodies() == []
     yield queue
@@ -72,7 +76,7 @@ def dead_letters(stack: Stack) -> Iterator["DeadLetters"]:
 
 
 class DeadLetters:
-    """HistoryDeadLetterQueue."""
+    """HistoryDeadLetterQueue: the queue that gets the records that RecordHistory parks."""
 
     def __init__(self, stack: Stack) -> None:
         self._sqs: SQSClient = client(stack, "sqs")
@@ -119,8 +123,8 @@ def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
     with ThreadPoolExecutor(1) as pool, ExitStack() as stopping:
         stopping.callback(stopped.set)
         clients = pool.submit(run_clients, stack, INCREMENT, CLIENTS, send)
-        # Wait until the clients have warmed up. If they had not, all faults could hit the changes
-        # of the warm-up.
+        # Wait until the trend has the changes with which the clients warm up. Without this wait,
+        # all faults could hit the records of these changes.
         wait_for(lambda: all(trend(caller, path) for path in paths), seconds=REQUEST_SECONDS)
         with proxy.failing(stack.outputs[table], throttled):
             began, before = time.monotonic(), answered()
@@ -129,7 +133,8 @@ def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
             missing = answered() - sum(
                 bucket["changes"] for path in paths for bucket in trend(caller, path)
             )
-        # After the outage, two more writes fail in each of two ways.
+        # After the outage, let writes fail in two other ways: first they get a 500, and next they
+        # lose their reply.
         for fault in (refused_internally, reply_lost):
             with proxy.failing(stack.outputs[table], fault):
                 wait_for(partial(proxy.has_injected, fault, times=2), seconds=REQUEST_SECONDS)
@@ -151,10 +156,11 @@ def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
     assert proxy.has_injected(throttled, times=2)
     assert proxy.has_injected(refused_internally, times=2)
     assert proxy.has_injected(reply_lost, times=2)
-    # Leave out the warm-up changes: their records may be late and meet a fault, too.
+    # Ignore the requests for the warm-up changes. These requests may be late, so they may meet a
+    # fault, too.
     requests = [each for each in proxy.requests if str(prefix) in json.dumps(each.parameters)]
     assert {each.fault for each in requests} == {throttled, refused_internally, reply_lost, None}
-    # One change of each client may have been under way when the outage began.
+    # When the outage began, each client may have had one change under way.
     assert missing >= during - CLIENTS
     assert dead_letters.bodies() == []
 
@@ -163,7 +169,7 @@ def test_every_change_is_recorded_once_despite_an_outage_of_a_table(
 def test_measure_delay_between_a_change_and_its_history_entry(
     stack: Stack, caller: Caller, proxy: FaultProxy, counter: str
 ) -> None:
-    # Start a process of RecordHistory, so that its start is not measured.
+    # Start a process of RecordHistory now, so that the test does not measure the time of its start.
     caller.post(counter)
     assert len(caller.history(counter, entries=1)) == 1
     answered_at: dict[int, float] = {}
@@ -178,8 +184,9 @@ def test_measure_delay_between_a_change_and_its_history_entry(
     total = LAG_CLIENTS * LAG_CHANGES
     assert len(caller.history(counter, entries=total + 1)) == total + 1
 
-    # Take the times of the writes from the proxy. Polling the table every 20 ms would slow the
-    # clients by a quarter, and is only accurate to 40 ms.
+    # Take the times of the writes to HistoryTable from the proxy. If the test read the table every
+    # 20 ms instead, the clients would be a quarter slower, and the times would be accurate only to
+    # 40 ms.
     written_at: dict[int, float] = {}
     counter_id = {"S": counter.rpartition("/")[2]}
     for request in proxy.requests:
@@ -223,9 +230,9 @@ def test_redrive_records_a_valid_record_and_leaves_an_invalid_one_in_the_queue(
 
 
 def assert_recorded(caller: Caller, counter: str, answers: list[tuple[Answer, int]]) -> None:
-    """Check that a counter's history matches its value, and the requests and their answers.
+    """Check a counter's history against the counter's value, the requests and the answers.
 
-    Also check that the trend matches the history.
+    Also check that the counter's trend matches the history.
     """
     entries = caller.whole_history(counter)
     assert [
@@ -267,7 +274,10 @@ def expected_trend(entries: list[Any]) -> list[Any]:
 
 
 def sample_insert_record(counter_id: str) -> Any:  # noqa: ANN401
-    """Return the sample stream record of a first change, with this counter and the current time."""
+    """Return the stream record of a counter's first change, made now.
+
+    The record is a copy of the sample event of RecordHistory, with another counter and time.
+    """
     sample = json.loads((ROOT / "events" / "record_history.json").read_text())
     record = sample["Records"][0]
     assert record["eventName"] == "INSERT"

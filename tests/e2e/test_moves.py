@@ -1,4 +1,7 @@
-"""Concurrent `POST /increments` that move amounts between counters never change the total."""
+"""Concurrent `POST /increments` requests move amounts between counters.
+
+These moves never change the sum of all counters.
+"""
 
 import json
 import random
@@ -13,14 +16,17 @@ from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(16, part=4)  # each occupies a process of the function
+CLIENTS = cases(16, part=4)  # each client occupies a process of the function
 SECONDS = cases(30, part=3)
 START = 100
 NAMES = [f"account-{number}" for number in range(8)]
 
 
 def move(caller: Caller, chance: random.Random) -> Answer:
-    """Move random amounts from one counter to others, unless the first would fall below 0."""
+    """Move random amounts from one counter, the payer, to others.
+
+    The request sets a minimum of 0 for the payer.
+    """
     payer, *payees = chance.sample(NAMES, chance.choice([2, 2, 3, 5]))
     amounts = [chance.randint(1, 40) for _ in payees]
     increments: list[dict[str, object]] = [{"counter_id": payer, "by": -sum(amounts), "min": 0}]
@@ -124,9 +130,9 @@ def assert_each_request_is_atomic(stack: Stack, answers: list[Answer]) -> None:
         }
         for items in moves
     ]
-    # If the history does not have a change in time, the answer has null instead of the version and
-    # the value. An answer without any version matches every move between the same counters. So
-    # check such answers last.
+    # If the history does not have a change in time, the answer has null instead of the change's
+    # version and value. An answer with no version at all matches every move between the same
+    # counters. So check the answers with no version last.
     answered = sorted(
         (answer.body for answer in answers if answer.status == 200),
         key=lambda body: all(each["version"] is None for each in body),
@@ -139,7 +145,10 @@ def assert_each_request_is_atomic(stack: Stack, answers: list[Answer]) -> None:
 
 
 def _matches(body: list[dict[str, Any]], move: dict[str, tuple[int, int]]) -> bool:
-    """Return whether an answer can belong to a move: counters, versions and values match."""
+    """Return whether an answer can be the answer to a move.
+
+    The counters must be the same. The versions and values in the answer must be those of the move.
+    """
     return {each["counter_id"] for each in body} == move.keys() and all(
         each["version"] is None or (each["version"], each["value"]) == move[each["counter_id"]]
         for each in body

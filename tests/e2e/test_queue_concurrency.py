@@ -1,4 +1,4 @@
-"""Batches of different message groups overlap, and batches of one group do not."""
+"""Batches of different message groups overlap. Batches of the same group never overlap."""
 
 import time
 import uuid
@@ -15,7 +15,7 @@ from tests.sizes import cases
 from deployment import Stack
 
 GROUPS = cases(20, part=4)
-MESSAGES = 25  # per group, which makes three batches
+MESSAGES = 25  # in each group, which makes three batches
 WRITE_SECONDS = 0.3
 CONNECTIONS = 10  # as many as a boto3 client has
 
@@ -31,7 +31,7 @@ def test_batches_overlap_only_between_different_groups(
     stack: Stack, caller: Caller, source: str
 ) -> None:
     producer = Producer(stack, caller)
-    # Each group has its own counter, so the counter of a write identifies the group.
+    # Each message group has its own counter. So the counter of a write identifies the group.
     names = [f"in-flight-{uuid.uuid4()}" for _ in range(GROUPS)]
     amounts = range(1, MESSAGES + 1)
 
@@ -49,8 +49,8 @@ def test_batches_overlap_only_between_different_groups(
     ):
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             list(pool.map(send, names))
-        # If two messages of a group changed places, the earlier message would not be counted,
-        # because the later message would be counted already.
+        # This also proves the order in each group: a message is not counted if a later message of
+        # its group has been counted already.
         assert {producer.value(name, sum(amounts)) for name in names} == {sum(amounts)}
         writes = proxy.requests_with(slow)
 

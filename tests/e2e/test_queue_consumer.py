@@ -1,4 +1,4 @@
-"""IngestIncrements counts each message once, even if it is killed or deliveries overlap."""
+"""IngestIncrements counts each message once, even if it is killed or if deliveries overlap."""
 
 import json
 import os
@@ -39,7 +39,8 @@ def producer(stack: Stack, caller: Caller) -> Producer:
 class Killer:
     """A fault that kills all processes of a function, before or after a request to DynamoDB.
 
-    Batches of several groups may be in flight. The kill interrupts all of them.
+    At that time, the processes may be handling batches of several message groups. The kill
+    interrupts all of these batches.
     """
 
     def __init__(self, emulator: Emulator, function: str) -> None:
@@ -72,13 +73,13 @@ class Killer:
                     os.kill(int(process.name), signal.SIGKILL)
                     killed = True
             except (ProcessLookupError, FileNotFoundError, PermissionError):
-                pass  # the process has ended in the meantime
+                pass  # the process has already ended
         self.kills[when] += killed
 
 
 @contextmanager
 def fast_redelivery(producer: Producer) -> Iterator[None]:
-    """Redeliver a failed batch after a few seconds instead of the template's minute."""
+    """Let SQS redeliver a failed batch after a few seconds. The template's delay is a minute."""
     seconds = producer.set_visibility_timeout(REDELIVERY_SECONDS)
     try:
         yield
@@ -125,12 +126,12 @@ def test_every_message_is_counted_once_when_the_consumer_is_killed(
 
 
 def count_events(producer: Producer, name: str) -> int:
-    """Return how many events are in a counter's history."""
+    """Return the number of messages that the changes in a counter's history count."""
     return sum(entry.get("events", 0) for entry in producer.entries(name))
 
 
 class Deliveries:
-    """Delivers messages of several groups, which all count for one counter.
+    """Delivers messages of several message groups. All messages change the same counter.
 
     The messages of each group are delivered in order, as SQS does it.
     """
@@ -139,7 +140,7 @@ class Deliveries:
         self._lambda = client(stack, "lambda")
         self._name = physical_name(stack, FUNCTION)
         self._counter = counter
-        # One queue per group, so that all groups have the same sequence numbers.
+        # Each group has its own queue, so that the sequence numbers are the same in all groups.
         self.queues = [FifoQueue(stack.outputs["IncrementQueueArn"]) for _ in range(GROUPS)]
         self.total = 0
         self._lock = threading.Lock()
@@ -184,10 +185,10 @@ class Deliveries:
         return deliveries
 
     def redeliver(self, number: int, stopped: threading.Event) -> int:
-        """Deliver random parts of the groups again, until `stopped` is set.
+        """Deliver random batches again, until `stopped` is set.
 
-        All messages before a part are done. `deliver_all` may be delivering messages of the part at
-        the same time.
+        A batch has successive messages of one group. All messages before these have been counted.
+        At the same time, `deliver_all` may be delivering messages of the batch for the first time.
 
         Returns:
             The number of deliveries.
@@ -198,7 +199,7 @@ class Deliveries:
             with self._lock:
                 sent = list(self.queues[chance.randrange(GROUPS)].sent)
             if len(sent) > MAX_BATCH:
-                # All messages before the last ten of the group have been acknowledged.
+                # All messages of the group except the last ten have been counted.
                 start = chance.randrange(len(sent) - MAX_BATCH + 1)
                 self.deliver(sent[start : start + chance.randint(1, MAX_BATCH)])
                 deliveries += 1

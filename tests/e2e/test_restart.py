@@ -1,6 +1,6 @@
-"""A stack of `make run` keeps its state if it is stopped or killed.
+"""The local stack of `make run` keeps its state when it is stopped or killed.
 
-After a kill, the next start says what may be lost.
+After a kill, the next `make run` prints which changes may be lost.
 """
 
 import json
@@ -33,15 +33,15 @@ from local_settings import HOST
 
 START_SECONDS = 180
 STOP_SECONDS = 5
-# The visibility timeout of IncrementQueue, which is 60 seconds in the template. If a batch was in
-# flight when the state was saved, it is redelivered after this time.
+# The visibility timeout of IncrementQueue. If a batch was in flight when the state was saved, the
+# batch is redelivered after this time. The template sets 60 seconds.
 REDELIVERY_SECONDS = cases(60, part=1)
 SAVED_SECONDS = 60  # enough to save a small state on a busy machine
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory without state. It has a build already, which saves time."""
+    """A directory for an emulator. It has a build, which saves time, but no state."""
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
         directory = Path(name) / "with spaces"
         directory.mkdir()
@@ -50,7 +50,7 @@ def directory() -> Iterator[Path]:
 
 
 def is_stopped(emulator: Emulator) -> bool:
-    """Return whether all processes of the emulator and its functions end within STOP_SECONDS."""
+    """Return whether the processes of the emulator and of its functions end within STOP_SECONDS."""
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -78,7 +78,7 @@ def test_restart_continues_from_the_saved_state_and_stop_leaves_no_process(
             assert producer.value("queued", 2) == 2
     assert_no_process_is_left(emulator)
     assert_private(directory)
-    make_readable_by_others(directory)  # as earlier versions left it
+    make_readable_by_others(directory)  # as earlier versions of Tally left it
 
     with run_emulator(directory, free_port(), persist=True) as emulator:
         restarted = deploy(emulator)
@@ -91,8 +91,8 @@ def test_restart_continues_from_the_saved_state_and_stop_leaves_no_process(
         with Caller(restarted.url, token_for(restarted, restarted.scopes)) as caller:
             assert caller.post(counter).body["value"] == 12
             entries = caller.history(counter, entries=4)
-            # If the queue's sequence numbers started again at the first one, the counter would take
-            # this message for a duplicate.
+            # The queue must not number its messages from the beginning again. If it did, the
+            # counter would treat this message as a duplicate.
             producer = Producer(restarted, caller)
             producer.send("queue", {"counter_id": "queued"})
             assert producer.value("queued", 3) == 3
@@ -159,7 +159,8 @@ def saved_at(directory: Path) -> float:
 def kill_while_counting(
     stack: Stack, caller: Caller, directory: Path, pids: list[int]
 ) -> list[tuple[float, int]]:
-    """Count until a save includes some increments. Kill the processes while counting continues.
+    """Send increments until a saved state includes some of them. Kill the processes meanwhile.
+
 
     Returns:
         The time of each answer, in seconds since the epoch, and the version in it.
@@ -181,7 +182,7 @@ def kill_while_counting(
 
     counting = threading.Thread(target=count)
     counting.start()
-    # Wait for a save after the first answer. By then, more increments are in flight.
+    # Wait until the state is saved after the first answer. Meanwhile, more increments are sent.
     wait_for(lambda: answers and saved_at(directory) > answers[0][0], seconds=SAVED_SECONDS)
     assert saved_at(directory) > answers[0][0]
     for pid in pids:
@@ -192,9 +193,11 @@ def kill_while_counting(
 
 
 def acknowledged_version(stderr: str, acknowledged: list[tuple[float, int]]) -> int:
-    """Return the last version that was acknowledged before the last save.
+    """Return the last version that was acknowledged before the state was last saved.
 
-    `stderr` says when the last save was.
+    Args:
+        stderr: the error output of the next start, which has the time of the last save.
+        acknowledged: the time of each answer, and the version in the answer.
     """
     pattern = r"The last run was killed\. Its state was last saved at (\S+): changes after .*\n"
     stderr = stderr.removeprefix("Waiting for the last processes of a killed run to end.\n")
@@ -207,25 +210,30 @@ def acknowledged_version(stderr: str, acknowledged: list[tuple[float, int]]) -> 
 
 
 def assert_consistent(caller: Caller, version: int) -> None:
-    """Check that no saved change is lost, histories have no gaps, and messages count once."""
+    """Check that the counters are consistent after a restart.
+
+    - No saved change is lost.
+    - The histories have no gaps.
+    - Each queue message is counted once.
+    """
     counter = caller.get("/counters/killed").body
     assert counter["version"] >= version
     caller.whole_history("/counters/killed")
     assert caller.post("/counters/killed").body["version"] == counter["version"] + 1
     caller.whole_history("/counters/killed")
-    # Five messages were sent before each kill. The saved state has all of them, in the queue or in
-    # the counter.
+    # Five messages were sent before each kill. The saved state has each message, either in the
+    # queue or counted in the counter.
     queued = wait_for(
         lambda: int(caller.get("/counters/queued").body["value"]),
         lambda value: value in {5, 10},
-        seconds=REDELIVERY_SECONDS + 30,  # the saved state may have a batch in flight
+        seconds=REDELIVERY_SECONDS + 30,  # in the saved state, a batch may be in flight
     )
     assert queued in {5, 10}
     caller.whole_history("/counters/queued")
 
 
 def with_port(stack: Stack, port: int) -> Stack:
-    """Return the same stack on another port."""
+    """Return the same stack, but with another port in its URLs."""
     old_port = stack.endpoint_url.rpartition(":")[2]
     fields = json.loads(json.dumps(asdict(stack)).replace(f":{old_port}", f":{port}"))
     return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
@@ -238,7 +246,7 @@ def make_readable_by_others(directory: Path) -> None:
 
 
 def assert_private(directory: Path) -> None:
-    """Check that other users can read neither the directory nor the state and logs in it."""
+    """Check that other users cannot read the directory, the state or the logs."""
     state = directory / "state"
     for path in (directory, state, *state.rglob("*"), *directory.glob("*.log")):
         assert not path.stat().st_mode & 0o077, path

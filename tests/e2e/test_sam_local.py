@@ -34,7 +34,8 @@ CONCURRENCY = 3
 START_SECONDS = 60
 FUNCTIONS = aws_template.functions()
 
-# Finds an image as SAM does. It runs in its own process because the library leaves sockets open.
+# This code finds an image as SAM does. It runs in its own process, because the library `docker`
+# leaves sockets open.
 FIND_IMAGE = """
 import docker, sys
 engine = docker.from_env()
@@ -44,7 +45,8 @@ except docker.errors.ImageNotFound:
     engine.images.pull(sys.argv[1])
 """
 
-# Variables of the user's shell that must not reach a container or lead SAM to AWS.
+# Environment variables that a user's shell may have. They must not reach a container, and must not
+# make SAM send requests to AWS.
 USER_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -55,7 +57,10 @@ USER_ENVIRONMENT = {
 
 
 class Trap:
-    """Takes the place of AWS and an HTTP proxy. It records each request line, but never answers."""
+    """A server that takes the place of AWS and of an HTTP proxy.
+
+    It records the first line of each request, but never answers.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
         self.requests: list[bytes] = []
@@ -92,7 +97,8 @@ class Project:
     def skip_without_engine(self) -> None:
         """Skip the test if no container engine is running.
 
-        This is not a fixture, so that pytest reports all skipped tests in one line.
+        Each test calls this method. If a fixture did this, pytest would not report all skipped
+        tests in one line.
         """
         if not self.has_engine:
             pytest.skip("no container engine (Docker or podman) is running that has Lambda's image")
@@ -103,7 +109,7 @@ class Project:
         )
 
     def invoke(self, function: str) -> Any:  # noqa: ANN401
-        """Return the answer of a function to its sample event."""
+        """Send a function its sample event with `sam local invoke`, and return the answer."""
         event = f"events/{FUNCTIONS[function].module}.json"
         with self.start(
             f".venv/bin/sam local invoke {function} --event {event}",
@@ -117,9 +123,9 @@ class Project:
 
     @contextmanager
     def serving(self, command: str) -> Iterator[int]:
-        """Run `sam local start-…` until the with block ends. Yield its port.
+        """Run `sam local start-…`, wait until its port accepts connections, and yield the port.
 
-        First, wait until the port accepts connections.
+        The command is stopped when the with block ends.
         """
         port = free_port()
         log = self.directory / f"{port}.log"
@@ -149,7 +155,7 @@ def project(
     trap: Trap,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Project]:
-    """A clone with everything that `make run` adds for `sam local`."""
+    """A clone of the repository, with the files that `make run` creates for `sam local`."""
     assert stack.endpoint_url == emulator.endpoint_url
     directory = tmp_path_factory.mktemp("a  clone")
     for name, target in {
@@ -175,9 +181,9 @@ def image(stack: Stack) -> str:
 
 
 def is_expected(function: str, answer: Any) -> bool:  # noqa: ANN401
-    """Return whether an answer of a function to its sample event is correct.
+    """Return whether a function's answer to its sample event is correct.
 
-    The event may have been sent before.
+    The same event may have been sent before, so several answers can be correct.
     """
     match answer:
         case {"statusCode": 200}:
@@ -214,7 +220,7 @@ def test_sam_local_invoke_works_for_every_function_with_any_user_environment(
     (entry,) = caller.history("/counters/sample:stock", entries=1, after=before["version"])
     claims = load("increment_counters")["requestContext"]["authorizer"]["claims"]
     assert entry["actor"] == claims["sub"]
-    # SAM asks this host whether there is a newer version of SAM.
+    # SAM asks this host whether a newer version of SAM exists.
     host = urlsplit(AWS_SAM_CLI_PYPI_ENDPOINT).netloc.encode()
     assert [line for line in trap.requests if host not in line] == [], "AWS was contacted"
 

@@ -1,4 +1,4 @@
-"""History and list of counters over HTTP."""
+"""HTTP requests that read the history and the list of counters."""
 
 import itertools
 import uuid

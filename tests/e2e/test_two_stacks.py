@@ -15,7 +15,7 @@ OTHER = "tally-other"
 
 @pytest.fixture(scope="module")
 def other(emulator: Emulator, stack: Stack) -> Stack:
-    """A second stack, from the template that `sam deploy` used for the first."""
+    """A second stack, created from the template that `sam deploy` used for the first stack."""
     cloudformation = client(stack, "cloudformation")
     (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
     template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")

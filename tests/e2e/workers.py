@@ -24,7 +24,7 @@ NO_OUTCOME = Outcome("killed", None)
 
 
 class InvocationResult(NamedTuple):
-    """The result of an event. `outcome` is None if the process was killed or timed out."""
+    """The result of an invocation. `outcome` is None if the process was killed or timed out."""
 
     request_id: str  # Lambda's id of the invocation, which is stored with a change of a counter
     began: float  # time.monotonic()
@@ -32,10 +32,13 @@ class InvocationResult(NamedTuple):
 
 
 class Worker:
-    """One process of a function. It handles one event at a time. If it died, a new one starts."""
+    """Runs one process of a function, which handles one event at a time.
+
+    If the process has died, the worker starts a new process for the next event.
+    """
 
     def __init__(self, access_key: str, variables: Mapping[str, str], log: IO[str]) -> None:
-        self.access_key = access_key  # lets the proxy see which worker sent a request
+        self.access_key = access_key  # tells the proxy which worker sent a request
         self._log = log
         self._variables = {**variables, "AWS_ACCESS_KEY_ID": access_key}
         self._running = ExitStack()
@@ -105,7 +108,7 @@ class Workers:
         self._free.setdefault(function, queue.SimpleQueue()).put(worker)
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> InvocationResult:
-        """Send an event to a free worker of the function. Wait until one is free."""
+        """Wait until a worker of the function is free, and send the event to this worker."""
         worker = self._free[function].get()
         try:
             return worker.invoke(event)
@@ -113,7 +116,7 @@ class Workers:
             self._free[function].put(worker)
 
     def kill(self, access_key: str, when: str) -> None:
-        """Kill a worker, and count the kill under `when`."""
+        """Kill the worker with this access key. `kills` counts the kill under the name `when`."""
         with self._lock:
             self.kills[when] += 1
         self._workers[access_key].kill()
@@ -146,12 +149,14 @@ def running(
 ) -> Iterator[Workers]:
     """Run workers that reach the database through a proxy. Stop them when the with block ends.
 
+
     Args:
         emulator: the emulator whose directory has the built functions.
-        stack: the deployed stack. Each worker gets its function's environment variables.
-        numbers: the number of workers for each function, by its logical id.
+        stack: the deployed stack. Each worker gets the environment variables that its function has
+            in this stack.
+        numbers: the number of workers of each function. The keys are the functions' logical ids.
         proxy_url: the workers' DynamoDB endpoint.
-        directory: an empty directory. The workers write their log to its file `log`.
+        directory: an empty directory. The workers write their log to the file `log` in it.
     """
     if not lambda_runtime.is_available():
         pytest.skip(f"needs {lambda_runtime.NEEDS}")

@@ -1,4 +1,7 @@
-"""A correct run: calls and histories of two counters, to test the linearizability checker with."""
+"""A correct run for the tests of tests/e2e/linearizability.py, the linearizability checker.
+
+A run has the calls of all callers, and the resulting histories of two counters.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +36,7 @@ B = [entry(1, 0, -5, "move")]
 
 
 def counter(name: str, last: Entry) -> dict[str, Any]:
-    """Return a counter after its last entry, as the API shows it."""
+    """Return a counter after its last change, `last`, as the API shows the counter."""
     return {
         "counter_id": name,
         "value": last.value,
@@ -44,7 +47,7 @@ def counter(name: str, last: Entry) -> dict[str, Any]:
 
 
 def page_entry(stored: Entry) -> dict[str, Any]:
-    """Return an entry as a page of history shows it."""
+    """Return an entry as the API shows it on a page of history."""
     names = ("version", "value", "previous_value", "by", "operation", "actor", "created_at")
     parts = {"increase": max(stored.by, 0), "decrease": max(-stored.by, 0)}
     return {name: getattr(stored, name) for name in names} | parts
@@ -71,7 +74,8 @@ SET = Call(
     "set",
     updates=(Update(value=10, expected=1),),
 )
-# The first attempt was killed after its change. The second attempt found the change.
+# The function of the first call was killed after it had made the change. The function of the second
+# call found the change.
 KEYED = Call("increment", ("a",), 5, 6, None, "keyed", "key", (Update(by=-1),))
 REPEATED = replace(
     KEYED, invoked=7, returned=8, answer=Answer(200, counter("a", A[2])), request_id="repeated"
@@ -128,7 +132,7 @@ GOOD = [
 
 
 def run(calls: Sequence[Call] = GOOD, a: Sequence[Entry] = A, b: Sequence[Entry] = B) -> Run:
-    """Return a run in which each counter matches its last entry."""
+    """Return a run in which the state of each counter matches the counter's last history entry."""
     histories = {name: entries for name, entries in (("a", a), ("b", b)) if entries}
     states = {
         name: CounterState(entries[-1].value, entries[-1].version, entries[-1].request_id)
@@ -142,5 +146,5 @@ def violations(checked: Run) -> set[str]:
 
 
 def run_with(old: Call, **changed: Any) -> Run:  # noqa: ANN401
-    """Return a run of the good calls, after a change of some fields of the call `old`."""
+    """Return a run of the calls in GOOD, but with new values for some fields of the call `old`."""
     return run([replace(call, **changed) if call is old else call for call in GOOD])

@@ -1,4 +1,4 @@
-"""How endpoints parse and check requests, tested with a handler that returns the parsed request."""
+"""Endpoints parse and check requests. The handler in these tests returns the parsed request."""
 
 import base64
 import json
@@ -38,9 +38,10 @@ def echo(request: Request) -> Response:
 
 @endpoint(headers=["if-match", "if-none-match"])
 def conditional(request: Request) -> Response:
-    """Return what a condition in the headers says.
+    """Return what the condition in the request's headers says.
 
-    If-None-Match: whether it names version 7. If-Match: the versions that it names.
+    For If-None-Match, return whether the header names version 7. For If-Match, return the versions
+    that the header names.
     """
     if "if-none-match" in request.headers:
         return Response(not none_match(request.headers, 7))
@@ -70,7 +71,7 @@ def call(request: dict[str, Any], handler: Handler = echo) -> Reply:
 
 
 def is_json(value: object) -> bool:
-    """Return whether the value is valid JSON. Python also writes NaN and Infinity."""
+    """Return whether the value is valid JSON: JSON has no NaN and no Infinity, but Python does."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -189,7 +190,7 @@ def test_a_header_that_is_not_honoured_is_refused_in_upper_and_lower_case(
 opaque = st.text(st.characters(codec="latin-1", exclude_characters='"\x7f', min_codepoint=0x21))
 tags = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), opaque | st.integers(0, 9).map(str))
 spaces = st.text(" \t", max_size=3)
-gaps = st.lists(spaces, max_size=3).map(",".join)  # empty list members
+gaps = st.lists(spaces, max_size=3).map(",".join)  # commas with only spaces between them
 
 
 @st.composite

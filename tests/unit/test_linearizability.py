@@ -1,4 +1,4 @@
-"""The linearizability checker finds every violation in changes and in their order."""
+"""The linearizability checker finds every wrong change, wrong answer and wrong order of changes."""
 
 import math
 from dataclasses import replace

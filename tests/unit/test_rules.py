@@ -136,7 +136,8 @@ def test_only_asc_and_desc_are_orders(text: str) -> None:
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MINUTES_OF_DAY = 24 * 60
 
-# In seconds since the epoch, at least a day away from the first and the last time that is accepted.
+# Times in seconds since the epoch. Each differs by at least a day from the first and the last time
+# that Tally accepts.
 moments = st.integers(MINUTES_OF_DAY * 60, 253_402_128_000)
 offsets = st.integers(-MINUTES_OF_DAY + 1, MINUTES_OF_DAY - 1)
 offsets_written = st.sampled_from(["Z", "z", "-00:00", "+00:00"]).map(lambda z: (0, z)) | (
