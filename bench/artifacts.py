@@ -36,7 +36,7 @@ LAMBDA_PEERS = {
 }
 FLASK = "flask_sqlite"
 
-# A change to any of these can change the build of Tally.
+# The files and directories of which a change can change the build of Tally.
 _SOURCES = ("template.yaml", "functions", "scripts", "Makefile")
 
 
@@ -49,7 +49,7 @@ class Artifact:
         directory: the built files.
         handler: the entry point, such as `app.handler`.
         unzipped: the size of the files, in bytes.
-        zipped: the size of a zip file of them, in bytes.
+        zipped: the size of a zip file with these files, in bytes.
     """
 
     name: str
@@ -133,7 +133,7 @@ def _pip(source: Path, target: Path) -> None:
 
 
 def _artifact(directory: Path, name: str, handler: str) -> Artifact:
-    """Return an artifact. The first call measures its size and saves the size next to it."""
+    """Return an artifact. Its size is measured once, and kept in a file next to its directory."""
     kept = directory.with_name(f"{directory.name}.size.json")
     if not kept.exists():
         kept.write_text(json.dumps(asdict(_size(directory))))

@@ -1,6 +1,6 @@
 """Undoes the steps that make Tally's artifact fast, to measure what each step saves.
 
-One step at a time is undone, in a copy of the artifact.
+Each step is undone in a copy of the artifact, in which all other steps stay.
 """
 
 import compileall
@@ -17,11 +17,11 @@ from pathlib import Path
 from bench import artifacts
 from bench.artifacts import Artifact
 
-_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # never compared with the source
+_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # Python never compares it with the source
 
 
 def without_bytecode(directory: Path) -> None:
-    """Delete the bytecode. Every start must then compile all modules that it imports.
+    """Delete the bytecode. At every start, Python must then compile all modules that it imports.
 
     Raises:
         LookupError: if there is no bytecode.
@@ -131,12 +131,12 @@ def undone(artifact: Artifact, steps: Steps) -> Iterator[dict[str, Artifact]]:
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Replace the code of a module, and its bytecode if it has any."""
+    """Replace the code of a module. If the module has bytecode, compile the new code."""
     path.write_text(text, encoding="utf-8")
     if list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")):
         py_compile.compile(
             str(path),
-            # The artifact must not contain directories of the machine that built it.
+            # The bytecode must not contain paths of the machine that compiled it.
             dfile=path.name,
             doraise=True,
             invalidation_mode=_VALID,
