@@ -133,8 +133,8 @@ def _without_each_step(running: Runtime, artifact: Artifact) -> Measured:
 
 def _comparison_text(first: Measured, built: Mapping[str, Artifact]) -> str:
     introduction = (
-        "The next table shows the time from the start of a fresh process to its first response to an"
-        " increment. It compares Tally with other programs that count.\n\n"
+        "The next table shows the time from the start of a fresh process to its first response to"
+        " an increment. It compares Tally with other programs that count.\n\n"
         "- The usual stack is a function that uses Powertools and boto3's resource. The floor is a"
         " function that does only the least that an increment needs.\n"
         "- The programs other than Tally are built with a plain `sam build`, as their users would"
@@ -194,8 +194,8 @@ def _steps_text(steps: Measured) -> str:
 
 def _functions_text(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
     introduction = (
-        "The next table shows all functions of Tally. Each function was invoked with its sample event"
-        f" from `events/`. The total (the column `ms`) was measured in {ROUNDS_OF_ALL} rounds, and"
+        "The next table shows all functions of Tally. Each function was invoked with its sample"
+        f" event from `events/`. The total (the column `ms`) was measured in {ROUNDS_OF_ALL} rounds, and"
         f" the parts in {ROUNDS_OF_ALL} other rounds. So the sum of the parts differs from the"
         " total."
     )

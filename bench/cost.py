@@ -16,9 +16,8 @@ from bench.usage import DATABASE_MS, FUNCTION_MS, MEMORY, SAMPLED, Operation
 BATCH = 100
 
 _MEASURED = f"""
-The next table shows what one operation consumes. The columns "batch of 100", "queue, by 10" and "bus,
-by 10" are about a whole batch: each number is what the batch consumes, divided by the number of its
-increments.
+The next table shows what one operation consumes. In the columns "batch of 100", "queue, by 10" and
+"bus, by 10", each number is what the whole batch consumes, divided by its number of increments.
 
 - The functions run in the benchmark's process and use an emulated database, which reports the units
   that DynamoDB would charge. For a page of history, the units are calculated from the sizes of its
@@ -38,9 +37,9 @@ increments.
 """.strip()
 
 _DOLLARS = f"""
-The next table shows the price of a million operations in US dollars, without free tiers. The run time
-of a function is an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for each
-request that the function sends. The function has {MEMORY} GB of memory. X-Ray traces {SAMPLED:.0%}
+The next table shows the price of a million operations in US dollars, without free tiers. The run
+time of a function is an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for
+each request that the function sends. The function has {MEMORY} GB of memory. X-Ray traces {SAMPLED:.0%}
 of the runs.
 """.strip()
 
@@ -48,10 +47,10 @@ _OTHERS = """
 The next table compares Tally with other managed services that can count. A price is for a million
 increments. If a plan includes some increments, the price is for a million more. Most prices are for
 the counting alone. You would also have to build, run and pay for everything in the column "lacks".
-Each price comes from the linked page. The column "as of" has the month that the page gives for its prices. If
-the page gives no month, the column has November 2026, when the page was read. Some pages are not
-from the vendor of the service, but quote the vendor. The table has only services for which a
-published price was found.
+Each price comes from the linked page. The column "as of" has the month that the page gives for its
+prices. If the page gives no month, the column has November 2026, when the page was read. Some pages
+are not from the vendor of the service, but quote the vendor. The table has only services for which
+a published price was found.
 """.strip()
 
 
