@@ -1,6 +1,7 @@
-"""Undoes the steps that make Tally's artifact fast, to measure what each step saves.
+"""Undoes the optimizations of Tally, to measure what each optimization saves.
 
-Each step is undone in a copy of the artifact, in which all other steps stay.
+In this module, an optimization is called a step, and an artifact is a built program. For each step,
+the artifact is copied, and only this step is undone in the copy.
 """
 
 import compileall
@@ -17,7 +18,7 @@ from pathlib import Path
 from bench import artifacts
 from bench.artifacts import Artifact
 
-_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # Python never compares it with the source
+_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # skips the check of the source
 
 
 def without_bytecode(directory: Path) -> None:
@@ -60,7 +61,7 @@ def with_garbage_collector(directory: Path) -> None:
 
 
 def with_boto3(directory: Path) -> None:
-    """Import boto3 before botocore. botocore still creates the clients.
+    """Make the artifact import boto3, too. botocore still creates the clients.
 
     Raises:
         LookupError: if `counters.clients` does not import botocore.
@@ -93,7 +94,8 @@ def without(text: str, module: str, directory: Path, instead: str = "") -> None:
 
 Steps = Mapping[str, Callable[[Path], None]]
 
-# The function that undoes each step, by the name of the step in the tables.
+# The steps. The keys are the names of the steps in the tables. The values are the functions that
+# undo the steps.
 COLD: Steps = {
     "without bytecode": without_bytecode,
     "with all of botocore's data": with_all_of_botocore,

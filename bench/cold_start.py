@@ -195,9 +195,9 @@ def _steps_text(steps: Measured) -> str:
 def _functions_text(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
     introduction = (
         "The next table shows all functions of Tally. Each function was invoked with its sample"
-        f" event from `events/`. The total (the column `ms`) was measured in {ROUNDS_OF_ALL} rounds, and"
-        f" the parts in {ROUNDS_OF_ALL} other rounds. So the sum of the parts differs from the"
-        " total."
+        f" event from `events/`. The total (the column `ms`) was measured in {ROUNDS_OF_ALL}"
+        f" rounds, and the parts in {ROUNDS_OF_ALL} other rounds. So the sum of the parts differs"
+        " from the total."
     )
     rows = [
         (

@@ -30,7 +30,7 @@ from local_stack import local_stack
 
 INCREMENTS = 3200
 CALLERS = 8
-TRIES = 20  # how often a caller sends one increment, at most
+TRIES = 20  # the maximum number of requests that a caller sends for one increment
 LOST = 0.02  # the share of replies to counter writes that are lost
 REQUEST_SECONDS = 30
 START_SECONDS = 30
@@ -41,7 +41,8 @@ TALLY_TABLES = {
     "RECEIPT_TABLE": "ReceiptTable",
 }
 
-# The keys of the peers' tables, and the environment variables that hold the tables' names.
+# The peers are the programs other than Tally. The first mapping has the keys of their tables. The
+# second mapping has the environment variables that contain the names of the tables.
 PEERS_KEYS = {"PeerCounters": "counter_id", "PeerReceipts": "id"}
 PEERS_TABLES = {"COUNTER_TABLE": "PeerCounters", "RECEIPT_TABLE": "PeerReceipts"}
 
@@ -88,7 +89,7 @@ def measure() -> Section:
 
 
 def _make_tables(stack: Stack) -> None:
-    """Create the peers' tables. They need no stream, because nothing reads what the peers write."""
+    """Create the peers' tables. The tables have no stream, because the peers keep no history."""
     for name, key in PEERS_KEYS.items():
         client(stack, "dynamodb").create_table(
             TableName=name,
@@ -135,7 +136,8 @@ def _count(  # noqa: PLR0913  a measurement needs all of these
 
     Args:
         stack: the local stack. The program uses its database.
-        endpoint: the address of the proxy, which forwards requests to the database.
+        endpoint: the address of the proxy, which forwards requests to the database and loses some
+            replies.
         running: what the program needs to run as on Lambda.
         program: the program.
         tables: the names of the program's tables, by environment variable.

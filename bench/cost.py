@@ -39,8 +39,8 @@ The next table shows what one operation consumes. In the columns "batch of 100",
 _DOLLARS = f"""
 The next table shows the price of a million operations in US dollars, without free tiers. The run
 time of a function is an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for
-each request that the function sends. The function has {MEMORY} GB of memory. X-Ray traces {SAMPLED:.0%}
-of the runs.
+each request that the function sends. The function has {MEMORY} GB of memory. X-Ray traces
+{SAMPLED:.0%} of the runs.
 """.strip()
 
 _OTHERS = """

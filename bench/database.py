@@ -1,8 +1,9 @@
 """A stand-in for DynamoDB and SQS that responds at once with fixed data.
 
 With this database, a benchmark measures only the program that sends the requests. The database runs
-in a process of its own, so its CPU time is not measured. Its responses contain only what the
-programs read. They describe one counter that was changed once, when the process started.
+in a process of its own, so its CPU time is not measured. The responses contain only what
+the programs read. All responses describe the same counter, which was changed once, when the process
+started.
 """
 
 import datetime as dt
@@ -119,7 +120,7 @@ class _Connection:
 
     def _answer(self, operation: str, body: bytes) -> bytes:
         """Return a response that depends on the request. It is empty for unknown operations."""
-        # A GET, which is a health check, has no body.
+        # A health check is a GET, which has no body.
         request = json.loads(body or "{}")
         match operation:
             case "TransactWriteItems":

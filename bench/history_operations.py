@@ -48,7 +48,7 @@ class History:
         self._messages = 0
 
     def reads(self) -> list[Operation]:
-        """Return the operations that change nothing. Run them before those of `writes`."""
+        """Return the operations that change nothing. Run them before the operations that do."""
         n, middle = self._changes, self._middle
         at_middle = quote(moment(middle))
         page = f"{PATH}/history"

@@ -96,7 +96,7 @@ def hour(number: int, changes: int) -> Item:
     first = max(1, math.ceil((start - FIRST) / INTERVAL) + 1)
     last = min(changes, math.ceil((start + HOUR - FIRST) / INTERVAL))
     count = last - first + 1
-    decrease = (last + 2) // 3 - (first + 1) // 3  # how many of the changes 1, 4, 7, …
+    decrease = (last + 2) // 3 - (first + 1) // 3  # how many changes subtract 1
     sums = {
         "changes": count,
         "increase": count - decrease,
@@ -137,7 +137,7 @@ class Database:
     A request of a kind that the functions never send raises a LookupError.
 
     Attributes:
-        seconds: the CPU time that this thread has spent on responses.
+        seconds: the CPU time that this thread has spent on responses, in seconds.
     """
 
     def __init__(self, stack: Stack, changes: int, expired: int = 0) -> None:
@@ -233,7 +233,7 @@ class Database:
         )
 
     def _consumed(self, operation: str, parameters: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401  depends on the operation
-        """Return the units that are charged, in the form that the operation reports."""
+        """Return the units that are charged, in the form in which the operation reports them."""
         units: float
         match operation:
             case "Query" | "GetItem":

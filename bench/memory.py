@@ -34,9 +34,9 @@ class Used:
     """What one process of a function used.
 
     Attributes:
-        start: the CPU time until its first response, in milliseconds.
-        call: the CPU time of a later call, in milliseconds.
-        peak: the most memory that it held, in MB.
+        start: the CPU time from the start of the process to its first response, in milliseconds.
+        call: the CPU time of each later call, in milliseconds.
+        peak: the most memory that the process held, in MB.
     """
 
     start: float

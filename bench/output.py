@@ -1,4 +1,4 @@
-"""Captures the functions' log, which they write to standard output."""
+"""Captures the log that the functions write to standard output."""
 
 import contextlib
 import io

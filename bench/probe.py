@@ -21,7 +21,7 @@ _clients = 0.0  # seconds spent in create_client so far
 
 
 class _Timer(importlib.abc.MetaPathFinder):
-    """Wraps `Session.create_client` in a timer when botocore.session is imported."""
+    """When botocore.session is imported, wraps its `Session.create_client` in a timer."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -62,7 +62,10 @@ _clients_of_import = _clients
 
 
 def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401  Lambda's own
-    """Call the other handler with the event, and return the seconds of each part of the start."""
+    """Call the other handler with the event, and return how long each part of its start took.
+
+    The result is in seconds.
+    """
     start = _now()
     _handler(event, context)
     called = _now() - start

@@ -1,4 +1,4 @@
-"""Measures several programs in turn, so that a slow moment of the machine affects all alike."""
+"""Measures programs in turn, so that a slow moment of the machine affects all of them alike."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar

@@ -34,8 +34,8 @@ class Runtime:
     def environment(self, artifact: Artifact) -> dict[str, str]:
         """Return the environment variables that Lambda and the template give a function.
 
-        PYTHONDONTWRITEBYTECODE stops Python from writing bytecode into the artifact, which is
-        read-only on Lambda.
+        One more variable, PYTHONDONTWRITEBYTECODE, stops Python from writing bytecode into the
+        artifact. On Lambda, Python cannot write there either.
         """
         return {
             **lambda_runtime.environment(

@@ -1,4 +1,4 @@
-"""Measures operations on a history of 1 to a million changes, and in a table of many counters.
+"""Measures operations on histories of up to a million changes, and in tables of many counters.
 
 The functions run in this process. They use a database that computes the history with formulas
 (bench/long_history.py). So the measured times do not include a slow emulator.
@@ -70,7 +70,7 @@ def measure() -> Section:
         The section of docs/benchmarks.md.
 
     Raises:
-        RuntimeError: if an operation has a wrong result. Measuring it would be worthless.
+        RuntimeError: if an operation has a wrong result.
     """
     session = botocore.session.get_session()
     with captured():
@@ -139,7 +139,7 @@ def _check(session: botocore.session.Session) -> None:
     """Compare the computed history with what the functions write into an emulated database.
 
     Raises:
-        RuntimeError: if they differ.
+        RuntimeError: if the two histories, or the responses for them, differ.
     """
     with _stack(session, CHECKED) as stack:
         for first in range(1, CHECKED + 1, PAGE):
@@ -195,7 +195,7 @@ def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
 def _at_each(
     sizes: Sequence[int], take: Callable[[int], dict[str, Taken]]
 ) -> list[dict[str, Taken]]:
-    """Return what each operation takes at each size. Its CPU time is the median of all rounds."""
+    """Return what each operation takes at each size. CPU times are the medians of all rounds."""
     rounds = interleaved({str(size): partial(take, size) for size in sizes}, ROUNDS)
     return [
         {

@@ -61,11 +61,11 @@ class Usage:
         return self.runs * FUNCTION_MS + self.requests * DATABASE_MS
 
     def all_logs(self) -> float:
-        """Return the bytes of all log lines: those of the functions, Lambda and API Gateway."""
+        """Return the size of the log lines of functions, Lambda and API Gateway, in bytes."""
         return self.logs + self.runs * PLATFORM_BYTES + self.access_log
 
     def dollars(self) -> dict[str, float]:
-        """Return the price of a million times this usage in US dollars, by the kind of charge."""
+        """Return what a million times this usage costs in US dollars, by the kind of charge."""
         seconds = self.milliseconds() / 1000 * MEMORY
         once = {
             "API Gateway": self.http * prices.API_REQUEST.dollars,

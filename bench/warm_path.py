@@ -66,8 +66,7 @@ def _call(
         running: what the program needs to run as on Lambda.
         artifact: the program.
         event: the name of the sample event with which the program is called.
-        header: the name of a header that gets a new value in each call. If it is empty, no header
-            gets one.
+        header: the name of a header that gets a new value in each call; empty for none.
 
     Raises:
         subprocess.CalledProcessError: if a call failed. The reason is on standard error.
