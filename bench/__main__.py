@@ -19,7 +19,7 @@ def main() -> None:
     """Run all benchmarks one after another, then write the page.
 
     Raises:
-        SystemExit: if they cannot run on this machine.
+        SystemExit: if the benchmarks cannot run on this machine.
     """
     if not lambda_runtime.is_available():
         sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
@@ -33,9 +33,10 @@ def main() -> None:
     head = (
         "# Benchmarks\n\n"
         "`make bench` writes this page. Each section begins with the command that measures only"
-        " this section. The command needs `PYTHONPATH=functions:scripts` and the Python of `.venv`."
-        " All programs of a comparison were measured in turn, in the same run. On another machine,"
-        " the times differ, but the ratios between programs differ little.\n\n"
+        " this section. Run the command with the Python of `.venv` and with"
+        " `PYTHONPATH=functions:scripts`. The programs that a table compares were measured in turn,"
+        " in the same run. On another machine, you will measure other times, but similar ratios"
+        " between programs.\n\n"
         f"{machine()}; the run took {minutes:.0f} minutes.\n\n"
     )
     PAGE.write_text(head + "\n".join(sections), encoding="utf-8")

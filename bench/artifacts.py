@@ -27,7 +27,8 @@ from tests.sam import PYTHON
 PEERS = ROOT / "bench" / "peers"
 BUILDS = ROOT / ".local" / "bench"
 
-# The peers that run on Lambda: the folder of each, and its logical id in the peers' template.
+# The peers that run on Lambda. The keys are the names of their folders, and the values are their
+# logical ids in the peers' template.
 LAMBDA_PEERS = {
     "powertools": "Powertools",
     "fastapi_mangum": "FastapiMangum",
@@ -36,7 +37,7 @@ LAMBDA_PEERS = {
 }
 FLASK = "flask_sqlite"
 
-# A change to any of these can change the build of Tally.
+# The build of Tally depends on these files and directories.
 _SOURCES = ("template.yaml", "functions", "scripts", "Makefile")
 
 
@@ -49,7 +50,7 @@ class Artifact:
         directory: the built files.
         handler: the entry point, such as `app.handler`.
         unzipped: the size of the files, in bytes.
-        zipped: the size of a zip file of them, in bytes.
+        zipped: the size of a zip file with these files, in bytes.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Artifact:
 
 
 def ours() -> dict[str, Artifact]:
-    """Build Tally's functions. Return their artifacts by the names of their modules."""
+    """Build Tally's functions. Return a mapping from the names of modules to artifacts."""
     sources = [ROOT / source for source in _SOURCES]
     directory = _built("ours", sources, partial(sam.build, ROOT / "template.yaml"))
     return {
@@ -70,7 +71,10 @@ def ours() -> dict[str, Artifact]:
 
 
 def peers() -> dict[str, Artifact]:
-    """Build the peers. Return their artifacts by the names of their folders, Flask last."""
+    """Build the peers. Return a mapping from the names of folders to artifacts.
+
+    Flask is the last peer in the mapping.
+    """
     lambdas = _built(
         "peers",
         [PEERS / "template.yaml", *(PEERS / name for name in LAMBDA_PEERS)],
@@ -94,7 +98,7 @@ def _built(kind: str, sources: Iterable[Path], build: Callable[[Path], object]) 
     Args:
         kind: the beginning of the directory's name. A new build replaces all builds of its kind.
         sources: the files and directories that the build depends on.
-        build: makes the build, in the directory that is its argument.
+        build: a callable that makes the build in a given directory.
 
     Raises:
         RuntimeError, subprocess.CalledProcessError: if the build failed.
@@ -133,7 +137,7 @@ def _pip(source: Path, target: Path) -> None:
 
 
 def _artifact(directory: Path, name: str, handler: str) -> Artifact:
-    """Return an artifact. The first call measures its size and saves the size next to it."""
+    """Return an artifact. Its size is measured once, and kept in a file next to its directory."""
     kept = directory.with_name(f"{directory.name}.size.json")
     if not kept.exists():
         kept.write_text(json.dumps(asdict(_size(directory))))

@@ -1,6 +1,7 @@
-"""Undoes the steps that make Tally's artifact fast, to measure what each step saves.
+"""Undoes the optimizations of Tally, to measure what each optimization saves.
 
-One step at a time is undone, in a copy of the artifact.
+In this module, an optimization is called a step, and an artifact is a built program. For each step,
+the artifact is copied, and only this step is undone in the copy.
 """
 
 import compileall
@@ -17,11 +18,11 @@ from pathlib import Path
 from bench import artifacts
 from bench.artifacts import Artifact
 
-_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # never compared with the source
+_VALID = py_compile.PycInvalidationMode.UNCHECKED_HASH  # skips the check of the source
 
 
 def without_bytecode(directory: Path) -> None:
-    """Delete the bytecode. Every start must then compile all modules that it imports.
+    """Delete the bytecode. At every start, Python must then compile all modules that it imports.
 
     Raises:
         LookupError: if there is no bytecode.
@@ -60,7 +61,7 @@ def with_garbage_collector(directory: Path) -> None:
 
 
 def with_boto3(directory: Path) -> None:
-    """Import boto3 before botocore. botocore still creates the clients.
+    """Make the artifact import boto3, too. botocore still creates the clients.
 
     Raises:
         LookupError: if `counters.clients` does not import botocore.
@@ -93,7 +94,8 @@ def without(text: str, module: str, directory: Path, instead: str = "") -> None:
 
 Steps = Mapping[str, Callable[[Path], None]]
 
-# The function that undoes each step, by the name of the step in the tables.
+# The steps. The keys are the names of the steps in the tables. The values are the functions that
+# undo the steps.
 COLD: Steps = {
     "without bytecode": without_bytecode,
     "with all of botocore's data": with_all_of_botocore,
@@ -131,12 +133,12 @@ def undone(artifact: Artifact, steps: Steps) -> Iterator[dict[str, Artifact]]:
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Replace the code of a module, and its bytecode if it has any."""
+    """Replace the code of a module. If the module has bytecode, compile the new code."""
     path.write_text(text, encoding="utf-8")
     if list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")):
         py_compile.compile(
             str(path),
-            # The artifact must not contain directories of the machine that built it.
+            # The bytecode must not contain paths of the machine that compiled it.
             dfile=path.name,
             doraise=True,
             invalidation_mode=_VALID,

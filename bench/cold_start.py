@@ -35,7 +35,8 @@ NAMES = {
 
 START_SECONDS = 60  # the longest time that Flask may take to start
 
-# The parts of a start: the name of each in bench/probe.py, and its name in the tables.
+# The parts of a cold start. The keys are the names in bench/probe.py, and the values are the names
+# in the tables.
 _PARTS = {
     "runtime": "the runtime",
     "import": "imports",
@@ -112,7 +113,7 @@ def _flask(artifact: Artifact) -> float:
 
 
 def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str, float]:
-    """Start a function through bench/probe.py; return the seconds that each part took."""
+    """Start a function through bench/probe.py, and return how many seconds each part took."""
     probed = replace(artifact, handler="bench_probe.handler")
     wanted = {"BENCH_HANDLER": artifact.handler}
     parts: dict[str, float]
@@ -121,7 +122,7 @@ def _parts(running: Runtime, artifact: Artifact, event: str = OURS) -> dict[str,
 
 
 def _without_each_step(running: Runtime, artifact: Artifact) -> Measured:
-    """Return the seconds to the first response, for Tally and for copies with one step undone."""
+    """Return the seconds to the first response: of Tally, and of copies with one step undone."""
     with build_steps.undone(artifact, build_steps.COLD) as copies:
         variants = {NAMES[OURS]: artifact, **copies}
         return interleaved(
@@ -132,16 +133,19 @@ def _without_each_step(running: Runtime, artifact: Artifact) -> Measured:
 
 def _comparison_text(first: Measured, built: Mapping[str, Artifact]) -> str:
     introduction = (
-        "The time from the start of a fresh process to its first response to an increment.\n\n"
-        "- Functions run with AWS's own runtime client. A stand-in for the database responds at"
-        " once. As on Lambda, functions cannot write to their artifact.\n"
+        "The next table shows the time from the start of a fresh process to its first response to"
+        " an increment. It compares Tally with other programs that count.\n\n"
+        "- The usual stack is a function that uses Powertools and boto3's resource. The floor is a"
+        " function that does only the least that an increment needs.\n"
+        "- The programs other than Tally are built with a plain `sam build`, as their users would"
+        " build them.\n"
+        "- Functions run with AWS's own runtime client. Their database is a stand-in that responds"
+        " at once. As on Lambda, functions cannot write to their artifact (the built files).\n"
+        "- Flask does not run on Lambda, but in the HTTP server waitress. Its first response is an"
+        " HTTP response.\n"
         f"- Times are medians of {ROUNDS} rounds. Each round starts one process of every program.\n"
-        "- A ratio compares two programs in the same round. The tables have the median of all"
-        " rounds, then the lowest and the highest ratio.\n"
-        "- The peers are the programs other than Tally. The usual stack uses"
-        " Powertools and boto3's resource. The floor does only the least that an increment needs."
-        " The peers are built with a plain `sam build`, as their users would build them.\n"
-        "- Flask runs in the HTTP server waitress. Its first response is an HTTP response."
+        "- A ratio compares two programs in the same round. The tables have the median of the"
+        " ratios of all rounds, with the lowest and the highest ratio in parentheses."
     )
     rows = [
         (
@@ -165,10 +169,11 @@ def _comparison_text(first: Measured, built: Mapping[str, Artifact]) -> str:
 
 def _parts_text(parts: Parts) -> str:
     introduction = (
-        "The parts of a start. They were measured separately from the totals above, in"
-        f" {ROUNDS_OF_PARTS} rounds. `clients` is the time in botocore's `create_client`, wherever"
-        " it is called. The other columns do not include that time. If a program opens a"
-        " connection before the first event, that time is in `imports`."
+        "The next table shows the parts of a cold start. They were measured in"
+        f" {ROUNDS_OF_PARTS} rounds of their own, after the rounds of the table above. The column"
+        " `clients` is the time in botocore's `create_client`, which a program may call during"
+        " imports or in the first call. The other columns do not include this time. If a program"
+        " opens a connection before the first event, the time for the connection is in `imports`."
     )
     rows = [(NAMES[name], *_each_part(runs)) for name, runs in parts.items()]
     return "\n\n".join([introduction, table(("ms", *_PARTS.values()), rows)])
@@ -176,8 +181,9 @@ def _parts_text(parts: Parts) -> str:
 
 def _steps_text(steps: Measured) -> str:
     introduction = (
-        "What each step of Tally's build saves. The first row is Tally. For each other row, one"
-        f" step was undone in a copy of the artifact ({ROUNDS_OF_STEPS} rounds)."
+        "The next table shows what each step of Tally's build saves. The first row is Tally. Each"
+        " other row is a copy of Tally in which one step was undone. All rows were measured in the"
+        f" same {ROUNDS_OF_STEPS} rounds."
     )
     rows = [
         (name, _milliseconds(seconds), shown_ratio(seconds, steps[NAMES[OURS]]))
@@ -188,9 +194,10 @@ def _steps_text(steps: Measured) -> str:
 
 def _functions_text(every: Measured, parts: Parts, built: Mapping[str, Artifact]) -> str:
     introduction = (
-        "All functions of Tally. Each one was invoked with its event from `events/`. The total"
-        f" (`ms`) was measured in {ROUNDS_OF_ALL} rounds, and its parts in {ROUNDS_OF_ALL} other"
-        " rounds. So the parts do not add up to exactly the total."
+        "The next table shows all functions of Tally. Each function was invoked with its sample"
+        f" event from `events/`. The total (the column `ms`) was measured in {ROUNDS_OF_ALL}"
+        f" rounds, and the parts in {ROUNDS_OF_ALL} other rounds. So the sum of the parts differs"
+        " from the total."
     )
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Sends concurrent increments, loses some replies of the database, and checks the counter."""
+"""Sends concurrent increments, loses some replies of the database, and checks the final value."""
 
 import copy
 import sys
@@ -30,7 +30,7 @@ from local_stack import local_stack
 
 INCREMENTS = 3200
 CALLERS = 8
-TRIES = 20  # how often a caller sends one increment, at most
+TRIES = 20  # the maximum number of requests that a caller sends for one increment
 LOST = 0.02  # the share of replies to counter writes that are lost
 REQUEST_SECONDS = 30
 START_SECONDS = 30
@@ -41,11 +41,13 @@ TALLY_TABLES = {
     "RECEIPT_TABLE": "ReceiptTable",
 }
 
-# The keys of the peers' tables, and the environment variables that hold the tables' names.
+# The peers are the programs other than Tally. The first mapping has the keys of their tables. The
+# second mapping has the environment variables that contain the names of the tables.
 PEERS_KEYS = {"PeerCounters": "counter_id", "PeerReceipts": "id"}
 PEERS_TABLES = {"COUNTER_TABLE": "PeerCounters", "RECEIPT_TABLE": "PeerReceipts"}
 
-# Sends an increment once, with an idempotency key. Returns whether the response was 200.
+# Sends an increment once. The argument is an idempotency key, which some programs do not use.
+# Returns whether the response was a 200.
 Send = Callable[[str], bool]
 
 
@@ -87,7 +89,7 @@ def measure() -> Section:
 
 
 def _make_tables(stack: Stack) -> None:
-    """Create the peers' tables. They need no stream, because nothing reads what the peers write."""
+    """Create the peers' tables. The tables have no stream, because the peers keep no history."""
     for name, key in PEERS_KEYS.items():
         client(stack, "dynamodb").create_table(
             TableName=name,
@@ -101,7 +103,8 @@ def _all_at_once(senders: list[Send]) -> int:
     """Let all callers send their increments at the same time.
 
     Args:
-        senders: one for each caller. A caller repeats an increment until the response is 200.
+        senders: the callable with which each caller sends an increment once. A caller repeats an
+            increment until the response is a 200.
 
     Returns:
         The number of requests that were repeats.
@@ -129,11 +132,12 @@ def _count(  # noqa: PLR0913  a measurement needs all of these
     *,
     keyed: bool,
 ) -> Outcome:
-    """Let all callers count with a program that runs as on Lambda, in a process for each caller.
+    """Let all callers count with a program that runs as on Lambda. Each caller has its own process.
 
     Args:
         stack: the local stack. The program uses its database.
-        endpoint: the address of the proxy, which forwards requests to the database.
+        endpoint: the address of the proxy, which forwards requests to the database and loses some
+            replies.
         running: what the program needs to run as on Lambda.
         program: the program.
         tables: the names of the program's tables, by environment variable.
@@ -180,7 +184,7 @@ def _event(counter: str) -> dict[str, Any]:
 
 
 def _flask(artifact: Artifact) -> Outcome:
-    """Let all callers count with Flask over HTTP. Its database is a file, so no reply is lost."""
+    """Let all callers count with Flask over HTTP. Its database is a file, so no reply gets lost."""
     http = urllib3.PoolManager(maxsize=CALLERS, timeout=REQUEST_SECONDS, retries=False)
     patient = urllib3.Retry(START_SECONDS * 10, backoff_factor=0.1, backoff_max=0.1)
     with flask_server.serving(artifact) as address:
@@ -190,7 +194,7 @@ def _flask(artifact: Artifact) -> Outcome:
             [lambda _key: http.request("POST", url).status == HTTPStatus.OK] * CALLERS
         )
         last = http.request("POST", url).json()["value"]
-    return Outcome(last - 2, repeats)  # the first and the last request do not count
+    return Outcome(last - 2, repeats)  # without the first and the last request
 
 
 def _text(outcomes: dict[str, Outcome], lost: int) -> str:
@@ -198,12 +202,14 @@ def _text(outcomes: dict[str, Outcome], lost: int) -> str:
         f"{CALLERS} callers increment one counter at the same time, {INCREMENTS:,} times in all."
         "\n\n"
         "- A caller repeats an increment until it gets a 200.\n"
-        f"- A proxy loses {LOST:.0%} of the database's replies to writes of the counter. The"
-        f" database has applied these writes ({lost} in all).\n"
+        f"- A proxy loses {LOST:.0%} of the database's replies to writes of the counter, {lost}"
+        " replies in all. The database has applied the writes whose replies are lost.\n"
         f"- Each program runs in {CALLERS} processes with AWS's runtime client, and uses the"
-        " database of the local stack. For Tally, the local stack also writes the history.\n"
+        " database of the local stack. If the program is Tally, the local stack also writes the"
+        " history.\n"
         "- If a reply is lost, boto3 itself sends the write again. An idempotency key protects"
-        " against repeats by callers, but not against these retries."
+        " against repeats by callers, but not against these retries by boto3.\n"
+        f"- The column `error` is the final value of the counter minus {INCREMENTS:,}."
     )
     rows = [
         (name, f"{each.value:,}", f"{each.value - INCREMENTS:+,}", each.repeats)

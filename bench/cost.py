@@ -16,43 +16,46 @@ from bench.usage import DATABASE_MS, FUNCTION_MS, MEMORY, SAMPLED, Operation
 BATCH = 100
 
 _MEASURED = f"""
-What one operation consumes. In the columns "batch of 100", "queue, by 10" and "bus, by 10", each
-number is the share of one increment.
+The next table shows what one operation consumes. In the columns "batch of 100", "queue, by 10" and
+"bus, by 10", each number is what the whole batch consumes, divided by its number of increments.
 
 - The functions run in the benchmark's process and use an emulated database, which reports the units
-  that it would charge. For a page of history, the units are calculated from the sizes of its
+  that DynamoDB would charge. For a page of history, the units are calculated from the sizes of its
   entries.
-- The function `record_history` writes changes to the history, in batches. "Recorded alone" means
-  that its batch has only this change. "Recorded among 100" means that its batch has a hundred
-  changes of one counter. In the column "batch of 100", they are changes of a hundred counters, one
-  of each.
-- The counters and the trend items of the current hour exist before the measurement. Creating them
-  would cost more, once.
-- Events on the bus: `forward_events` runs once for ten events, and sends them to the queue in one
-  request. The row of requests includes that request. After that, the ten events are counted like
-  ten queue messages for one counter.
-- Some sizes are estimates from AWS's documentation: the two log lines that Lambda writes for a run
-  ({PLATFORM_BYTES} bytes), the access log, and API Gateway's headers.
+- The function `record_history` writes changes to the history, in batches. "Recorded alone" is for a
+  batch that has only this change. "Recorded among 100" is for a batch of a hundred changes. In the
+  column "batch of 100", these are one change of each of a hundred counters. In all other columns,
+  they are changes of one counter.
+- The counters and their trend items of the current hour exist before the measurement. The operation
+  that creates such an item costs more.
+- For events on the bus, `forward_events` runs once for ten events, and sends them to
+  `IncrementQueue` in one request. The row "requests to DynamoDB, or from one queue to the other"
+  includes this request. The ten events are then counted like ten messages for one counter.
+- Three sizes are estimates from AWS's documentation: that of the two log lines that Lambda writes
+  for each run ({PLATFORM_BYTES} bytes), that of a line of the access log, and that of API Gateway's
+  headers.
 """.strip()
 
 _DOLLARS = f"""
-The price of a million operations in US dollars, without free tiers. The run time of a function is
-an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for each request that the
-function sends, with {MEMORY} GB of memory. X-Ray traces {SAMPLED:.0%} of the runs.
+The next table shows the price of a million operations in US dollars, without free tiers. The run
+time of a function is an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for
+each request that the function sends. The function has {MEMORY} GB of memory. X-Ray traces
+{SAMPLED:.0%} of the runs.
 """.strip()
 
 _OTHERS = """
 The next table compares Tally with other managed services that can count. A price is for a million
-increments beyond those that a plan includes. Most prices are for the counting alone. You would have
-to build, run and pay for everything in the column "lacks". Each price comes from the linked page.
-The column "as of" has the month that the page gives. If the page gives none, the column has
-November 2026, when the page was read. Some pages are not by the vendor, but quote the vendor. A
-service is not in the table if no published price of it was found.
+increments. If a plan includes some increments, the price is for a million more. Most prices are for
+the counting alone. You would also have to build, run and pay for everything in the column "lacks".
+Each price comes from the linked page. The column "as of" has the month that the page gives for its
+prices. If the page gives no month, the column has November 2026, when the page was read. Some pages
+are not from the vendor of the service, but quote the vendor. The table has only services for which
+a published price was found.
 """.strip()
 
 
 def operations(service: Service) -> list[Operation]:
-    """Measure each operation, on counters that exist already.
+    """Measure each operation on counters that already exist.
 
     Args:
         service: runs the functions.
@@ -62,7 +65,7 @@ def operations(service: Service) -> list[Operation]:
     names = [f"stock:{number:03}" for number in range(BATCH)]
     moves = {"increments": [{"counter_id": name, "by": 1} for name in names]}
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    for _ in range(2):  # the first change of a counter, an hour or a message group costs more
+    for _ in range(2):  # the first change of a counter, hour or message group costs more
         service.request("POST", path)
         service.record()
         service.request("POST", "/increments", body=moves)

@@ -1,8 +1,9 @@
 """A stand-in for DynamoDB and SQS that responds at once with fixed data.
 
 With this database, a benchmark measures only the program that sends the requests. The database runs
-in a process of its own, so its CPU time is not measured. Its responses contain only what the
-programs read. They describe one counter that was changed once, when the process started.
+in a process of its own, so its CPU time is not measured. The responses contain only what
+the programs read. All responses describe the same counter, which was changed once, when the process
+started.
 """
 
 import datetime as dt
@@ -46,7 +47,7 @@ _ENTRY: dict[str, Any] = {
 
 
 def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the history entries that a Query asks for, newest first. Only two entries exist."""
+    """Return the entries that a Query asks for, newest first. The history has two entries."""
     values = query["ExpressionAttributeValues"]
     first, last = (int(values.get(f":{name}", {"N": "1"})["N"]) for name in ("first", "last"))
     versions = range(min(last, 2), first - 1, -1)
@@ -55,7 +56,10 @@ def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Run the stand-in in its own process, and yield its endpoint URL. Stop it at the end."""
+    """Run the stand-in in its own process, and yield its endpoint URL.
+
+    The stand-in stops when the with block ends.
+    """
     with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout  # noqa: S101  it is a pipe
@@ -83,8 +87,8 @@ def _http(answer: Any) -> bytes:  # noqa: ANN401  any JSON
     return "\r\n".join(headers).encode() + body
 
 
-# Responses that do not depend on the request. `_answer` returns the responses that do. All other
-# operations get an empty response.
+# The responses that are the same for every request of an operation. `_answer` returns the responses
+# to all other operations.
 _ANSWERS = {
     "UpdateItem": _http({"Attributes": _COUNTER}),
     "BatchWriteItem": _http({"UnprocessedItems": {}}),
@@ -115,8 +119,8 @@ class _Connection:
                 self._connection.sendall(_ANSWERS.get(operation) or self._answer(operation, body))
 
     def _answer(self, operation: str, body: bytes) -> bytes:
-        """Return a response that depends on the request."""
-        # A GET, which is a health check, has no body.
+        """Return a response that depends on the request. It is empty for unknown operations."""
+        # A health check is a GET, which has no body.
         request = json.loads(body or "{}")
         match operation:
             case "TransactWriteItems":

@@ -1,4 +1,4 @@
-"""Runs the Flask peer, another implementation of the increment: an HTTP server with SQLite."""
+"""Runs the Flask peer: an HTTP server with SQLite that counts, for comparison with Tally."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ STOP_SECONDS = 10
 def serving(artifact: Artifact) -> Iterator[str]:
     """Start the server, yield its address, and stop the server when the with block ends.
 
-    The server may not accept connections at once.
+    The server may need a moment before it accepts connections.
     """
     port = free_port()
     with (

@@ -1,4 +1,4 @@
-"""The operations that bench/scale.py measures, on the counter of bench/long_history.py."""
+"""The operations that bench/scale.py measures. They use the counter of bench/long_history.py."""
 
 import json
 import time
@@ -48,7 +48,7 @@ class History:
         self._messages = 0
 
     def reads(self) -> list[Operation]:
-        """Return the operations that change nothing. Run them before the operations of `writes`."""
+        """Return the operations that change nothing. Run them before the operations that do."""
         n, middle = self._changes, self._middle
         at_middle = quote(moment(middle))
         page = f"{PATH}/history"

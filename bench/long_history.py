@@ -1,4 +1,4 @@
-"""A counter with a history of any length, which formulas compute, so that nothing has to store it.
+"""A counter with a history of any length. Formulas compute the history, so it need not be stored.
 
 There is one change every 7 seconds. `Database` computes the responses to queries for the counter's
 history and trend. It passes every other request to moto, which stores what the functions write.
@@ -36,7 +36,7 @@ def value(version: int) -> int:
 
 
 def moment(version: float) -> str:
-    """Return the time of a version as text. Version 1.5 gives a time between those of 1 and 2."""
+    """Return the time of a version as text. Version 1.5 is between versions 1 and 2."""
     return clock.timestamp(FIRST + INTERVAL * (version - 1))
 
 
@@ -96,7 +96,7 @@ def hour(number: int, changes: int) -> Item:
     first = max(1, math.ceil((start - FIRST) / INTERVAL) + 1)
     last = min(changes, math.ceil((start + HOUR - FIRST) / INTERVAL))
     count = last - first + 1
-    decrease = (last + 2) // 3 - (first + 1) // 3  # how many of the changes 1, 4, 7, …
+    decrease = (last + 2) // 3 - (first + 1) // 3  # how many changes subtract 1
     sums = {
         "changes": count,
         "increase": count - decrease,
@@ -110,13 +110,16 @@ def hour(number: int, changes: int) -> Item:
 
 
 def hours(changes: int) -> int:
-    """Return in how many hours the given number of changes is made. No hour is without changes."""
+    """Return the number of hours in which the changes are made. Every hour has changes."""
     return (FIRST + INTERVAL * (changes - 1)) // HOUR - FIRST // HOUR + 1
 
 
 @dataclass(frozen=True)
 class _Items(Sequence[Any]):
-    """The counter's items in a table, or their sort keys, in order, each computed on access."""
+    """The items of the counter in a table, or the sort keys of these items, in order.
+
+    An item or key is computed when it is read.
+    """
 
     size: int
     item_at: Callable[[int], Any]
@@ -134,11 +137,11 @@ class Database:
     A request of a kind that the functions never send raises a LookupError.
 
     Attributes:
-        seconds: the CPU time that this thread has spent on responses.
+        seconds: the CPU time that this thread has spent on responses, in seconds.
     """
 
     def __init__(self, stack: Stack, changes: int, expired: int = 0) -> None:
-        """Store the counter as its changes left it. From now on, respond to the clients' requests.
+        """Store the counter with its changes. From now on, respond to the functions' requests.
 
         Args:
             stack: the stack that stores the counter.
@@ -157,7 +160,7 @@ class Database:
         for factory in FACTORIES:
             factory.cache_clear()
             events = factory().meta.events
-            # botocore would still call moto's handler, even after `_send` has responded.
+            # Without this, botocore would call moto's handler even after `_send` has responded.
             moto: Any = botocore_stubber
             events.unregister("before-send", moto)
             send: Any = self._send
@@ -183,7 +186,11 @@ class Database:
         return answer
 
     def _query(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the response to a Query. It must have one of the forms that the functions use."""
+        """Return the response to a Query of one of the forms that the functions use.
+
+        Raises:
+            LookupError: if the Query has a different form.
+        """
         keys, items = self._tables(parameters["TableName"])
         values = parameters["ExpressionAttributeValues"]
         condition = parameters["KeyConditionExpression"].partition(" AND ")[2]
@@ -226,7 +233,7 @@ class Database:
         )
 
     def _consumed(self, operation: str, parameters: dict[str, Any], reply: dict[str, Any]) -> Any:  # noqa: ANN401  depends on the operation
-        """Return the units that are charged, in the form that the operation reports."""
+        """Return the units that are charged, in the form in which the operation reports them."""
         units: float
         match operation:
             case "Query" | "GetItem":
@@ -238,7 +245,7 @@ class Database:
                 items = reply["Responses"][name]
                 absent = len(wanted["Keys"]) - len(items)
                 # DynamoDB charges for whole items, but a projection returns only a part of an item.
-                # That makes no difference here, because each whole item is below one unit.
+                # That makes no difference here, because each whole item takes only one unit.
                 return [_report(absent + sum(_read_units(size_of(item)) for item in items))]
             case "PutItem":
                 units = _write_units(parameters["Item"])

@@ -1,8 +1,9 @@
 """Measures the CPU time of a warm handler, and prints the seconds per call.
 
-This program runs in the artifact's process, so it imports nothing from `bench`. Its arguments are:
-- the handler;
-- the file of the event;
+The handler belongs to an artifact: a built program. This module runs in the process of that
+program, so it imports nothing from `bench`. Its command-line arguments are:
+- the name of the handler, such as `app.handler`;
+- the path of a file with the event;
 - optionally, the name of a header that gets a new value in each call.
 """
 
@@ -40,11 +41,11 @@ class Context:
 
 
 def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
-    """Return a callable that calls a handler or a WSGI application, and returns its status.
+    """Return a callable that calls a handler or a WSGI application, and returns the HTTP status.
 
     Args:
         name: the module and the attribute, such as `app.handler`.
-        event: an event of API Gateway. A WSGI application gets its method and its body.
+        event: an event of API Gateway. A WSGI application gets the event's method and body.
     """
     module, _, attribute = name.rpartition(".")
     sys.path.insert(0, "")
@@ -82,11 +83,11 @@ def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
 
 
 def main(name: str, file: str, header: str = "") -> None:
-    """Call the handler in batches. Print the seconds per call: the median of the batches.
+    """Call the handler in batches. Print the CPU seconds per call, as the median of all batches.
 
     Args:
         name: the handler, as for `caller`.
-        file: the path of the event.
+        file: the path of the file with the event.
         header: the header that gets a new value in each call, or an empty string.
 
     Raises:

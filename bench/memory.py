@@ -1,4 +1,4 @@
-"""Estimates the time and the cost of an increment for each memory size of its function."""
+"""Estimates the time and the cost of an increment for several memory sizes of the function."""
 
 import os
 import re
@@ -21,8 +21,7 @@ ANSWER_SECONDS = 60
 
 SIZES = (128, 256, 512, 768, 1024, 1769)  # MB
 
-# With this memory size, a function has one full CPU. With less memory, its share is smaller in
-# proportion.
+# With this memory size, a function has one full CPU. With half of this memory, it has half a CPU.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_CPU = 1769
 
@@ -32,12 +31,12 @@ WAIT = 5.0
 
 @dataclass(frozen=True)
 class Used:
-    """What a process used.
+    """What one process of a function used.
 
     Attributes:
-        start: the CPU time until its first response, in milliseconds.
-        call: the CPU time of a later call, in milliseconds.
-        peak: the most memory that it held, in MB.
+        start: the CPU time from the start of the process to its first response, in milliseconds.
+        call: the CPU time of each later call, in milliseconds.
+        peak: the most memory that the process held, in MB.
     """
 
     start: float
@@ -85,15 +84,19 @@ def _text(used: list[Used]) -> str:
     peak = median([each.peak for each in used])
     default = int(aws_template.parameter("MemorySize"))
     introduction = (
-        f"Measured with AWS's own runtime client, as medians of {ROUNDS} processes:\n\n"
+        "These numbers were measured with AWS's own runtime client. They are medians of"
+        f" {ROUNDS} processes:\n\n"
         f"- An increment takes {call:.1f} ms of CPU time.\n"
         f"- A process takes {start:.0f} ms of CPU time from its start to its first response.\n"
         f"- A process uses at most {peak:.0f} MB of memory.\n\n"
-        "The table is calculated from the CPU time of an increment, the share of a CPU that a"
-        f" function gets with each memory size, {WAIT:.0f} ms of waiting for DynamoDB (an"
-        f" assumption), and Lambda's price for arm64. {SIZES[0]} MB is too little for a function"
-        f" that reads much data. Up to {default} MB, more memory makes an increment much faster,"
-        f" and its cost rises slowly. Above {default} MB, it is mainly the cost that rises. So"
+        "The table is calculated from four numbers:\n\n"
+        "- the CPU time of an increment\n"
+        "- the share of a CPU that a function gets with each memory size\n"
+        f"- {WAIT:.0f} ms of waiting for DynamoDB (an assumption)\n"
+        "- Lambda's price for arm64\n\n"
+        f"{SIZES[0]} MB is too little for a function that reads much data. Up to {default} MB, more"
+        f" memory makes an increment much faster, and its cost rises slowly. Above {default} MB,"
+        " more memory makes an increment only a little faster, and its cost rises more. So"
         f" {default} is the default of the parameter `MemorySize`."
     )
     times = {size: WAIT + call * MB_OF_A_CPU / size for size in SIZES}

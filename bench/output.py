@@ -1,4 +1,4 @@
-"""Captures the functions' log, which they write to standard output."""
+"""Captures the log that the functions write to standard output."""
 
 import contextlib
 import io
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def captured() -> Iterator[io.StringIO]:
-    """Capture what is printed and what Tally's logger writes.
+    """Capture what the with block prints and what Tally's logger writes.
 
     A logger keeps using the stream that was standard output when the logger was created. So this
     function redirects the stream of Tally's logger, too.
 
     Yields:
-        The captured text.
+        A buffer with the text that was captured so far.
     """
     kept, outside = io.StringIO(), sys.stdout
     with contextlib.redirect_stdout(kept):

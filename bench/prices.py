@@ -107,8 +107,8 @@ class Alternative:
         how: the published prices from which `dollars` is calculated.
         lacks: what an increment of Tally includes and this service does not.
         source: the public page that has the prices.
-        date: the month that the page gives for its prices. If it gives none, the month in which the
-            page was read.
+        date: the month that the page gives for its prices. If the page gives no month, the month in
+            which the page was read.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """A handler that measures the start of another handler: its imports, clients and first call.
 
-It runs in the artifact's process, so it imports nothing from `bench`. It needs two environment
-variables:
+The other handler belongs to an artifact: a built program. This module runs in the process of that
+program, so it imports nothing from `bench`. It needs two environment variables:
 - `BENCH_HANDLER`: the name of the other handler;
-- `BENCH_STARTED`: when the process was started, as `time.perf_counter` returned it.
+- `BENCH_STARTED`: the value of `time.perf_counter` when the process was started.
 """
 
 import importlib
@@ -21,7 +21,7 @@ _clients = 0.0  # seconds spent in create_client so far
 
 
 class _Timer(importlib.abc.MetaPathFinder):
-    """Wraps `Session.create_client` in a timer when botocore.session is imported."""
+    """When botocore.session is imported, wraps its `Session.create_client` in a timer."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -36,7 +36,7 @@ class _Timer(importlib.abc.MetaPathFinder):
                 execute(module)
                 module.Session.create_client = _timed(module.Session.create_client)
 
-            # No other module uses this loader object.
+            # Only botocore.session uses this loader object, so this changes no other import.
             setattr(spec.loader, "exec_module", exec_module)  # noqa: B010  mypy forbids assignment
         return spec
 
@@ -62,7 +62,10 @@ _clients_of_import = _clients
 
 
 def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401  Lambda's own
-    """Call the other handler with the event, and return the seconds of each part of the start."""
+    """Call the other handler with the event, and return how long each part of its start took.
+
+    The result is in seconds.
+    """
     start = _now()
     _handler(event, context)
     called = _now() - start

@@ -30,7 +30,7 @@ class Section:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table. The first column holds text, the others hold numbers."""
+    """Return a Markdown table. The first column is aligned left, and all others right."""
     rule = ["---", *("---:" for _ in columns[1:])]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (columns, rule, *rows))
 
@@ -65,7 +65,7 @@ def lines(
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the median. For an even number of values, it is the mean of the two in the middle."""
+    """Return the median. For an even number of values, it is the mean of the two middle ones."""
     return statistics.median(values)
 
 

@@ -1,4 +1,4 @@
-"""Measures variants in turn, so that a slow moment of the machine affects all of them alike."""
+"""Measures programs in turn, so that a slow moment of the machine affects all of them alike."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -12,7 +12,7 @@ def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
     """Measure every variant once in each round. Each round starts with a different variant.
 
     Args:
-        variants: a callable for each variant, which returns one measurement.
+        variants: for each variant, a callable that measures it once and returns the result.
         rounds: the number of rounds.
 
     Returns:
@@ -28,7 +28,7 @@ def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return, for each round, the value divided by the other value."""
+    """Return the ratio of each round: its number in `values` divided by its number in `others`."""
     return [value / other for value, other in zip(values, others, strict=True)]
 
 

@@ -34,8 +34,8 @@ class Runtime:
     def environment(self, artifact: Artifact) -> dict[str, str]:
         """Return the environment variables that Lambda and the template give a function.
 
-        One of them stops Python from writing bytecode into the artifact. On Lambda, the artifact is
-        read-only, too.
+        One more variable, PYTHONDONTWRITEBYTECODE, stops Python from writing bytecode into the
+        artifact. On Lambda, Python cannot write there either.
         """
         return {
             **lambda_runtime.environment(
@@ -48,8 +48,9 @@ class Runtime:
     def _variables(self, artifact: Artifact) -> dict[str, str]:
         """Return the environment variables that the template gives a function.
 
-        The peers are not in Tally's template. They get the names of two tables. The name of a table
-        is its logical id here, because `database.py` recognizes a table by its logical id.
+        The peers (other programs that count, for comparison) are not in Tally's template. They get
+        the names of two tables. The name of each table is its logical id in the template, because
+        `database.py` recognizes a table by its logical id.
         """
         for function in aws_template.functions().values():
             if function.module == artifact.name:
@@ -71,7 +72,7 @@ class Runtime:
 
 @contextmanager
 def running() -> Iterator[Runtime]:
-    """Set up what functions need to run, and yield it.
+    """Set up what functions need to run as on Lambda. Remove it when the with block ends.
 
     This includes the runtime client, the database of `database.py`, and two modules that a function
     can import: `bench_probe` and `bench_loop`.

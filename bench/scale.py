@@ -1,7 +1,7 @@
-"""Measures operations on histories of 1 to a million changes, and among 1 to 10,000 counters.
+"""Measures operations on histories of up to a million changes, and in tables of many counters.
 
-The functions run in this process. Their database computes the history with formulas
-(bench/long_history.py), so that a slow emulator does not affect the measured times.
+The functions run in this process. They use a database that computes the history with formulas
+(bench/long_history.py). So the measured times do not include a slow emulator.
 `python -m bench.scale` prints the section.
 """
 
@@ -39,10 +39,10 @@ from counters import clock
 
 CHANGES = (1, 100, 10_000, 1_000_000)
 COUNTERS = (1, 100, 10_000)
-ROUNDS = 3  # each round measures every size once
+ROUNDS = 3  # each round measures every number of changes or counters once
 TIMES = 7  # calls of each operation in a round; their median is the result of the round
-MOST_COPIED = 1000  # with more counters, transactions are slow: moto copies all of its tables
-CHECKED = 600  # changes for which the formulas are checked; they take more than an hour
+MOST_COPIED = 1000  # counters; with more, a transaction is slow, because moto copies all tables
+CHECKED = 600  # changes with which the formulas are checked: more than an hour of them
 DRAWN = ("increment", "newest page", "page from a time", "`GET` at a time")
 
 
@@ -52,9 +52,9 @@ class Taken:
 
     Attributes:
         requests: the number of requests to the database.
-        entries: the number of entries that its queries read.
+        entries: the number of history entries that the operation reads.
         units: the read and write units that DynamoDB charges.
-        milliseconds: the CPU time of the function, without that of the database.
+        milliseconds: the CPU time of the function, without the CPU time of the database.
     """
 
     requests: int
@@ -70,7 +70,7 @@ def measure() -> Section:
         The section of docs/benchmarks.md.
 
     Raises:
-        RuntimeError: if an operation has a wrong result. Measuring it would be worthless.
+        RuntimeError: if an operation has a wrong result.
     """
     session = botocore.session.get_session()
     with captured():
@@ -107,31 +107,31 @@ def measure() -> Section:
 
 
 _HISTORY = f"""
-The table has two numbers for each operation on one counter: the requests to the database, and the
-read or write units that DynamoDB charges for the sizes of the items. The counter has 1 to a million
-changes, one every {INTERVAL} seconds.
+The table has two numbers for each operation on one counter. The first is the number of requests to
+the database. The second is the read or write units that DynamoDB charges for items of this size.
+The counter has 1 to a million changes, one every {INTERVAL} seconds.
 
-- The history is not stored. Formulas compute it when a function reads it. So the times do not
-  include the slow scans of an emulator.
-- Every response is checked. The formulas are checked with {CHECKED:,} changes: the computed history
-  must equal what `record_history` writes, and every response must equal that of an ordinary
-  emulated database.
-- A look-up by time finds the hour in the trend, and then searches the changes of that hour. Once a
-  history is longer than an hour, the number of requests does not grow with the history.
-- Each additional digit of a number adds half a byte to an item.
+- The history is not stored. When a function reads entries, formulas compute them. So the times do
+  not include the slow scans of an emulator.
+- Every response is checked. The formulas are checked with a history of {CHECKED:,} changes: the
+  computed history must equal the history that `record_history` writes, and every response must
+  equal the response of an ordinary emulated database.
+- A look-up by time finds the hour in the trend, and then searches only the changes of that hour. So
+  the number of requests is the same for all histories that are longer than an hour.
+- An item grows slightly with the version: each additional digit of a number takes half a byte.
 """.strip()
 
 _TIMES = f"""
-The CPU time of the function, without the database. The numbers are medians of {ROUNDS} rounds. Each
-round measures every length of history in turn, and takes the median of {TIMES} calls of each
-operation.
+The next table shows the CPU time of the function, without the CPU time of the database. The numbers
+are medians of {ROUNDS} rounds. Each round measures every length of history in turn. The time of a
+round is the median of {TIMES} calls of the operation.
 """.strip()
 
 _COUNTERS = f"""
-The same operations on a counter with {PAGE} changes, in a table of 1 to {COUNTERS[-1]:,} counters.
-A page of names comes from an index. It reads one item more than it has names. The emulator copies
-all of its tables for each transaction. So `POST /increments` is measured with at most
-{MOST_COPIED:,} counters.
+The next table shows the same operations on a counter with {PAGE} changes, in a table of 1 to
+{COUNTERS[-1]:,} counters. A request for a page of counter names reads an index. It reads one item
+more than the page has names. For each transaction, the emulator copies all of its tables. So
+`POST /increments` is measured with at most {MOST_COPIED:,} counters.
 """.strip()
 
 
@@ -139,7 +139,7 @@ def _check(session: botocore.session.Session) -> None:
     """Compare the computed history with what the functions write into an emulated database.
 
     Raises:
-        RuntimeError: if they differ.
+        RuntimeError: if the two histories, or the responses for them, differ.
     """
     with _stack(session, CHECKED) as stack:
         for first in range(1, CHECKED + 1, PAGE):
@@ -186,7 +186,7 @@ def _sorted(items: Sequence[Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
-    """Start a stack. Its clock shows an hour after the last of the given number of changes."""
+    """Start a stack. Its clock shows an hour after the counter's last change."""
     now = FIRST + INTERVAL * changes + 3600.0
     with patch.object(clock, "now", lambda: now), running(session) as stack:
         yield stack
@@ -195,7 +195,7 @@ def _stack(session: botocore.session.Session, changes: int) -> Iterator[Stack]:
 def _at_each(
     sizes: Sequence[int], take: Callable[[int], dict[str, Taken]]
 ) -> list[dict[str, Taken]]:
-    """Return what each operation takes, for each size. Times are medians of all rounds."""
+    """Return what each operation takes at each size. CPU times are the medians of all rounds."""
     rounds = interleaved({str(size): partial(take, size) for size in sizes}, ROUNDS)
     return [
         {

@@ -1,6 +1,6 @@
 """Runs Tally's functions in this process, and measures their units, requests and bytes.
 
-Their database is an emulator on this machine, which reports the units that it would charge.
+The functions use an emulated database, which reports the units that DynamoDB would charge.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Service:
 
         Args:
             stack: the tables and the functions.
-            meter: counts the requests and units of the functions' clients.
+            meter: counts the requests of the functions to AWS, and the units that they consume.
         """
         self._stack = stack
         self._meter = meter
@@ -96,9 +96,9 @@ class Service:
     def forward(self, counter_id: str) -> Usage:
         """Forward a full batch of events, and return what this consumes.
 
-        The result includes that EventBridge sends each event to EventQueue in a request of its own.
-        It does not include the SQS charges of IncrementQueue (send, receive, delete), which are in
-        the result of `ingest`.
+        The result includes the requests of EventBridge, which sends each event to EventQueue in a
+        request of its own. The result does not include the SQS charges of IncrementQueue (send,
+        receive, delete). They are in the result of `ingest`.
         """
         messages = [EventMessage(event_body({"counter_id": counter_id})) for _ in range(MESSAGES)]
         records = [message.record() for message in messages]
@@ -107,11 +107,11 @@ class Service:
         return replace(usage, requests=1, events=MESSAGES, sqs_standard=MESSAGES + 2)
 
     def record(self) -> Usage:
-        """Record all new stream records in one batch, and return what one change consumes."""
+        """Record all new changes in one batch, and return what this consumes for each change."""
         records = self._stack.changes()
         usage, reply = self._run("RecordHistory", {"Records": records})
         _all_done(reply)
-        # Reading an item that does not exist takes a unit, which this database does not report.
+        # Reading an item that does not exist takes a read unit, which the emulator does not report.
         # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
         return replace(usage, reads=usage.reads + len(records)).per(len(records))
 
@@ -134,7 +134,10 @@ def _all_done(reply: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def running() -> Iterator[Service]:
-    """Start a database with the template's tables. The functions cannot reach any other one."""
+    """Start an emulated database with the template's tables, and yield a service that uses it.
+
+    The functions cannot reach any other database. The emulator stops when the with block ends.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="tally-") as directory,
         run_emulator(Path(directory), free_port()) as emulator,

@@ -1,4 +1,4 @@
-"""What operations consume, and the list price of what they consume."""
+"""Calculates the list price of an operation from the resources that the operation consumes."""
 
 from dataclasses import dataclass, field
 
@@ -8,8 +8,8 @@ from bench import prices
 from bench.aws_output import PLATFORM_BYTES
 
 # The times of a warm function. They are assumptions: the benchmark does not run on Lambda.
-FUNCTION_MS = 10  # the function itself, in milliseconds
-DATABASE_MS = 5  # the time that a request to DynamoDB or SQS takes, in milliseconds
+FUNCTION_MS = 10  # a function without its requests, in milliseconds
+DATABASE_MS = 5  # a request of a function to DynamoDB or SQS, in milliseconds
 MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
 
 SAMPLED = 0.05  # the share of requests that X-Ray traces by default
@@ -23,13 +23,13 @@ class Usage:
     Attributes:
         writes: write units.
         reads: read units.
-        requests: requests to DynamoDB, and from one queue to the other.
+        requests: requests of the functions to DynamoDB, and from EventQueue to IncrementQueue.
         runs: invocations of functions.
         logs: the functions' log lines, in bytes.
         http: HTTP requests.
         access_log: the lines of the access log, in bytes.
         body: the bodies of responses, in bytes.
-        answer: the responses with their headers, in bytes.
+        answer: the responses with headers and bodies, in bytes.
         sqs: requests to FIFO queues.
         sqs_standard: requests to standard queues.
         events: events on the bus.
@@ -61,11 +61,11 @@ class Usage:
         return self.runs * FUNCTION_MS + self.requests * DATABASE_MS
 
     def all_logs(self) -> float:
-        """Return the bytes of all log lines: those of the functions, Lambda and API Gateway."""
+        """Return the size of the log lines of functions, Lambda and API Gateway, in bytes."""
         return self.logs + self.runs * PLATFORM_BYTES + self.access_log
 
     def dollars(self) -> dict[str, float]:
-        """Return the price of a million times this usage in US dollars, by the kind of charge."""
+        """Return what a million times this usage costs in US dollars, by the kind of charge."""
         seconds = self.milliseconds() / 1000 * MEMORY
         once = {
             "API Gateway": self.http * prices.API_REQUEST.dollars,

@@ -1,4 +1,4 @@
-"""Measures the CPU time of one call to a warm handler, which bench/loop.py calls in a loop."""
+"""Measures the CPU time of one call to a warm handler. bench/loop.py calls it in a loop."""
 
 import subprocess
 import sys
@@ -66,7 +66,7 @@ def _call(
         running: what the program needs to run as on Lambda.
         artifact: the program.
         event: the name of the sample event with which the program is called.
-        header: the name of a header that gets a new value in each call. Empty for no such header.
+        header: the name of a header that gets a new value in each call; empty for none.
 
     Raises:
         subprocess.CalledProcessError: if a call failed. The reason is on standard error.
@@ -98,16 +98,19 @@ def _call(
 
 def _text(seconds: Mapping[str, Sequence[float]]) -> str:
     introduction = (
-        "The CPU time (user and system) of one call to a warm handler.\n\n"
-        "- The handler is called in a loop, with an event of API Gateway. The database runs in"
-        " another process, so its CPU time is not included, and it responds at once.\n"
-        "- The runtime client fetches events and sends responses. It is the same for all functions,"
-        " so its CPU time is not included. Flask's HTTP server is not included either.\n"
-        f"- Times are medians of {ROUNDS} rounds. Each round starts a fresh process of every"
-        f" program. It calls the program {loop.WARM_UP} times to warm it up. Then it takes the"
-        f" median of {loop.BATCHES} batches of {loop.CALLS} calls.\n"
-        "- A ratio compares two programs in the same round. The tables have the median of all"
-        " rounds, then the lowest and the highest ratio."
+        "The next table shows the CPU time (user and system) of one call to a warm handler.\n\n"
+        "- The handler is called in a loop, with an event of API Gateway.\n"
+        "- The database is a stand-in that responds at once. It runs in a process of its own, so"
+        " the times do not include its CPU time.\n"
+        "- The times do not include the CPU time of the runtime client, which fetches events and"
+        " sends responses. The runtime client is the same for all functions. The times do not"
+        " include Flask's HTTP server either.\n"
+        f"- Times are medians of {ROUNDS} rounds. In each round, every program runs in a fresh"
+        f" process. The program is called {loop.WARM_UP} times to warm it up, and then in"
+        f" {loop.BATCHES} batches of {loop.CALLS} calls. The time of the round is the median of"
+        " these batches.\n"
+        "- A ratio compares two programs in the same round. The tables have the median of the"
+        " ratios of all rounds, with the lowest and the highest ratio in parentheses."
     )
     compared = {name: each for name, each in seconds.items() if name not in build_steps.WARM}
     rows = [
@@ -115,8 +118,9 @@ def _text(seconds: Mapping[str, Sequence[float]]) -> str:
         for name, each in compared.items()
     ]
     introduction_of_steps = (
-        "What each step saves. The first row is Tally. For each other row, one step was undone in"
-        " a copy of the artifact. All rows were measured in the same rounds."
+        "The next table shows what Tally saves because it does not use three parts of botocore. The"
+        " first row is Tally. Each other row is a copy of Tally that uses one of these parts. All"
+        " rows were measured in the same rounds."
     )
     columns = (
         *("program", "ms of CPU time", "calls per second and core"),
