@@ -20,6 +20,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 import environment
 import sam_local
@@ -41,6 +42,8 @@ Report = Callable[[str], None]
 # In the emulator's directory: the output of `sam build`, and a file with the hash of its sources.
 BUILD = "build"
 BUILD_STAMP = "build.stamp"
+# The tag of a stack with a hash of what the stack was deployed from.
+SOURCES_TAG = "tally:sources"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME} Architecture={ARCHITECTURE}"
@@ -76,6 +79,8 @@ def deploy(
 ) -> Stack:
     """Build `template.yaml` and deploy it, as a new stack or as an update.
 
+    If the stack was already deployed from the same sources, nothing is done.
+
     Args:
         emulator: the emulator to deploy to.
         stack_name: the name of the CloudFormation stack.
@@ -89,12 +94,14 @@ def deploy(
     """
     report("Building the functions…")
     build(emulator)
+    if is_deployed(emulator, stack_name):
+        return describe(emulator, stack_name)
     report("Deploying the stack to the emulator…")
     _sam(
         emulator,
         "deploy",
         *("--template-file", str(emulator.directory / BUILD / "template.yaml")),
-        *("--stack-name", stack_name),
+        *("--stack-name", stack_name, "--tags", f"{SOURCES_TAG}={_digest_of_sources()}"),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
         # If the first deployment of a stack fails, delete the stack, so that you can deploy again.
@@ -132,6 +139,17 @@ def is_built(directory: Path) -> bool:
     """Return whether an emulator's directory has a finished build of the current sources."""
     stamp = directory / BUILD_STAMP
     return stamp.exists() and stamp.read_text() == _digest_of_sources()
+
+
+def is_deployed(emulator: Emulator, stack_name: str = STACK_NAME) -> bool:
+    """Return whether a stack is complete and was deployed from the present sources."""
+    cloudformation = _client(emulator, "cloudformation")
+    try:
+        (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    except ClientError:  # there is no such stack
+        return False
+    is_complete = stack["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
+    return is_complete and {"Key": SOURCES_TAG, "Value": _digest_of_sources()} in stack["Tags"]
 
 
 def offered_to_sam_local(
@@ -207,7 +225,7 @@ def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
 
 
 def _digest_of_sources() -> str:
-    """Return a hash of everything that a build depends on."""
+    """Return a hash of everything that a build and a deployment depend on."""
     digest = hashlib.sha256(PARAMETERS.encode())
     scripts = [ROOT / "scripts" / name for name in ("artifact.py", "requirements.txt")]
     functions = [path for path in (ROOT / "functions").rglob("*") if path.is_file()]

@@ -79,9 +79,11 @@ def test_restart_continues_from_the_saved_state_and_stop_leaves_no_process(
     assert_no_process_is_left(emulator)
     assert_private(directory)
     make_readable_by_others(directory)  # as earlier versions of Tally left it
+    deployed_at = (directory / "sam-deploy.log").stat().st_mtime
 
     with run_emulator(directory, free_port(), persist=True) as emulator:
         restarted = deploy(emulator)
+        assert (directory / "sam-deploy.log").stat().st_mtime == deployed_at  # not deployed again
         assert_private(directory)
         assert restarted == with_port(stack, emulator.port)
         with Caller(restarted.url, old_token) as caller:
