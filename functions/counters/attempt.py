@@ -168,8 +168,8 @@ class Search:
                 made, but the state in which it left some counter is unknown. In this second case,
                 `made` is True.
         """
-        # Read the clock before the counters. If the apply window (see `clock`) is over now, a change
-        # that the later reads do not show was not made and never will be.
+        # Read the clock before the counters. If the apply window (see `clock`) is over now, and the
+        # reads below do not show the change, the change was not made and never will be.
         window_is_over = clock.now() > self._began + clock.APPLY_WINDOW
         not_found: list[Counter] = []
         missing = [each for each in self._counter_ids if each not in self._found]
