@@ -42,7 +42,7 @@ class Counter(NamedTuple):
 
 
 class ChangedCounter(NamedTuple):
-    """A counter that a request changed. Its value and version after the change are not known yet."""
+    """A counter that a request changed. Its value and version after the change are not known."""
 
     counter_id: str
     value: None = None
