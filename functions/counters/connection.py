@@ -194,7 +194,7 @@ def _response(until: float, sock: Any, **options: Any) -> http.client.HTTPRespon
 
 
 class _TimedSocket(io.RawIOBase):
-    """Reads from a socket until a deadline. A socket's own timeout would start again at each read."""
+    """Reads from a socket until a deadline. A socket's own timeout would restart at each read."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         self._sock = sock

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # How long a repeat searches for the outcome of an earlier request, in seconds.
 _PATIENCE = 3.0
 
-# The retries of a throttled change stop this many seconds before `Change.until`. That leaves time to
-# delete the receipt.
+# The retries of a throttled change stop this many seconds before `Change.until`. That leaves time
+# to delete the receipt.
 _TO_DISCARD = 0.5
 
 Outcome = tuple[Counter | ChangedCounter, ...]

@@ -209,7 +209,7 @@ def _receive() -> "Sequence[Any]":
         QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
         MaxNumberOfMessages=10,
         VisibilityTimeout=_REDRIVE_SECONDS,  # so that this run receives each message only once
-        WaitTimeSeconds=1,  # without a wait time, SQS looks for messages on only some of its servers
+        WaitTimeSeconds=1,  # without a wait time, SQS asks only some of its servers
     )
     return reply.get("Messages", [])
 

@@ -103,11 +103,11 @@ def increments(value: object) -> list[Increment]:
     """Return the increments in the field `increments`. Each must be for a different counter.
 
     Raises:
-        InvalidRequestError: in three cases. In the second and the third case, the error's text names
-            the invalid increment by its position, starting at 0: `increments[3]`.
+        InvalidRequestError: in three cases:
             - The field is not a list of 1 to 100 increments.
-            - An increment is malformed.
-            - Two increments are for the same counter.
+            - An increment is malformed. The text of the error names this increment by its position,
+              starting at 0: `increments[3]`.
+            - Two increments are for the same counter. The text names the second of them.
     """
     if not isinstance(value, list) or not 1 <= len(value) <= _MOST_INCREMENTS:
         invalid("increments", f"must be a list of 1 to {_MOST_INCREMENTS} increments")
@@ -233,8 +233,8 @@ def time(name: str, text: str) -> float:
 def past(name: str, seconds: float, now: float) -> float:
     """Return the time in the parameter `name`, if it is not in the future.
 
-    If Tally answers for a time, its answer must never change. But changes can still be made before a
-    time in the future. So Tally cannot answer for such a time yet.
+    If Tally answers for a time, its answer must never change. But changes can still be made before
+    a time in the future. So Tally cannot answer for such a time yet.
 
     Args:
         name: the name of the parameter, for the error.
