@@ -2,13 +2,13 @@
 
 An attempt is the work of one invocation to make one change.
 
-A higher version usually has a later time. So this module finds the version at a time by bisection of
-the versions. TrendTable often shows which versions are in the hour of that time. In this case, the
-module searches only these versions.
+A higher version usually has a later time. So this module finds the version at a time by bisection
+of the versions. TrendTable often shows which versions are in the hour of that time. In this case,
+the module searches only these versions.
 
-Sometimes a higher version has an earlier time: the time of a version is the time at which its request
-began, and requests that overlap may be applied in another order. But a change is applied at most
-one apply window after its time (see `clock`). So for each entry:
+Sometimes a higher version has an earlier time: the time of a version is the time at which its
+request began, and requests that overlap may be applied in another order. But a change is applied at
+most one apply window after its time (see `clock`). So for each entry:
 - every lower version is older than the entry, or newer by at most one apply window;
 - every higher version is newer than the entry, or older by at most one apply window.
 
