@@ -81,7 +81,7 @@ class BuildError(Exception):
 
 
 def main(artifacts: Path) -> None:
-    """Put the artifact into a directory: copy the kept artifact, or build a new one.
+    """Put the artifact into a directory: copy the artifact in `KEPT`, or build a new one.
 
     Args:
         artifacts: the directory for the artifact. SAM has emptied it.
@@ -214,10 +214,10 @@ def leave_out_data(data: Path) -> None:
 
 
 def reduced_model(model: Mapping[str, Any], operations: set[str]) -> dict[str, Any]:
-    """Return a service's model with only the given operations, and without documentation.
+    """Return botocore's model of a service, with only the given operations and no documentation.
 
     Args:
-        model: the content of a `service-2.json`.
+        model: the model: the content of a `service-2.json`.
         operations: the names of the operations to keep.
     """
     reduced: dict[str, Any] = without_documentation(model)
@@ -247,7 +247,7 @@ def without_documentation(value: Any) -> Any:  # noqa: ANN401  any JSON
 
 
 def named_shapes(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
-    """Yield the names of the shapes that a part of a service's model refers to."""
+    """Yield the names of the shapes (data types) that a part of a service's model refers to."""
     if isinstance(value, list):
         for each in value:
             yield from named_shapes(each)

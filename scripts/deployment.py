@@ -98,7 +98,8 @@ def deploy(
         *("--stack-name", stack_name),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
-        # If the first deployment of a stack fails, delete the stack, so that you can deploy again.
+        # If the first deployment of a stack fails, CloudFormation keeps a stack that cannot be
+        # updated. So delete this stack.
         *("--on-failure", "DELETE"),
         *("--parameter-overrides", PARAMETERS),
     )

@@ -162,7 +162,7 @@ def install(requirements: str) -> None:
 
 
 def replace_sam() -> None:
-    """Replace the `sam` command that pip installed with `scripts/sam`."""
+    """Copy `scripts/sam` over the `sam` command that pip installed."""
     ours, installed = ROOT / "scripts" / "sam", VENV / "bin" / "sam"
     if not installed.exists() or not filecmp.cmp(ours, installed, shallow=False):
         shutil.copy(ours, installed)

@@ -33,7 +33,10 @@ CHUNK = 64 * 1024
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a handler
-    """Start the relay, and return the handler of the module `name`."""
+    """Start the relay, and return the handler of the module `name`.
+
+    Python calls this function when SAM looks for the handler `in_container.name`.
+    """
     if name.startswith("_"):
         raise AttributeError(name)
     port = urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0

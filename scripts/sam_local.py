@@ -25,8 +25,8 @@ from samtranslator.yaml_helper import yaml_parse
 
 import in_container
 
-# Added to the timeout of each function. SAM counts the start of Python in the container as part of
-# the function's time, but Lambda does not.
+# This is added to the timeout of each function. SAM counts the time in which Python starts in the
+# container as time of the function, but Lambda does not.
 START_SECONDS = 20
 
 
@@ -80,7 +80,10 @@ def offered(
 
 @contextlib.contextmanager
 def _socket(directory: Path, address: tuple[str, int]) -> Iterator[None]:
-    """On Linux, relay connections from a Unix socket in `directory` to `address`."""
+    """On Linux, relay connections from a Unix socket in `directory` to `address`.
+
+    On other systems, do nothing.
+    """
     if sys.platform != "linux":
         yield
         return

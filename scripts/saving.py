@@ -67,7 +67,7 @@ class Saver:
             service: _parsed(directory, service, text)
             for service, text in snapshots.read(directory, port).items()
         }
-        self._active = time.monotonic()  # when the last request or function call ended
+        self._active = time.monotonic()  # when the last request or Lambda invocation ended
         self._child: int | None = None
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -187,8 +187,8 @@ class Saver:
 
     def _write(self, saved_at: float, end: str) -> None:
         """Write the state in memory to disk. Only the child process of `_fork` may call this."""
-        # MiniStack copies data that other threads could change. The child process has no other
-        # threads, so it needs no copies.
+        # To save its state, MiniStack copies data that other threads could change. The child
+        # process has no other threads, so it needs no copies.
         copy.deepcopy = _itself  # type: ignore[assignment]
         referenced = set[str]()
         prune, lambda_svc._prune_orphan_code_blobs = (
@@ -212,7 +212,7 @@ class Saver:
             except Exception:  # noqa: BLE001  MiniStack may raise anything; save the other services
                 _log.exception("the state of %s could not be saved", service)
         snapshots.write(self._directory, texts, saved_at=saved_at, port=self._port, end=end)
-        prune(referenced)  # not earlier, because the previous snapshot may need these files
+        prune(referenced)  # delete files that only the previous snapshot needed
 
 
 def deploying() -> bool:

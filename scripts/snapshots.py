@@ -115,7 +115,7 @@ def read(directory: Path, port: int) -> dict[str, str]:
             }
         except (OSError, ValueError) as error:
             raise damaged(directory, str(error)) from error
-    else:  # MiniStack's own layout, which it writes when it stops
+    else:  # MiniStack itself saved this state, which has no index
         texts = {path.stem: path.read_text() for path in directory.glob("*.json")}
     # The emulator wrote an address if the address is a whole JSON string, or the end of a key. An
     # address in any other place, such as in the body of a message, is data of a caller.

@@ -53,8 +53,8 @@ def fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
 
     Args:
         directory: the parent directory.
-        prefix: the beginning of the new directory's name. All other directories with this prefix are
-            deleted first: runs that were killed left them behind.
+        prefix: the beginning of the new directory's name. All other directories whose names begin
+            with `prefix` are deleted first: runs that were killed left them behind.
 
     Yields:
         The new directory.

@@ -130,7 +130,7 @@ def increment_all(
 
 
 class Search:
-    """Finds out whether an attempt changed its counters, and the state in which it left them.
+    """Finds out whether an attempt changed its counters, and in which state it left the counters.
 
     You can call `check` several times. A search remembers the counters that earlier checks found.
 
@@ -272,6 +272,7 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
             if search.made:
                 return search.counters()
             raise OutcomeUnknownError(_UNKNOWN) from error
-        if counters is None:  # unlikely: a function runs for less than an apply window
+        # This is unlikely: a function's timeout is shorter than an apply window.
+        if counters is None:
             raise ThrottledError(_THROTTLED)
         return counters

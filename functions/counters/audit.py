@@ -33,8 +33,8 @@ _FINISH_SECONDS = 45
 
 MOST_FINDINGS = 100  # the audit of a counter stops after this many findings
 
-# An audit of a counter starts at most this many times. It starts again if another audit of the
-# counter has saved progress in the meantime.
+# An audit of a counter starts at most this many times. It starts again if another audit of the same
+# counter has saved progress since this audit started.
 _MOST_ATTEMPTS = 5
 
 _HOUR = trend.HOUR
@@ -154,7 +154,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
                 else _progress_after(counter_id, after, finish)
             )
             verified = _audit_from(counter_id, begin, until, found)
-        except (KeyError, TypeError, ValueError) as error:  # the sweep goes on
+        except (KeyError, TypeError, ValueError) as error:  # do not stop the sweep
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of this counter is malformed: {why}"
             found.findings.append(Finding(counter_id, detail))
@@ -292,7 +292,7 @@ class _Audit:
         progress.add(entry)
 
     def _check_sums(self, entry: Entry) -> None:
-        """Check that the numbers in an entry add up."""
+        """Check that the numbers of an entry add up: values, `by`, increase and decrease."""
         detail = f"version {entry.version} does not add up: "
         if entry.previous_value + entry.by != entry.value:
             detail += f"{entry.previous_value} plus {entry.by} is not {entry.value}"

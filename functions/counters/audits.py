@@ -95,7 +95,7 @@ def parsed(saved: str | None) -> dict[str, Any]:
 
 
 def load(key: str, until: float) -> str | None:
-    """Return the JSON under a key; None if there is none.
+    """Return the JSON that is saved under a key; None if nothing was saved.
 
     Args:
         key: a counter's name or SWEEP.

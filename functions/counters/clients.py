@@ -41,8 +41,8 @@ ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 # time. A fixed user agent saves this time.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
 
-# Lambda sets the level of all loggers to INFO. At that level, botocore logs where it found its
-# credentials.
+# Lambda sets the level of all loggers to INFO. At that level, botocore would write a log line that
+# says where it found its credentials.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 T = TypeVar("T")
@@ -100,7 +100,8 @@ def _client(service: str) -> object:
         read_timeout=_READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=_USER_AGENT,
-        # Validation takes 7 % of an increment's CPU time. Only the tests turn validation on.
+        # botocore's validation of parameters takes 7 % of an increment's CPU time. Only the tests
+        # turn it on.
         parameter_validation=False,
         # botocore could send some requests to an address that contains the account's id. These
         # requests would need a second connection.

@@ -154,7 +154,7 @@ class Connection:
         return reply.status, dict(reply.getheaders()), content
 
     def _connect(self) -> None:
-        """Connect, unless the open connection is still usable."""
+        """Open the connection, unless it is open and still usable."""
         if self._http.sock:
             # Before a request is sent, the socket must have nothing to read. If it has, the server
             # has closed the connection, or has sent data that belongs to no request.

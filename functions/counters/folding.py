@@ -142,7 +142,7 @@ def refuse(
                 return True
             right_place = _place(refused.item, group)
             if right_place == place:
-                return False  # someone has deleted the counter, so there is room now
+                return False  # someone has deleted the counter, so it has room now
             place = right_place
         else:
             break

@@ -35,8 +35,8 @@ _MEMBER = re.compile(
 )
 _VERSION = re.compile(r"0|[1-9][0-9]{0,15}")
 
-# An idempotency key: visible ASCII characters, without quotes or as a quoted string (RFC 9651,
-# section 3.3.3).
+# An idempotency key: visible ASCII characters, either without quotes or as a quoted string (RFC
+# 9651, section 3.3.3).
 _IDEMPOTENCY_KEY = re.compile(
     r'([\x21\x23-\x7e][\x21-\x7e]*)|"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 )

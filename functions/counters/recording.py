@@ -302,7 +302,8 @@ def _fold(change: dict[str, Any], by: int) -> Fold | None:
     if "events" not in change:
         return None
     sender = _text(change["sender"]) if "sender" in change else None
-    # Older versions of Tally did not store the two sums. They stored only the difference.
+    # Older versions of Tally did not store `increase` and `decrease`. If they are missing, compute
+    # them from the difference.
     increase = int(change["increase"]["N"]) if "increase" in change else max(by, 0)
     decrease = int(change["decrease"]["N"]) if "decrease" in change else max(-by, 0)
     fold = Fold(rules.integer("events", int(change["events"]["N"])), increase, decrease, sender)

@@ -80,7 +80,7 @@ def get(counter_id: str, until: float) -> Counter:
 
 
 def read(counter_id: str, until: float) -> StoredCounter:
-    """Return a counter and the `request_id` of its last change, with a strongly consistent read.
+    """Return a counter and the id of its last change's attempt, with a strongly consistent read.
 
     Args:
         counter_id: the counter.
