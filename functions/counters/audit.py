@@ -2,7 +2,7 @@
 
 An audit checks that:
 - the history has every version;
-- in each entry, the previous value plus the change is the new value;
+- in each entry, `previous_value` plus `by` is `value`, and `increase` minus `decrease` is `by`;
 - each entry starts from the value that the previous entry ended with;
 - the last entry is the counter's last change;
 - the trend (TrendTable) has the sums of the entries in each hour.
@@ -362,7 +362,7 @@ class _Audit:
     def _compare_last_hours(self) -> None:
         """Compare the hours to which changes may still be added.
 
-        An hour is compared only if the trend and the history have the same last version in it.
+        An hour is compared only if its last version is the same in the trend and in the history.
         """
         for hour, in_history in self.progress.hours.items():
             period = Period(hour, hour + _HOUR)
@@ -382,8 +382,8 @@ class _Audit:
             self._find_missing(progress.version + 1, entry.version - 1)
         if progress.created_at:
             self.compare_trend(clock.seconds(progress.created_at) - clock.APPLY_WINDOW)
-        # The trend may include the missing versions. So the trend cannot be compared up to the hour
-        # of this entry.
+        # The trend may include the missing versions. So this audit compares no hour up to the hour
+        # of this entry with the trend.
         progress.skip(trend.hour_of(entry.time))
 
     def _read_counter(self) -> None:

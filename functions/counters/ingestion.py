@@ -9,8 +9,8 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-
 After a batch is processed, each message of the batch has one of these states:
 - counted: the message was added to its counter.
 - parked: the message can never be counted. It was sent to the dead-letter queue, with the reason.
-- failed: a request to AWS failed, or the time was up. SQS delivers the message and all later
-  messages of its group again.
+- failed: a request to AWS failed, the time was up, or an earlier message of the same group failed.
+  SQS delivers the message again.
 
 A message is done if it is counted or parked.
 """
