@@ -14,19 +14,20 @@ from counters import audit, clients, clock, errors, init_phase, metrics, rules
 
 logger = Logger(service="tally")
 
-# An audit stops this many seconds before the timeout. In these seconds it finishes the page of the
-# history that it is checking, and saves its progress.
+# The time for an audit is up this many seconds before the function's timeout. In these seconds, the
+# audit finishes the page of the history that it is checking, and saves its progress.
 _MARGIN = 60
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, Any]:
-    """Audit one counter, or all counters that changed since the last run.
+    """Audit one counter, or all counters that changed since the last audit of all counters.
 
     Args:
         event: a JSON object with two optional fields:
             - `counter_id`: audit only this counter;
-            - `after`: begin after this version, and assume that all versions up to it are correct.
-              Without this field, the audit begins after the last version that an audit verified.
+            - `after`: begin after this version of the counter, and assume that all versions up to
+              it are correct. Without this field, the audit begins after the last version that an
+              earlier audit verified.
         context: the Lambda context. It tells how much time is left.
 
     Returns:
@@ -70,7 +71,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
 
 
 def _parameters(event: object) -> tuple[str | None, int | None]:
-    """Return the event's `counter_id` and `after`, each None if missing.
+    """Return the fields `counter_id` and `after` of the event. A missing field is None.
 
     Raises:
         InvalidRequestError: if the event is malformed.

@@ -1,4 +1,4 @@
-"""GET /counter, GET /counters/{counter_id}: return a counter as it is, or as it once was."""
+"""GET /counter, GET /counters/{counter_id}: return a counter as it is now, or as it was before."""
 
 import math
 
@@ -19,7 +19,7 @@ from counters.model import Counter
 def handler(request: Request) -> Response:
     """Return the counter as it is now, as it was at a `version`, or as it was `at` a time.
 
-    If the caller already has that version of the counter, return 304 instead.
+    If the request's If-None-Match says that the caller already has this version, return 304.
     """
     counter = _counter(request)
     if none_match(request.headers, counter.version):
@@ -44,8 +44,8 @@ def _counter(request: Request) -> Counter:
 def _require_final(time: float) -> None:
     """Check that no change with the given time can still be made.
 
-    If one could, the answer for that time could change later. A change is made at most one apply
-    window after its time (see `clock`).
+    If such a change were possible, Tally's answer for that time could change later. A change is
+    made at most one apply window after its time (see `clock`).
 
     Raises:
         ThrottledError: if the time is one apply window ago or less.

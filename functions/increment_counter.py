@@ -1,4 +1,4 @@
-"""POST /counter, POST /counters/{counter_id}: add `by` from the body, or 1, to a counter."""
+"""POST /counter, POST /counters/{counter_id}: add the body's `by` (by default 1) to a counter."""
 
 import json
 

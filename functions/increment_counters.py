@@ -6,14 +6,14 @@ from counters import attempt, clients, init_phase, rules
 from counters.gateway import Request, Response, counters_response, endpoint
 from counters.idempotency import Intent, once
 
-# The target of the idempotency key. It differs from all counter names, because a counter's name
-# cannot contain a slash.
+# The target of the idempotency key (see `Intent`). No counter has this name, because a counter's
+# name cannot contain a slash.
 _TARGET = "/increments"
 
 
 @endpoint(body=["increments"], headers=["idempotency-key"])
 def handler(request: Request) -> Response:
-    """Add to all counters. Return their state right after that, in the order of the increments."""
+    """Add to all counters. Return their state right after that, in the order of the request."""
     increments = rules.increments(request.body.get("increments"))
     body = json.dumps(increments)
     counter_ids = tuple(each.counter_id for each in increments)

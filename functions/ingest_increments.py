@@ -14,7 +14,7 @@ logger = Logger(service="tally")
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Count a batch of messages. Return the ids of the messages that SQS must deliver again.
 
-    In each message group, these are the first message that failed and all messages after it.
+    In each message group, these are the first message that failed and all later messages.
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
     records = event["Records"]

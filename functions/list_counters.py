@@ -6,7 +6,7 @@ from counters.gateway import Request, Response, endpoint, page_response
 
 @endpoint(query=["prefix", "limit", "after"])
 def handler(request: Request) -> Response:
-    """Return, in order, a page of the names that begin with `prefix` and come after `after`."""
+    """Return a page of sorted counter names that begin with `prefix` and come after `after`."""
     prefix = rules.prefix(request.query.get("prefix", ""))
     after = request.query.get("after", "")
     if after:

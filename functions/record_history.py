@@ -12,9 +12,9 @@ logger = Logger(service="tally")
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Record a batch of stream records. Return the id of the first record that failed, if any.
+    """Record a batch of stream records. If a record fails, return the id of the first failed one.
 
-    Lambda delivers that record and all records after it again.
+    Lambda delivers the first failed record and all later records again.
     https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
     """
     records = event["Records"]
@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     counts = {"EntriesWritten": progress.recorded, "RecordsParked": progress.parked}
     lag = {}
     if progress.newest:
-        # The two timestamps come from different clocks, so the difference can be negative.
+        # The two times come from the clocks of two functions, so the difference can be negative.
         lag = {"HistoryLag": max(0.0, 1000 * (clock.now() - clock.seconds(progress.newest)))}
     metrics.publish(counts, lag)
     if progress.done == len(records):

@@ -1,6 +1,6 @@
-"""Run by hand: writes the stream records in the history's dead-letter queue to the history.
+"""Run by hand: writes the changes in the history's dead-letter queue to the history.
 
-record_history sent these records to the queue because it could not write their changes to the
+record_history sent stream records to this queue because it could not write their changes to the
 history. Run this function after you have fixed the cause, or to find out which records still fail.
 """
 
@@ -11,7 +11,7 @@ from counters import clients, clock, errors, init_phase, recording, rules
 
 logger = Logger(service="tally")
 
-_MARGIN = 30  # seconds; the latest time to start a record is this long before the timeout
+_MARGIN = 30  # seconds before the timeout; in these seconds, no further record is begun
 
 
 def handler(event: object, context: LambdaContext) -> dict[str, int]:

@@ -24,8 +24,8 @@ def check(environment: Mapping[str, str]) -> None:
         environment: the environment variables of the deployment.
 
     Raises:
-        NotAnAccountError: a variable or the AWS profile names another endpoint, or the credentials
-            are those of the local stack.
+        NotAnAccountError: a variable or the AWS profile names an endpoint that is not AWS, or the
+            credentials are those of the local stack.
     """
     for name, url in sorted(environment.items()):
         if name.startswith("AWS_ENDPOINT_URL") and url and not is_of_aws(url):
@@ -40,7 +40,7 @@ def check(environment: Mapping[str, str]) -> None:
         profile = session.get_scoped_config()
         services = session.full_config.get("services", {}).get(profile.get("services"), {})
     except botocore.exceptions.BotoCoreError:
-        return  # the profile cannot be read; SAM will say why
+        return  # the profile cannot be read; `sam deploy` will say why
     for settings in (profile, *services.values()):
         configured = settings.get("endpoint_url") if isinstance(settings, dict) else None
         if configured and not is_of_aws(configured):

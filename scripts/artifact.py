@@ -1,17 +1,19 @@
-"""Builds the artifact that all functions share: the code that they use, with bytecode.
+"""Builds the artifact that all Lambda functions share: the code that they use, with bytecode.
 
-`sam build` runs this script for each function, through functions/Makefile. `make deploy` first runs
-`artifact.py check STAGE`, which tests whether this machine can compile for the stage.
+`sam build` runs this script for each Lambda function, through functions/Makefile. `make deploy`
+first runs `artifact.py check STAGE`. This command checks whether this machine can compile for the
+stage.
 
-This build differs from SAM's own build in two ways:
+SAM's own build would only copy the functions and their packages. This script does two more things:
 
-- It removes the modules that no function imports. It also removes botocore's data, except the
-  operations that the functions call (`SERVICES`). This reduces 29 MB of data to 0.1 MB.
-  docs/benchmarks.md has the time that this saves.
-- It compiles the modules. Normally, Python uses bytecode only if the bytecode has the time of its
-  source file. SAM changes the times of the source files, and Lambda's disk is read-only, so every
-  cold start would compile the modules again. Therefore the build makes unchecked bytecode, which
-  Python uses without this comparison (https://peps.python.org/pep-0552/).
+- It removes what the functions do not use: the modules that no function imports, and botocore's
+  data about operations that no function calls (see `SERVICES`). This reduces botocore's data from
+  29 MB to 0.1 MB. docs/benchmarks.md says how much time this saves at a cold start.
+- It compiles the modules to bytecode. Normally, bytecode contains the time of its source file, and
+  Python uses the bytecode only if the source file still has this time. But SAM changes the times of
+  the source files. Lambda's disk is read-only, so Python could not store new bytecode, and every
+  cold start would compile the modules again. Therefore the script makes unchecked bytecode, which
+  Python uses without comparing the times (https://peps.python.org/pep-0552/).
 """
 
 import fcntl
@@ -33,18 +35,19 @@ import environment
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
 
-# The directory that keeps the last build. A build from the same sources and interpreters copies it.
+# The directory that keeps the last artifact. If the sources and the interpreters are still the
+# same, the script copies this artifact instead of building a new one.
 KEPT = ROOT / ".aws-sam" / "artifact"
 
 # The runtimes that template.yaml allows. The build compiles for each runtime whose interpreter is
 # on this machine.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 
-# Lists of a package's files. They are wrong because the build removes files.
+# Files that list all files of a package. These lists are wrong after the build has removed files.
 OUTDATED_LISTS = {"RECORD"}
 
 # Powertools imports this module only to serialize pydantic models. The artifact does not contain
-# pydantic, so that code never runs.
+# pydantic, so this import never runs.
 UNREACHABLE = ["aws_lambda_powertools.event_handler"]
 
 # The operations that the functions call. A test compares them with the code of the functions.
@@ -78,7 +81,7 @@ class BuildError(Exception):
 
 
 def main(artifacts: Path) -> None:
-    """Put the artifact into a directory: copy the kept artifact, or build a new one.
+    """Put the artifact into a directory: copy the artifact in `KEPT`, or build a new one.
 
     Args:
         artifacts: the directory for the artifact. SAM has emptied it.
@@ -103,8 +106,8 @@ def main(artifacts: Path) -> None:
             for old in KEPT.iterdir():
                 if old.is_dir():
                     shutil.rmtree(old, ignore_errors=True)
-            # If an earlier build was killed, its pip may still write to the directory of that
-            # build. So each build gets a new directory.
+            # If an earlier build was killed, the pip that it started may still write to the
+            # directory of that build. So each build gets a new directory.
             unfinished = Path(tempfile.mkdtemp(dir=KEPT, suffix=".unfinished"))
             unfinished.chmod(0o755)
             make(unfinished, pythons)
@@ -114,7 +117,7 @@ def main(artifacts: Path) -> None:
 
 
 def interpreters() -> list[str]:
-    """Return the names in `RUNTIMES` whose interpreter is on the PATH and starts."""
+    """Return the runtimes in `RUNTIMES` whose interpreter is on the PATH and can be started."""
     return [
         name
         for name in RUNTIMES
@@ -124,7 +127,7 @@ def interpreters() -> list[str]:
 
 
 def key(pythons: list[str]) -> str:
-    """Return the name of the artifact: a hash of everything that it is built from.
+    """Return the name of the artifact: a hash of everything that the artifact is built from.
 
     Args:
         pythons: the interpreters that compile the artifact.
@@ -137,11 +140,11 @@ def key(pythons: list[str]) -> str:
 
 
 def make(directory: Path, pythons: list[str]) -> None:
-    """Build a new artifact in `directory`, even if one is kept.
+    """Build a new artifact in `directory`, even if `KEPT` has an artifact.
 
     Args:
         directory: an empty directory.
-        pythons: the interpreters to compile with. The last one also runs pip.
+        pythons: the interpreters that compile the artifact. The last of them also runs pip.
 
     Raises:
         BuildError: pip failed, or a package contains compiled code.
@@ -165,8 +168,8 @@ def make(directory: Path, pythons: list[str]) -> None:
     leave_out_modules(directory)
     for python in pythons:
         compiler = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-        # The bytecode gets the paths that the files will have on Lambda. If it had other paths,
-        # Python would correct them each time that it loads a module.
+        # Write into the bytecode the paths that the files will have on Lambda. If the bytecode had
+        # other paths, Python would correct them each time that it loads a module.
         run([*compiler, "-s", directory, "-p", "/var/task", directory])
 
 
@@ -180,11 +183,11 @@ def run(command: list[Any]) -> None:
 
 
 def leave_out_data(data: Path) -> None:
-    """Reduce botocore's data to the operations and endpoints of `SERVICES`.
+    """Reduce botocore's data to the operations and endpoints of the services in `SERVICES`.
 
-    This also removes the services' endpoint rule sets. Without a rule set, botocore reads a
-    service's address from endpoints.json, which makes each request faster. A test checks that the
-    rule sets and endpoints.json give the same address in every region.
+    This also removes the endpoint rule sets of the services. Without a rule set, botocore reads the
+    address of a service from endpoints.json, and each request takes less time. A test checks that
+    the rule sets and endpoints.json give the same address in every region.
 
     Args:
         data: botocore's directory `data`.
@@ -211,10 +214,10 @@ def leave_out_data(data: Path) -> None:
 
 
 def reduced_model(model: Mapping[str, Any], operations: set[str]) -> dict[str, Any]:
-    """Return a service's model with only the given operations, and without documentation.
+    """Return botocore's model of a service, with only the given operations and no documentation.
 
     Args:
-        model: the content of a `service-2.json`.
+        model: the model: the content of a `service-2.json`.
         operations: the names of the operations to keep.
     """
     reduced: dict[str, Any] = without_documentation(model)
@@ -244,7 +247,7 @@ def without_documentation(value: Any) -> Any:  # noqa: ANN401  any JSON
 
 
 def named_shapes(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
-    """Yield the names of the shapes that a part of a service's model refers to."""
+    """Yield the names of the shapes (data types) that a part of a service's model refers to."""
     if isinstance(value, list):
         for each in value:
             yield from named_shapes(each)
@@ -259,8 +262,8 @@ def leave_out_modules(directory: Path) -> None:
     """Remove the files that no function uses.
 
     A module is used if a Lambda function imports it, directly or through other modules. An import
-    in the body of a Python function counts, too. Two kinds of file always stay: the files of
-    botocore, and the files in `.dist-info` directories (licences and versions).
+    statement in the body of a Python function counts, too. Two kinds of file always stay: the files
+    of botocore, and the files in `.dist-info` directories (licences and versions).
     """
     finder = modulefinder.ModuleFinder(path=[str(directory)], excludes=UNREACHABLE)
     for path in FUNCTIONS.glob("*.py"):
@@ -280,14 +283,16 @@ def leave_out_modules(directory: Path) -> None:
 def check(stage: str) -> None:
     """Check that this machine can compile for the runtime of a stage.
 
-    `main` cannot check this, because SAM does not tell it the runtime.
+    `main` cannot check this, because SAM does not tell `main` the runtime.
 
     Args:
-        stage: the name of a table in samconfig.toml. The stage's runtime is the parameter
-            PythonRuntime in that table or, if the table has none, the template's default.
+        stage: the stage. samconfig.toml has a table with this name. The runtime of the stage is the
+            parameter PythonRuntime in that table. If the table does not set this parameter, the
+            runtime is the default in template.yaml.
 
     Raises:
-        BuildError: there is no such stage, or the runtime's interpreter is not on the PATH.
+        BuildError: samconfig.toml has no such stage, or the interpreter of the stage's runtime is
+            not on the PATH.
     """
     import tomllib  # noqa: PLC0415  `sam build` may run this file with a python3 that lacks tomllib
 

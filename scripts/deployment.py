@@ -39,7 +39,8 @@ from state_directory import end_of, open_log
 
 Report = Callable[[str], None]
 
-# In the emulator's directory: the output of `sam build`, and a file with the hash of its sources.
+# The names of two things in the emulator's directory: the directory with the output of `sam build`,
+# and a file with a hash of the sources of this build.
 BUILD = "build"
 BUILD_STAMP = "build.stamp"
 # The tag of a stack with a hash of what the stack was deployed from.
@@ -51,15 +52,15 @@ PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME} Architecture={ARCHITECTURE}"
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed stack. Its fields are the members of `.local/stack.json`.
+    """A deployed stack. `.local/stack.json` has the same fields.
 
     Attributes:
-        url: the base URL of the API, with its stage.
-        token_url: the token endpoint.
+        url: the base URL of the API. It ends with the API's stage.
+        token_url: the URL at which clients get access tokens.
         client_id: the id of the app client.
         client_secret: the secret of the app client.
         scopes: the scopes that the app client may ask for.
-        endpoint_url: the endpoint of every AWS service.
+        endpoint_url: the emulator's endpoint, which all its AWS services share.
         region: the AWS region.
         outputs: the outputs of the CloudFormation stack.
     """
@@ -77,20 +78,20 @@ class Stack:
 def deploy(
     emulator: Emulator, stack_name: str = STACK_NAME, report: Report = lambda _step: None
 ) -> Stack:
-    """Build `template.yaml` and deploy it, as a new stack or as an update.
+    """Build `template.yaml` and deploy it, as a new stack or as an update of the existing stack.
 
     If the stack was already deployed from the same sources, nothing is done.
 
     Args:
         emulator: the emulator to deploy to.
         stack_name: the name of the CloudFormation stack.
-        report: a function that gets a line of text when each step begins.
+        report: a function that is called with a line of text when each step begins.
 
     Returns:
         The deployed stack.
 
     Raises:
-        LocalStackError: `sam` failed. The message has the last lines of its output.
+        LocalStackError: `sam` failed. The message has the last lines of the output of `sam`.
     """
     report("Building the functions…")
     build(emulator)
@@ -104,7 +105,8 @@ def deploy(
         *("--stack-name", stack_name, "--tags", f"{SOURCES_TAG}={_digest_of_sources()}"),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
-        # If the first deployment of a stack fails, delete the stack, so that you can deploy again.
+        # If the first deployment of a stack fails, CloudFormation keeps a stack that cannot be
+        # updated. So delete this stack.
         *("--on-failure", "DELETE"),
         *("--parameter-overrides", PARAMETERS),
     )
@@ -115,13 +117,13 @@ def build(emulator: Emulator) -> None:
     """Build `template.yaml`, unless the emulator's directory has a build of the same sources.
 
     Raises:
-        LocalStackError: `sam` failed. The message has the last lines of its output.
+        LocalStackError: `sam` failed. The message has the last lines of the output of `sam`.
     """
     if is_built(emulator.directory):
         return
     target = emulator.directory / BUILD
-    # The stamp is written last. If it is missing, the run that made the build was killed, and the
-    # build may be incomplete.
+    # The stamp is written last. If the stamp is missing, the run that made the build was killed,
+    # and the build may be incomplete.
     stamp = emulator.directory / BUILD_STAMP
     stamp.unlink(missing_ok=True)
     digest = _digest_of_sources()
@@ -185,7 +187,7 @@ def access_token(stack: Stack) -> str:
     """Get an access token with all scopes, for the stack's app client.
 
     Raises:
-        LocalStackError: the token URL does not respond, or refuses to issue a token.
+        LocalStackError: the stack's token URL does not respond, or refuses to issue a token.
     """
     form = {"grant_type": "client_credentials", "scope": " ".join(stack.scopes)}
     client = base64.b64encode(f"{stack.client_id}:{stack.client_secret}".encode()).decode()
@@ -211,10 +213,11 @@ def access_token(stack: Stack) -> str:
 
 
 def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
-    """Read `stack.json`, which exists while a stack is running.
+    """Read the description of the running local stack from `stack.json`.
 
     Raises:
-        LocalStackError: the file does not exist, because no stack is running or ready.
+        LocalStackError: the file does not exist. Either no local stack is running, or the local
+            stack is not ready yet.
     """
     try:
         fields = json.loads(path.read_text())
@@ -236,7 +239,7 @@ def _digest_of_sources() -> str:
 
 
 def _sam(emulator: Emulator, *arguments: str) -> None:
-    """Run `sam`. Its output goes to `sam-build.log` or `sam-deploy.log`.
+    """Run `sam`, and write its output to `sam-build.log` or `sam-deploy.log`.
 
     Raises:
         LocalStackError: `sam` failed.
@@ -305,8 +308,8 @@ def describe(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
     client = _client(emulator, "cognito-idp").describe_user_pool_client(
         UserPoolId=outputs["UserPoolId"], ClientId=outputs["ClientId"]
     )["UserPoolClient"]
-    # `ApiUrl` has the form of AWS: the API's id is the first label of the host name, and the stage
-    # is the path.
+    # The output `ApiUrl` is a URL as on AWS: the first label of its host name is the API's id, and
+    # its path is the stage. The emulator serves the API at a different URL.
     api = urllib.parse.urlsplit(outputs["ApiUrl"])
     api_id = api.netloc.partition(".")[0]
     return Stack(

@@ -1,8 +1,8 @@
-"""Runs MiniStack, an emulator of AWS, with corrections and with a faster start of functions.
+"""Runs MiniStack, an emulator of AWS, with corrections and with a faster start of Lambda functions.
 
-The corrections are for streams, queues and alarms. They replace private functions of MiniStack, so
-they fit exactly one version of MiniStack. `emulator_process.py` starts this program, and passes its
-settings as environment variables.
+The corrections change how MiniStack handles streams, queues and alarms. They replace private Python
+functions of MiniStack, so they fit exactly one version of MiniStack. `emulator_process.py` starts
+this program, and passes the settings of the program as environment variables.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ import saving
 import snapshots
 
 MINISTACK = "1.5.33"
-BATCHES_AT_ONCE = 8  # of one queue; each batch needs its own process of the function
+BATCHES_AT_ONCE = 8  # batches of one queue; each needs its own process of the Lambda function
 STREAM_POLL_SECONDS = 0.01
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 def main() -> None:
-    """Run MiniStack until SIGTERM, SIGINT, or the end of the process that started it.
+    """Run MiniStack until this process gets SIGTERM or SIGINT, or its parent process ends.
 
     Raises:
         SystemExit: the installed MiniStack is not the version that this module corrects, or the
@@ -67,16 +67,17 @@ def main() -> None:
 def redeliver_partial_failures(execute: Execute) -> Execute:
     """Wrap MiniStack's `_execute_function`, so that a stream batch fails if any record fails.
 
-    MiniStack ignores the `batchItemFailures` that a function returns for a batch of stream records.
-    It goes on with the next batch, and never delivers the failed records again. With this
-    correction, it delivers the whole batch again. AWS may do that, too.
+    For a batch of stream records, a Lambda function returns the failed records in
+    `batchItemFailures`. MiniStack ignores them: it goes on with the next batch, and never delivers
+    the failed records again. With this correction, MiniStack delivers the whole batch again. AWS
+    may do the same.
 
     Args:
         execute: runs a Lambda function. It takes MiniStack's description of the Lambda function,
             and an event. It returns `body`, `log` and, after a failure, `error`.
 
     Returns:
-        A function that does the same as `execute`, but also returns `error` if a record failed.
+        A function that does what `execute` does, but also returns `error` if a record failed.
 
     """
 
@@ -93,19 +94,19 @@ def redeliver_partial_failures(execute: Execute) -> Execute:
 
 
 def split_stream_batches(execute: Execute) -> Execute:
-    """Wrap MiniStack's `_execute_function`, so that it splits a stream batch into parts by item.
+    """Wrap MiniStack's `_execute_function`, so that it splits a stream batch into parallel parts.
 
-    `ParallelizationFactor` is how many batches of a stream Lambda may process at once. MiniStack
-    ignores it. This correction splits each batch into at most that many parts, and processes the
-    parts in parallel. All records of one item are in the same part, in order. If one part fails,
-    MiniStack delivers all parts again.
+    On AWS, `ParallelizationFactor` says how many batches of a stream Lambda may process at once.
+    MiniStack ignores this setting. This correction splits each batch of MiniStack into at most that
+    many parts, and processes the parts in parallel. All records of one DynamoDB item are in the
+    same part, in order. If one part fails, MiniStack delivers all parts again.
 
     Args:
         execute: runs a Lambda function. It takes MiniStack's description of the Lambda function,
             and an event. It returns `body`, `log` and, after a failure, `error`.
 
     Returns:
-        A function that splits a stream batch, and then does the same as `execute`.
+        A function that splits a stream batch, and calls `execute` for each part.
 
     """
 
@@ -125,12 +126,16 @@ def split_stream_batches(execute: Execute) -> Execute:
 
 
 def fill_stream_batches() -> None:
-    """Make MiniStack read enough stream records to fill all parts of `split_stream_batches`."""
+    """Make MiniStack read more stream records at once, so that each parallel part can be full.
+
+    `split_stream_batches` splits a batch into parts. On AWS, each of these parts could have as many
+    records as `BatchSize` allows.
+    """
     read = dynamodb.stream_records_since
 
     def read_more(table: str, position: int, limit: int, **scope: str) -> list[Any]:
         records: list[Any] = read(table, position, limit, **scope)
-        if scope or len(records) < limit:  # MiniStack's poller gives no scope
+        if scope or len(records) < limit:  # with a scope, the caller is not MiniStack's poller
             return records
         factor = parallelization(records[0]["eventSourceARN"])
         records = read(table, position, limit * factor)
@@ -160,9 +165,13 @@ def parallelization(stream: str) -> int:
 
 
 def batch_number(record: dict[str, Any], batches: int) -> int:
-    """Return the number of the batch that a stream record belongs to.
+    """Return the number of the part that a stream record belongs to.
 
-    All records of one item get the same number.
+    All records of one DynamoDB item get the same number.
+
+    Args:
+        record: the stream record.
+        batches: the number of parts.
     """
     return zlib.crc32(str(record["dynamodb"]["Keys"]).encode()) % batches
 
@@ -176,9 +185,9 @@ def is_from_stream(event: object) -> bool:
 
 
 def reports_failures(function: dict[str, Any]) -> bool:
-    """Return whether a function has an event source mapping with `ReportBatchItemFailures`.
+    """Return whether a Lambda function has an event source mapping with `ReportBatchItemFailures`.
 
-    AWS reads `batchItemFailures` only from such functions.
+    AWS ignores the `batchItemFailures` that any other Lambda function returns.
     """
     name = (function.get("config") or function)["FunctionName"]
     return any(
@@ -189,11 +198,11 @@ def reports_failures(function: dict[str, Any]) -> bool:
 
 
 def keep_stream_records() -> None:
-    """Include the streams' records in the saved state.
+    """Include the records of the streams in the saved state.
 
-    MiniStack saves each function's position in a stream, but not the stream's records. After a
-    restart, the streams would be empty, and each function would skip as many new records as it had
-    read before the restart.
+    MiniStack saves how many records each Lambda function has read from a stream, but not the
+    records themselves. So after a restart, the streams would be empty, and each Lambda function
+    would skip as many new records as it had read before the restart.
     """
     streams = {"records": dynamodb._stream_records, "trimmed": dynamodb._stream_trimmed}
     get_state, load_state = dynamodb.get_state, dynamodb.load_persisted_state
@@ -230,9 +239,11 @@ def save_while_running() -> None:
 def poll_streams_apart() -> None:
     """Poll the streams in a separate thread.
 
-    MiniStack polls queues and streams in one thread. While a function works on a stream batch, that
-    thread waits, and no queue batch starts. MiniStack's thread starts after the saved state is
-    loaded. When it first polls the streams, it starts the separate thread.
+    MiniStack polls queues and streams in one thread. While a Lambda function works on a stream
+    batch, that thread waits, and no queue batch starts.
+
+    MiniStack's thread starts after the saved state is loaded. When that thread first polls the
+    streams, it starts the separate thread.
     """
     poll = lambda_svc._poll_dynamodb_streams
 
@@ -259,9 +270,9 @@ def poll_streams_apart() -> None:
 def run_message_groups_at_once() -> None:
     """Process several batches of a FIFO queue at once, if they are of different message groups.
 
-    MiniStack processes one batch of a FIFO queue at a time. That is not necessary to keep each
-    group in order: while a message of a group is being processed, the queue delivers no other
-    message of that group.
+    MiniStack processes only one batch of a FIFO queue at a time. But several batches at once also
+    keep each message group in order: while a message of a group is being processed, the queue
+    delivers no other message of that group.
     """
     limit, collect = lambda_svc._sqs_esm_concurrency, sqs._collect_fifo
 
@@ -287,8 +298,8 @@ def run_message_groups_at_once() -> None:
 def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put the messages of each group together, in order. SQS prefers to deliver them this way.
 
-    If the groups were mixed, a few batches would hold messages of all groups. All groups would then
-    have to wait for those batches.
+    If the groups were mixed, a few batches would hold messages of all groups. Until those batches
+    are processed, the queue could deliver no message of any group.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for message in messages:
@@ -299,8 +310,9 @@ def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def accept_alarms_of_several_metrics() -> None:
     """Make MiniStack accept alarms on metric math, that is, on an expression of several metrics.
 
-    MiniStack would refuse the whole stack because of such an alarm. With this correction, MiniStack
-    creates an alarm on the first metric of the expression. No alarm ever fires in the emulator.
+    Without this correction, MiniStack would refuse a stack that has such an alarm. With it,
+    MiniStack creates an alarm on the first metric of the expression. It does not matter that this
+    is a different alarm, because no alarm ever fires in the emulator.
     """
     record = provisioners._cw_metric_alarm_record
 
@@ -318,10 +330,10 @@ def accept_alarms_of_several_metrics() -> None:
 
 
 def share_code() -> None:
-    """Let all processes of a function run from one copy of its code.
+    """Let all processes of a Lambda function run from one copy of the function's code.
 
-    MiniStack unpacks a copy for each process. For 32 concurrent callers, the copies take 2 GB and
-    half a minute.
+    Without this correction, MiniStack unpacks a copy for each process. For 32 concurrent callers,
+    the copies take 2 GB and half a minute.
     """
     lock = threading.Lock()
     copies = Path(tempfile.gettempdir()) / "code"

@@ -1,4 +1,4 @@
-"""Starts and stops the emulator, which is `emulator.py` without the user's AWS settings."""
+"""Starts and stops the emulator: runs `emulator.py` without the user's AWS settings."""
 
 import contextlib
 import errno
@@ -27,9 +27,9 @@ class Emulator:
     """A running emulator.
 
     Attributes:
-        directory: the directory that it writes all its files to.
-        port: the port that it listens on, on 127.0.0.1.
-        process: its process.
+        directory: the directory to which the emulator writes all its files.
+        port: the port of 127.0.0.1 on which the emulator listens.
+        process: the process of the emulator.
         lock: the file descriptor of the lock that keeps other runs out of the directory.
     """
 
@@ -40,7 +40,7 @@ class Emulator:
 
     @property
     def endpoint_url(self) -> str:
-        """The endpoint of every AWS service."""
+        """The emulator's endpoint, which all its AWS services share."""
         return f"http://{HOST}:{self.port}"
 
 
@@ -96,7 +96,7 @@ def run_emulator(directory: Path, port: int, *, persist: bool = False) -> Iterat
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without variables that configure AWS tools or Python."""
+    """Return this process's environment, without variables that configure AWS tools or Python."""
     foreign = re.compile("AWS_|SAM_|MINISTACK_|LOCALSTACK_|LAMBDA_|PYTHON")
     ours = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     # `sam build` needs python3.X, which is in the same directory as this script's interpreter.
@@ -109,7 +109,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that was started in its own session, and its children."""
+    """Kill a process and its children. The process must have been started in its own session."""
     # On macOS, PermissionError means that only zombies are left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -123,10 +123,10 @@ def _start(
         [sys.executable, str(ROOT / "scripts" / "emulator.py")],
         cwd=directory,
         env=settings,
-        stdin=subprocess.PIPE,  # ends when this process ends, which stops the emulator
+        stdin=subprocess.PIPE,  # when this process ends, the pipe ends, and the emulator stops
         stdout=log,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches only this process, which then stops the emulator
+        start_new_session=True,  # so Ctrl-C reaches only this process, which stops the emulator
         pass_fds=[lock],
         umask=0o077,  # the state contains secrets of clients and users
     )
@@ -145,8 +145,9 @@ def _environment(
         "TMPDIR": str(temporary),  # for the emulator's pid file and the functions' code
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
-        # When MiniStack starts and stops, it removes all containers of MiniStack from Docker, even
-        # those of other runs. Without Docker's socket, it cannot remove them.
+        # When MiniStack starts and stops, it removes all of its containers from Docker, even those
+        # that belong to another running MiniStack. This path is not Docker's socket. So MiniStack
+        # cannot reach Docker, and removes nothing.
         "DOCKER_HOST": f"unix://{directory}/no-docker.sock",
     }
 
@@ -184,7 +185,7 @@ def _wait_until_ready(emulator: Emulator) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let the emulator save its state and stop. Then kill what is left of its process group."""
+    """Let the emulator save its state and stop. Then kill the remaining processes of its group."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

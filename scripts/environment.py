@@ -1,10 +1,10 @@
 """Creates `.venv` and installs packages into it: `environment.py run` or `environment.py all`.
 
-`make` runs this script before its targets, with the interpreter that the make variable PYTHON
-names. The script imports only the standard library, and writes only to standard error. It does
-nothing if everything is installed.
+`make` runs this script before the targets that need packages, with the interpreter that the make
+variable PYTHON names. The script imports only the standard library, and writes only to standard
+error. If all packages are already installed, the script does nothing.
 
-`environment.py idle` installs nothing. It fails if a local stack is running.
+`environment.py idle` installs nothing. This command fails if a local stack is running.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETS = {
 }
 
 # This file says what is in .venv: the interpreter, and a hash of the requirements files of each
-# installed set. It is written last. If it is missing, .venv is incomplete.
+# installed set. The file is written last. If the file is missing, .venv is incomplete.
 STAMP = VENV / "tally.json"
 
 NOT_DOWNLOADED = (
@@ -38,7 +38,7 @@ NOT_DOWNLOADED = (
     " the network, or set PIP_INDEX_URL to an index that you can reach, and try again."
 )
 
-# pip's output contains one of these if it cannot reach a package index.
+# If pip cannot reach a package index, its output contains one of these texts.
 _OFFLINE = (
     "Failed to establish a new connection",
     "Connection refused",
@@ -59,7 +59,7 @@ def main(wanted: str) -> None:
     """Install a set of packages into `.venv`, and create or rebuild `.venv` if necessary.
 
     Args:
-        wanted: the set, `run` or `all`.
+        wanted: the name of the set, `run` or `all`.
 
     Raises:
         SystemExit: the installation failed. The message says why, in one line.
@@ -87,11 +87,11 @@ def main(wanted: str) -> None:
 
 
 def reason_to_rebuild(installed: dict[str, str], wanted: str) -> str | None:
-    """Return why `.venv` must be rebuilt, or None if it only lacks packages.
+    """Return why `.venv` must be rebuilt. Return None if it is enough to install more packages.
 
     Args:
         installed: the result of `read_stamp`.
-        wanted: the set to install.
+        wanted: the name of the set to install.
     """
     if not VENV.exists():
         return "there is none yet"
@@ -114,7 +114,7 @@ def read_stamp() -> dict[str, str]:
 
 
 def interpreter() -> str:
-    """Return a description that distinguishes this interpreter from others of the same name."""
+    """Return a text that identifies this interpreter: implementation, version and directory."""
     version = ".".join(map(str, sys.version_info[:2]))
     return f"{sys.implementation.name} {version} of {os.path.realpath(sys.base_prefix)}"
 
@@ -149,8 +149,8 @@ def install(requirements: str) -> None:
         SystemExit: pip failed.
     """
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    # Do not compile the modules. Most of them are never imported, and Python compiles the others at
-    # their first import.
+    # Do not compile the modules. Most modules are never imported, and Python compiles a module when
+    # it is first imported.
     options = ["--quiet", "--no-input", "--no-compile", "--retries", "2"]
     done = captured(*pip, "install", *options, "--requirement", str(ROOT / requirements))
     if not done.returncode:
@@ -162,14 +162,14 @@ def install(requirements: str) -> None:
 
 
 def replace_sam() -> None:
-    """Replace the `sam` command that pip installed with `scripts/sam`."""
+    """Copy `scripts/sam` over the `sam` command that pip installed."""
     ours, installed = ROOT / "scripts" / "sam", VENV / "bin" / "sam"
     if not installed.exists() or not filecmp.cmp(ours, installed, shallow=False):
         shutil.copy(ours, installed)
 
 
 def is_offline(output: str) -> bool:
-    """Return whether pip's output shows that it could not reach a package index."""
+    """Return whether pip's output shows that pip could not reach a package index."""
     return any(sign in output for sign in _OFFLINE)
 
 
@@ -188,7 +188,7 @@ def run(*command: str) -> None:
 def captured(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a program, wait for it to finish, and return its status and output.
 
-    The `stdout` of the result has the standard output and the standard error of the program.
+    The attribute `stdout` of the result has both the standard output and the standard error.
     """
     return subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

@@ -1,7 +1,8 @@
 """Creates a stack from the tables of a deleted stack: `import_tables.py STACK_NAME STAGE`.
 
-The new stack has only the tables. Run `make deploy` next: it adds the other resources. Region and
-credentials come from the environment, as for the AWS command line.
+The new stack has only the tables. Run `make deploy` after this script to add the other resources to
+the stack. The script takes the region and the credentials from the environment, as the AWS command
+line does.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def tables_only(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]) -> dict[str, str]:
-    """Find the tables that a deleted stack left behind: one for each logical id.
+    """Find the tables that a deleted stack left behind: one table for each logical id.
 
     Args:
         stack_name: the name of the deleted stack.
@@ -61,7 +62,7 @@ def find(stack_name: str, logical_ids: Sequence[str], table_names: Sequence[str]
         The name of each table, by its logical id.
 
     Raises:
-        ImportTablesError: there is no table for a logical id, or more than one.
+        ImportTablesError: a logical id has no table, or has more than one.
 
     """
     found = {}
@@ -89,7 +90,7 @@ def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) 
     """Create a stack from the tables that a deleted stack left behind.
 
     Args:
-        stack_name: the name of the deleted stack, and of the new one.
+        stack_name: the name of the deleted stack. The new stack gets the same name.
         stage: the stage of the stack, `dev` or `prod`.
         table_names: the names of the tables to choose from. By default, all tables of the region.
 
@@ -97,8 +98,8 @@ def import_tables(stack_name: str, stage: str, table_names: Sequence[str] = ()) 
         The name of each table, by its logical id.
 
     Raises:
-        ImportTablesError: a table is missing, there are several tables for a logical id, or AWS
-            refused the import.
+        ImportTablesError: a logical id has no table, or has more than one, or AWS refused the
+            import.
 
     """
     template = tables_only(yaml_parse((ROOT / "template.yaml").read_text()))
@@ -133,7 +134,7 @@ def _import(
     cloudformation = boto3.client("cloudformation")
     change_set = cloudformation.create_change_set(
         StackName=stack_name,
-        ChangeSetName=f"import-tables-{int(time.time())}",  # a failed change set keeps its name
+        ChangeSetName=f"import-tables-{int(time.time())}",  # a failed change set occupies its name
         ChangeSetType="IMPORT",
         Parameters=[{"ParameterKey": "Stage", "ParameterValue": stage}],
         TemplateBody=json.dumps(template),

@@ -2,16 +2,18 @@
 
 The emulator listens only on 127.0.0.1 of the host, and a container has a 127.0.0.1 of its own. So
 this module listens on the container's 127.0.0.1, on the emulator's port. It relays each connection
-to the host:
+to the emulator on the host:
 
 - On Linux, the module connects to a Unix socket in the directory with the function's code. The host
-  shares this directory with the container. Nothing has to listen on a network, so a firewall does
-  not interfere.
-- On other systems, containers run in a virtual machine. The host shares files with it, but not
-  sockets. The virtual machine has a name for the host, and the module connects to that name.
+  shares this directory with the container. No program has to listen on a network interface, so a
+  firewall cannot block the connection.
+- On other systems, containers run in a virtual machine. The host shares files with the virtual
+  machine, but not sockets. In the virtual machine, the host has the name `host.docker.internal`,
+  and the module connects to this name.
 
-`sam_local.py` copies this file into the directory with the function's code. For example, SAM then
-calls the handler `in_container.get_counter` instead of `get_counter.handler`.
+`sam_local.py` copies this file into the directory with the function's code, and changes the
+handlers in the template. For example, SAM calls `in_container.get_counter` instead of
+`get_counter.handler`.
 """
 
 import importlib
@@ -31,7 +33,10 @@ CHUNK = 64 * 1024
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a handler
-    """Start the relay, and return the handler of the module `name`."""
+    """Start the relay, and return the handler of the module `name`.
+
+    Python calls this function when SAM looks for the handler `in_container.name`.
+    """
     if name.startswith("_"):
         raise AttributeError(name)
     port = urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0
@@ -65,9 +70,9 @@ def _to_host(port: int) -> socket.socket:
 
 
 def _join(near: socket.socket, connect: Callable[[], socket.socket]) -> None:
-    """Open a new connection, and copy data both ways between it and `near`.
+    """Open a connection to the target, and copy data in both directions between it and `near`.
 
-    If the new connection cannot be opened, close `near`.
+    If the connection to the target cannot be opened, close `near`.
     """
     with near, suppress(OSError), connect() as far:
         back = threading.Thread(target=_copy, args=(far, near), daemon=True)
@@ -77,7 +82,7 @@ def _join(near: socket.socket, connect: Callable[[], socket.socket]) -> None:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy data until the source sends no more. Then tell the target that this was all."""
+    """Copy data until the source closes its side. Then close the sending side to the target."""
     with suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)

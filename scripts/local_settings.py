@@ -11,7 +11,7 @@ STACK_NAME = "tally-dev"
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
-# Opens URLs of this machine directly, even if the user's environment names an HTTP proxy.
+# Opens URLs on this machine. It ignores any HTTP proxy that the user's environment names.
 LOCAL_ONLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -42,14 +42,15 @@ def local_stack(
         The deployed stack.
 
     Raises:
-        LocalStackError: the port or the directory cannot be used, or a step failed.
+        LocalStackError: the port or the directory cannot be used, the emulator did not start, or
+            the deployment failed.
     """
     with run_emulator(directory, port, persist=persist) as emulator:
         yield deploy(emulator, stack_name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, `run` or `token`, and return the exit status."""
+    """Run the command `run` or `token`, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run template.yaml here until Ctrl-C")
@@ -82,7 +83,7 @@ def _run(directory: Path, port: int) -> None:
     report(f"Starting Tally on port {port}. This takes half a minute, and longer the first time.")
     report("Starting the emulator…")
     with run_emulator(directory, port, persist=True) as emulator:
-        stack_file.unlink(missing_ok=True)  # a killed run leaves it behind
+        stack_file.unlink(missing_ok=True)  # an earlier run that was killed leaves it behind
         try:
             stack = deploy(emulator, report=report)
             with offered_to_sam_local(emulator):
@@ -102,7 +103,7 @@ def _port(text: str) -> int:
     """Parse the port that the user chose.
 
     Raises:
-        LocalStackError: it is not a valid port.
+        LocalStackError: the text is not a valid port.
     """
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < PORTS):
         message = f"PORT={text} is not a port: choose a number from 1 to {PORTS - 1}"

@@ -1,11 +1,11 @@
-"""Writes the files that `sam local` needs to run a function in a container with the local stack.
+"""Writes the files with which `sam local` runs a function in a container against the local stack.
 
-The files are in a directory that samconfig.toml names. The directory exists while the stack runs,
-and contains:
+The files are in a directory that samconfig.toml names. The directory exists while the local stack
+runs, and contains:
 
 - `template.json`: the template, with the settings of the deployed functions.
-- `env.json`: the functions' environment variables. Variables of the user's shell override those in
-  the template, but not those in this file.
+- `env.json`: the environment variables of the functions. The template has them, too, but the
+  variables of the user's shell override those in the template. They do not override `env.json`.
 - `code`: the built functions, and `in_container.py`, which connects a container to the emulator.
 """
 
@@ -25,8 +25,8 @@ from samtranslator.yaml_helper import yaml_parse
 
 import in_container
 
-# Added to the timeout of each function. SAM counts the start of Python in the container as part of
-# the function's time, but Lambda does not.
+# This is added to the timeout of each function. SAM counts the time in which Python starts in the
+# container as time of the function, but Lambda does not.
 START_SECONDS = 20
 
 
@@ -43,11 +43,13 @@ def offered(
     Delete the files when the with block ends.
 
     Args:
-        directory: the directory for the files. If a killed run left it behind, it is deleted first.
+        directory: the directory for the files. If an earlier run was killed and left the directory
+            behind, the directory is deleted first.
         build: the directory that `sam build` wrote.
         address: the emulator's host and port.
-        functions: Lambda's GetFunctionConfiguration of each function, by its logical id.
-        settings: environment variables that every function gets in addition to its own.
+        functions: the result of Lambda's GetFunctionConfiguration for each function, by the logical
+            id of the function.
+        settings: environment variables that are added to the environment of every function.
     """
     shutil.rmtree(directory, ignore_errors=True)
     template = yaml_parse((build / "template.yaml").read_text())
@@ -61,7 +63,7 @@ def offered(
             "Runtime": function["Runtime"],
             "Architectures": function["Architectures"],
             "Timeout": function["Timeout"] + START_SECONDS,
-            # SAM ignores variables in env.json that the template does not have.
+            # SAM uses a variable in env.json only if the template has this variable, too.
             "Environment": {"Variables": environments[name]},
         }
     # All functions have the same code, so copy the code of any function.
@@ -78,13 +80,16 @@ def offered(
 
 @contextlib.contextmanager
 def _socket(directory: Path, address: tuple[str, int]) -> Iterator[None]:
-    """On Linux, relay connections from a Unix socket in `directory` to `address`."""
+    """On Linux, relay connections from a Unix socket in `directory` to `address`.
+
+    On other systems, do nothing.
+    """
     if sys.platform != "linux":
         yield
         return
     with socket.socket(socket.AF_UNIX) as listener:
-        # The path of a socket can have at most 107 bytes. The directory's own path may be longer,
-        # but a path through its file descriptor never is.
+        # The path of a Unix socket can have at most 107 bytes. The path of `directory` may be
+        # longer. So use a path through a file descriptor of `directory`, which is always short.
         descriptor = os.open(directory, os.O_RDONLY)
         listener.bind(f"/proc/self/fd/{descriptor}/{in_container.SOCKET}")
         os.close(descriptor)

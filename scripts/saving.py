@@ -1,13 +1,13 @@
 """Saves the emulator's state while it runs. MiniStack itself saves only when it stops normally.
 
-To save, the emulator forks, as Redis does. The child process writes its copy of the memory to disk,
-and the emulator continues. The emulator forks between two requests, in the thread that answers
-requests. So a snapshot never contains half a request. For example, it has both a counter's change
-and the stream record of that change, or neither.
+To save the state, the emulator forks, as Redis does. The child process writes its copy of the
+memory to disk. Meanwhile, the emulator goes on. The emulator forks between two requests, in the
+thread that answers requests. So a snapshot never contains half a request. For example, it has both
+a counter's change and the stream record of this change, or it has neither.
 
-A snapshot also has the position that each function has reached in its stream, and everything that
-the function has written up to that position. After a restart, the batches that were in progress are
-delivered again.
+A snapshot also has the position up to which each Lambda function has processed its stream, and
+everything that the function has written up to this position. After a restart, the batches that were
+in progress when the snapshot was made are delivered again.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from ministack.services import cloudformation, dynamodb, lambda_svc
 import snapshots
 
 SAVE_SECONDS = 1.0  # the shortest pause between two saves
-PACE = 5  # the pause is at least this many times the CPU time of the last save
+PACE = 5  # the pause after a save is at least this many times the CPU time of the save
 SETTLE_SECONDS = 2.0  # how long queues and streams may still change the state after a request
 POLL_SECONDS = 0.02
-GIVE_UP_SECONDS = 120  # the longest that a save may take
-LOGS = {"cloudwatch_logs", "cloudwatch"}  # large, so saved only when the emulator stops
-CHECKS = "/_ministack/"  # requests to these paths change nothing
+GIVE_UP_SECONDS = 120  # the longest time that a save may take
+LOGS = {"cloudwatch_logs", "cloudwatch"}  # large, so they are saved only when the emulator stops
+CHECKS = "/_ministack/"  # requests to paths that start with this text change nothing
 
 _log = logging.getLogger("saving")
 
@@ -55,8 +55,9 @@ class Saver:
         Args:
             directory: the directory of the saved state.
             port: the port that the emulator will listen on.
-            lock: the file descriptor of the lock that keeps other runs out. If the emulator is
-                killed during a save, the saving process holds this lock until it has finished.
+            lock: the file descriptor of the lock that keeps other runs out of the directory. If the
+                emulator is killed during a save, the child process holds the lock until the save is
+                finished.
 
         Raises:
             DamagedError: the saved state cannot be read.
@@ -66,7 +67,7 @@ class Saver:
             service: _parsed(directory, service, text)
             for service, text in snapshots.read(directory, port).items()
         }
-        self._active = time.monotonic()  # when the last request or function call ended
+        self._active = time.monotonic()  # when the last request or Lambda invocation ended
         self._child: int | None = None
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -126,7 +127,7 @@ class Saver:
             await asyncio.sleep(pause)
 
     def _end_of_child(self) -> tuple[int, float] | None:
-        """Return the exit status and CPU seconds of the current save, or None if it still runs."""
+        """Return the exit status and the CPU seconds of the current save; None if it still runs."""
         assert self._child  # noqa: S101  for mypy
         pid, status, used = os.wait4(self._child, os.WNOHANG)
         if not pid:
@@ -137,7 +138,7 @@ class Saver:
     def _save_at_the_end(self, _services: object) -> None:
         self._ended.set()
         if self._child:
-            # Stop the save that is in progress. The save below has a newer state.
+            # Kill the save that is in progress, because the save below has a newer state.
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
         if deploying():
@@ -162,8 +163,8 @@ class Saver:
         """
         saved_at = time.time()
         with warnings.catch_warnings():
-            # Python 3.12 and later warn that other threads may hold locks when a process forks. The
-            # child process needs none of those locks.
+            # Python 3.12 and later warn at a fork that the other threads may hold locks. The child
+            # process needs none of those locks.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child:
@@ -172,7 +173,8 @@ class Saver:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.alarm(GIVE_UP_SECONDS)
-            # Garbage collection writes to all objects, so the system would have to copy all memory.
+            # Garbage collection would write to all objects. Then the operating system would have to
+            # copy the memory of all objects, which the two processes share.
             gc.disable()
             close_files({0, 1, 2, self._lock})
             self._write(saved_at, end)
@@ -184,9 +186,9 @@ class Saver:
             os._exit(status)
 
     def _write(self, saved_at: float, end: str) -> None:
-        """Write the state in memory to disk. Only the child process of `_fork` calls this."""
-        # MiniStack copies data that other threads could change. The child process has no other
-        # threads, so it needs no copies.
+        """Write the state in memory to disk. Only the child process of `_fork` may call this."""
+        # To save its state, MiniStack copies data that other threads could change. The child
+        # process has no other threads, so it needs no copies.
         copy.deepcopy = _itself  # type: ignore[assignment]
         referenced = set[str]()
         prune, lambda_svc._prune_orphan_code_blobs = (
@@ -210,7 +212,7 @@ class Saver:
             except Exception:  # noqa: BLE001  MiniStack may raise anything; save the other services
                 _log.exception("the state of %s could not be saved", service)
         snapshots.write(self._directory, texts, saved_at=saved_at, port=self._port, end=end)
-        prune(referenced)  # not earlier, because the previous snapshot may need these files
+        prune(referenced)  # delete files that only the previous snapshot needed
 
 
 def deploying() -> bool:
@@ -223,9 +225,9 @@ def deploying() -> bool:
 
 
 def leave_out_read_records() -> None:
-    """Delete the stream records that all functions of the stream have read.
+    """Delete each stream record that all Lambda functions of its stream have read.
 
-    These records would be most of the saved state.
+    Without this, most of the saved state would be such records.
     """
     for (account, region, table), records in dynamodb._stream_records.all_items():
         stream = dynamodb._tables.get_scoped(account, region, table, {}).get("LatestStreamArn")
@@ -243,7 +245,7 @@ def leave_out_read_records() -> None:
 def close_files(kept: set[int]) -> None:
     """Close all open files except `kept`.
 
-    This also closes the emulator's port, because the next run may need it.
+    This also closes the emulator's port in the child process, because the next run may need it.
 
     Args:
         kept: the file descriptors to keep open.

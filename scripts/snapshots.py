@@ -1,9 +1,9 @@
 """The local stack's saved state: a snapshot of all services, always replaced as a whole.
 
-Each service has its own file. A hash of the file's content is part of its name. The index is
-another file, which lists the files of the current snapshot. To replace the snapshot, the process
-writes the new files, and then replaces the index. If the process is killed, either the old snapshot
-or the new snapshot is there, and it is complete.
+A snapshot has one file for each service. The name of the file contains a hash of its content. The
+index is another file, which lists the files of the current snapshot. To replace the snapshot, the
+emulator first writes the new files, and then replaces the index. If it is killed meanwhile, the
+index still lists a complete snapshot, either the old one or the new one.
 """
 
 import hashlib
@@ -20,8 +20,9 @@ RUNNING = "running"
 STOPPED = "stopped"
 DEPLOYING = "deploying"  # stopped during a deployment, so the last state was not saved
 
-# These services hold data of callers. That data must not change. The other services hold addresses
-# of the emulator. Those addresses contain the emulator's port, which may change.
+# These services hold data of callers, which must not change. The state of the other services
+# contains addresses of the emulator. If the emulator gets a new port, `read` replaces the port in
+# them.
 WRITTEN_BY_CALLERS = {"dynamodb", "s3", "cloudwatch_logs"}
 
 
@@ -37,9 +38,11 @@ class Snapshot:
         saved_at: when the state was saved, in seconds since the epoch. The snapshot has every
             change that was made before this time.
         port: the port of the emulator.
-        end: how the run ended. RUNNING if it continues or was killed, STOPPED if it was stopped and
-            saved everything, DEPLOYING if it was stopped during a deployment.
-        files: the name of each service's file.
+        end: how the emulator's run ended:
+            - RUNNING: the run has not ended yet, or was killed.
+            - STOPPED: the run was stopped, and saved everything.
+            - DEPLOYING: the run was stopped during a deployment.
+        files: the name of each service's file, by service.
     """
 
     saved_at: float
@@ -55,7 +58,8 @@ def write(
 
     Args:
         directory: the directory of the saved state.
-        texts: the state of each service, as JSON. A service that is missing keeps its old state.
+        texts: the state of each service, as JSON. A service that is missing here keeps the state
+            that it has in the old snapshot.
         saved_at: as in `Snapshot`.
         port: as in `Snapshot`.
         end: as in `Snapshot`.
@@ -75,7 +79,7 @@ def write(
 
 
 def write_index(directory: Path, snapshot: Snapshot) -> None:
-    """Replace only the index."""
+    """Replace the index, but not the files that it lists."""
     _replace(directory / INDEX, json.dumps(asdict(snapshot), indent=1).encode())
 
 
@@ -98,7 +102,7 @@ def read(directory: Path, port: int) -> dict[str, str]:
 
     Args:
         directory: the directory of the saved state.
-        port: the emulator's new port. It replaces the old one in the emulator's addresses.
+        port: the emulator's new port. It replaces the old port in the emulator's addresses.
 
     Raises:
         DamagedError: the index or a file of the snapshot cannot be read.
@@ -111,10 +115,10 @@ def read(directory: Path, port: int) -> dict[str, str]:
             }
         except (OSError, ValueError) as error:
             raise damaged(directory, str(error)) from error
-    else:  # MiniStack's own layout, which it writes when it stops
+    else:  # MiniStack itself saved this state, which has no index
         texts = {path.stem: path.read_text() for path in directory.glob("*.json")}
-    # If an address is a whole JSON string, or the end of a key, the emulator wrote it. An address
-    # in any other place, such as in the body of a message, is a caller's data.
+    # The emulator wrote an address if the address is a whole JSON string, or the end of a key. An
+    # address in any other place, such as in the body of a message, is data of a caller.
     address = re.compile(
         r"""(?:(?<=")|(?<=\\u0000'))(http://(?:localhost|127\.0\.0\.1)):\d+(?=/\d{12}/[^"'/\\]+["'])"""
     )
@@ -125,7 +129,7 @@ def read(directory: Path, port: int) -> dict[str, str]:
 
 
 def lost(directory: Path) -> str | None:
-    """Return one line that says what the last run may have lost, or None if it saved everything.
+    """Return one line that says what the last run may have lost. None if it saved everything.
 
     Args:
         directory: the directory of the saved state.

@@ -13,7 +13,7 @@ from typing import IO
 
 from local_settings import LocalStackError
 
-LEFT_OVER_SECONDS = 60  # how long a save or a build may go on after its run was killed
+LEFT_OVER_SECONDS = 60  # how long a save or a build may go on after its local stack was killed
 LOG_LINES_SHOWN = 40
 
 
@@ -21,8 +21,8 @@ LOG_LINES_SHOWN = 40
 def only_user_of(directory: Path) -> Iterator[int]:
     """Hold the directory's lock until the with block ends.
 
-    Every process that writes to the directory inherits the lock. So if this process is killed, the
-    next run waits until the last of those processes has ended.
+    Every process that writes to the directory inherits the lock from this process. So if this
+    process is killed, the next run waits until all these processes have ended.
 
     Yields:
         The file descriptor of the lock.
@@ -53,8 +53,8 @@ def fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
 
     Args:
         directory: the parent directory.
-        prefix: the beginning of the directory's name. Directories with this prefix that killed runs
-            left behind are deleted first.
+        prefix: the beginning of the new directory's name. All other directories whose names begin
+            with `prefix` are deleted first: runs that were killed left them behind.
 
     Yields:
         The new directory.
@@ -70,7 +70,7 @@ def fresh_directory(directory: Path, prefix: str) -> Iterator[Path]:
 def make_private(directory: Path) -> None:
     """Make the state and the logs unreadable for other users.
 
-    This includes the files of earlier versions of Tally, which all users could read.
+    The directory may also have files of earlier versions of Tally, which all users could read.
     """
     state = directory / "state"
     state.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def make_private(directory: Path) -> None:
 def open_log(path: Path) -> IO[bytes]:
     """Create a log, or replace it.
 
-    Only the user may read the log, because it has the output of functions.
+    Only the user may read the log, because it contains the output of Lambda functions.
     """
     path.unlink(missing_ok=True)
     return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
@@ -93,7 +93,7 @@ def end_of(log: Path) -> str:
 
 
 def _locked(lock: IO[str]) -> bool:
-    """Try to take the lock, and return whether that succeeded."""
+    """Try to take the lock. Return whether this process holds the lock now."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -102,7 +102,7 @@ def _locked(lock: IO[str]) -> bool:
 
 
 def _holder(lock: IO[str]) -> int:
-    """Return the process id in a lock file, or 0."""
+    """Return the process id in a lock file. Return 0 if there is none."""
     lock.seek(0)
     text = lock.read()
     return int(text) if text.isdecimal() else 0

@@ -4,11 +4,11 @@ An attempt is the work of one invocation to make one change. The id of the attem
 the change. Within an attempt, the change is sent again only if it certainly was not applied and
 never will be.
 
-After a lost reply, a 5xx or "transaction in progress", the change may have been made, or may still
-be made. In these cases the change is not sent again. Instead, `Search` looks for the id of the
-attempt:
-- in the counter, which has the id of its last change;
-- in the history, which has the id of every change.
+If DynamoDB's reply is lost, is a 5xx, or says "transaction in progress", the change may have been
+made, or may still be made. In these cases the change is not sent again. Instead, `Search` looks for
+the id of the attempt:
+- in the counter, which has the id of the attempt that made its last change;
+- in the history, which has the id of the attempt that made each change.
 """
 
 from functools import partial
@@ -29,8 +29,8 @@ from counters.model import Change, ChangedCounter, Condition, Counter, Increment
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# DynamoDB returns no values for a transaction. So the request reads the counters and their history
-# until they show the result of the transaction, for at most this many seconds.
+# DynamoDB returns no values for a transaction. So after a transaction, Tally reads the counters and
+# their history until they show the result, for at most this many seconds.
 _PATIENCE = 3.0
 
 _THROTTLED = "DynamoDB did not accept the change in time. Nothing was applied."
@@ -73,8 +73,8 @@ def set_value(
 
     Args:
         counter_id: the counter.
-        value: its new value.
-        condition: which versions of the counter allow the change; None for all.
+        value: the counter's new value.
+        condition: the versions that the counter may have before the change; None for any version.
         change: this attempt.
 
     Returns:
@@ -104,11 +104,12 @@ def increment_all(
         change: this attempt.
 
     Returns:
-        The counters in the order of the increments, each as the transaction left it. If that state
-        of a counter was not found in time, the result has a ChangedCounter in its place.
+        The counters in the order of the increments, each as the transaction left it. If the state
+        in which the transaction left a counter was not found in time, a ChangedCounter.
 
     Raises:
-        BoundExceededError: if a result would be outside its bounds. Nothing was written.
+        BoundExceededError: if the result of an increment would be outside the bounds of that
+            increment. Nothing was written.
         ThrottledError: if DynamoDB did not accept the transaction in time. Nothing was written.
         OutcomeUnknownError: if the reply was lost, and it is unknown whether the transaction was
             made.
@@ -129,7 +130,7 @@ def increment_all(
 
 
 class Search:
-    """Finds out whether an attempt changed its counters, and the state in which it left them.
+    """Finds out whether an attempt changed its counters, and in which state it left the counters.
 
     You can call `check` several times. A search remembers the counters that earlier checks found.
 
@@ -142,7 +143,7 @@ class Search:
         """Create the search for an attempt.
 
         Args:
-            counter_ids: the counters of the attempt. It changes all or none of them.
+            counter_ids: the counters that the attempt changes. It changes all of them or none.
             request_id: the id of the attempt.
             began: when the attempt began, in seconds since the epoch.
         """
@@ -154,7 +155,7 @@ class Search:
         self._created_at: dict[str, str | None] = {}
 
     def check(self, until: float) -> "tuple[Counter, ...] | None":
-        """Read the counters and, if necessary, their history once.
+        """Read the counters once. If the counters do not show the change, also read their history.
 
         Args:
             until: latest time to start a read, in seconds since the epoch.
@@ -167,8 +168,8 @@ class Search:
                 made, but the state in which it left some counter is unknown. In this second case,
                 `made` is True.
         """
-        # Read the clock before the counters. If the apply window is over now, a change that the
-        # reads do not show was never made.
+        # Read the clock before the counters. If the apply window (see `clock`) is over now, and the
+        # reads below do not show the change, the change was not made and never will be.
         window_is_over = clock.now() > self._began + clock.APPLY_WINDOW
         not_found: list[Counter] = []
         missing = [each for each in self._counter_ids if each not in self._found]
@@ -183,7 +184,8 @@ class Search:
             if found:
                 self._remember(found)
             elif not self.made:
-                # The attempt changes all counters or none, so one of them is enough to decide.
+                # The attempt changes all counters or none. So one counter shows whether the attempt
+                # made its change.
                 if complete and window_is_over:
                     return None
                 raise UndecidedError
@@ -221,7 +223,7 @@ def _change_one(
 
 
 def _send(send: "Callable[[], T]", change: Change) -> T:
-    """Send a change. Send it again, with pauses, as long as it certainly was not applied.
+    """Send a change. As long as the change certainly was not applied, pause and send it again.
 
     Args:
         send: sends the change once.
@@ -249,7 +251,10 @@ def _send(send: "Callable[[], T]", change: Change) -> T:
 
 
 def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ...]":
-    """Repeat a search, with pauses, until it has the outcome of the change or the time is up.
+    """Repeat a search, with pauses, until it finds the outcome of the change or the time is up.
+
+    Returns:
+        The counters of the change, as `Search.counters` returns them.
 
     Raises:
         ThrottledError: if the change was not made and never will be.
@@ -267,6 +272,7 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
             if search.made:
                 return search.counters()
             raise OutcomeUnknownError(_UNKNOWN) from error
-        if counters is None:  # unlikely: a function runs for less than an apply window
+        # This is unlikely: a function's timeout is shorter than an apply window.
+        if counters is None:
             raise ThrottledError(_THROTTLED)
         return counters

@@ -2,17 +2,18 @@
 
 An audit checks that:
 - the history has every version;
-- each entry adds up;
+- in each entry, `previous_value` plus `by` is `value`, and `increase` minus `decrease` is `by`;
 - each entry starts from the value that the previous entry ended with;
 - the last entry is the counter's last change;
-- the trend (TrendTable) has the sums of the entries.
+- the trend (TrendTable) has the sums of the entries in each hour.
 
-Each mismatch is a finding. A missing entry or sum is a finding only if the stream can no longer add
-it. AuditTable stores how far each counter is verified, and the next audit continues there.
+Each mismatch is a finding. If an entry is missing from the history, or a change from the trend,
+this is a finding only if record_history can no longer add it. AuditTable stores how far each
+counter is verified. The next audit of the counter continues there.
 
-Several audits may run at the same time. An audit saves its progress only if no other audit has
-saved progress since the audit started. If another audit has, this audit starts again, from the
-progress that the other audit saved.
+Several audits of a counter may run at the same time. An audit saves its progress only if no other
+audit has saved progress since this audit started. If another audit has, this audit starts again,
+from the progress that the other audit saved.
 """
 
 import copy
@@ -26,14 +27,14 @@ from counters.errors import NotFoundError, ThrottledError
 from counters.history import STREAM_SECONDS
 from counters.model import Entry, Period, Sums
 
-# When its time is up, an audit finishes the page of the history that it is checking, and saves its
-# progress. That may take this many seconds.
+# When the time for an audit is up, the audit finishes the page of the history that it is checking,
+# and saves its progress. It may take this many seconds for that.
 _FINISH_SECONDS = 45
 
 MOST_FINDINGS = 100  # the audit of a counter stops after this many findings
 
-# An audit of a counter starts at most this many times. It starts again if another audit of the
-# counter has saved progress in the meantime.
+# An audit of a counter starts at most this many times. It starts again if another audit of the same
+# counter has saved progress since this audit started.
 _MOST_ATTEMPTS = 5
 
 _HOUR = trend.HOUR
@@ -47,8 +48,8 @@ class Finding:
         counter_id: the counter.
         detail: what is wrong, for a person to read.
         version: the version that does not match; None if the mismatch has no version.
-        hour: the beginning of the hour whose sums do not match (RFC 3339); None if the mismatch is
-            not in the trend.
+        hour: when the hour begins whose sums do not match (RFC 3339); None if the mismatch is not
+            in the trend.
     """
 
     counter_id: str
@@ -64,7 +65,7 @@ class Report:
     Attributes:
         counters: the number of audited counters.
         entries: the number of history entries that were read.
-        finished: False if the time was up before everything was audited.
+        finished: False if the time was up before all counters were audited completely.
         findings: the mismatches.
     """
 
@@ -77,10 +78,10 @@ class Report:
 def audit_changed(until: float) -> Report:
     """Do a sweep: audit all counters that changed since the last sweep.
 
-    If the time is not enough, the next call continues the same sweep.
+    If the time is up before all of them are audited, the next call continues the same sweep.
 
     Args:
-        until: when to stop, in seconds since the epoch. The next call continues from there.
+        until: when the time is up, in seconds since the epoch.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -90,8 +91,8 @@ def audit_changed(until: float) -> Report:
     saved = audits.load(audits.SWEEP, finish)
     sweep = audits.parsed(saved)
     if "position" not in sweep:
-        # During the last sweep, entries of recent changes may have been missing from the history.
-        # So this sweep also audits the counters that changed up to 25 hours before the last one.
+        # When the last sweep began, the history may have lacked changes of the 25 hours before. So
+        # this sweep also audits the counters that changed in those 25 hours.
         since = max(0.0, sweep.get("started_at", 0.0) - STREAM_SECONDS - _HOUR)
         sweep = {"since": since, "started_at": clock.now(), "position": ""}
     while sweep["position"] is not None:
@@ -113,7 +114,7 @@ def audit_changed(until: float) -> Report:
             sweep = audits.parsed(saved)
             if "position" not in sweep:
                 return report  # the other sweep has finished
-    # If this save is refused, another sweep has already saved the end of the sweep.
+    # If this save is refused, another sweep has already saved that the sweep is finished.
     audits.save(audits.SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
     return report
 
@@ -123,14 +124,14 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 
     Args:
         counter_id: the counter.
-        after: begin after this version, and assume that all versions up to it are correct; None to
+        after: begin after this version, and assume that all versions up to it are correct. None to
             continue from the saved progress.
-        until: when to stop, in seconds since the epoch. The next call continues from there.
+        until: when to stop, in seconds since the epoch. The next audit continues from there.
 
     Raises:
         NotFoundError: if the history does not have the version `after`.
-        ThrottledError: if DynamoDB did not answer in time. Also if `after` is given, and other
-            audits saved their progress each time before this one.
+        ThrottledError: if DynamoDB did not answer in time. Also if `after` is given, and this audit
+            could not save its progress, because other audits saved their progress first.
     """
     report = Report(counters=1)
     _audit(counter_id, after, until, report)
@@ -140,7 +141,7 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
 def _audit(counter_id: str, after: int | None, until: float, report: Report) -> None:
     """Audit a counter, save its new progress, and add the result to `report`.
 
-    `audit_counter` describes the other arguments and the errors.
+    `audit_counter` describes `after`, `until` and the errors.
     """
     finish = until + _FINISH_SECONDS
     for attempt in range(1, _MOST_ATTEMPTS + 1):
@@ -153,7 +154,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
                 else _progress_after(counter_id, after, finish)
             )
             verified = _audit_from(counter_id, begin, until, found)
-        except (KeyError, TypeError, ValueError) as error:  # the sweep goes on
+        except (KeyError, TypeError, ValueError) as error:  # do not stop the sweep
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of this counter is malformed: {why}"
             found.findings.append(Finding(counter_id, detail))
@@ -164,7 +165,7 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
             if after is not None:
                 detail = "after: other audits of this counter saved their progress first. Retry."
                 raise ThrottledError(detail)
-            break  # the next audit continues from the progress that others have saved
+            break  # the next audit continues from the progress that other audits have saved
     report.entries += found.entries
     report.finished = report.finished and found.finished
     report.findings += found.findings
@@ -174,7 +175,7 @@ def _progress_after(counter_id: str, after: int, until: float) -> Progress:
     """Return a progress from which an audit begins after the version `after`.
 
     Raises:
-        NotFoundError: if neither the counter nor its history has that version.
+        NotFoundError: if neither the counter nor its history has the version `after`.
         ThrottledError: if DynamoDB did not answer in time.
     """
     if not after:
@@ -198,7 +199,7 @@ def _progress_after(counter_id: str, after: int, until: float) -> Progress:
 
 
 def _audit_from(counter_id: str, progress: Progress, until: float, report: Report) -> Progress:
-    """Audit a counter from the given progress, fill in the report, and return the new progress."""
+    """Audit a counter from the given progress on. Fill in `report`. Return the new progress."""
     finish = until + _FINISH_SECONDS
     audit = _Audit(counter_id, progress, finish)
     verified = copy.deepcopy(progress)
@@ -209,7 +210,7 @@ def _audit_from(counter_id: str, progress: Progress, until: float, report: Repor
                 audit.check_entry(version, entry)
         report.entries += len(page)
         if audit.progress.created_at:
-            # No later version has a time before this one. So all hours before it are complete.
+            # No later version has a time before `complete_to`. So all hours before it are complete.
             complete_to = clock.seconds(audit.progress.created_at) - clock.APPLY_WINDOW
             audit.compare_trend(complete_to)
         if not audit.findings:
@@ -236,11 +237,11 @@ class _Audit:
     Attributes:
         progress: how far the audit is.
         findings: the mismatches so far.
-        waiting: whether the audit must stop, because the next version is missing but the stream may
-            still add it. The next audit continues there.
-        current: the counter, as it was last read.
+        waiting: whether the audit must stop, because the next version is missing but record_history
+            may still write it. The next audit continues there.
+        current: the counter, as this audit last read it.
         last_change: the id of the attempt that made the counter's last change.
-        read_at: when the counter was last read, in seconds since the epoch.
+        read_at: when this audit last read the counter, in seconds since the epoch.
     """
 
     def __init__(self, counter_id: str, progress: Progress, until: float) -> None:
@@ -256,7 +257,7 @@ class _Audit:
 
         Args:
             version: the version in the item's key.
-            entry: the entry in the item; None if it is malformed.
+            entry: the entry in the item; None if the item is malformed.
         """
         progress = self.progress
         if entry is None:
@@ -291,7 +292,7 @@ class _Audit:
         progress.add(entry)
 
     def _check_sums(self, entry: Entry) -> None:
-        """Check that the numbers in an entry add up."""
+        """Check that the numbers of an entry add up: values, `by`, increase and decrease."""
         detail = f"version {entry.version} does not add up: "
         if entry.previous_value + entry.by != entry.value:
             detail += f"{entry.previous_value} plus {entry.by} is not {entry.value}"
@@ -303,7 +304,7 @@ class _Audit:
             self._find(f"{detail} do not make {entry.by}", entry.version)
 
     def check_end(self) -> None:
-        """Compare the last entry with the counter, and the rest of the trend with the entries."""
+        """Compare the last entry with the counter. Compare the remaining hours with the trend."""
         progress, current = self.progress, self.current
         if progress.version < current.version:
             if history.is_settled(current.updated_at or "", self.read_at):
@@ -326,21 +327,21 @@ class _Audit:
         ):
             detail = f"version {progress.version} in the history is a different change from the"
             self._find(f"{detail} counter's last change", progress.version)
-        # A change that the history lacks began after this time. So all hours before this time are
-        # complete.
+        # If a change is made after `read_at`, its attempt began at most one apply window before
+        # `read_at`. So all hours before that time are complete.
         self.compare_trend(self.read_at - clock.APPLY_WINDOW)
         self._compare_last_hours()
 
     def note_version(self, verified: Progress) -> None:
-        """Set `seen_version` to the counter's version, if its old value is verified."""
+        """Set `seen_version` to the counter's version, if the old `seen_version` is verified."""
         if verified.version >= verified.seen_version:
             verified.seen_version = self.current.version
             verified.seen_at = clock.timestamp(self.read_at)
 
     def compare_trend(self, time: float) -> None:
-        """Compare the hours of the trend that end before a time with the entries.
+        """Compare the sums of all hours that end before a time with the entries.
 
-        All entries before that time must be checked already.
+        The audit must already have checked all entries before that time.
         """
         progress = self.progress
         end = time // _HOUR * _HOUR
@@ -359,9 +360,9 @@ class _Audit:
         progress.compared = end
 
     def _compare_last_hours(self) -> None:
-        """Compare the hours that may still change.
+        """Compare the hours to which changes may still be added.
 
-        An hour is compared only if its last version in the trend is its last one in the history.
+        An hour is compared only if its last version is the same in the trend and in the history.
         """
         for hour, in_history in self.progress.hours.items():
             period = Period(hour, hour + _HOUR)
@@ -370,7 +371,7 @@ class _Audit:
                     self._find_wrong_hour(hour, in_trend, in_history)
 
     def _may_be_late(self, in_trend: Sums, in_history: Sums, hour: float) -> bool:
-        """Return whether the trend lacks changes of an hour that the stream may still add."""
+        """Return whether the trend lacks changes of an hour that record_history may still add."""
         behind = (in_trend.last_version or 0) < (in_history.last_version or 0)
         return behind and self.read_at < hour + _HOUR + STREAM_SECONDS
 
@@ -381,8 +382,8 @@ class _Audit:
             self._find_missing(progress.version + 1, entry.version - 1)
         if progress.created_at:
             self.compare_trend(clock.seconds(progress.created_at) - clock.APPLY_WINDOW)
-        # The trend may include the missing versions, so the hours up to this entry cannot be
-        # compared.
+        # The trend may include the missing versions. So this audit compares no hour up to the hour
+        # of this entry with the trend.
         progress.skip(trend.hour_of(entry.time))
 
     def _read_counter(self) -> None:
@@ -412,5 +413,5 @@ class _Audit:
 
 
 def _text(sums: Sums) -> str:
-    """Return sums as text, with the names that the API uses for them."""
+    """Return sums as text, such as `changes 2, increase 7, …`, with the names of the API."""
     return ", ".join(f"{name} {value}" for name, value in asdict(sums).items())

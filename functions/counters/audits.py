@@ -2,8 +2,8 @@
 
 Each item has a key and a text in JSON. There are two kinds of item:
 - The key is a counter's name. The JSON says how far audits have verified the counter (`Progress`).
-- The key is SWEEP. The JSON says how far the nightly sweep has come. The sweep audits all counters
-  that changed.
+- The key is SWEEP. The JSON says how far the sweep has come. The sweep is the nightly audit of all
+  counters that changed.
 """
 
 import json
@@ -24,18 +24,21 @@ class Progress:
     """How far audits have verified a counter.
 
     An attempt is the work of one invocation to make one change. Each change makes one version of a
-    counter.
+    counter. The trend is the sums of a counter's changes in each hour (see `trend`).
 
     Attributes:
         version: the last verified version.
         value: the counter's value at `version`; None if the entry of `version` is malformed.
         created_at: when the attempt that made `version` began (RFC 3339); None if unknown.
         request_id: the id of the attempt that made `version`; None if unknown.
-        compared: the hours of the trend before this time are verified. In seconds since the epoch.
-        hours: the sums of the verified entries from `compared` on, by the start of their hour.
-        seen_version: the version that the counter had when an audit read it. The stream can no
-            longer add this version to the history after some time (see `history.is_settled`). If
-            the history still lacks the version then, an audit reports it as missing.
+        compared: all hours of the trend before this time are verified. The time is in seconds since
+            the epoch.
+        hours: for each hour from `compared` on, the sums of the verified entries in that hour. The
+            key is the beginning of the hour, in seconds since the epoch.
+        seen_version: the version that the counter had when an audit read the counter. After some
+            time, the stream can no longer add this version to the history (see
+            `history.is_settled`). If the history lacks the version at that time, an audit reports
+            the version as missing.
         seen_at: when an audit read `seen_version` from the counter (RFC 3339).
     """
 
@@ -49,7 +52,7 @@ class Progress:
     seen_at: str = ""
 
     def add(self, entry: Entry) -> None:
-        """Include the next entry, which the audit has checked."""
+        """Include the next entry. The audit has already checked the entry."""
         self.version, self.value, self.created_at = entry.version, entry.value, entry.created_at
         self.request_id = entry.request_id
         hour = trend.hour_of(entry.time)
@@ -71,7 +74,7 @@ class Progress:
 
 
 def from_json(saved: str | None) -> Progress:
-    """Return the progress in the saved JSON of a counter. If nothing was saved, begin at version 0.
+    """Parse the saved progress of a counter. If nothing was saved, the progress is at version 0.
 
     Raises:
         KeyError: if the JSON is malformed.
@@ -92,7 +95,7 @@ def parsed(saved: str | None) -> dict[str, Any]:
 
 
 def load(key: str, until: float) -> str | None:
-    """Return the JSON under a key; None if there is none.
+    """Return the JSON that is saved under a key; None if nothing was saved.
 
     Args:
         key: a counter's name or SWEEP.
@@ -106,7 +109,7 @@ def load(key: str, until: float) -> str | None:
 
 
 def save(key: str, state: str, before: str | None, until: float) -> bool:
-    """Save JSON under a key, unless another audit has saved JSON there since `load` read it.
+    """Save JSON under a key, unless another audit changed that item after `load` read it.
 
     Args:
         key: a counter's name or SWEEP.
@@ -133,6 +136,7 @@ def save(key: str, state: str, before: str | None, until: float) -> bool:
         with reading():
             answered(until, partial(dynamodb().put_item, **put))
     except dynamodb().exceptions.ConditionalCheckFailedException:
-        # The condition also fails if an earlier try saved the new JSON and the reply was lost.
+        # The condition also fails if an earlier try of this request saved the new JSON, but its
+        # reply was lost.
         return load(key, until) == state
     return True

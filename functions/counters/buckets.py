@@ -1,7 +1,7 @@
 """Adds up a counter's changes by minute, hour or day.
 
-Hours and days come from TrendTable, which keeps its sums forever. Minutes are added up from the
-history, so they are available until the history expires.
+The sums of hours and days come from TrendTable, which keeps them forever. The sums of minutes are
+added up from the history, so they are available only until the history expires.
 """
 
 from typing import TYPE_CHECKING
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def by_interval(
     counter_id: str, interval: "Interval", period: Period, until: float
 ) -> list[Bucket]:
-    """Return one bucket for each interval of a period, oldest first.
+    """Return one bucket for each minute, hour or day of a period, oldest first.
 
-    A bucket has the sums of the changes in its interval.
+    A bucket has the sums of the changes in that minute, hour or day.
 
     Args:
         counter_id: the counter.
-        interval: the length of a bucket.
+        interval: the length of each bucket.
         period: the period. It consists of whole intervals.
         until: latest time to start a read, in seconds since the epoch.
 
@@ -47,8 +47,8 @@ def by_interval(
     start = period.start
     while start < period.end:
         sums = found.get(start, Sums())
-        # A higher version can have an earlier time (see `timeline`). So the highest version so far
-        # may be in an earlier bucket.
+        # A higher version can have an earlier time (see `timeline`). So the highest version up to
+        # the end of this bucket may be in an earlier bucket.
         closed = max(closed, (sums.last_version or 0, sums.close))
         buckets.append(
             Bucket(
@@ -86,7 +86,8 @@ def _minutes(
             before = max(before, (entry.version, entry.value))
         elif entry.time < period.end:
             minutes.setdefault(entry.time // 60 * 60, Sums()).add(entry)
-    # If there are no entries, take the value from the hours before the hour in which the period
-    # starts. The sums of that hour itself may include changes after the start of the period.
+    # If there are no entries, take the version and value from the trend: from the hours before the
+    # hour in which the period starts. The sums of that hour itself may include changes after the
+    # start of the period.
     hour = trend.hour_of(period.start)
     return before or trend.before(counter_id, hour, until), list(minutes.items())

@@ -1,4 +1,4 @@
-"""AWS clients, created once per process on first use, and helpers that classify their errors.
+"""AWS clients, created once per process on first use, and helpers that classify AWS errors.
 
 The SDK never retries: each client sends a request once. Tally retries requests in two places:
 - `answered` retries an idempotent request until the time is up.
@@ -34,20 +34,20 @@ _CONNECT_TIMEOUT = 1  # seconds
 _READ_TIMEOUT = 2  # seconds
 
 # The longest time that one request to AWS takes, plus half a second for the function's own work, in
-# seconds. If less than this is left before its timeout, a function starts no request.
+# seconds. A function that has less time than this before its timeout starts no request.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
 # botocore builds its default user agent twice per request. That takes a fifth of an increment's CPU
-# time. This fixed user agent takes none.
+# time. A fixed user agent saves this time.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
 
-# Lambda sets the level of all loggers to INFO. At that level, botocore logs where it found its
-# credentials.
+# Lambda sets the level of all loggers to INFO. At that level, botocore would write a log line that
+# says where it found its credentials.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 
-# With these error codes, a service says that it did not start to process the request.
+# A service returns one of these error codes only if it did not start to process the request.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _THROTTLED = {
@@ -58,7 +58,7 @@ _THROTTLED = {
     "TransactionConflictException",
 }
 
-# DynamoDB gives a reason for each write of a canceled transaction. If all reasons are among these,
+# DynamoDB gives a reason for each write of a canceled transaction. If all reasons are in this set,
 # the transaction may be retried.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
@@ -66,13 +66,13 @@ _CANCELED = {"None", "ProvisionedThroughputExceeded", "ThrottlingError", "Transa
 _SERVER_ERRORS = 500  # the lowest HTTP status that is a server error
 
 # `answered` sends a request at most this many times. If each try fails at once, all tries and the
-# pauses between them take about ten seconds. So during an outage, a function that has minutes left
-# does not spend all of them on one request.
+# pauses between them take about ten seconds. Without this limit, a function that may run for
+# minutes would spend all its time on one request during an outage.
 _MOST_ATTEMPTS = 20
 
 
 class UndecidedError(Exception):
-    """There is no result: the service did not answer, or its answers do not show the result yet."""
+    """The result is not known: AWS did not answer, or the answers do not show the result yet."""
 
 
 @cache
@@ -89,8 +89,8 @@ def sqs() -> "SQSClient":
 
 @cache
 def _session() -> botocore.session.Session:
-    # boto3 would create the same clients. But boto3 also imports code for S3 and for resources.
-    # Tally does not use that code, and importing it takes a fifth of a cold start.
+    # boto3 would create the same clients. But boto3 also imports code for S3 and for its resource
+    # API. Tally does not use that code, and the import takes a fifth of a cold start.
     return botocore.session.get_session()
 
 
@@ -100,10 +100,11 @@ def _client(service: str) -> object:
         read_timeout=_READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=_USER_AGENT,
-        # Validation takes 7 % of an increment's CPU time. Only the tests turn validation on.
+        # botocore's validation of parameters takes 7 % of an increment's CPU time. Only the tests
+        # turn it on.
         parameter_validation=False,
-        # An endpoint with the account's id would be a second address. It would need a second
-        # connection.
+        # botocore could send some requests to an address that contains the account's id. These
+        # requests would need a second connection.
         account_id_endpoint_mode="disabled",
     )
     client = _session().create_client(service, config=config)
@@ -115,7 +116,7 @@ def _client(service: str) -> object:
 def not_applied(error: BotoCoreError | ClientError) -> bool:
     """Return whether the request that raised `error` certainly was not applied and never will be.
 
-    Such a request may always be retried.
+    If so, the request may be retried, even if it is not idempotent.
     """
     if isinstance(error, ClientError):
         codes = {reason["Code"] for reason in cancellation_reasons(error)}
@@ -128,11 +129,11 @@ def not_applied(error: BotoCoreError | ClientError) -> bool:
 def may_be_applied(error: BotoCoreError | ClientError) -> bool:
     """Return whether the request that raised `error` may have been applied or may still be applied.
 
-    There are three such cases:
+    The result is True in three cases:
     - The reply was lost.
     - The reply is a 5xx: DynamoDB can complete a write after it returned an error.
-    - The reply is "transaction in progress": an earlier request with the same token is still
-      running.
+    - The reply is "transaction in progress": an earlier request with the same transaction token is
+      still running.
     """
     if isinstance(error, ClientError):
         in_progress = error.response["Error"]["Code"] == "TransactionInProgressException"
@@ -145,10 +146,11 @@ def _server_error(error: ClientError) -> bool:
 
 
 def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
-    """Return why a transaction was canceled. The list has one reason for each of its writes.
+    """Return why DynamoDB canceled a transaction: one reason for each write of the transaction.
 
     Each reason has a `Code`. If the condition of a write failed, and the request asked for the
-    item, the reason also has the `Item`. If `error` is any other error, the list is empty.
+    item, the reason of this write also has the `Item`. If `error` is not the error of a canceled
+    transaction, the list is empty.
     """
     reasons: list[dict[str, Any]] = cast("dict[str, Any]", error.response).get(
         "CancellationReasons", []
@@ -157,9 +159,10 @@ def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
 
 
 def unanswered(error: BotoCoreError | ClientError) -> bool:
-    """Return whether `error` means that an idempotent request was not answered, and may be retried.
+    """Return whether an idempotent request that raised `error` has no answer yet.
 
-    If not, the error is itself an answer, such as a failed condition or a malformed request.
+    If so, the request may be retried. If not, `error` is itself the answer: for example, that a
+    condition failed, or that the request is malformed.
     """
     return not_applied(error) or may_be_applied(error)
 
@@ -169,14 +172,14 @@ def answered(until: float, request: "Callable[[], T]") -> T:
 
     Args:
         until: latest time to send the request, in seconds since the epoch.
-        request: sends the request once.
+        request: a function that sends the request once and returns the answer.
 
     Returns:
         The answer.
 
     Raises:
         UndecidedError: if there was no answer by `until`, or after 20 tries.
-        ClientError: if the answer is an error, such as a failed condition.
+        ClientError: if the answer is an error, for example that a condition failed.
     """
     cause: Exception | None = None
     for _ in clock.attempts(until, _MOST_ATTEMPTS):
@@ -191,9 +194,9 @@ def answered(until: float, request: "Callable[[], T]") -> T:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turn UndecidedError into ThrottledError, which asks the caller to retry.
+    """Turn UndecidedError into ThrottledError, which tells the caller of the API to retry.
 
-    Use this context manager only around requests that the caller may repeat.
+    Use this context manager only around AWS requests that may be repeated.
 
     Raises:
         ThrottledError: if there was no answer in time.
@@ -216,7 +219,7 @@ def get_item(
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The item; empty if there is none.
+        The item; empty if there is no item with that key.
 
     Raises:
         ThrottledError: if there was no answer in time.
@@ -236,14 +239,14 @@ def get_items(
 ) -> "list[Mapping[str, AttributeValueTypeDef]]":
     """Return the items with the given keys, with strongly consistent reads.
 
-    DynamoDB may leave some keys unprocessed. This function requests these keys again.
+    DynamoDB may leave some keys unprocessed. This function then requests those keys again.
     https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 
     Args:
         table: the table's name.
         keys: at most 100 keys, without duplicates.
         until: latest time to start a read, in seconds since the epoch.
-        options: additional members of the request for this table, such as a projection.
+        options: additional parameters of the read, such as ProjectionExpression.
 
     Returns:
         The items that exist, in any order.

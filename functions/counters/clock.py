@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# The apply window: an attempt to change a counter takes effect within this many seconds after it
-# began, or never. Once the window is over, the outcome of the attempt is final.
-# The window is the sum of:
+# The apply window. An attempt (the work of one invocation to make one change) takes effect within
+# this many seconds after the attempt began, or never. When the window is over, the outcome of the
+# attempt is final. The window is the sum of:
 # - 10 s: the timeout of the functions that send changes (test_template.py checks it);
-# - 5 s: for a request that was sent just before the timeout to arrive and be applied;
+# - 5 s: the time that a request needs to arrive and to be applied, if it was sent just before the
+#   timeout;
 # - 5 s: the most by which the clocks of two functions may differ. AWS keeps the clocks of its hosts
 #   within milliseconds of UTC.
 #   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/set-time.html
@@ -35,7 +36,7 @@ def deadline(context: "LambdaContext", margin: float) -> float:
 
     Args:
         context: the Lambda context. It tells how much time is left.
-        margin: how many seconds before the timeout the latest time is.
+        margin: the returned time is this many seconds before the function's timeout.
     """
     return now() + context.get_remaining_time_in_millis() / 1000 - margin
 
@@ -46,7 +47,7 @@ def sleep(seconds: float) -> None:
 
 
 def attempts(until: float, most: int = sys.maxsize) -> "Iterator[int]":
-    """Yield the numbers of attempts, starting at 0. Pause before each attempt except the first.
+    """Yield the number of each attempt, starting at 0. Pause before each attempt except the first.
 
     Args:
         until: latest time to start an attempt, in seconds since the epoch.
@@ -63,7 +64,7 @@ def pause(attempt: int, until: float) -> bool:
 
     Args:
         attempt: number of the attempt that just failed, starting at 0.
-        until: latest time to start the next one, in seconds since the epoch.
+        until: latest time to start the next attempt, in seconds since the epoch.
 
     Returns:
         False, without sleeping, if the pause would end after `until`.
@@ -79,13 +80,13 @@ def pause(attempt: int, until: float) -> bool:
 
 
 def timestamp(seconds: float) -> str:
-    """Return a time as RFC 3339 text, in UTC and with milliseconds. Texts sort by time."""
+    """Return a time as RFC 3339 text, in UTC and with milliseconds. An earlier time sorts first."""
     utc = dt.datetime.fromtimestamp(seconds, dt.UTC)
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds(timestamp: str) -> float:
-    """Return the time in RFC 3339 text, in seconds since the epoch.
+    """Convert a time from RFC 3339 text to seconds since the epoch.
 
     Raises:
         ValueError: if the text is not a time, or has no offset from UTC.

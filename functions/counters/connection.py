@@ -1,15 +1,15 @@
 """The HTTP connection under a botocore client: one connection that stays open between requests.
 
-botocore still builds and signs each request, and parses each reply. Before it sends a request, it
-emits the event `before-send`. A handler of this event may send the request in place of botocore.
-This module is such a handler. It uses the HTTP client of the standard library. botocore itself
-would use urllib3, which supports many hosts, proxies and threads. Tally needs none of these.
-Without urllib3, an increment takes a quarter less CPU time.
+botocore still builds and signs each request, and parses each reply. Before botocore sends a
+request, it emits the event `before-send`. A handler of this event may send the request in place of
+botocore. This module is such a handler. It uses the HTTP client of the standard library. botocore
+itself would use urllib3, which supports connection pools, proxies and threads. Tally needs none of
+these features. Without urllib3, an increment takes a quarter less CPU time.
 https://docs.aws.amazon.com/botocore/latest/topics/events.html
 
 This module accepts a reply only if the reply is provably complete. `http.client` does not check
-this. If the connection is lost within the headers, `http.client` returns a valid reply with an
-empty body.
+whether a reply is complete: if the connection is lost in the middle of the headers, `http.client`
+returns a valid reply with an empty body.
 """
 
 import http.client
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 # Lambda closes idle connections, after a time that AWS does not document. If a change is sent over
-# a closed connection, its outcome is unknown. So a connection that was idle for this long is not
-# used again: the next request opens a new one.
+# a closed connection, the outcome of the change is unknown. So a connection that was idle for this
+# long is not used again: the next request opens a new connection.
 # https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html
 _MOST_IDLE = 10.0  # seconds
 
@@ -63,8 +63,8 @@ class Connection:
 
         Args:
             client: a client that sends all requests to one address, such as DynamoDB's or SQS's.
-            certificates: a file with the certificate authorities to trust; None for botocore's own
-                file.
+            certificates: a file with the certificate authorities to trust. If it is None, the
+                connection trusts the authorities in botocore's file.
         """
         config: Any = client.meta.config
         self._connect_timeout: float = config.connect_timeout
@@ -78,36 +78,36 @@ class Connection:
         self._http = http.client.HTTPConnection(host)
         if self._secure:
             self._http = http.client.HTTPSConnection(host, context=_tls(certificates))
-        # When the connection was last used, in seconds since the epoch. This is not the monotonic
-        # clock, because the monotonic clock may stop between invocations.
+        # When the connection was last used, in seconds since the epoch. This time is not from the
+        # monotonic clock, because the monotonic clock may stop between invocations.
         self._used_at = 0.0
         events: Any = client.meta.events
         events.register("before-send", self.send)
 
     def open(self) -> None:
-        """Connect and send a health check, so that the TLS handshake is complete afterwards.
+        """Connect and send a health check, so that later requests need no TLS handshake.
 
-        The reply is ignored. A failure is ignored, too.
+        This method ignores the reply, and all failures.
         """
         with suppress(ConnectTimeoutError, EndpointConnectionError, HTTPClientError):
             self._exchange("GET", None, {})
 
     def close(self) -> None:
-        """Close the connection. The next request opens it again."""
+        """Close the connection. The next request opens a new connection."""
         self._http.close()
 
     def send(
         self, request: "AWSPreparedRequest", event_name: str, **_: object
     ) -> AWSResponse | None:
-        """Send a request once. botocore calls this for its event `before-send`.
+        """Send a request once. botocore calls this method for its event `before-send`.
 
         Args:
             request: the request.
             event_name: the name of botocore's event. It ends with the name of the operation.
 
         Returns:
-            The reply. None if the request is for another address: botocore sends such a request
-            itself.
+            The reply. None if the request is for an address other than the client's endpoint:
+            botocore sends such a request itself.
 
         Raises:
             ConnectTimeoutError: if connecting took too long. Nothing was sent.
@@ -147,16 +147,17 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
         finally:
-            # If the connection stayed open, the next request would get the rest of this reply.
+            # If the connection stayed open after a failure, the next request would get the rest of
+            # this reply.
             if not complete:
                 self.close()
         return reply.status, dict(reply.getheaders()), content
 
     def _connect(self) -> None:
-        """Connect, unless the open connection is still usable."""
+        """Open the connection, unless it is open and still usable."""
         if self._http.sock:
-            # Before a request is sent, there must be nothing to read. If there is, the server has
-            # closed the connection, or has sent data that belongs to no request.
+            # Before a request is sent, the socket must have nothing to read. If it has, the server
+            # has closed the connection, or has sent data that belongs to no request.
             used_recently = clock.now() < self._used_at + _MOST_IDLE
             if used_recently and not select.select([self._http.sock], [], [], 0)[0]:
                 return
@@ -167,15 +168,15 @@ class Connection:
             self._http.sock = socket.create_connection(address, self._connect_timeout)
             self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secure:
-                # The handshake gets the time that is left, but at least a millisecond. With a
-                # timeout of 0, the socket would not wait at all.
+                # The TLS handshake gets the time that is left for connecting, but at least a
+                # millisecond. With a timeout of 0, the socket would not wait at all.
                 self._http.sock.settimeout(max(0.001, until - time.monotonic()))
                 context = _tls(self._certificates)
                 self._http.sock = context.wrap_socket(
                     self._http.sock, server_hostname=self._http.host
                 )
         except OSError as error:
-            self.close()  # if the handshake failed, the TCP connection is still open
+            self.close()  # if the TLS handshake failed, the TCP connection is still open
             timed_out = isinstance(error, TimeoutError)
             raised = ConnectTimeoutError if timed_out else EndpointConnectionError
             raise raised(endpoint_url=self._url, error=error) from error
@@ -187,13 +188,13 @@ def _tls(certificates: str | None) -> ssl.SSLContext:
 
 
 def _response(until: float, sock: Any, **options: Any) -> http.client.HTTPResponse:  # noqa: ANN401
-    """Return an `http.client` response that times out at `until`, in monotonic seconds."""
+    """Return an `http.client` response that times out when `time.monotonic()` reaches `until`."""
     timed: Any = _TimedSocket(sock, until)
     return http.client.HTTPResponse(timed, **options)
 
 
 class _TimedSocket(io.RawIOBase):
-    """Reads from a socket until a deadline. A socket's own timeout starts again with each read."""
+    """Reads from a socket until a deadline. A socket's own timeout would restart at each read."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         self._sock = sock
@@ -201,7 +202,7 @@ class _TimedSocket(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)  # the socket stays open until this is closed
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return a buffered file. `http.client` calls no other method of a socket."""
+        """Return a buffered file. This is the only method of a socket that `http.client` calls."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -222,11 +223,16 @@ class _TimedSocket(io.RawIOBase):
 def _is_complete(headers: dict[str, str], content: bytes, *, has_output: bool) -> bool:
     """Return whether a reply is provably complete.
 
-    A complete reply meets all of these conditions:
-    - The length of its body is the one in the header Content-Length.
-    - Its checksum is correct, if it has one. DynamoDB sends a checksum. SQS does not.
+    A reply is provably complete if it meets all of these conditions:
+    - Its body has the length that the header Content-Length says.
+    - If the reply has a checksum, the checksum is correct. DynamoDB sends a checksum. SQS does not.
     - Its body is a JSON object. If the operation has no output (such as SQS's DeleteMessage), the
       body may also be empty.
+
+    Args:
+        headers: the headers of the reply.
+        content: the body of the reply.
+        has_output: whether the operation has an output.
     """
     fields = {name.lower(): value for name, value in headers.items()}
     if fields.get("content-length") != str(len(content)):
@@ -243,7 +249,7 @@ def _is_complete(headers: dict[str, str], content: bytes, *, has_output: bool) -
 
 
 class _Content:
-    """The body of a reply. It has the only method that botocore calls."""
+    """The body of a reply. botocore calls only the method `stream`."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

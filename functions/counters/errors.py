@@ -27,7 +27,7 @@ class CounterError(Exception):
 
 
 class InvalidRequestError(CounterError):
-    """The request is malformed. The text names the field and says why."""
+    """The request is malformed. The error's text names the invalid part and says what is wrong."""
 
     status = HTTPStatus.BAD_REQUEST
     kind = "invalid-request"
@@ -59,7 +59,7 @@ class BoundExceededError(CounterError):
         Args:
             bounds: the bounds of the increment.
             current: the counter, which the increment did not change.
-            field: the name of the increment's field in the request.
+            field: where the request has the field `by` of this increment, for the error's text.
         """
         super().__init__(f"{field}: the result would be outside {bounds.low} to {bounds.high}")
         self.members = {"value": current.value}
@@ -75,7 +75,7 @@ class InProgressError(CounterError):
         """Describe the conflict.
 
         Args:
-            retry_after: when the outcome of the earlier request is final, in seconds from now.
+            retry_after: in how many seconds the outcome of the earlier request is final.
         """
         super().__init__(
             "It is not known yet whether an earlier request with this key was applied. Retry after"
@@ -128,7 +128,7 @@ class ThrottledError(CounterError):
 
         Args:
             detail: the text of the error.
-            retry_after: when a retry may succeed, in seconds from now.
+            retry_after: in how many seconds a retry may succeed.
         """
         super().__init__(detail)
         self.headers = {"Retry-After": str(retry_after)}
@@ -142,11 +142,11 @@ class OutcomeUnknownError(CounterError):
 
 
 class InternalError(CounterError):
-    """Tally has a bug: it raised an exception that is not a CounterError."""
+    """Tally has a bug: a function raised an exception that is not a CounterError."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     kind = "internal-error"
 
     def __init__(self) -> None:
-        """Refer to the log. The exception's text is only in the log, because it may be private."""
+        """Describe the error without the exception's text, which may contain private data."""
         super().__init__("Tally failed. Search the function's log for the id in `instance`.")

@@ -2,22 +2,23 @@
 
 How an event is counted only once: SQS delivers the events of a message group in order, with rising
 sequence numbers. An event is done if it was counted, or if it was refused and parked (sent to the
-dead-letter queue). For each group, a counter stores the sequence number of the last event that is
-done. All earlier events of the group are done, and no later event is. Each write raises the stored
-number, on the condition that the stored number was lower before. So an event that SQS delivers
-again is never added twice, and a write can be repeated.
+dead-letter queue). For each group, Tally stores with a counter the sequence number of the last
+event that is done. All earlier events of the group for this counter are done, and no later event
+is. Each write raises the stored number. The write has a condition: the stored number must be lower
+than the numbers of the added events. So an event that SQS delivers again is never added twice, and
+a write can be repeated.
 
 How an event is refused: a counter has no room for an event if the result would be outside the
-integer range. Before such an event is parked, its number is stored with the suffix REFUSED. From
-then on the event is never counted, even if the counter has room when SQS delivers the event again.
-After the event is parked, the suffix is removed.
+integer range. Before such an event is parked, its sequence number is stored with the suffix
+REFUSED. From this time on, the event is never counted, even if SQS delivers the event again and the
+counter has room. After the event is parked, the suffix is removed.
 
-Where the number of a group is stored (`_Place`):
+The number of a group is stored in one of three places (`_Place`):
 - "in_map": in the map `sequence_numbers` of the counter's item. The map has the numbers of up to
   eight groups.
-- "new_map": in that map, too, but the counter's item does not have the map yet.
-- "own_item": in an item of ReceiptTable. This is the place for each further group, when the map has
-  no room.
+- "new_map": in the same map, but the counter's item does not have the map yet.
+- "own_item": in an item of ReceiptTable, which has only this number. If the map already has the
+  numbers of eight groups, the number of each further group is stored in such an item.
 """
 
 import os
@@ -38,14 +39,15 @@ if TYPE_CHECKING:
     from counters.model import Event
     from counters.store import Item
 
-# A number with this suffix sorts after the number itself, and before the next number.
+# A sequence number with this suffix sorts after the number without it, and before the next number.
 REFUSED = "?"
 
-# With at most eight groups, a counter's item stays under 1 KB. A write to it takes one write unit.
+# With at most eight groups, a counter's item stays under 1 KB, so a write to it takes only one
+# write unit.
 _MOST_GROUPS = 8
 
 # How long the number of a group is kept in ReceiptTable, in seconds. SQS keeps a message for at
-# most 14 days. After the number is deleted, SQS can no longer deliver a message with that number.
+# most 14 days. So when the number is deleted, SQS can no longer deliver the message that had it.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
 _GROUP_SECONDS = 15 * 24 * 60 * 60
 
@@ -58,19 +60,21 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
     Args:
         counter_id: the counter.
         group: the key of the events' message group. Groups of different queues have different keys.
-        events: events of that counter and group, in order. All earlier events of that counter and
+        events: events of this counter and group, in order. All earlier events of this counter and
             group must be done.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of events before the first event that is not done. If there is such an event,
-        the counter has no room for it: call `refuse` for this event.
+        The number of events before the first event that is not done. If all events are done, the
+        number of all events. If not, the counter has no room for the first event that is not done:
+        call `refuse` for this event.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
     """
     start, end = 0, len(events)
-    # The usual place. If it is wrong, the write is refused, and the reply has the counter's item.
+    # "in_map" is the usual place. If the number is in another place, DynamoDB refuses the write,
+    # and its reply has the counter's item.
     place: _Place = "in_map"
     while start < end:
         rest = events[start:end]
@@ -106,18 +110,19 @@ def refuse(
     2. Park the event.
     3. Store that the event is done.
 
-    If a step fails, SQS delivers the message again, and the next call goes on. It does not repeat
-    step 1 if that step is done.
+    If a step fails, SQS delivers the event again, and this function is called again. The second
+    call skips step 1 if the first call completed it.
 
     Args:
         counter_id: the counter.
         group: the key of the event's message group.
         event: the event. All earlier events of its counter and group must be done.
-        park: sends the message to the dead-letter queue and returns whether SQS accepted it.
+        park: a function that sends the event to the dead-letter queue. It returns whether SQS
+            accepted the event.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        Whether the event is done. If it is not done, SQS must deliver the message again.
+        Whether the event is done. If it is not done, SQS must deliver it again.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time. The call can be repeated.
@@ -137,23 +142,25 @@ def refuse(
                 return True
             right_place = _place(refused.item, group)
             if right_place == place:
-                return False  # someone has deleted the counter, so there is room now
+                return False  # someone has deleted the counter, so it has room now
             place = right_place
         else:
             break
     if not park():
         return False
-    with suppress(store.RefusedError), reading():  # if refused, another delivery did step 3
+    with suppress(store.RefusedError), reading():  # refused if another invocation has done step 3
         answered(until, partial(_remove_suffix, counter_id, group, place, number))
     return True
 
 
 def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) -> None:
-    """Add the events and store the number of the last one, in one write.
+    """Add the events and store the sequence number of the last event, in one write.
 
     Raises:
-        store.RefusedError: if the counter already includes one of the events, if the group's number
-            is stored in another place, or if the result would be outside the integer range.
+        store.RefusedError: in three cases:
+            - The counter already includes one of the events.
+            - The group's number is stored in another place than `place`.
+            - The result would be outside the integer range.
     """
     additions = [event.by for event in events if event.by > 0]
     subtractions = [-event.by for event in events if event.by < 0]
@@ -164,7 +171,7 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
         _listed([event.actor for event in events]),
         events[-1].event_id,
         now,
-        now,  # the change is sent only once, now
+        now,  # `until` is not used: the change is sent at once, and only once
         folded,
     )
     increment = Increment(counter_id, folded.increase - folded.decrease, Bounds())
@@ -182,11 +189,11 @@ def _add(counter_id: str, group: str, events: "Sequence[Event]", place: _Place) 
 
 
 def _store(counter_id: str, group: str, place: _Place, limit: str, number: str) -> None:
-    """Store a new number for a group, if the number that is stored now is below `limit`.
+    """Store a new number for a group, if the stored number is below `limit`.
 
     Raises:
-        store.RefusedError: if the number that is stored now is not below `limit`, if it is stored
-            in another place, or if the counter does not exist.
+        store.RefusedError: if the stored number is not below `limit`, if the group's number is
+            stored in another place than `place`, or if the counter does not exist.
     """
     if place == "own_item":
         store.write(_own_item(counter_id, group, limit, number))
@@ -206,7 +213,7 @@ def _store(counter_id: str, group: str, place: _Place, limit: str, number: str) 
 
 
 def _remove_suffix(counter_id: str, group: str, place: _Place, number: str) -> None:
-    """Store that a refused event is done, by removing the suffix from its number.
+    """Store that a refused event is done: remove the suffix from its sequence number.
 
     Raises:
         store.RefusedError: if the stored number is not `number` with the suffix.
@@ -238,7 +245,8 @@ def _in_counter(
     """Return the parts of an UpdateItem request that stores a number in the counter's item.
 
     Returns:
-        The assignment for the SET clause, the condition, and the names and values that they use.
+        The assignment for the SET clause, the condition, and the names and the values that the
+        assignment and the condition use.
     """
     names = {"#numbers": "sequence_numbers"}
     values: dict[str, AttributeValueTypeDef]
@@ -258,7 +266,7 @@ def _in_counter(
 
 
 def _own_item(counter_id: str, group: str, limit: str, number: str) -> dict[str, Any]:
-    """Return an UpdateItem request that stores a number in an item of ReceiptTable."""
+    """Return an UpdateItem request that stores the number of a group in an item of ReceiptTable."""
     return {
         "TableName": os.environ["RECEIPT_TABLE"],
         "Key": _own_key(counter_id, group),
@@ -279,7 +287,7 @@ def _own_key(counter_id: str, group: str) -> dict[str, Any]:
 
 
 def _last_number(item: "Item", group: str) -> str:
-    """Return the number that an item has for a group; an empty string if it has none.
+    """Return the number that an item has for a group. If it has none, return an empty string.
 
     The empty string sorts before every number.
     """
@@ -290,7 +298,7 @@ def _last_number(item: "Item", group: str) -> str:
 
 
 def _place(item: "Item", group: str) -> _Place:
-    """Return where the number of a group is stored or will be stored, given the counter's item."""
+    """Return where the number of a group must be stored, according to the counter's item."""
     if "sequence_numbers" not in item:
         return "new_map"
     numbers = item["sequence_numbers"]["M"]
@@ -298,9 +306,9 @@ def _place(item: "Item", group: str) -> _Place:
 
 
 def _fitting(value: int, events: "Sequence[Event]") -> int:
-    """Return how many events, counted from the first, the counter has room for.
+    """Return how many of the first events the counter has room for.
 
-    All these events are added in one write, so the counter needs room only for their sum.
+    These events are added in one write, so the counter needs room only for their sum.
 
     Args:
         value: the counter's value.

@@ -1,8 +1,8 @@
 """Forwards events from EventQueue to IncrementQueue, each in the message group of its counter.
 
 EventBridge could send events to IncrementQueue itself, but only with one message group for all
-events. SQS delivers the messages of a group one after another. So with one group, an event of one
-counter would wait for earlier events of all other counters.
+events. SQS delivers the messages of a group one after another. So in a single group, each event
+would have to wait for all earlier events, even for those of other counters.
 """
 
 import os
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-# Limits of one SendMessageBatch request. SQS itself accepts up to 1 MiB. An event of more than
-# _MOST_BYTES is sent in a request of its own.
+# The most events and bytes that Tally sends in one SendMessageBatch request. SQS itself accepts up
+# to 1 MiB. An event of more than _MOST_BYTES is sent in a request of its own.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 _MOST_ENTRIES = 10
 _MOST_BYTES = 256 * 1024
@@ -38,8 +38,9 @@ logger = Logger(service="tally")
 def forward(records: "Sequence[Record]", until: float) -> list[str]:
     """Send events to IncrementQueue, unchanged, each in the message group of its counter.
 
-    An event without a valid counter gets a group of its own, so that no other event waits for it.
-    ingest_increments, which reads IncrementQueue, sends it to the dead-letter queue.
+    An event without a valid counter name gets a message group of its own, so that no other event
+    waits for it. ingest_increments, which reads IncrementQueue, sends such an event to the
+    dead-letter queue.
 
     Args:
         records: messages of EventQueue, as Lambda delivers them.
@@ -56,7 +57,7 @@ def forward(records: "Sequence[Record]", until: float) -> list[str]:
 
 
 def _requests(records: "Sequence[Record]") -> "Iterator[list[Record]]":
-    """Split the records into lists that are small enough for one request."""
+    """Split the records into lists. Each list is small enough for one SendMessageBatch request."""
     request: list[Record] = []
     size = 0  # bytes
     for record in records:
@@ -71,10 +72,10 @@ def _requests(records: "Sequence[Record]") -> "Iterator[list[Record]]":
 
 
 def _send_batch(records: "Sequence[Record]", until: float) -> list[str]:
-    """Send records in one request. Return the ids of those that IncrementQueue did not accept.
+    """Send records in one request. Return the ids of the records that were not accepted.
 
-    The request is idempotent: for five minutes, SQS drops a message whose deduplication id it has
-    already seen in the message's group.
+    The request is idempotent for five minutes: during this time, SQS drops every further message
+    with the same message group and the same deduplication id.
     """
     entries = [_entry(number, record) for number, record in enumerate(records)]
     try:
@@ -103,7 +104,8 @@ def _entry(number: int, record: "Record") -> "SendMessageBatchRequestEntryTypeDe
         "MessageBody": record["body"],
         "MessageGroupId": _counter_id(event) or message_id,
         "MessageDeduplicationId": _event_id(event) or message_id,
-        # SQS will report this function as the sender. So put the original sender into an attribute.
+        # IncrementQueue will report forward_events as the sender of this message. So put the
+        # original sender into an attribute.
         "MessageAttributes": {
             "sender": {"StringValue": record["attributes"]["SenderId"], "DataType": "String"}
         },

@@ -30,7 +30,7 @@ _BODY_METHODS = {"POST", "PUT"}
 
 
 class Request(NamedTuple):
-    """A validated request: it has only parameters, fields and headers that the route supports.
+    """A validated request. Its parameters, fields and headers are those that the route supports.
 
     Attributes:
         counter_id: the counter in the path; `default` if the path has none.
@@ -38,8 +38,8 @@ class Request(NamedTuple):
         body: the fields of the body.
         headers: the supported headers, by name in lower case.
         idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
-        change: the attempt to make the change: the work of this invocation. It begins when the
-            Request is created. Requests that only read do not use it.
+        change: the attempt: the work of this invocation to make one change. The attempt begins when
+            the Request is created. Routes that only read do not use this attribute.
         until: latest time to start a request to AWS, in seconds since the epoch.
     """
 
@@ -55,7 +55,7 @@ class Request(NamedTuple):
         """Return the parameter `limit`; 100 if it is missing.
 
         Raises:
-            InvalidRequestError: if it is not an integer from 1 to 1000.
+            InvalidRequestError: if the parameter is not an integer from 1 to 1000.
         """
         return self.integer("limit", 1, 1000) or 100
 
@@ -63,7 +63,7 @@ class Request(NamedTuple):
         """Return the parameter `name` as an integer; None if it is missing.
 
         Raises:
-            InvalidRequestError: if it is not an integer from `least` to `most`.
+            InvalidRequestError: if the parameter is not an integer from `least` to `most`.
         """
         text = self.query.get(name)
         if text is None:
@@ -79,7 +79,7 @@ class Request(NamedTuple):
         """Return the parameter `name` as a time in seconds since the epoch; None if it is missing.
 
         Raises:
-            InvalidRequestError: if it is not an RFC 3339 time.
+            InvalidRequestError: if the parameter is not an RFC 3339 time.
         """
         text = self.query.get(name)
         return None if text is None else rules.time(name, text)
@@ -87,7 +87,7 @@ class Request(NamedTuple):
     def period(self) -> model.Period:
         """Return the period that begins at the parameter `from` and ends at the parameter `to`.
 
-        If one of the parameters is missing, the period has no limit on that side.
+        Without `from`, the period has no start. Without `to`, it has no end.
 
         Raises:
             InvalidRequestError: if a parameter is not an RFC 3339 time, or if `from` is not before
@@ -97,7 +97,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A response. `body` is sent as JSON. If it is None, the response has an empty body."""
+    """A response. `body` is sent as JSON. If `body` is None, an empty body is sent."""
 
     body: object = None
     status: HTTPStatus = HTTPStatus.OK
@@ -113,19 +113,21 @@ def endpoint(
     body: Collection[str] = (),
     headers: Collection[str] = (),
 ) -> Callable[[Callable[[Request], Response]], Handler]:
-    """Return a decorator that makes a Lambda handler.
+    """Return a decorator that turns a function into a Lambda handler.
 
-    The decorated function takes a Request and returns a Response. The handler validates the request
-    before it calls the function. It answers every exception with a problem document (RFC 9457). It
-    writes one log line per request.
+    The function takes a Request and returns a Response. For each request, the handler:
+    1. validates the request;
+    2. calls the function;
+    3. turns an exception, if there is one, into a problem document (RFC 9457);
+    4. writes one log line.
 
     Args:
         query: the query parameters that the route supports. The handler rejects a request with any
             other parameter.
         body: the fields that the body may have. The handler rejects a request with any other field.
         headers: the headers that the route supports, in lower case. The handler rejects a request
-            with any other header that changes its meaning (see the module `headers`). It ignores
-            headers that do not change the meaning.
+            with any other header that changes the meaning of the request (see the module
+            `headers`). The handler ignores headers that do not change the meaning.
     """
 
     def decorate(function: Callable[[Request], Response]) -> Handler:
@@ -152,7 +154,8 @@ def counter_response(counter: Counter | ChangedCounter, *, replayed: bool = Fals
     """Return a response with a counter.
 
     Args:
-        counter: the counter. A ChangedCounter has no ETag, because its version is not known.
+        counter: the counter. For a ChangedCounter, the response has no ETag, because the version is
+            not known.
         replayed: whether an earlier request with the same idempotency key made the change.
     """
     headers = _replayed(replayed=replayed)
@@ -183,8 +186,8 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
     """
     if not next_page:
         return Response(items)
-    # API Gateway does not tell which host and base path the caller used. So the link is relative
-    # (RFC 3986, section 5.2).
+    # API Gateway does not say which host and base path the caller used. So the link to the next
+    # page is relative (RFC 3986, section 5.2).
     return Response(items, headers={"Link": f'<?{urlencode(next_page)}>; rel="next"'})
 
 
@@ -199,7 +202,7 @@ def _request(
     supported = supported_headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"])
     until = clock.deadline(context, ATTEMPT)
     return Request(
-        # A REST API does not decode the path, so the name is still percent-encoded.
+        # A REST API does not decode the path, so the counter's name is still percent-encoded.
         rules.counter_id(unquote(path["counter_id"])),
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
@@ -213,11 +216,12 @@ def _request(
 
 
 def _actor(event: dict[str, Any]) -> str:
-    """Return the caller: the `sub` or `client_id` of the access token.
+    """Return the caller: the `sub` or, if there is none, the `client_id` of the access token.
 
     Raises:
-        UnauthorizedError: if the event has neither `sub` nor `client_id`. The test in API Gateway's
-            console and `sam local start-api` send such events, because they skip the authorizer.
+        UnauthorizedError: if the event has neither `sub` nor `client_id`. `sam local start-api` and
+            the method test in API Gateway's console send such events, because they skip the
+            authorizer.
     """
     authorizer = event["requestContext"].get("authorizer") or {}
     claims = authorizer.get("claims") or {}
@@ -290,8 +294,8 @@ def _log(
         context: the Lambda context.
         status: the status of the response.
         problem: the error that is reported to the caller; None if there is none.
-        fault: the unexpected exception; None if there is none. An unexpected exception is logged as
-            an error, with its traceback.
+        fault: an unexpected exception; None if there is none. It is logged as an error, with its
+            traceback.
     """
     extra = {
         "request_id": event["requestContext"]["requestId"],

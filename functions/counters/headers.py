@@ -1,9 +1,9 @@
 """Headers that change what a request means: idempotency keys, conditions and ranges.
 
-A server must not ignore such a header. For example, if it ignored If-Unmodified-Since, it would
-make a change even if the condition does not hold. So a route rejects each of these headers that it
-does not support. There is one exception: by RFC 9110, a header may have no effect in a request.
-The route ignores such a header.
+A server must not ignore such a header. For example, a server that ignored If-Unmodified-Since would
+make a change even if the header's condition does not hold. So a route rejects a request with one of
+these headers, unless the route supports the header. There is one exception: RFC 9110 says that some
+of these headers have no effect in some requests. In such a request, the route ignores the header.
 """
 
 import re
@@ -24,19 +24,19 @@ _MEANINGFUL = {
     "range",
 }
 
-# The values of these headers are lists. If a request has several headers of the same name, their
+# The values of these headers are lists. If a request has one of these headers several times, the
 # lists are joined (RFC 9110, section 5.3).
 _LISTS = {"if-match", "if-none-match"}
 
-# One member of a list of entity tags, and what follows the member: a comma, or the end of the text.
-# A member may be empty. A tag may contain a comma. (RFC 9110, sections 5.6.1.2 and 8.8.3.)
+# One member of a list of entity tags, with the comma or the end of the text after the member. A
+# member may be empty. An entity tag may contain a comma. (RFC 9110, sections 5.6.1.2 and 8.8.3.)
 _MEMBER = re.compile(
     r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\U0010ffff]*)"[ \t]*)?(?P<end>,|\Z)'
 )
 _VERSION = re.compile(r"0|[1-9][0-9]{0,15}")
 
-# An idempotency key: visible ASCII characters, without quotes or as a quoted string (RFC 9651,
-# section 3.3.3).
+# An idempotency key: visible ASCII characters, either without quotes or as a quoted string (RFC
+# 9651, section 3.3.3).
 _IDEMPOTENCY_KEY = re.compile(
     r'([\x21\x23-\x7e][\x21-\x7e]*)|"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 )
@@ -45,19 +45,19 @@ _IDEMPOTENCY_KEY = re.compile(
 def supported_headers(
     all_headers: dict[str, list[str]], known: Collection[str], method: str
 ) -> dict[str, str]:
-    """Return those headers of a request that change its meaning.
+    """Return the headers that change the meaning of a request.
 
     Args:
-        all_headers: all headers of the request. Each name has a list of values.
+        all_headers: all headers of the request: the list of values of each name.
         known: the names of the headers that the route supports, in lower case.
         method: the HTTP method of the request.
 
     Returns:
-        The value of each of these headers, by its name in lower case.
+        The values of the headers that change the meaning, by their names in lower case.
 
     Raises:
         InvalidRequestError: if the route does not support one of these headers, or if the request
-            repeats a header whose value is not a list.
+            has one of them twice and its value is not a list.
     """
     headers: dict[str, str] = {}
     present = {name.lower() for name in all_headers}
@@ -67,7 +67,7 @@ def supported_headers(
             continue
         if key not in known:
             invalid(name, "is not supported by this request")
-        # API Gateway lists `If-Match` and `if-match` as two headers.
+        # API Gateway lists `If-Match` and `if-match` as two headers, so join their values.
         values = [headers[key], *lines] if key in headers else lines
         if len(values) > 1 and key not in _LISTS:
             invalid(name, "must be given only once")
@@ -110,7 +110,7 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
     if match == "*":
         return Condition(None)
     tags = _entity_tags(match)
-    # A weak tag, or a tag that is not a version, did not come from Tally.
+    # Tally itself returns only strong tags, and each tag is a version. Reject any other tag.
     has_other_tags = any(weak or not _VERSION.fullmatch(tag) for weak, tag in tags)
     if not 1 <= len(tags) <= _MOST_VERSIONS or has_other_tags:
         invalid("If-Match", f'must be *, or 1 to {_MOST_VERSIONS} quoted versions, such as "7"')
@@ -118,11 +118,11 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
 
 
 def none_match(headers: Mapping[str, str], version: int) -> bool:
-    """Return whether a read returns the counter. If False, the read returns 304 instead.
+    """Return whether a GET must return the counter. If the result is False, the GET returns 304.
 
     The result is False in two cases:
     - If-None-Match lists the counter's version.
-    - If-None-Match is `*`, and the counter was written before.
+    - If-None-Match is `*`, and the counter has been written at least once.
 
     Raises:
         InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.
@@ -135,12 +135,13 @@ def none_match(headers: Mapping[str, str], version: int) -> bool:
     tags = _entity_tags(text)
     if not tags:
         invalid("If-None-Match", 'must be *, or quoted versions, such as "7"')
-    # Weak tags match, too: W/"7" equals "7" here (RFC 9110, section 13.1.2).
+    # A weak tag matches, too: If-None-Match compares W/"7" and "7" as equal (RFC 9110, section
+    # 13.1.2).
     return all(tag != str(version) for _, tag in tags)
 
 
 def _has_no_effect(name: str, method: str, present: Collection[str]) -> bool:
-    """Return whether a header has no effect in a request, by RFC 9110.
+    """Return whether RFC 9110 says that a header has no effect in a request.
 
     Args:
         name: the name of the header, in lower case.
@@ -161,8 +162,8 @@ def _entity_tags(text: str) -> list[tuple[bool, str]]:
     """Parse a list of entity tags.
 
     Returns:
-        For each tag, whether it is weak, and the text between its quotes. An empty list if `text`
-        is not a list of entity tags.
+        For each tag: whether the tag is weak, and the text between its quotes. If `text` is not a
+        list of entity tags, the result is empty.
     """
     tags: list[tuple[bool, str]] = []
     position = 0

@@ -1,8 +1,8 @@
 """HistoryTable: reads and writes history entries, one item for each counter and version.
 
-A change reaches the history through the stream of CounterTable, so its entry is written some time
-after the change. The entries of one batch are written in any order. So for a while, the history can
-have a version and lack a lower version.
+record_history reads the changes from the stream of CounterTable and writes them to the history. So
+the entry of a change is written some time after the change. record_history writes the entries of
+one batch in any order. So for a while, the history can have a version and lack a lower version.
 """
 
 import math
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from counters.model import Order
 
-# How long the stream of CounterTable keeps the record of a change, in seconds. After this time, the
-# stream can no longer bring the change to the history.
+# How long the stream of CounterTable keeps the record of a change, in seconds. A change that
+# record_history has not read by then is never added to the history.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html
 STREAM_SECONDS = 24 * 60 * 60
 
@@ -49,15 +49,15 @@ def read(  # noqa: PLR0913  each argument is a part of the query
     *,
     newest_first: bool = False,
 ) -> list[Entry]:
-    """Return entries of a range of versions, with one strongly consistent read.
+    """Return the entries of a range of versions, with one strongly consistent read.
 
     Args:
         counter_id: the counter.
-        first: the lowest version.
-        last: the highest version. If it is below `first`, nothing is read.
+        first: the lowest version of the range.
+        last: the highest version of the range. If `last` is below `first`, the result is empty.
         until: latest time to start the read, in seconds since the epoch.
         limit: the maximum number of entries.
-        newest_first: begin at `last` instead of `first`.
+        newest_first: whether to begin at `last` and return the highest versions first.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
@@ -91,8 +91,8 @@ def walk(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     Args:
         counter_id: the counter.
         order: `asc` to begin at `first`, `desc` to begin at `last`.
-        first: the lowest version.
-        last: the highest version.
+        first: the lowest version of the range.
+        last: the highest version of the range.
         limit: the maximum number of entries that one read returns.
         until: latest time to start a read, in seconds since the epoch.
         consistent: whether the reads are strongly consistent.
@@ -116,12 +116,12 @@ def walk(  # noqa: PLR0913, PLR0917  each argument is a part of the query
 
 
 def pages(counter_id: str, after: int, until: float) -> "Iterator[list[tuple[str, Entry | None]]]":
-    """Yield all items after a version, in pages, with strongly consistent reads.
+    """Yield all of a counter's items above a version, in pages, with strongly consistent reads.
 
     Args:
         counter_id: the counter.
-        after: yield only items with a higher version. 0 yields all items, even those with the
-            version 0 or a negative version.
+        after: yield only items with a higher version than `after`. If `after` is 0, yield all
+            items, even items with the version 0 or a negative version.
         until: latest time to start a read, in seconds since the epoch.
 
     Yields:
@@ -168,25 +168,27 @@ def _entry_or_none(item: "Mapping[str, AttributeValueTypeDef]") -> Entry | None:
 
 
 def expired(created_at: str) -> bool:
-    """Return whether entries with a given time have expired, so that they may be deleted.
+    """Return whether entries with a given time have expired: DynamoDB may delete them.
+
+    If so, all entries with earlier times have expired, too.
 
     Args:
-        created_at: the time (RFC 3339). If entries with this time have expired, so have all entries
-            with earlier times.
+        created_at: the time (RFC 3339).
     """
     days = int(os.environ["HISTORY_DAYS"])
     return days > 0 and clock.seconds(created_at) + days * SECONDS["day"] <= clock.now()
 
 
 def is_settled(created_at: str, now: float) -> bool:
-    """Return whether the stream can no longer add versions that are lower than that of an entry.
+    """Return whether the stream can no longer add a version below the version of a given entry.
 
-    All lower versions were made before the entry's change. The entry's change was made at most one
-    apply window after `created_at` (see `clock`). From then on, the stream kept the records of the
-    lower versions for at most 24 hours.
+    The reason is in three steps:
+    1. The change of the entry was made at most one apply window after `created_at` (see `clock`).
+    2. All lower versions were made before the change of the entry.
+    3. The stream keeps the record of each version for at most 24 hours.
 
     Args:
-        created_at: when the attempt to make the entry's change began (RFC 3339).
+        created_at: when the attempt that made the entry's change began (RFC 3339).
         now: the current time, in seconds since the epoch.
     """
     return clock.seconds(created_at) + clock.APPLY_WINDOW + STREAM_SECONDS < now
@@ -196,12 +198,12 @@ def write(entries: "Sequence[Entry]", until: float) -> int:
     """Write entries. Writing the same entry again changes nothing.
 
     Args:
-        entries: the entries. The same entry may be among them twice.
+        entries: the entries. The list may have the same entry twice.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of entries before the first entry that was not written. If all were written, the
-        number of all entries.
+        The number of entries before the first entry that was not written. If all entries were
+        written, the number of all entries.
     """
     # A BatchWriteItem request must not contain the same key twice.
     items: dict[tuple[str, str], tuple[int, dict[str, AttributeValueTypeDef]]] = {}
@@ -217,17 +219,18 @@ def write(entries: "Sequence[Entry]", until: float) -> int:
 
 
 def free(entries: "Sequence[Entry]", until: float) -> int | None:
-    """Find the first entry that would replace the entry of a different change.
+    """Count the entries that can be written without replacing the entry of a different change.
 
     Args:
         entries: the entries to be written.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of entries before the first entry that would replace another one. If none would,
-        the number of all entries. None if DynamoDB did not answer in time.
+        The number of entries before the first entry that would replace the entry of a different
+        change. If there is no such entry, the number of all entries. None if DynamoDB did not
+        answer in time.
     """
-    request_ids: dict[tuple[str, str], str] = {}  # by the key of an item in the history
+    request_ids: dict[tuple[str, str], str] = {}  # of the stored entries, by the key of their item
     versions = [(entry.counter_id, str(entry.version)) for entry in entries]
     keys = [
         {"counter_id": {"S": counter_id}, "version": {"N": version}}
@@ -243,7 +246,7 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
                 ProjectionExpression=", ".join(names),
                 ExpressionAttributeNames=names,
             ):
-                # A malformed item without a request id must not be replaced either.
+                # A stored item without a request id is malformed. It must not be replaced, either.
                 request_ids[_key(item)] = item.get("request_id", {}).get("S", "")
     except (BotoCoreError, ClientError, UndecidedError):
         logger.exception("Could not read HistoryTable")
@@ -255,7 +258,7 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
 
 
 def add(entry: Entry, until: float) -> bool:
-    """Write an entry, unless that would replace the entry of a different change.
+    """Write an entry, unless it would replace the entry of a different change.
 
     Args:
         entry: the entry.
@@ -284,7 +287,7 @@ def add(entry: Entry, until: float) -> bool:
 
 
 def _range(counter_id: str, first: int, last: int) -> dict[str, Any]:
-    """Return the parameters of a Query for the versions from `first` to `last`."""
+    """Return the parameters of a DynamoDB Query for the versions from `first` to `last`."""
     return {
         "TableName": os.environ["HISTORY_TABLE"],
         "KeyConditionExpression": "#counter_id = :counter_id AND #version BETWEEN :first AND :last",
@@ -321,8 +324,8 @@ def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:
         request_id=item["request_id"]["S"],
         created_at=item["created_at"]["S"],
         counter_created_at=item["counter_created_at"]["S"],
-        # Only a change that counts events stores `increase` and `decrease`. For all other changes,
-        # they follow from `by`.
+        # Only the entry of a change that counts events stores `increase` and `decrease`. For any
+        # other entry, compute them from `by`.
         increase=int(item["increase"]["N"]) if "increase" in item else max(by, 0),
         decrease=int(item["decrease"]["N"]) if "decrease" in item else max(-by, 0),
         time=clock.seconds(item["created_at"]["S"]),
@@ -359,7 +362,7 @@ def _item(entry: Entry) -> "dict[str, AttributeValueTypeDef]":
 def _write(
     items: "Sequence[Mapping[str, AttributeValueTypeDef]]", until: float
 ) -> list[tuple[str, str]]:
-    """Put at most 25 items, and return the keys of those that were not written."""
+    """Write at most 25 items. Return the keys of the items that were not written."""
     table = os.environ["HISTORY_TABLE"]
     left: Sequence[Any] = [{"PutRequest": {"Item": item}} for item in items]
     for _ in clock.attempts(until):

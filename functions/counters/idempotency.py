@@ -1,14 +1,17 @@
 """Idempotency keys: a request with a key leaves a receipt, so that a repeat is not applied again.
 
-An attempt is the work of one invocation to make one change. The first request with a key writes two
-items and reads none:
+An attempt is the work of one invocation to make one change. The first request with a key does two
+writes and no reads:
 1. It stores a receipt in ReceiptTable, with the id of its attempt.
 2. It makes the change. The id of the attempt is stored with the change.
 
-A repeat finds the receipt. It searches the counters and their history for the id in the receipt:
-- The change was made: the repeat returns its result.
-- The change was not made and never will be: the repeat replaces the receipt and makes the change.
-- Neither is certain yet: the repeat checks again for some seconds, then gives up.
+A repeat of the request finds the receipt. The repeat looks for the id in the receipt, in the
+counters and in their history. There are three cases:
+- The first attempt made the change: the repeat returns the result of the change.
+- The first attempt did not make the change and never will: the repeat replaces the receipt and
+  makes the change itself.
+- It is not known yet whether the first attempt makes the change: the repeat looks again for some
+  seconds, and then reports InProgressError.
 """
 
 import hashlib
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
 # How long a repeat searches for the outcome of an earlier request, in seconds.
 _PATIENCE = 3.0
 
-# If a change is throttled, its retries stop this many seconds early. That leaves time to delete the
-# receipt.
+# The retries of a throttled change stop this many seconds before `Change.until`. That leaves time
+# to delete the receipt.
 _TO_DISCARD = 0.5
 
 Outcome = tuple[Counter | ChangedCounter, ...]
@@ -39,8 +42,8 @@ class Intent(NamedTuple):
 
     Attributes:
         key: the idempotency key; None if the request has none.
-        target: a counter's name, or the path of a route that changes several counters. A caller can
-            use the same key once for each target.
+        target: a counter's name, or the path of the route that changes several counters. A caller
+            can use the same key once for each target.
         counter_ids: the counters to change.
         body: the content of the request. A repeat must have the same body.
     """
@@ -69,8 +72,8 @@ def once(
     Args:
         intent: the request.
         change: the attempt of this request.
-        apply: makes the change. It raises BoundExceededError or ThrottledError only if nothing was
-            written, and nothing will be written later.
+        apply: a function that makes the change. It raises BoundExceededError or ThrottledError only
+            if the change was not written and never will be.
 
     Returns:
         The counters as the change left them, and whether an earlier request made the change.
@@ -79,9 +82,9 @@ def once(
         KeyReusedError: if an earlier request had this key and a different body.
         InProgressError: if it is not known yet whether an earlier request with this key made its
             change.
-        OutcomeUnknownError: if DynamoDB did not accept the receipt, or if `apply` raises it.
-        CounterError: if `apply` raises it. After BoundExceededError or ThrottledError, the key is
-            free again.
+        OutcomeUnknownError: if DynamoDB did not accept the receipt, or if `apply` raises this.
+        CounterError: if `apply` raises it. After BoundExceededError or ThrottledError, a later
+            request can use the key again.
     """
     if intent.key is None:
         return apply(change), False
@@ -116,8 +119,8 @@ def _once(
         if counters:
             receipts.settle(receipt_id, receipt, counters, change.until)
             return counters, True
-        # The earlier attempt can no longer make its change. This attempt and its apply window begin
-        # now.
+        # The earlier attempt can no longer make its change. So this request makes the change, and
+        # its attempt begins now.
         change = change._replace(began=clock.now())
         if receipts.take_over(receipt_id, fingerprint, change, receipt):
             return _make(receipt_id, change, apply), False

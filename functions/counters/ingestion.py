@@ -6,12 +6,11 @@ SQS may deliver a message several times. But SQS delivers a message only after a
 of its message group are deleted. `folding` relies on this order to count each message once.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 
-After a batch, each of its messages is one of these:
-- counted;
+After a batch is processed, each message of the batch has one of these states:
+- counted: the message was added to its counter.
 - parked: the message can never be counted. It was sent to the dead-letter queue, with the reason.
-  The later messages of its group were processed;
-- failed: a request to AWS failed, or the time was up. SQS delivers the message again, and so all
-  later messages of its group.
+- failed: a request to AWS failed, the time was up, or an earlier message of the same group failed.
+  SQS delivers the message again.
 
 A message is done if it is counted or parked.
 """
@@ -34,15 +33,15 @@ from counters.model import Event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Sequence numbers have 128 bits. If they are padded to this length, greater numbers sort later as
-# text.
+# A sequence number has 128 bits: at most this many digits. The numbers are padded to this length,
+# so that greater numbers sort later as text.
 _SEQUENCE_DIGITS = 39
 
 _LONGEST_SOURCE = 256  # characters; EventBridge's limit
 
-# The groups of a batch are processed one after another. Each group gets an equal share of the
-# remaining time. So if the requests of one group fail, there is still time for the next groups. A
-# share is at least this long, in seconds.
+# The message groups of a batch are processed one after another. Each group gets an equal share of
+# the remaining time. So if the requests for one group fail, there is still time for the other
+# groups. A share is at least this long, in seconds.
 _LEAST_SHARE = 2.0
 
 _NO_ROOM = "The counter has no room: the result would be outside the integer range."
@@ -124,8 +123,8 @@ def _count(
         progress: the result of the batch. The result of these events is added to it.
 
     Returns:
-        The number of events before the first event that is not done. Some later events may be
-        counted, too. SQS delivers these again, which has no effect.
+        The number of events before the first event that is not done. Some events after this event
+        may already be counted. SQS delivers them again, but they are not counted again.
     """
     positions: dict[str, list[int]] = {}
     for position, event in enumerate(events):
@@ -180,8 +179,8 @@ def _event(record: Record) -> Event:
     if was_forwarded and "detail-type" not in fields:
         rules.invalid("detail-type", "is missing. EventQueue accepts only EventBridge events.")
     if "detail-type" in fields:
-        # Anyone who may send to the queue can write an event with any source. So the source is only
-        # a claim, and the sender is stored, too.
+        # Anyone who may send to the queue can write any source into an event. So the source proves
+        # nothing, and the sender, which SQS reports, is stored, too.
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
         if fields["detail-type"] != "Count":
             rules.invalid("detail-type", "must be Count")
@@ -204,9 +203,9 @@ def _event(record: Record) -> Event:
 def _sender(record: Record) -> tuple[str, bool]:
     """Return the original sender of a message, and whether forward_events forwarded it.
 
-    SQS reports forward_events as the sender of a forwarded message. That function puts the original
-    sender into the attribute `sender`. In all messages that were not forwarded, this attribute is
-    ignored, because any sender can write it.
+    SQS reports forward_events as the sender of a forwarded message. So forward_events puts the
+    original sender into the message attribute `sender`. If a message was not forwarded, this
+    attribute is ignored, because any sender can write it.
     """
     sender: str = record["attributes"]["SenderId"]
     if sender.partition(":")[0] != os.environ["FORWARDER_ROLE_ID"]:
@@ -223,7 +222,7 @@ def _source(value: object) -> str:
 
 
 def _name(text: str) -> str:
-    """Escape the commas in a name, because commas separate the names in a list."""
+    """Escape the commas in a name, because `actor` and `sender` are lists with commas."""
     return text.replace("%", "%25").replace(",", "%2C")
 
 
@@ -240,7 +239,7 @@ def _group(record: Record) -> str:
 
 def _park(record: Record, reason: str, until: float) -> bool:
     """Send a message to the dead-letter queue, with the reason. Return whether SQS accepted it."""
-    # SQS does not allow every character in an attribute. So escape the reason as JSON does.
+    # SQS does not allow every character in a message attribute. So escape the reason as in JSON.
     details = {"reason": json.dumps(reason)[1:-1][:1024], "sender": _sender(record)[0]}
     logger.error("Parked a message", extra={"message_id": record["messageId"], **details})
     message: dict[str, Any] = {
@@ -258,7 +257,8 @@ def _park(record: Record, reason: str, until: float) -> bool:
             }
             _send({**message, "MessageAttributes": attributes}, until)
         except ClientError as error:
-            # A message of the maximum size leaves no room for attributes. So send it without them.
+            # A message of the maximum size has no room for attributes. So send it without
+            # attributes.
             if error.response["Error"]["Code"] != "InvalidParameterValue":
                 raise
             _send(message, until)

@@ -1,8 +1,8 @@
 """Lambda's init phase: the work that a function does before its first event.
 
-In the init phase, a function has a full CPU. After the init phase, it has only a share of a CPU,
-which depends on its memory size. So Tally's functions open their connections in the init phase.
-docs/benchmarks.md shows how much time each step saves.
+In the init phase, a Lambda function has a full CPU. After the init phase, it has only a share of a
+CPU. The share depends on the function's memory size. So Tally's functions open their connections in
+the init phase. docs/benchmarks.md shows how much time each step saves.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def begin() -> None:
     """Turn garbage collection off. Call this function before any other module is imported.
 
-    Imports create almost no garbage, but the search for garbage takes 4 % of a cold start. Outside
+    Imports create almost no garbage, but garbage collection takes 4 % of a cold start. Outside
     Lambda, this function does nothing.
     """
     if in_lambda():
@@ -29,11 +29,11 @@ def begin() -> None:
 def end(*clients: "Callable[[], BaseClient]") -> None:
     """Create the clients, open their connections, and turn garbage collection on again.
 
-    The garbage collector ignores all objects that exist at this time. Outside Lambda, this function
-    does nothing.
+    From now on, the garbage collector ignores all objects that exist at the time of this call.
+    Outside Lambda, this function does nothing.
 
     Args:
-        clients: functions of the module `clients`, which create the clients. Each Lambda function
+        clients: functions of the module `clients` that create the clients. Each Lambda function
             passes only the clients that it uses for almost every event.
     """
     if not in_lambda():

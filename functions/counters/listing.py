@@ -1,12 +1,16 @@
 """Lists entries of a counter's history: a page, or all entries of a period.
 
 A gap is one or more versions that are missing below an entry. There are two kinds of gap:
-- The stream of CounterTable may still fill the gap: record_history is writing the entries. A
-  list ends before such a gap. If the list went on, a reader who continues after its last entry
-  would never get the entries that fill the gap.
-- The gap is final: the stream can no longer fill it. The missing changes are in the dead-letter
-  queue, their entries have expired, or someone deleted the entries. A list continues after such a
-  gap.
+- An open gap may still be filled, because record_history may still write the missing entries. A
+  list ends before an open gap. If the list went on, its reader would continue after the last entry
+  of the list, and would never get the entries that fill the gap later.
+- A final gap can no longer be filled from the stream of CounterTable. The missing changes are in
+  the dead-letter queue, their entries have expired, or someone deleted the entries. A list
+  continues after a final gap.
+
+The versions are not exactly in the order of their times (see `timeline`). So to find all entries of
+a period, this module also reads the entries up to one apply window (see `clock`) before and after
+the period.
 """
 
 import math
@@ -28,15 +32,15 @@ _PAGE = 1000  # how many entries one read returns when all entries of a period a
 
 
 class _GapError(Exception):
-    """The next version is missing, and the stream may still add it."""
+    """The next version is missing, and record_history may still write it: this is an open gap."""
 
 
 class Listing(NamedTuple):
     """Which entries of a counter a page shows.
 
     Attributes:
-        order: the order of the versions.
-        after: the page starts after this version, in `order`; None for the first page.
+        order: the order of the versions on the page.
+        after: the last version of the previous page; None for the first page.
         limit: the maximum number of entries.
         period: the page shows only entries created in this period.
     """
@@ -49,18 +53,18 @@ class Listing(NamedTuple):
 
 
 def page(query: Listing, until: float) -> tuple[list[Entry], bool]:
-    """Return a page of a counter's history. It ends before a gap that may still be filled.
+    """Return a page of a counter's history. The page ends before an open gap.
 
     Args:
         query: which entries the page shows.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The entries, and whether there are more.
+        The entries, and whether there is another page.
 
     Raises:
-        ThrottledError: if DynamoDB did not answer in time; or if the order is descending, and a gap
-            that may still be filled comes before the first entry of the page.
+        ThrottledError: if DynamoDB did not answer in time; or if the order is descending, and there
+            is an open gap before the first entry of the page.
     """
     limit, period = query.limit, query.period
     ascending = query.order == "asc"
@@ -88,11 +92,11 @@ def page(query: Listing, until: float) -> tuple[list[Entry], bool]:
 
 
 def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
-    """Yield the entries of a period, and some entries before and after it, in order of version.
+    """Yield the entries of a period, and some entries before and after the period.
 
-    If the history has an entry that is older than the period, the first yielded entry is such an
-    entry. It shows the counter's value before the period. The list ends before a gap that may still
-    be filled.
+    The entries are in the order of their versions. If the history has an entry that is older than
+    the period, the first yielded entry is such an entry: it shows the counter's value before the
+    period. The entries end before an open gap.
 
     Args:
         counter_id: the counter.
@@ -109,7 +113,7 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
 
 
 def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
-    """Yield what `span` yields, but also continue after a gap that may still be filled.
+    """Yield the entries that `span` yields, but also continue after an open gap.
 
     The reads are strongly consistent.
 
@@ -138,13 +142,13 @@ def _versions(query: Listing, until: float) -> tuple[int, int]:
 
 
 def _first_of(counter_id: str, period: Period, until: float) -> int:
-    """Return a version to begin with. No lower version is in the period."""
+    """Return a version at which to begin. No version below it is in the period."""
     start = period.start - clock.APPLY_WINDOW
     return max(1, boundary(counter_id, start, 1, MAX_INTEGER, until).below)
 
 
 def _up_to_end(entries: "Iterator[Entry]", period: Period) -> "Iterator[Entry]":
-    """Yield entries, until the time of an entry shows that no later entry is in the period."""
+    """Yield entries until the time of an entry shows that the period has no higher version."""
     for entry in entries:
         yield entry
         if entry.time >= period.end + clock.APPLY_WINDOW:
@@ -154,28 +158,28 @@ def _up_to_end(entries: "Iterator[Entry]", period: Period) -> "Iterator[Entry]":
 def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     counter_id: str, order: "Order", first: int, last: int, limit: int, until: float
 ) -> "Iterator[Entry]":
-    """Yield the entries of a range of versions, up to a gap that may still be filled.
+    """Yield the entries of a range of versions, up to the first open gap.
 
     The first reads are eventually consistent, so they can show a gap that is already filled. At the
-    first gap that may still be filled, the function does two things:
+    first gap that seems open, the function does two things:
     1. It reads from TrendTable up to which version all gaps are final.
-    2. It reads on from the gap with strongly consistent reads.
+    2. It reads the versions from the gap on again, with strongly consistent reads.
 
     Args:
         counter_id: the counter.
         order: `asc` to begin at `first`, `desc` to begin at `last`.
-        first: the lowest version.
-        last: the highest version.
+        first: the lowest version of the range.
+        last: the highest version of the range.
         limit: the maximum number of entries that one read returns.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        _GapError: if the next version is missing, and the stream may still add it.
+        _GapError: at an open gap.
         UndecidedError: if DynamoDB did not answer in time.
     """
     step = 1 if order == "asc" else -1
     expected = first if order == "asc" else last
-    final: int | None = None  # gaps up to this version are final; None if it was not read yet
+    final: int | None = None  # gaps up to this version are final; None before TrendTable is read
     newer: Entry | None = None  # the previous entry; in descending order, it is above `expected`
     while True:
         gap = False
@@ -200,11 +204,11 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
 
 
 def _may_be_filled(top: Entry | None, final: int | None) -> bool:
-    """Return whether the stream may still fill the gap below an entry.
+    """Return whether the gap below an entry is open.
 
     Args:
         top: the entry; None if the history has no entry above the missing versions.
-        final: all gaps up to this version are final; None if this version is not known.
+        final: all gaps up to this version are final; None if TrendTable was not read.
     """
     if top is None or (final is not None and top.version <= final):
         return False

@@ -1,4 +1,4 @@
-"""Metrics: an invocation writes its metrics as one log line in CloudWatch's embedded metric format.
+"""Metrics: each invocation writes one log line in CloudWatch's embedded metric format.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -13,8 +13,8 @@ def publish(counts: dict[str, int], milliseconds: dict[str, float] | None = None
     """Publish metrics in the namespace Tally, with the dimension `stack`.
 
     Args:
-        counts: for each metric that is a count: its name and its value.
-        milliseconds: for each metric that is a duration: its name and its value in milliseconds.
+        counts: the values of the metrics that are counts, by name.
+        milliseconds: the values of the metrics that are durations, in milliseconds, by name.
     """
     metrics = Metrics(namespace="Tally", service="tally")
     metrics.add_dimension("stack", os.environ["STACK_NAME"])

@@ -1,6 +1,7 @@
-"""Values and records: counters, their changes, and sums of changes. Nothing here uses AWS or HTTP.
+"""Data types for counters, their changes, and sums of changes. This module uses no AWS and no HTTP.
 
-Immutable records are NamedTuples: defining a dataclass takes four times as long at each cold start.
+The immutable types are NamedTuples, because defining a dataclass takes four times as long at each
+cold start.
 """
 
 import math
@@ -9,7 +10,7 @@ from typing import Literal, NamedTuple
 
 DEFAULT_COUNTER_ID = "default"
 
-# All JSON readers agree exactly on the integers in this range (RFC 8259, section 6).
+# All JSON parsers agree on the exact values of the integers in this range (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
 MIN_INTEGER = -MAX_INTEGER
 
@@ -21,7 +22,7 @@ SECONDS: dict[Interval, int] = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 
 
 
 class Counter(NamedTuple):
-    """The state of a counter. A counter that was never written has version 0 and no times.
+    """The state of a counter. If the counter was never written, it has version 0, and no times.
 
     Attributes:
         version: the number of changes so far.
@@ -41,7 +42,7 @@ class Counter(NamedTuple):
 
 
 class ChangedCounter(NamedTuple):
-    """A counter that a request has changed, but whose state after the change is not known yet."""
+    """A counter that a request changed. Its value and version after the change are not known."""
 
     counter_id: str
     value: None = None
@@ -57,7 +58,8 @@ class Fold(NamedTuple):
         events: the number of events.
         increase: the sum of the additions.
         decrease: the sum of the subtractions, as a positive number.
-        sender: who sent the events, as SQS reports it. None if the actor already names the sender.
+        sender: who sent the events, as SQS reports it. None if the change's `actor` already names
+            the sender.
     """
 
     events: int
@@ -67,7 +69,7 @@ class Fold(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One attempt to make a change: the work of one invocation to make it.
+    """An attempt: the work of one invocation to make one change.
 
     All attributes except `until` are stored with the change.
 
@@ -77,7 +79,8 @@ class Change(NamedTuple):
             change was made.
         began: when the attempt began, in seconds since the epoch.
         until: latest time to send the change, in seconds since the epoch.
-        fold: the sums of the events that the change counts; None if the change comes over HTTP.
+        fold: the sums of the events that the change counts. None if the change was requested over
+            HTTP.
     """
 
     actor: str
@@ -88,7 +91,7 @@ class Change(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The lowest and the highest value that are allowed after a change."""
+    """The lowest and the highest value that a counter may have after a change."""
 
     low: int = MIN_INTEGER
     high: int = MAX_INTEGER
@@ -101,7 +104,7 @@ class Bounds(NamedTuple):
 class Condition(NamedTuple):
     """The condition of a `set`: the counter must have one of these versions.
 
-    Version 0 is a counter that was never written. `versions` is None if every version except 0 is
+    A counter that was never written has version 0. `versions` is None if every version except 0 is
     allowed.
     """
 
@@ -109,7 +112,7 @@ class Condition(NamedTuple):
 
 
 class Increment(NamedTuple):
-    """A request to add `by` to a counter, if the result is within the bounds."""
+    """A request to add `by` to a counter, if the result is within `bounds`."""
 
     counter_id: str
     by: int
@@ -121,10 +124,11 @@ class Event(NamedTuple):
 
     Attributes:
         event_id: the id of the message.
-        sequence_number: the message's sequence number, padded with zeros. In a message group, later
-            messages have greater numbers, and greater numbers sort later as text.
+        sequence_number: the message's sequence number. Later messages of a message group have
+            greater numbers. The number is padded with zeros, so that greater numbers sort later as
+            text.
         actor: who makes the change.
-        sender: who sent the message, as SQS reports it. None if the actor already names the sender.
+        sender: who sent the message, as SQS reports it. None if `actor` already names the sender.
     """
 
     event_id: str
@@ -157,12 +161,13 @@ class Entry(NamedTuple):
         actor: who made the change.
         request_id: the id of the attempt that made the change.
         created_at: when that attempt began (RFC 3339).
-        counter_created_at: the counter's `created_at`.
+        counter_created_at: the attribute `created_at` of the counter.
         increase: the sum of the additions.
         decrease: the sum of the subtractions, as a positive number. Only a change that counts
             several events can have both an increase and a decrease.
         time: `created_at` in seconds since the epoch.
-        events: the number of events that the change counts; None if it came over HTTP.
+        events: the number of events that the change counts. None if the change was requested over
+            HTTP.
         sender: as in `Fold`.
     """
 
@@ -183,11 +188,11 @@ class Entry(NamedTuple):
     sender: str | None = None
 
     def is_of(self, counter: Counter, version: int) -> bool:
-        """Return whether this is the entry of a version of this counter.
+        """Return whether this entry is the entry of the given version of the given counter.
 
-        If someone deletes a counter's item, the history of that counter stays. A new counter may
-        get the same name. The old entries are not entries of the new counter: they have the
-        creation time of the old counter.
+        If someone deletes a counter by hand, its entries stay in the history. A new counter may
+        later get the same name. The entries of the deleted counter do not belong to the new
+        counter. They differ from its entries in `counter_created_at`.
         """
         return self.version == version and self.counter_created_at == counter.created_at
 
@@ -218,7 +223,7 @@ class Sums:
         self.merge(Sums(1, entry.increase, entry.decrease, version, version, entry.value))
 
     def merge(self, other: "Sums") -> None:
-        """Include other sums of the same counter."""
+        """Include the sums of other changes of the same counter."""
         if other.first_version is None or other.last_version is None:
             return
         self.changes += other.changes
@@ -232,11 +237,11 @@ class Sums:
 
 
 class Bucket(NamedTuple):
-    """The sums of one minute, hour or day, as the API returns them.
+    """The sums of the changes in one minute, hour or day, as the API returns them.
 
     Attributes:
-        start: when the interval begins (RFC 3339).
-        close: the value at the end of the interval, even if the interval has no changes.
+        start: when the minute, hour or day begins (RFC 3339).
+        close: the counter's value when the minute, hour or day ends, even if there were no changes.
     """
 
     start: str

@@ -5,8 +5,8 @@ with these attributes:
 - `attempt`: the id of the attempt that makes the change;
 - `started_at`: when that attempt began;
 - `fingerprint`: a hash of the request's body;
-- `outcome`: the counters as the change left them. It is missing until a repeat of the request has
-  found them;
+- `outcome`: the counters as the change left them. Only a repeat of the request writes this
+  attribute;
 - `expires_at`: when DynamoDB deletes the item.
 """
 
@@ -35,7 +35,8 @@ class Receipt(NamedTuple):
         attempt: the id of the attempt that makes the change.
         began: when the attempt began, in seconds since the epoch.
         fingerprint: a hash of the request's body.
-        outcome: the counters as the change left them; empty if no repeat has found them yet.
+        outcome: the counters as the change left them. Empty until a repeat of the request has found
+            them.
     """
 
     attempt: str
@@ -44,7 +45,7 @@ class Receipt(NamedTuple):
     outcome: tuple[Counter, ...]
 
     def seconds_left(self) -> int:
-        """Return the number of seconds until the attempt's apply window is over, at least 1."""
+        """Return in how many seconds the attempt's apply window (see `clock`) ends; at least 1."""
         return max(1, math.ceil(self.began + clock.APPLY_WINDOW - clock.now()))
 
 
@@ -52,19 +53,19 @@ def put(receipt_id: str, fingerprint: str, change: "Change") -> Receipt | None:
     """Store the receipt of an attempt, unless the idempotency key already has a receipt.
 
     Args:
-        receipt_id: the id of the receipt.
+        receipt_id: the id of the receipt: a hash of caller, target and idempotency key.
         fingerprint: a hash of the request's body.
         change: the attempt.
 
     Returns:
-        None if the receipt is stored. If the idempotency key already had a receipt, that receipt.
+        None if the receipt of this attempt is stored. If not, the existing receipt.
 
     Raises:
         KeyReusedError: if the existing receipt is for a request with a different body.
         OutcomeUnknownError: if DynamoDB did not accept the receipt in time. This attempt changed
             nothing, but an earlier attempt with the same idempotency key may have made the change.
     """
-    # TTL deletes late, so treat an expired receipt as absent.
+    # DynamoDB deletes expired items late, so treat an expired receipt as absent.
     condition = "attribute_not_exists(#receipt_id) OR #expires_at <= :now"
     while True:
         now = {":now": _seconds(change.began)}
@@ -93,18 +94,18 @@ def take_over(receipt_id: str, fingerprint: str, change: "Change", abandoned: Re
     Raises:
         OutcomeUnknownError: as for `put`.
     """
-    # By now, another attempt may have replaced the receipt and made the change. So replace only the
-    # receipt that was read.
+    # Another attempt may have replaced the receipt in the meantime, and made the change. So replace
+    # the receipt only if it is still the abandoned one.
     attempt = {":attempt": {"S": abandoned.attempt}}
     done, _ = _put(receipt_id, fingerprint, change, "#attempt = :attempt", attempt)
     return done
 
 
 def discard(receipt_id: str, change: "Change") -> None:
-    """Delete the receipt of an attempt that changed nothing, so that the key is free again.
+    """Delete the receipt of an attempt that changed nothing, so that its idempotency key is free.
 
-    If the deletion fails, each repeat of the request gets InProgressError until the attempt's apply
-    window is over.
+    If the deletion fails, each repeat of the request gets InProgressError until the apply window of
+    this attempt is over.
     """
     if clock.now() >= change.until:
         return
@@ -155,8 +156,9 @@ def _put(
     """Store the receipt of an attempt, if the condition holds.
 
     Returns:
-        Two values: whether the receipt of this attempt is stored; and the existing receipt. The
-        second value is None if the condition holds, or if there is no existing receipt.
+        Two values:
+        - whether the receipt of this attempt is stored;
+        - the existing receipt. None if the condition holds, or if there is no existing receipt.
 
     Raises:
         OutcomeUnknownError: as for `put`.
@@ -177,11 +179,12 @@ def _put(
     except dynamodb().exceptions.ConditionalCheckFailedException as error:
         item = cast("dict[str, Any]", error.response).get("Item")
         existing = _receipt(item) if item else None
-        # If the reply to the first put is lost, the second put finds the receipt of the first.
+        # If the reply to a put is lost, the put is repeated. The repeat finds the receipt that the
+        # first put has stored.
         return existing is not None and existing.attempt == change.request_id, existing
     except UndecidedError as error:
-        # Do not raise ThrottledError, which says that nothing was applied. An earlier request may
-        # have made the change.
+        # Do not raise ThrottledError: it says that nothing was applied. But an earlier request with
+        # this key may have made the change.
         detail = (
             "DynamoDB did not answer in time. This request changed nothing, but an earlier one with"
             " the same key may have. Retry with the same key."
@@ -191,8 +194,8 @@ def _put(
 
 
 def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]:
-    # The clock of another function may be ahead of this one. The extra seconds keep the receipt
-    # valid for its full lifetime by that clock, too.
+    # The clock of another function may be ahead of this function's clock. Because of the extra
+    # seconds, the receipt is valid for its full lifetime by the other clock, too.
     lifetime = 3600 * int(os.environ["RECEIPT_HOURS"]) + clock.CLOCK_DIFFERENCE
     return {
         "receipt_id": {"S": receipt_id},
@@ -204,7 +207,7 @@ def _item(receipt_id: str, fingerprint: str, change: "Change") -> dict[str, Any]
 
 
 def _ignore(error: BotoCoreError | ClientError) -> None:
-    """Ignore the error of a request if it is an expected error. If not, raise it.
+    """Ignore an expected error of a request. Raise any other error.
 
     Two errors are expected: DynamoDB did not answer, or the receipt now belongs to another attempt.
     """

@@ -1,8 +1,8 @@
 """Consumes CounterTable's stream: writes each change to the history and adds it to the trend.
 
-Lambda may deliver a stream record several times. Recording the same change again has no effect. A
-record that cannot be recorded is parked: sent to the dead-letter queue, unchanged. Later, `redrive`
-tries again to record the parked records.
+To record a change is to do both. Lambda may deliver a stream record several times: recording the
+same change again has no effect. A stream record that cannot be recorded is parked: sent to the
+dead-letter queue, unchanged. Later, `redrive` tries again to record the parked records.
 """
 
 import json
@@ -22,13 +22,13 @@ from counters.model import Entry, Fold, Operation, Period, Sums
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# The longest text that Tally writes is a list of ten event sources of 256 characters each. Escaping
-# can triple the length of the list. A text above this limit was not written by Tally. It could make
-# an entry too large for DynamoDB.
+# The longest text that Tally writes into a change is a list of ten event sources of 256 characters
+# each. Escaping can triple the length of the list. So Tally did not write a text above this limit.
+# Such a text could make an entry too large for DynamoDB.
 _LONGEST_TEXT = 16_384  # characters
 
 _REDRIVE_SECONDS = 900  # the longest time that a Lambda function can run
-_FINISH_SECONDS = 20  # extra time to finish the messages that were already received
+_FINISH_SECONDS = 20  # extra time after `until`, to finish the messages that were received before
 _REBUILD_ATTEMPTS = 5
 
 logger = Logger(service="tally")
@@ -59,9 +59,9 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
     - records whose version the history already has for a different change, because someone reset
       the counter by hand.
 
-    A record is parked only after all earlier records are recorded or parked. Later records wait
-    until it is parked. So the history before a parked record is always complete, except for other
-    parked records.
+    A record is parked only after all earlier records are recorded or parked. All later records wait
+    until this record is parked. So of the changes before a parked record, the history lacks only
+    those in other parked records.
 
     Args:
         records: records of CounterTable's stream, in order. Each has the counter's item before the
@@ -69,7 +69,7 @@ def record(records: "Sequence[dict[str, Any]]", until: float) -> Progress:
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The result of the batch. If nothing failed, all records are done.
+        The result of the batch. If no request failed, `done` is the number of all records.
     """
     progress = Progress()
     positions = [number for number, each in enumerate(records) if _is_change(each)]
@@ -98,7 +98,7 @@ def redrive(until: float) -> tuple[int, int]:
     Recording the same record again has no effect.
 
     Args:
-        until: latest time to start to record a record, in seconds since the epoch.
+        until: latest time to begin with a record, in seconds since the epoch.
 
     Returns:
         The number of records that were recorded and deleted, and the number of records that were
@@ -129,7 +129,8 @@ def redrive(until: float) -> tuple[int, int]:
 def _is_change(stream_record: dict[str, Any]) -> bool:
     """Return whether a stream record has a change for the history.
 
-    If only `sequence_numbers` differs, it has none: `folding` refused an event.
+    It has no such change if only the attribute `sequence_numbers` differs between the old and the
+    new item. `folding` writes only this attribute when it refuses an event.
     """
     match stream_record.get("dynamodb"):
         case {"OldImage": dict() as old, "NewImage": dict() as new}:
@@ -168,10 +169,11 @@ def _redrive(body: str, until: float) -> bool:
 
 
 def _rebuild_hour(entry: Entry, until: float) -> None:
-    """Replace the sums of an entry's hour in the trend by new sums of the entries in the history.
+    """Compute the sums of an entry's hour again from the history, and store them in the trend.
 
-    A redriven entry is late: the sums may already include higher versions. `trend.fold` would not
-    add the entry to them, because it adds only versions that are higher than all included ones.
+    `trend.fold` cannot add a redriven entry. It adds only versions that are higher than all
+    versions in the sums. But when an entry is redriven, the sums may already include higher
+    versions.
 
     Args:
         entry: the entry, which is in the history.
@@ -188,7 +190,7 @@ def _rebuild_hour(entry: Entry, until: float) -> None:
         raise NotFoundError(detail)
     for attempt in range(_REBUILD_ATTEMPTS):
         stored = trend.read(entry.counter_id, hour, until)
-        # Leave out versions above `last`: record_history will add them to the trend.
+        # Leave out versions above `last`, because record_history will add them to the trend.
         last = max(stored.last_version or 0, entry.version)
         sums = Sums()
         period = Period(hour, hour + trend.HOUR)
@@ -207,7 +209,7 @@ def _receive() -> "Sequence[Any]":
         QueueUrl=os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"],
         MaxNumberOfMessages=10,
         VisibilityTimeout=_REDRIVE_SECONDS,  # so that this run receives each message only once
-        WaitTimeSeconds=1,  # without a wait time, SQS queries only some of its servers
+        WaitTimeSeconds=1,  # without a wait time, SQS asks only some of its servers
     )
     return reply.get("Messages", [])
 
@@ -236,7 +238,7 @@ def _succeeds(request: "Callable[[], None]", until: float) -> bool:
 
 
 def _entries(records: "Sequence[dict[str, Any]]") -> list[Entry]:
-    """Return the entries of the records before the first malformed one."""
+    """Return the entries of the records before the first malformed record."""
     entries: list[Entry] = []
     for stream_record in records:
         try:
@@ -250,7 +252,7 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
     """Return the history entry for a stream record.
 
     Raises:
-        Exception: if the record is malformed. It can be of any type.
+        Exception: if the record is malformed. The exception can be of any type.
     """
     new = stream_record["dynamodb"]["NewImage"]
     old = stream_record["dynamodb"].get("OldImage", {"value": {"N": "0"}, "version": {"N": "0"}})
@@ -287,19 +289,21 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
 
 
 def _fold(change: dict[str, Any], by: int) -> Fold | None:
-    """Return the sums of the events that a change counts; None if the change comes over HTTP.
+    """Return the sums of the events that a change counts. None if it was requested over HTTP.
 
     Args:
         change: the attribute `change` of the counter's item.
         by: what the change added to the counter.
 
     Raises:
-        Exception: if the sums are malformed or do not add up to `by`. It can be of any type.
+        Exception: if the sums are malformed or do not add up to `by`. The exception can be of any
+            type.
     """
     if "events" not in change:
         return None
     sender = _text(change["sender"]) if "sender" in change else None
-    # Older versions of Tally did not store the two sums. They stored only the difference.
+    # Older versions of Tally did not store `increase` and `decrease`. If they are missing, compute
+    # them from the difference.
     increase = int(change["increase"]["N"]) if "increase" in change else max(by, 0)
     decrease = int(change["decrease"]["N"]) if "decrease" in change else max(-by, 0)
     fold = Fold(rules.integer("events", int(change["events"]["N"])), increase, decrease, sender)

@@ -25,8 +25,8 @@ from counters.model import (
 _COUNTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|")
 
-# RFC 3339, section 5.6. Python's own parser also accepts other texts. For example, Python 3.14
-# accepts the hour 24.
+# A time, as in RFC 3339, section 5.6. Python's own parser also accepts texts that RFC 3339 does not
+# allow. For example, Python 3.14 accepts the hour 24.
 _TIME = re.compile(
     r"""
     \d{4}-\d\d-\d\d T ([01]\d|2[0-3]) : [0-5]\d :
@@ -37,7 +37,7 @@ _TIME = re.compile(
 )
 
 _MOST_BUCKETS = 1000
-_MOST_MINUTES = 3 * 60  # adding up minutes from the history takes longer than reading hours
+_MOST_MINUTES = 3 * 60  # fewer, because minutes are added up from the history at each request
 _DEFAULT_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
 _MOST_INCREMENTS = 100  # the limit of one DynamoDB transaction
 _LAST_TIME = 253_402_300_799.999  # the end of the year 9999, in seconds since the epoch
@@ -48,10 +48,10 @@ def counter_id(value: object, name: str = "counter_id") -> str:
 
     Args:
         value: the value.
-        name: the name of its field or parameter, for the error.
+        name: the name of the value's field or parameter, for the error.
 
     Raises:
-        InvalidRequestError: if it is not valid.
+        InvalidRequestError: if `value` is not a valid counter name.
     """
     if not isinstance(value, str) or not _COUNTER_ID.fullmatch(value):
         invalid(name, f"must match {_COUNTER_ID.pattern}")
@@ -59,10 +59,10 @@ def counter_id(value: object, name: str = "counter_id") -> str:
 
 
 def prefix(value: str) -> str:
-    """Return `value` if it is empty or a valid counter name can begin with it.
+    """Return `value` if it is empty, or if it is the beginning of a valid counter name.
 
     Raises:
-        InvalidRequestError: if no valid counter name can begin with it.
+        InvalidRequestError: if `value` is neither empty nor the beginning of a valid counter name.
     """
     if not _PREFIX.fullmatch(value):
         invalid("prefix", "must be empty or the beginning of a valid counter_id")
@@ -73,8 +73,8 @@ def integer(name: str, value: object) -> int:
     """Return the value of the field `name`, if it is an integer from -(2^53 - 1) to 2^53 - 1.
 
     Raises:
-        InvalidRequestError: if the value is out of range, or is not an integer. A boolean is not an
-            integer.
+        InvalidRequestError: if the value is out of range, or is not an integer. A boolean does not
+            count as an integer.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         invalid(name, "must be an integer")
@@ -84,7 +84,7 @@ def integer(name: str, value: object) -> int:
 
 
 def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
-    """Return the increment that the fields `by`, `min` and `max` describe. All three are optional.
+    """Return the increment that the optional fields `by`, `min` and `max` describe.
 
     Raises:
         InvalidRequestError: if a field is not a valid integer, `by` is 0, or `min` is above `max`.
@@ -100,12 +100,14 @@ def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
 
 
 def increments(value: object) -> list[Increment]:
-    """Return the increments in the field `increments`. Each must be of a different counter.
+    """Return the increments in the field `increments`. Each must be for a different counter.
 
     Raises:
-        InvalidRequestError: if the field is not a list of 1 to 100 increments, if an increment is
-            malformed, or if two increments are of the same counter. The text names the invalid
-            increment by its position, starting at 0: `increments[3]`.
+        InvalidRequestError: in three cases:
+            - The field is not a list of 1 to 100 increments.
+            - An increment is malformed. The text of the error names this increment by its position,
+              starting at 0: `increments[3]`.
+            - Two increments are for the same counter. The text names the second of them.
     """
     if not isinstance(value, list) or not 1 <= len(value) <= _MOST_INCREMENTS:
         invalid("increments", f"must be a list of 1 to {_MOST_INCREMENTS} increments")
@@ -129,20 +131,20 @@ def json_object(name: str, text: str) -> dict[str, object]:
     """Parse `text` and return the fields of the JSON object in it.
 
     Args:
-        name: the name of the text in the error, such as `body`.
+        name: what the error calls the text, such as `body`.
         text: the JSON.
 
     Raises:
-        InvalidRequestError: if the text is not a JSON object, or if this object or an object inside
-            it has the same field twice.
+        InvalidRequestError: if the text is not a JSON object, or if any object in the text has the
+            same field twice.
     """
     try:
         value = json.loads(
             text,
             object_pairs_hook=_fields,
             parse_constant=lambda constant: invalid(name, f"{constant} is not JSON"),
-            # int() raises ValueError for more than 4,300 digits. A number of 20 digits is already
-            # out of range, so the first 20 digits are enough.
+            # int() raises ValueError for more than 4,300 digits. Every number of 20 or more digits
+            # is out of range, so convert only the first 20.
             parse_int=lambda digits: int(digits[:20]),
         )
     except (json.JSONDecodeError, RecursionError) as error:
@@ -155,7 +157,7 @@ def fields(name: str, value: object) -> dict[str, object]:
     """Return the value of the field `name`, if it is a JSON object.
 
     Raises:
-        InvalidRequestError: if it is not an object.
+        InvalidRequestError: if the value is not a JSON object.
     """
     if not isinstance(value, dict):
         invalid(name, "must be a JSON object")
@@ -196,7 +198,7 @@ def order(value: str) -> Order:
     """Return `value` if it is `asc` (oldest first) or `desc` (newest first).
 
     Raises:
-        InvalidRequestError: if it is neither.
+        InvalidRequestError: if `value` is neither `asc` nor `desc`.
     """
     if value == "asc":
         return "asc"
@@ -221,7 +223,7 @@ def time(name: str, text: str) -> float:
                 # A float rounds the last microseconds of 9999 up to the year 10000.
                 return min(seconds, _LAST_TIME)
     except (ValueError, OverflowError):
-        pass  # there is no such day, or the year in UTC is 0 or 10000
+        pass  # there is no such day, or the time has the year 0 or 10000 in UTC
     invalid(
         name,
         "must be an RFC 3339 time from 1970 to 9999, such as 2026-11-22T10:00:00Z (write + as %2B)",
@@ -231,8 +233,8 @@ def time(name: str, text: str) -> float:
 def past(name: str, seconds: float, now: float) -> float:
     """Return the time in the parameter `name`, if it is not in the future.
 
-    What a read says about a time must never change. Changes can still be made until a time in the
-    future, so Tally cannot answer for it yet.
+    If Tally answers for a time, its answer must never change. But changes can still be made before
+    a time in the future. So Tally cannot answer for such a time yet.
 
     Args:
         name: the name of the parameter, for the error.
@@ -267,7 +269,7 @@ def interval(value: str) -> Interval:
     """Return `value` if it is `minute`, `hour` or `day`.
 
     Raises:
-        InvalidRequestError: if it is something else.
+        InvalidRequestError: if `value` is none of these.
     """
     for known in SECONDS:
         if value == known:
@@ -276,19 +278,20 @@ def interval(value: str) -> Interval:
 
 
 def window(interval: Interval, requested: Period, now: float) -> Period:
-    """Extend a requested period to whole minutes, hours or days in UTC.
+    """Extend a requested period to whole intervals: minutes, hours or days in UTC.
 
-    The result ends at the latest when the current minute, hour or day ends.
+    The returned period ends no later than the current interval.
 
     Args:
-        interval: the unit.
-        requested: the requested period. If it has no end, it ends now. If it has no start, it is 60
-            minutes, 24 hours or 30 days long.
+        interval: the length of an interval: `minute`, `hour` or `day`.
+        requested: the requested period. If it has no end, the returned period ends with the current
+            interval. If it has no start, the returned period is 60 minutes, 24 hours or 30 days
+            long.
         now: the current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: if the period begins in the future, if it ends at the beginning of
-            1970, or if it has too many intervals.
+        InvalidRequestError: if the requested period begins in the future, if it ends at the
+            beginning of 1970, or if it has too many intervals.
     """
     if requested.start > -math.inf:
         past("from", requested.start, now)

@@ -4,8 +4,9 @@ Each item is a counter, with these attributes:
 - `value`, `version`, `created_at` and `updated_at`;
 - `change`: a description of the last change. record_history reads it from the table's stream, and
   writes it to the history;
-- `catalog`: the partition key of the index of names. It has the same text in each item;
-- `sequence_numbers`: see `folding`.
+- `catalog`: the partition key of the index of counter names. This attribute has the same value in
+  each item;
+- `sequence_numbers`: which queue messages the counter includes (see `folding`).
 
 This module sends each write once. A write to a counter is not idempotent, so the module `attempt`
 decides whether to send the write again.
@@ -57,7 +58,7 @@ class RefusedError(Exception):
         """Describe a refused write.
 
         Args:
-            item: the item that is stored under the key; empty if there is none.
+            item: the stored item that the write did not change; empty if there is none.
             position: the position of the write in its transaction, starting at 0.
         """
         super().__init__()
@@ -79,7 +80,7 @@ def get(counter_id: str, until: float) -> Counter:
 
 
 def read(counter_id: str, until: float) -> StoredCounter:
-    """Return a counter and the `request_id` of its last change, with a strongly consistent read.
+    """Return a counter and the id of its last change's attempt, with a strongly consistent read.
 
     Args:
         counter_id: the counter.
@@ -114,13 +115,14 @@ def increment(requested: Increment, change: Change, extra_set: str = "") -> dict
     Args:
         requested: the counter, the number to add, and the bounds.
         change: this attempt.
-        extra_set: more assignments for the SET clause, beginning with a comma; empty for none.
+        extra_set: more assignments for the SET clause, as text that begins with a comma. Empty for
+            none.
     """
     counter_id, by, bounds = requested.counter_id, requested.by, requested.bounds
     update = _update(counter_id, "increment", change, f"{extra_set} ADD #value :by, #version :one")
     update["ExpressionAttributeValues"] |= {
         ":by": _n(by),
-        # The result is within the bounds if and only if the current value is within these bounds.
+        # The result is within `bounds` exactly if the current value is between `low` and `high`.
         ":low": _n(bounds.low - by),
         ":high": _n(bounds.high - by),
     }
@@ -137,8 +139,8 @@ def set_value(
 
     Args:
         counter_id: the counter.
-        value: its new value.
-        condition: which versions of the counter allow the change; None for all.
+        value: the counter's new value.
+        condition: the versions that the counter may have before the change; None for any version.
         change: this attempt.
     """
     update = _update(counter_id, "set", change, ", #value = :value ADD #version :one")
@@ -165,8 +167,8 @@ def send(update: dict[str, Any]) -> Counter:
         RefusedError: if the condition does not hold.
         BotoCoreError: if there was no reply. `clients.may_be_applied` says whether the change may
             have been applied.
-        ClientError: if the reply is another error. `clients.may_be_applied` says whether the change
-            may have been applied.
+        ClientError: if the reply is any other error. `clients.may_be_applied` says whether the
+            change may have been applied.
     """
     reply = write({**update, "ReturnValues": "ALL_NEW"})
     return counter(update["Key"]["counter_id"]["S"], reply["Attributes"])
@@ -191,13 +193,13 @@ def transact(updates: "Sequence[dict[str, Any]]", token: str) -> None:
 
     Args:
         updates: the requests, each for a different item.
-        token: the id of the transaction, at most 36 characters. If transactions with the same token
-            are sent within ten minutes, DynamoDB applies only one of them. This also holds if a
-            transaction completes after DynamoDB returned an error for it.
+        token: the id of the transaction, at most 36 characters. If several transactions with the
+            same token are sent within ten minutes, DynamoDB applies only one of them, even if it
+            returns an error for a transaction and completes the transaction later.
             https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 
     Raises:
-        RefusedError: if the condition of one request does not hold. Nothing was written.
+        RefusedError: if the condition of a request does not hold. Nothing was written.
         BotoCoreError: as for `send`.
         ClientError: as for `send`.
     """
@@ -216,16 +218,17 @@ def transact(updates: "Sequence[dict[str, Any]]", token: str) -> None:
 def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[str], bool]:
     """Return a page of counter names, in the order of their UTF-8 bytes.
 
-    The index of names is updated shortly after the table, so a new counter may be missing briefly.
+    DynamoDB updates the index of names shortly after the table, so a new counter may be missing for
+    a moment.
 
     Args:
-        prefix: return only names that begin with this; empty for all names.
-        after: return only names after this one; empty for the first page.
+        prefix: return only names that begin with `prefix`; empty for all names.
+        after: return only names after this name; empty for the first page.
         limit: the maximum number of names.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The names, and whether there are more.
+        The names, and whether there is another page.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -234,9 +237,9 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     names = {"#catalog": "catalog"}
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
-        # A key condition allows one comparison of the sort key, so `prefix` and `after` become one
-        # range. The lowest character in a name is "-", so the first possible name after `after` is
-        # `after` plus "-". The character "~" is higher than every character in a name.
+        # A key condition can compare the sort key only once. So combine `prefix` and `after` into
+        # one range. The lowest character in a name is "-", so the first possible name after `after`
+        # is `after` plus "-". The character "~" is higher than every character in a name.
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
@@ -253,7 +256,7 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
                 KeyConditionExpression=condition,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
-                Limit=limit + 1,  # the extra name shows whether there are more
+                Limit=limit + 1,  # the extra name shows whether there is another page
             ),
         )
     found = [item["counter_id"]["S"] for item in reply["Items"]]
@@ -271,8 +274,8 @@ def changed_since(updated_at: str, after: str, until: float) -> tuple[list[str],
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The names, in no particular order, and the position to continue from. The position is None
-        if this was the last part.
+        The names, in no particular order, and the position at which to continue. The position is
+        None after the last part of the table.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -323,7 +326,7 @@ def _update(
         counter_id: the counter.
         operation: the kind of change.
         change: this attempt.
-        expression: the rest of the UpdateExpression, which continues the SET clause.
+        expression: the end of the UpdateExpression. It continues the SET clause.
     """
     at: AttributeValueTypeDef = {"S": clock.timestamp(change.began)}
     description: dict[str, AttributeValueTypeDef] = {
@@ -359,7 +362,7 @@ def _update(
             ":at": at,
             ":change": {"M": description},
         },
-        # If the condition fails, the reply contains the item. That saves a read.
+        # If the condition fails, the reply contains the counter's item, so Tally need not read it.
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 

@@ -2,19 +2,19 @@
 
 An attempt is the work of one invocation to make one change.
 
-Higher versions have later times, with small exceptions. So this module finds a time by bisection of
-the versions. TrendTable often shows which versions belong to the hour of the time. In that case,
-only these versions are searched.
+A higher version usually has a later time. So this module finds the version at a time by bisection
+of the versions. TrendTable often shows which versions are in the hour of that time. In this case,
+the module searches only these versions.
 
-The reason for the exceptions: the time of a version is the time at which its request began, and
-requests that overlap may be applied in another order. But a change is applied at most one apply
-window after its time (see `clock`). So for each entry:
+Sometimes a higher version has an earlier time: the time of a version is the time at which its
+request began, and requests that overlap may be applied in another order. But a change is applied at
+most one apply window after its time (see `clock`). So for each entry:
 - every lower version is older than the entry, or newer by at most one apply window;
 - every higher version is newer than the entry, or older by at most one apply window.
 
-An entry is written some time after its change. So the history may not reach the time yet, and it
-may lack a version below its last one. Every decision relies on entries that exist, and never on the
-absence of an entry.
+An entry is written some time after its change. So the history may not have the newest changes yet,
+and it may have a version and lack a lower version. Every decision in this module relies on entries
+that exist, and never on the absence of an entry.
 """
 
 import itertools
@@ -28,8 +28,8 @@ from counters.model import MAX_INTEGER, Counter, Entry
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# One read of this many entries takes one or two read units. A bisection of these entries would take
-# more.
+# Once a search has narrowed the range to this many entries, it reads all of them. This read takes
+# one or two read units. To bisect these entries would take more.
 _FEW = 25
 
 
@@ -37,11 +37,12 @@ class Boundary(NamedTuple):
     """The point in a range of versions at which the history reaches a given time.
 
     Attributes:
-        below: the version of an entry that is older than the time. If there is no such entry, the
-            version before the range. All versions lower than `below` are older than the time plus
-            one apply window.
-        above: the version of an entry that is not older than the time. None if there is no such
-            entry. All versions higher than `above` are newer than the time minus one apply window.
+        below: a version before this point: its entry is older than the given time. All lower
+            versions are older than the given time plus one apply window. If there is no such entry,
+            `below` is the version before the range.
+        above: a version after this point: its entry is not older than the given time. All higher
+            versions are newer than the given time minus one apply window. If there is no such
+            entry, `above` is None.
     """
 
     below: int
@@ -57,9 +58,9 @@ def at_version(current: Counter, version: int, until: float) -> Counter:
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        NotFoundError: if the counter has not reached that version, or if the version has expired
-            from the history.
-        ThrottledError: if the version is not in the history yet, or if DynamoDB did not answer in
+        NotFoundError: if the counter has not reached `version`, or if `version` has expired from
+            the history.
+        ThrottledError: if `version` is not in the history yet, or if DynamoDB did not answer in
             time.
     """
     if version == 0:
@@ -82,12 +83,12 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
     Args:
         current: the counter as it is now.
         time: the time, in seconds since the epoch. It must be more than one apply window ago, so
-            that no change with that time can still be made.
+            that no change with this or an earlier time can still be made.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        NotFoundError: if that part of the history has expired.
-        ThrottledError: if the history is not complete up to that time yet, or DynamoDB did not
+        NotFoundError: if the history of `time` has expired.
+        ThrottledError: if the history up to `time` is not complete yet, or if DynamoDB did not
             answer in time.
     """
     if current.updated_at is None or clock.seconds(current.updated_at) <= time:
@@ -97,8 +98,8 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
         return Counter(counter_id)
     with reading():
         # All versions above this boundary are newer than `time`. From the boundary, read version
-        # after version downwards, up to the first one that is not newer than `time`. If a version
-        # is missing on the way, the result is not certain.
+        # after version downwards. The first version that is not newer than `time` is the result. If
+        # a version is missing before it, the result is not certain.
         newer = boundary(counter_id, time + clock.APPLY_WINDOW, 1, last, until)
         expected = newer.above or last
         limit = 100
@@ -119,7 +120,7 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
 def boundary(counter_id: str, time: float, first: int, last: int, until: float) -> Boundary:
     """Find the point at which the history reaches a time.
 
-    The number of reads is almost the same for a history of any length.
+    The number of reads hardly depends on the length of the history.
 
     Args:
         counter_id: the counter.
@@ -140,7 +141,7 @@ def find_attempt(
     """Look in the history for the change that an attempt made to a counter.
 
     Args:
-        current: the counter as it is now, or was a moment ago.
+        current: the counter, as it was just read.
         request_id: the id of the attempt.
         began: when the attempt began, in seconds since the epoch.
         until: latest time to start a read, in seconds since the epoch.
@@ -148,8 +149,8 @@ def find_attempt(
     Returns:
         Two values:
         - the counter as the change left it; None if the change was not found;
-        - whether the history is complete: whether it has every version of `current` that the
-          attempt could have made.
+        - whether the history has every version of `current` that the attempt could have made. If it
+          lacks one, a change that was not found may still have been made.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
@@ -158,12 +159,12 @@ def find_attempt(
     if recent:
         return recent
     counter_id, last = current.counter_id, current.version
-    # Most attempts are recent, so search backwards from the last version. This saves the reads of
-    # the trend that `boundary` makes.
+    # Most attempts are recent, so search backwards from the last version. `boundary` would first
+    # read TrendTable.
     start = began - clock.APPLY_WINDOW
     before = _search(counter_id, start, 1, last, until, _backwards(last))
-    # The search relied on the entry of the version `below`. So begin with this entry, and check
-    # that it is of this counter.
+    # The search relied on the entry of the version `below`. So begin with this entry, to check that
+    # it belongs to this counter, and not to a deleted counter of the same name.
     expected = max(1, before.below)
     complete = True
     while expected <= last:
@@ -174,7 +175,7 @@ def find_attempt(
             if entry.request_id == request_id:
                 return history.counter(entry), True
             complete = complete and entry.is_of(current, expected)
-            # This change was made after the attempt's apply window. So were all higher versions.
+            # This change and all higher versions were made after the attempt's apply window.
             if complete and entry.time > began + clock.APPLY_WINDOW:
                 return None, True
             expected = entry.version + 1
@@ -184,12 +185,13 @@ def find_attempt(
 def _find_recent_attempt(
     current: Counter, request_id: str, began: float, until: float
 ) -> tuple[Counter | None, bool] | None:
-    """Do what `find_attempt` does, but with the last 25 changes only.
+    """Do what `find_attempt` does, but search only the last 25 entries.
 
     Returns:
-        The result of `find_attempt`. None if 25 changes are not enough to decide.
+        The result of `find_attempt`. None if 25 entries are not enough to decide.
     """
-    # If someone deleted a counter's item, the counter does not exist, but its history does.
+    # If someone deleted the counter's item by hand, `current` has version 0, but there may be
+    # entries.
     expected = current.version
     last = expected or MAX_INTEGER
     for entry in history.read(current.counter_id, 1, last, until, _FEW, newest_first=True):
@@ -210,15 +212,15 @@ def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
     """Find the point at which the history reaches a time.
 
     1. Read the newest entries.
-    2. If the point is not among these entries, read the entries of the versions in `guesses`. Each
-       of them narrows the range. A wrong guess costs one read and does no harm.
+    2. If the point is not among these entries, read the entry at each version in `guesses`. Each of
+       these entries narrows the range. A wrong guess only costs one read.
     3. Bisect the versions that remain in the range.
 
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
     """
     older = first - 1
-    if first > 1:  # for a later page of a list, the whole range is often after `time`
+    if first > 1:  # in a later page of a list, the whole range is often after `time`
         for entry in history.read(counter_id, first, last, until, limit=1):
             if entry.time >= time:
                 return Boundary(first - 1, entry.version)
@@ -248,9 +250,11 @@ def _older_of_newest(
     """Read the highest 25 entries of a range of versions.
 
     Returns:
-        Two versions. The first is the highest of these entries that is older than `time`; None if
-        none of them is. The second is the lowest of these entries above the first; None if there is
-        no such entry.
+        Two versions:
+        - the version of the highest of these entries that is older than `time`; None if no entry
+          is;
+        - the version of the next higher entry (of the lowest entry, if no entry is older than
+          `time`); None if there is no such entry.
     """
     above = None
     for entry in history.read(counter_id, first, last, until, _FEW, newest_first=True):
@@ -273,8 +277,8 @@ def _missing(current: Counter, below: "Sequence[Entry]", name: str) -> CounterEr
 
     Args:
         current: the counter as it is now.
-        below: entries below the missing entry, highest version first.
-        name: the parameter that asks for the entry.
+        below: the entries below the missing entry, highest version first.
+        name: the query parameter that asks for the missing entry, for the error's text.
     """
     earliest = below[0].created_at if below else current.created_at
     if earliest and history.expired(earliest):

@@ -1,8 +1,8 @@
 """TrendTable: the sums of a counter's changes, one item for each counter and hour.
 
-A change belongs to the hour of its `created_at`. Each item stores the highest version that it
-includes. A write adds only changes with higher versions to the item, and updates that version. So a
-change that the stream delivers again is not added twice.
+A change belongs to the hour of its `created_at`. Each item stores the highest version that the item
+includes. A write adds only changes with higher versions to the item, and raises the stored version.
+So a change that the stream delivers again is not added twice.
 """
 
 import os
@@ -44,8 +44,8 @@ def fold(entries: "Sequence[Entry]", until: float) -> int:
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of changes before the first change that the sums may lack. If nothing failed, the
-        number of all changes.
+        The number of changes before the first change that the sums may lack. If all requests
+        succeeded, the number of all changes.
     """
     runs: dict[tuple[str, float], list[tuple[int, Entry]]] = {}
     for position, entry in enumerate(entries):
@@ -65,7 +65,7 @@ def read(counter_id: str, hour: float, until: float) -> Sums:
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The sums; all zero if there are no changes.
+        The sums. If the hour has no changes, all sums are zero.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
@@ -77,9 +77,9 @@ def read(counter_id: str, hour: float, until: float) -> Sums:
 def hours(
     counter_id: str, period: Period, until: float, *, consistent: bool = False
 ) -> "Iterator[tuple[float, Sums]]":
-    """Yield the sums of each hour that begins in a period, oldest first.
+    """Yield the sums of each hour that begins in a period, oldest hour first.
 
-    An hour without changes is left out.
+    Hours without changes are left out.
 
     Args:
         counter_id: the counter.
@@ -115,7 +115,7 @@ def hours(
 
 
 def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
-    """Return the highest version in all hours before `hour`, and the counter's value at it.
+    """Return the highest version in all hours before `hour`, and the value at that version.
 
     Args:
         counter_id: the counter.
@@ -139,8 +139,8 @@ def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
 def last_version(counter_id: str, until: float) -> int:
     """Return the highest version that the trend includes; 0 if it includes none.
 
-    A change is added to the trend only after all lower versions are in the history or in the
-    dead-letter queue. So from now on, the stream adds no version below the returned version to the
+    record_history adds a change to the trend only after all lower versions are in the history or in
+    the dead-letter queue. So record_history will add no version below the returned version to the
     history.
 
     Raises:
@@ -156,11 +156,12 @@ def last_version(counter_id: str, until: float) -> int:
 
 
 def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
-    """Yield the highest version before the hour of a time, then the lowest version after that hour.
+    """Yield two versions near a time: the last before the hour of the time, and the first after it.
 
-    If there is no change before the hour, or none after it, that version is left out.
+    If there is no change before that hour, the first of the two versions is left out. If there is
+    no change after that hour, the second is left out.
 
-    The versions are hints. They may have expired from the history. And the history may have
+    The versions are only hints. They may have expired from the history. The history may also have
     versions that the trend does not include yet.
 
     Args:
@@ -171,7 +172,7 @@ def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
     Raises:
         UndecidedError: if DynamoDB did not answer in time.
     """
-    # No change is older than 1970, and much earlier times cannot be formatted.
+    # No change is from before 1970. Times long before 1970 cannot be formatted.
     hour = max(0, hour_of(time))
     for comparison, version in (("<", "last_version"), (">", "first_version")):
         for item in _nearest(counter_id, comparison, hour, until):
@@ -180,12 +181,12 @@ def around(counter_id: str, time: float, until: float) -> "Iterator[int]":
 
 
 def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float) -> bool:
-    """Replace the sums of an hour, unless they have changed since they were read.
+    """Replace the stored sums of an hour, unless they have changed since they were read.
 
     Args:
         counter_id: the counter.
         hour: when the hour begins, in seconds since the epoch.
-        stored: the sums, as they were read.
+        stored: the stored sums, as they were read.
         sums: the new sums.
         until: latest time to start a request, in seconds since the epoch.
 
@@ -218,17 +219,18 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
 
 
 def hour_of(time: float) -> float:
-    """Return the beginning of the hour of a time. Both times are in seconds since the epoch."""
+    """Return when the hour of a time begins. Both times are in seconds since the epoch."""
     return time // HOUR * HOUR
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
-    """Add changes of one hour to its sums. Return whether the sums include the changes now."""
-    included = 0  # the item is known to include all changes up to this version
+    """Add changes to the sums of their hour. Return whether the sums include the changes now."""
+    included = 0  # the item already includes all given changes up to this version
     while True:
         sums = Sums()
         for entry in entries:
-            # The stream may deliver a change again after later changes. Add each change only once.
+            # The stream may deliver a change again after later changes. Such a change has no higher
+            # version than the sums, so skip it.
             if entry.version > (sums.last_version or included):
                 sums.add(entry)
         if not sums.changes:
@@ -242,7 +244,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
                 " #last_version = :last_version, #close = :close"
                 " ADD #changes :changes, #increase :increase, #decrease :decrease"
             ),
-            # Add the changes only if all of them are newer than the changes that the item includes.
+            # Add the changes only if they all have higher versions than the item includes.
             ConditionExpression=(
                 "attribute_not_exists(#last_version) OR #last_version < :first_version"
             ),
@@ -265,7 +267,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
 def _nearest(
     counter_id: str, comparison: str, hour: float, until: float, limit: int = 1
 ) -> "Sequence[Any]":
-    """Return the items of the nearest hours before `hour`, or of the nearest hours after it.
+    """Return the items of the hours nearest to `hour`, either before `hour` or after `hour`.
 
     Args:
         counter_id: the counter.
