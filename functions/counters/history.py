@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from counters.model import Order
 
 # How long the stream of CounterTable keeps the record of a change, in seconds. A change that
-# record_history has not read by then is never added to the history.
+# record_history does not read within this time is never added to the history.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html
 STREAM_SECONDS = 24 * 60 * 60
 
@@ -219,7 +219,7 @@ def write(entries: "Sequence[Entry]", until: float) -> int:
 
 
 def free(entries: "Sequence[Entry]", until: float) -> int | None:
-    """Count the entries that can be written without replacing the entry of a different change.
+    """Count the entries before the first entry that would replace the entry of a different change.
 
     Args:
         entries: the entries to be written.

@@ -5,13 +5,13 @@ writes and no reads:
 1. It stores a receipt in ReceiptTable, with the id of its attempt.
 2. It makes the change. The id of the attempt is stored with the change.
 
-A repeat of the request finds the receipt. The repeat looks for the id in the receipt, in the
-counters and in their history. There are three cases:
-- The first attempt made the change: the repeat returns the result of the change.
-- The first attempt did not make the change and never will: the repeat replaces the receipt and
+A repeat of the request finds the receipt. The receipt has the id of the earlier attempt. The
+repeat looks for this id in the counters and in their history. There are three cases:
+- The earlier attempt made the change: the repeat returns the result of the change.
+- The earlier attempt did not make the change and never will: the repeat replaces the receipt and
   makes the change itself.
-- It is not known yet whether the first attempt makes the change: the repeat looks again for some
-  seconds, and then reports InProgressError.
+- It is not known yet whether the earlier attempt makes the change: the repeat looks for the id for
+  some more seconds, and then raises InProgressError.
 """
 
 import hashlib

@@ -163,7 +163,7 @@ def _up_to_gap(  # noqa: PLR0913, PLR0917  each argument is a part of the query
     The first reads are eventually consistent, so they can show a gap that is already filled. At the
     first gap that seems open, the function does two things:
     1. It reads from TrendTable up to which version all gaps are final.
-    2. It reads the versions from the gap on again, with strongly consistent reads.
+    2. It reads again, from the gap on, with strongly consistent reads.
 
     Args:
         counter_id: the counter.

@@ -289,7 +289,7 @@ def _entry(stream_record: dict[str, Any]) -> Entry:
 
 
 def _fold(change: dict[str, Any], by: int) -> Fold | None:
-    """Return the sums of the events that a change counts. None if it was requested over HTTP.
+    """Return the sums of the events that a change counts; None if the change counts no events.
 
     Args:
         change: the attribute `change` of the counter's item.
