@@ -102,7 +102,7 @@ def deploy(
         emulator,
         "deploy",
         *("--template-file", str(emulator.directory / BUILD / "template.yaml")),
-        *("--stack-name", stack_name, "--tags", f"{SOURCES_TAG}={_digest_of_sources()}"),
+        *("--stack-name", stack_name, "--tags", f"{SOURCES_TAG}={digest_of_sources()}"),
         *("--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
         *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
         # If the first deployment of a stack fails, CloudFormation keeps a stack that cannot be
@@ -126,7 +126,7 @@ def build(emulator: Emulator) -> None:
     # and the build may be incomplete.
     stamp = emulator.directory / BUILD_STAMP
     stamp.unlink(missing_ok=True)
-    digest = _digest_of_sources()
+    digest = digest_of_sources()
     shutil.rmtree(target, ignore_errors=True)
     _sam(
         emulator,
@@ -140,7 +140,7 @@ def build(emulator: Emulator) -> None:
 def is_built(directory: Path) -> bool:
     """Return whether an emulator's directory has a finished build of the current sources."""
     stamp = directory / BUILD_STAMP
-    return stamp.exists() and stamp.read_text() == _digest_of_sources()
+    return stamp.exists() and stamp.read_text() == digest_of_sources()
 
 
 def is_deployed(emulator: Emulator, stack_name: str = STACK_NAME) -> bool:
@@ -151,7 +151,7 @@ def is_deployed(emulator: Emulator, stack_name: str = STACK_NAME) -> bool:
     except ClientError:  # there is no such stack
         return False
     is_complete = stack["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
-    return is_complete and {"Key": SOURCES_TAG, "Value": _digest_of_sources()} in stack["Tags"]
+    return is_complete and {"Key": SOURCES_TAG, "Value": digest_of_sources()} in stack["Tags"]
 
 
 def offered_to_sam_local(
@@ -227,7 +227,7 @@ def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
     return Stack(**{**fields, "scopes": tuple(fields["scopes"])})
 
 
-def _digest_of_sources() -> str:
+def digest_of_sources() -> str:
     """Return a hash of everything that a build and a deployment depend on."""
     digest = hashlib.sha256(PARAMETERS.encode())
     scripts = [ROOT / "scripts" / name for name in ("artifact.py", "requirements.txt")]

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from tests.e2e.service import Caller, client, token_for
 
-from deployment import Stack, deploy, describe
+import deployment
+from deployment import Stack, deploy, describe, is_deployed
 from emulator_process import Emulator
 from import_tables import import_tables
 from local_settings import CREDENTIALS, STACK_NAME
@@ -99,3 +100,15 @@ def test_deleted_stack_can_be_recreated_with_its_counters(
         entries = caller.history(counter, entries=2)
     assert entries[:1] == before
     assert [entry["value"] for entry in entries] == [10, 11]
+
+
+def test_stack_is_deployed_again_only_if_its_sources_have_changed(
+    emulator: Emulator, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stack.endpoint_url == emulator.endpoint_url
+    assert is_deployed(emulator)
+    assert not is_deployed(emulator, "missing")
+
+    monkeypatch.setattr(deployment, "PARAMETERS", "Stage=prod")
+
+    assert not is_deployed(emulator)
