@@ -13,14 +13,16 @@ from typing import IO, Any
 
 import botocore.session
 import pytest
-from tests import aws_endpoint, aws_template, call_graph, lambda_runtime, runtime_api, sam
-from tests.aws_template import ROOT, Function
+from tests import aws_endpoint, aws_template, call_graph, lambda_runtime, runtime_api
+from tests.aws_template import Function
 from tests.component.samples import CHECKS, load, prepare
+from tests.kept_build import LOG, put_build_into
 from tests.sizes import FULL, cases
 from tests.stack import Stack
 from tests.stack import running as running_stack
 
 import artifact
+from deployment import BUILD
 from emulator_process import free_port
 
 FUNCTIONS = aws_template.functions()
@@ -127,11 +129,12 @@ NEVER_FOR_HTTP = {
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifacts of `sam build`, in a directory for each function."""
-    directory = tmp_path_factory.mktemp("sam") / "build"
-    printed = sam.build(ROOT / "template.yaml", directory)
+    directory = tmp_path_factory.mktemp("sam")
+    put_build_into(directory)
+    printed = LOG.read_text()
     assert "Build Succeeded" in printed
     assert "warn" not in printed.lower(), printed
-    return directory
+    return directory / BUILD
 
 
 @pytest.fixture(scope="session")

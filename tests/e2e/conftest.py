@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.kept_build import put_build_into
 from tests.e2e.service import Caller, token_for
+from tests.kept_build import put_build_into
 
 from deployment import Stack, deploy
 from emulator_process import Emulator, free_port, run_emulator

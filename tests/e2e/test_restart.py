@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 import urllib3
 from tests.aws_template import ROOT
-from tests.e2e.kept_build import put_build_into
 from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, token_for, wait_for
+from tests.kept_build import put_build_into
 from tests.sizes import cases
 
 from deployment import Stack, deploy, read_stack

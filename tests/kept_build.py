@@ -1,4 +1,4 @@
-"""Runs `sam build` once for all emulators that the tests start."""
+"""Runs `sam build` once for all tests that need the built functions."""
 
 import fcntl
 import os
@@ -11,10 +11,11 @@ from deployment import BUILD, BUILD_STAMP, build, is_built
 from emulator_process import free_port, run_emulator
 
 KEPT = ROOT / ".aws-sam" / "e2e"
+LOG = KEPT / "sam-build.log"  # the output of `sam build`
 
 
 def put_build_into(directory: Path) -> None:
-    """Put a build of the current sources into the directory of an emulator.
+    """Put a build of the current sources where an emulator with that directory expects it.
 
     The first call runs `sam build` and keeps the build. Later calls use the kept build.
     """
