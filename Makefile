@@ -31,7 +31,8 @@ check: ## run lint, types, unit tests and template tests: less than a minute
 
 test: lint types ## run everything: lint, types, sam validate, and all tests
 	.venv/bin/sam validate --lint
-	.venv/bin/pytest --numprocesses 2 $(all_tests)
+# The end-to-end tests run one after another and often wait. So three processes fill two cores.
+	.venv/bin/pytest --numprocesses 3 $(all_tests)
 
 test-full: export TALLY_TESTS := full
 test-full: test ## run everything, with the large tests at full size
