@@ -10,7 +10,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from counters import audit, clients, clock, errors, init_phase, metrics, rules
+from counters import audit, clients, clock, errors, init_phase, metrics, rules, verification
 
 logger = Logger(service="tally")
 
@@ -49,7 +49,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
         # The person who invoked the function needs the text, not the stack trace.
         raise error.with_traceback(None) from None
     findings = len(report.findings)
-    report.findings = report.findings[: audit.MOST_FINDINGS]
+    report.findings = report.findings[: verification.MOST_FINDINGS]
     for finding in report.findings:
         logger.error("audit finding: %s", finding.detail, extra={"finding": asdict(finding)})
     answer = asdict(report)

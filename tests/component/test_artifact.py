@@ -119,6 +119,7 @@ SHARED_IMPORTS = {"counters.listing", "counters.timeline", "counters.trend"}
 HTTP_ONLY = {"counters.gateway", "counters.idempotency"}
 NEVER_FOR_HTTP = {
     "counters.audit",
+    "counters.verification",
     "counters.forwarding",
     "counters.ingestion",
     "counters.metrics",
