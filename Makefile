@@ -9,7 +9,7 @@ unexport PYTHONPATH PYTHONHOME
 
 python_code := $(wildcard functions scripts tests bench)
 all_tests := $(wildcard tests/unit tests/component tests/e2e)
-# The component tests that need no AWS, not even an emulated one.
+# The component tests that hardly need an emulated AWS, so they are fast.
 template_tests := $(patsubst %,tests/component/test_%.py,aws_rules docs permissions template)
 
 .PHONY: help run token check test test-full bench build deploy clean
@@ -47,7 +47,7 @@ types: packages-all
 quick-tests: packages-all
 	.venv/bin/pytest --numprocesses 2 tests/unit $(template_tests)
 
-bench: packages-all ## run the benchmarks and write docs/benchmarks.md: 6 to 16 minutes
+bench: packages-all ## run the benchmarks and write docs/benchmarks.md: about 20 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
 
 build: packages-run ## build the functions with sam build

@@ -46,8 +46,8 @@ TALLY_TABLES = {
 PEERS_KEYS = {"PeerCounters": "counter_id", "PeerReceipts": "id"}
 PEERS_TABLES = {"COUNTER_TABLE": "PeerCounters", "RECEIPT_TABLE": "PeerReceipts"}
 
-# Sends an increment once. The argument is an idempotency key, which some programs do not use.
-# Returns whether the response was a 200.
+# A function that sends an increment once, and returns whether the response was a 200. Its argument
+# is an idempotency key. Some of the measured services ignore it.
 Send = Callable[[str], bool]
 
 

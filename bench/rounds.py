@@ -28,7 +28,7 @@ def interleaved(variants: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return the ratio of each round: its number in `values` divided by its number in `others`."""
+    """Return, for each round, its measurement in `values` divided by that in `others`."""
     return [value / other for value, other in zip(values, others, strict=True)]
 
 

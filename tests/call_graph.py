@@ -3,13 +3,14 @@
 The code is parsed, but not run. This module assumes that a piece of code calls every function that
 the code mentions. So a function that is passed as an argument counts as called.
 
-A client factory is a function in counters.clients that returns an AWS client. The code may use
-client factories and the environment only in these forms. This module reports every other form as an
-error:
+A client factory is a function in counters.clients that returns an AWS client. There are three forms
+in which the code may use client factories and the environment:
 
 - `<client factory>().<method>`, which the code calls or passes as an argument
 - `os.environ["NAME"]`
 - `"AWS_LAMBDA_…" in os.environ`
+
+This module reports an error if the code uses any other form.
 """
 
 import ast

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 
 from counters import clock, history, progress, store, trend
-from counters.clients import reading
+from counters.clients import must_answer
 from counters.errors import NotFoundError, ThrottledError
 from counters.history import STREAM_SECONDS
 from counters.progress import Progress
@@ -157,7 +157,7 @@ def _progress_after(counter_id: str, after: int, until: float) -> Progress:
         raise NotFoundError(detail)
     value, created_at = current.value, current.updated_at
     if after < current.version:
-        with reading():
+        with must_answer():
             entries = history.read(counter_id, after, after, until)
         if not entries or entries[0].counter_created_at != current.created_at:
             detail = f"after: version {after} is not in the history. Use a version that is."

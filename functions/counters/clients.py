@@ -37,8 +37,8 @@ _READ_TIMEOUT = 2  # seconds
 # seconds. A function that has less time than this before its timeout starts no request.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
-# botocore builds its default user agent twice per request. That takes a fifth of an increment's CPU
-# time. A fixed user agent saves this time.
+# botocore builds its default user agent twice per request. A fixed user agent saves this CPU time.
+# docs/benchmarks.md has the figures.
 _USER_AGENT = f"tally botocore/{botocore.__version__}"
 
 # Lambda sets the level of all loggers to INFO. At that level, botocore would write a log line that
@@ -90,7 +90,7 @@ def sqs() -> "SQSClient":
 @cache
 def _session() -> botocore.session.Session:
     # boto3 would create the same clients. But boto3 also imports code for S3 and for its resource
-    # API. Tally does not use that code, and the import takes a fifth of a cold start.
+    # API. Tally does not use that code, and the import makes each cold start slower.
     return botocore.session.get_session()
 
 
@@ -100,8 +100,7 @@ def _client(service: str) -> object:
         read_timeout=_READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent=_USER_AGENT,
-        # botocore's validation of parameters takes 7 % of an increment's CPU time. Only the tests
-        # turn it on.
+        # botocore's validation of parameters takes CPU time. Only the tests turn it on.
         parameter_validation=False,
         # botocore could send some requests to an address that contains the account's id. These
         # requests would need a second connection.
@@ -129,8 +128,9 @@ def not_applied(error: BotoCoreError | ClientError) -> bool:
 def may_be_applied(error: BotoCoreError | ClientError) -> bool:
     """Return whether the request that raised `error` may have been applied or may still be applied.
 
-    The result is True in three cases:
-    - The reply was lost.
+    The result is True in these cases:
+    - There is no reply: it was lost, or the SDK failed for any reason other than that it could not
+      connect.
     - The reply is a 5xx: DynamoDB can complete a write after it returned an error.
     - The reply is "transaction in progress": an earlier request with the same transaction token is
       still running.
@@ -193,10 +193,11 @@ def answered(until: float, request: "Callable[[], T]") -> T:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Turn UndecidedError into ThrottledError, which tells the caller of the API to retry.
+def must_answer() -> Iterator[None]:
+    """Turn UndecidedError into ThrottledError, which tells the caller of Tally to retry.
 
-    Use this context manager only around AWS requests that may be repeated.
+    Use this context manager only around AWS requests that may be repeated: reads, and writes that
+    have no further effect if they are repeated.
 
     Raises:
         ThrottledError: if there was no answer in time.
@@ -204,7 +205,7 @@ def reading() -> Iterator[None]:
     try:
         yield
     except UndecidedError as error:
-        detail = "DynamoDB did not answer in time."
+        detail = "An AWS service did not answer in time."
         raise ThrottledError(detail) from error
 
 
@@ -224,7 +225,7 @@ def get_item(
     Raises:
         ThrottledError: if there was no answer in time.
     """
-    with reading():
+    with must_answer():
         reply = answered(
             until, lambda: dynamodb().get_item(TableName=table, Key=key, ConsistentRead=True)
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # The apply window. An attempt (the work of one invocation to make one change) takes effect within
 # this many seconds after the attempt began, or never. When the window is over, the outcome of the
 # attempt is final. The window is the sum of:
-# - 10 s: the timeout of the functions that send changes (test_template.py checks it);
+# - 10 s: the timeout of the functions that send changes (test_permissions.py checks it);
 # - 5 s: the time that a request needs to arrive and to be applied, if it was sent just before the
 #   timeout;
 # - 5 s: the most by which the clocks of two functions may differ. AWS keeps the clocks of its hosts

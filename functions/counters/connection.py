@@ -4,7 +4,7 @@ botocore still builds and signs each request, and parses each reply. Before boto
 request, it emits the event `before-send`. A handler of this event may send the request in place of
 botocore. This module is such a handler. It uses the HTTP client of the standard library. botocore
 itself would use urllib3, which supports connection pools, proxies and threads. Tally needs none of
-these features. Without urllib3, an increment takes a quarter less CPU time.
+these features. Without urllib3, an increment takes less CPU time (see docs/benchmarks.md).
 https://docs.aws.amazon.com/botocore/latest/topics/events.html
 
 This module accepts a reply only if the reply is provably complete. `http.client` does not check

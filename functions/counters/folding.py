@@ -28,7 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from counters import clock, store
-from counters.clients import answered, reading
+from counters.clients import answered, must_answer
 from counters.model import Bounds, Change, Fold, Increment
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def fold(counter_id: str, group: str, events: "Sequence[Event]", until: float) -
     while start < end:
         rest = events[start:end]
         try:
-            with reading():
+            with must_answer():
                 answered(until, partial(_add, counter_id, group, rest, place))
         except store.RefusedError as refused:
             last = _last_number(refused.item, group)
@@ -105,13 +105,8 @@ def refuse(
 ) -> bool:
     """Refuse an event that the counter has no room for, and park it.
 
-    There are three steps:
-    1. Store that the event is refused.
-    2. Park the event.
-    3. Store that the event is done.
-
-    If a step fails, SQS delivers the event again, and this function is called again. The second
-    call skips step 1 if the first call completed it.
+    There are three steps: store that the event is refused, park it, store that it is done. If a
+    step fails, SQS delivers the event again, and the next call of this function continues.
 
     Args:
         counter_id: the counter.
@@ -132,7 +127,7 @@ def refuse(
     place: _Place = "in_map"
     while True:
         try:
-            with reading():
+            with must_answer():
                 answered(until, partial(_store, counter_id, group, place, number, refused_number))
         except store.RefusedError as refused:
             last = _last_number(refused.item, group)
@@ -148,7 +143,8 @@ def refuse(
             break
     if not park():
         return False
-    with suppress(store.RefusedError), reading():  # refused if another invocation has done step 3
+    # This write is refused if another invocation has already stored that the event is done.
+    with suppress(store.RefusedError), must_answer():
         answered(until, partial(_remove_suffix, counter_id, group, place, number))
     return True
 

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from counters import clock
-from counters.clients import UndecidedError, answered, dynamodb, get_items, reading
+from counters.clients import UndecidedError, answered, dynamodb, get_items, must_answer
 from counters.model import SECONDS, Counter, Entry, Operation
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def pages(counter_id: str, after: int, until: float) -> "Iterator[list[tuple[str
         query["ExpressionAttributeNames"]["#version"] = "version"
         query["ExpressionAttributeValues"][":after"] = {"N": str(after)}
     while True:
-        with reading():
+        with must_answer():
             reply = answered(
                 until,
                 partial(
@@ -248,7 +248,7 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
             ):
                 # A stored item without a request id is malformed. It must not be replaced, either.
                 request_ids[_key(item)] = item.get("request_id", {}).get("S", "")
-    except (BotoCoreError, ClientError, UndecidedError):
+    except (ClientError, UndecidedError):
         logger.exception("Could not read HistoryTable")
         return None
     for position, (version, entry) in enumerate(zip(versions, entries, strict=True)):
@@ -372,7 +372,7 @@ def _write(
                 until,
                 lambda: dynamodb().batch_write_item(RequestItems=request),  # noqa: B023
             )
-        except (BotoCoreError, ClientError, UndecidedError):
+        except (ClientError, UndecidedError):
             logger.exception("Could not write entries to HistoryTable")
             break
         left = reply.get("UnprocessedItems", {}).get(table, [])

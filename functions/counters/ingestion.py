@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from counters import clock, folding, rules
 from counters.clients import UndecidedError, answered, sqs
@@ -142,7 +142,7 @@ def _count(
                     if not folding.refuse(counter_id, group, events[pending[0]], park, until):
                         break
                     parked.append(pending.pop(0))
-        except (BotoCoreError, ClientError, CounterError):
+        except (ClientError, CounterError):
             logger.exception("Could not write events", extra={"counter_id": counter_id})
         if pending:
             end = pending[0]
@@ -262,7 +262,7 @@ def _park(record: Record, reason: str, until: float) -> bool:
             if error.response["Error"]["Code"] != "InvalidParameterValue":
                 raise
             _send(message, until)
-    except (BotoCoreError, ClientError, UndecidedError):
+    except (ClientError, UndecidedError):
         logger.exception("Could not send a message to the dead-letter queue")
         return False
     return True

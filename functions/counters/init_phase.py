@@ -2,7 +2,7 @@
 
 In the init phase, a Lambda function has a full CPU. After the init phase, it has only a share of a
 CPU. The share depends on the function's memory size. So Tally's functions open their connections in
-the init phase. docs/benchmarks.md shows how much time each step saves.
+the init phase.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def begin() -> None:
-    """Turn garbage collection off. Call this function before any other module is imported.
+    """Turn garbage collection off. The package `counters` calls this function when it is imported.
 
-    Imports create almost no garbage, but garbage collection takes 4 % of a cold start. Outside
-    Lambda, this function does nothing.
+    Imports create almost no garbage, but garbage collection takes a part of each cold start.
+    Outside Lambda, this function does nothing.
     """
     if in_lambda():
         gc.disable()

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from counters import clock, history, trend
-from counters.clients import reading
+from counters.clients import must_answer
 from counters.errors import ThrottledError
 from counters.model import MAX_INTEGER, Entry, Period
 from counters.timeline import boundary
@@ -69,7 +69,7 @@ def page(query: Listing, until: float) -> tuple[list[Entry], bool]:
     limit, period = query.limit, query.period
     ascending = query.order == "asc"
     found: list[Entry] = []
-    with reading():
+    with must_answer():
         first, last = _versions(query, until)
         try:
             for entry in _up_to_gap(query.counter_id, query.order, first, last, limit + 1, until):
@@ -106,7 +106,7 @@ def span(counter_id: str, period: Period, until: float) -> "Iterator[Entry]":
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
-    with reading(), suppress(_GapError):
+    with must_answer(), suppress(_GapError):
         first = _first_of(counter_id, period, until)
         entries = _up_to_gap(counter_id, "asc", first, MAX_INTEGER, _PAGE, until)
         yield from _up_to_end(entries, period)
@@ -120,7 +120,7 @@ def whole_span(counter_id: str, period: Period, until: float) -> "Iterator[Entry
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
-    with reading():
+    with must_answer():
         first = _first_of(counter_id, period, until)
         entries = history.walk(counter_id, "asc", first, MAX_INTEGER, _PAGE, until, consistent=True)
         yield from _up_to_end(entries, period)

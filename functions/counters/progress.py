@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from counters import trend
-from counters.clients import answered, dynamodb, get_item, reading
+from counters.clients import answered, dynamodb, get_item, must_answer
 from counters.model import Entry, Sums
 
 SWEEP = "*"  # not a valid counter name
@@ -133,7 +133,7 @@ def save(key: str, state: str, before: str | None, until: float) -> bool:
         put["ConditionExpression"] = "#state = :before"
         put["ExpressionAttributeValues"] = {":before": {"S": before}}
     try:
-        with reading():
+        with must_answer():
             answered(until, partial(dynamodb().put_item, **put))
     except dynamodb().exceptions.ConditionalCheckFailedException:
         # The condition also fails if an earlier try of this request saved the new JSON, but its

@@ -1,6 +1,6 @@
 """ReceiptTable: reads and writes receipts. A receipt says which attempt uses an idempotency key.
 
-An attempt is the work of one invocation to make one change (see `attempt`). Each item is a receipt,
+An attempt is the work of one invocation to make one change (see `attempt`). A receipt is an item
 with these attributes:
 - `attempt`: the id of the attempt that makes the change;
 - `started_at`: when that attempt began;
@@ -8,6 +8,9 @@ with these attributes:
 - `outcome`: the counters as the change left them. Only a repeat of the request writes this
   attribute;
 - `expires_at`: when DynamoDB deletes the item.
+
+The table also has items of another kind, with the sequence numbers of message groups (see
+`folding`).
 """
 
 import json

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from counters import clock, history, listing, rules, trend
-from counters.clients import UndecidedError, answered, reading, sqs
+from counters.clients import UndecidedError, answered, must_answer, sqs
 from counters.errors import CounterError, NotFoundError, ThrottledError
 from counters.model import Entry, Fold, Operation, Period, Sums
 
@@ -110,7 +110,7 @@ def redrive(until: float) -> tuple[int, int]:
     redriven, left = 0, []
     finish = until + _FINISH_SECONDS
     while clock.now() < until:
-        with reading():
+        with must_answer():
             messages = answered(finish, _receive)
         if not messages:
             break
@@ -161,7 +161,7 @@ def _redrive(body: str, until: float) -> bool:
             _rebuild_hour(entry, until)
             logger.info("Redrove a record", extra=extra)
             return True
-    except (BotoCoreError, ClientError, CounterError, UndecidedError):
+    except (ClientError, CounterError, UndecidedError):
         logger.exception("Could not redrive a record", extra=extra)
     else:
         logger.error("The history holds a different change of that version", extra=extra)
@@ -231,7 +231,7 @@ def _succeeds(request: "Callable[[], None]", until: float) -> bool:
     """Send a request about a received message. Return whether the request succeeded."""
     try:
         answered(until, request)
-    except (BotoCoreError, ClientError, UndecidedError):
+    except (ClientError, UndecidedError):
         logger.exception("Could not update a parked record. SQS makes it visible again later.")
         return False
     return True
@@ -335,7 +335,7 @@ def _park(stream_record: dict[str, Any], until: float) -> bool:
     url = os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"]
     try:
         answered(until, lambda: sqs().send_message(QueueUrl=url, MessageBody=message))
-    except (BotoCoreError, ClientError, UndecidedError):
+    except (ClientError, UndecidedError):
         logger.exception("Could not send a record to the dead-letter queue")
         return False
     return True

@@ -22,7 +22,7 @@ from counters.clients import (
     dynamodb,
     get_item,
     get_items,
-    reading,
+    must_answer,
 )
 from counters.model import Change, Condition, Counter, Increment, Operation
 
@@ -247,7 +247,7 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
         condition += " AND #counter_id BETWEEN :first AND :last"
         names["#counter_id"] = "counter_id"
         values |= {":first": {"S": first}, ":last": {"S": last}}
-    with reading():
+    with must_answer():
         reply = answered(
             until,
             lambda: dynamodb().query(
@@ -281,7 +281,7 @@ def changed_since(updated_at: str, after: str, until: float) -> tuple[list[str],
         ThrottledError: if DynamoDB did not answer in time.
     """
     scan: dict[str, Any] = {"ExclusiveStartKey": {"counter_id": {"S": after}}} if after else {}
-    with reading():
+    with must_answer():
         reply = answered(
             until,
             lambda: dynamodb().scan(

@@ -21,7 +21,7 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 from counters import clock, history, trend
-from counters.clients import reading
+from counters.clients import must_answer
 from counters.errors import CounterError, NotFoundError, ThrottledError
 from counters.model import MAX_INTEGER, Counter, Entry
 
@@ -70,7 +70,7 @@ def at_version(current: Counter, version: int, until: float) -> Counter:
     if version > current.version:
         detail = f"version: must be at most {current.version}, the counter's version"
         raise NotFoundError(detail)
-    with reading():
+    with must_answer():
         entries = history.read(current.counter_id, 1, version, until, limit=1, newest_first=True)
     if entries and entries[0].is_of(current, version):
         return history.counter(entries[0])
@@ -96,7 +96,7 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
     counter_id, last = current.counter_id, current.version - 1
     if current.created_at and time + clock.APPLY_WINDOW < clock.seconds(current.created_at):
         return Counter(counter_id)
-    with reading():
+    with must_answer():
         # All versions above this boundary are newer than `time`. From the boundary, read version
         # after version downwards. The first version that is not newer than `time` is the result. If
         # a version is missing before it, the result is not certain.

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from counters import clock
-from counters.clients import UndecidedError, answered, dynamodb, get_item, reading
+from counters.clients import UndecidedError, answered, dynamodb, get_item, must_answer
 from counters.model import SECONDS, Entry, Period, Sums
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def hours(
         "ConsistentRead": consistent,
     }
     while True:
-        with reading():
+        with must_answer():
             reply = answered(until, partial(dynamodb().query, **query))
         for item in reply["Items"]:
             yield clock.seconds(item["hour"]["S"]), _sums(item)
@@ -128,7 +128,7 @@ def before(counter_id: str, hour: float, until: float) -> tuple[int, int]:
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
-    with reading():
+    with must_answer():
         # A higher version can have an earlier time (see `timeline`). So the highest version is in
         # one of the last two hours that have changes.
         items = _nearest(counter_id, "<", hour, until, limit=2)
@@ -211,7 +211,7 @@ def replace(counter_id: str, hour: float, stored: Sums, sums: Sums, until: float
             ":last_version": {"N": str(stored.last_version)},
         }
     try:
-        with reading():
+        with must_answer():
             answered(until, partial(dynamodb().put_item, **put))
     except dynamodb().exceptions.ConditionalCheckFailedException:
         return False
@@ -257,7 +257,7 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
         except dynamodb().exceptions.ConditionalCheckFailedException as error:
             item = cast("dict[str, Any]", error.response)["Item"]
             included = int(item["last_version"]["N"])
-        except (BotoCoreError, ClientError, UndecidedError):
+        except (ClientError, UndecidedError):
             logger.exception("Could not write to TrendTable")
             return False
         else:

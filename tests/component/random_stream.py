@@ -15,7 +15,8 @@ from tests.stack import Item, StreamRecord
 INCREMENT, SET, FOLD = "increment", "set", "fold"
 # An action that updates only a sequence number. It does not change the counter.
 UPDATE = "update"
-# Actions that Tally never takes. The stream records of these writes are malformed.
+# Writes that Tally never makes, so their stream records are malformed. A misfold is a fold with
+# wrong numbers.
 EDIT, JUMP, REMOVE, MISFOLD = "edit", "jump", "remove", "misfold"
 
 # Malformed attributes for the stream record of a fold.

@@ -363,8 +363,7 @@ def test_the_artifact_has_exactly_the_operations_that_the_functions_call() -> No
     called: dict[str, set[str]] = {}
     for function in FUNCTIONS.values():
         for factory, method in call_graph.uses(function.module).calls:
-            service = factory.removesuffix("_once")
-            called.setdefault(service, set()).add(
+            called.setdefault(factory, set()).add(
                 "".join(word.capitalize() for word in method.split("_"))
             )
 

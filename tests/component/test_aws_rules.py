@@ -247,6 +247,9 @@ def dimensions(metric: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
 def test_an_alarm_notifies_the_topic_and_watches_only_this_stack(alarm: dict[str, Any]) -> None:
     assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+    assert "TreatMissingData" in alarm["Properties"], (
+        "the default depends on the state of the alarm"
+    )
     for metric in watched(alarm):
         # Each metric has a dimension that refers to this stack or to one of the stack's resources.
         assert any(

@@ -156,7 +156,8 @@ class World:
     def deliver(self, stream: Stream, deliveries: Iterable[Delivery]) -> None:
         """Deliver the records of the stream in batches, as Lambda does.
 
-        Use these deliveries. Deliver all remaining records without faults.
+        Each of `deliveries` gives the size of a batch, and the requests that fail meanwhile. The
+        records that remain after the last of them are delivered without faults.
         """
         done = 0
         rest = itertools.repeat(Delivery(0, 100, 0, []))

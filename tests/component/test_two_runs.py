@@ -50,7 +50,7 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
 
 
 def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
-    """Return the progress that AuditTable has for a counter. "*" stands for the nightly audit."""
+    """Return the progress in AuditTable for a counter; of the nightly audit if the name is "*"."""
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
     state: dict[str, Any] = json.loads(item["state"]["S"]) if item else {}
@@ -204,7 +204,7 @@ def test_a_finished_nightly_audit_is_not_reopened(
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
-    # The first step only starts the audit.
+    # Begin with 2 steps, because the first step only starts the audit.
     for steps in range(2, 26, cases(full=1, part=8)):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")

@@ -56,12 +56,12 @@ every_request = pytest.mark.parametrize("method", REPLIES)
 
 
 def head(body: bytes, status: str = "200 OK", **changed: str | None) -> bytes:
-    """Return DynamoDB's status line and headers.
+    """Return the start of a reply of DynamoDB: the status line and the headers.
 
     Args:
         body: the body that follows the headers.
         status: the status code and its phrase.
-        changed: new values of headers. None omits a header. In the names, `_` replaces `-`.
+        changed: headers to change, by name, with `_` in place of `-`. None leaves a header out.
     """
     headers: dict[str, str | None] = {
         "Server": "Server",

@@ -241,8 +241,8 @@ class Callers:
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
         """Take a random change whose outcome is unknown. Return None if there is no such change.
 
-        In nine of ten calls, this method takes only a change whose Retry-After is over. In three of
-        ten calls, it always returns None, so that callers also send new changes.
+        With a chance of 30 %, return None in any case, so that callers also send new changes.
+        Otherwise, with a chance of 90 %, take only a change whose Retry-After is over.
         """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf

@@ -47,6 +47,18 @@ def test_pauses_grow_to_a_limit_and_end_before_until(
         assert 0 <= seconds <= min(1.0, 0.05 * 2**attempt)
 
 
+@pytest.mark.parametrize("attempt", range(6))
+def test_pauses_are_spread_up_to_their_limit(monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(clock, "sleep", pauses.append)
+    longest = min(1.0, 0.05 * 2**attempt)
+
+    assert all(clock.pause(attempt, clock.now() + 60) for _ in range(200))
+
+    assert min(pauses) < 0.2 * longest
+    assert max(pauses) > 0.8 * longest
+
+
 @pytest.mark.parametrize("attempt", [0, 4, 5, 1023, 1024, 10**6])
 def test_a_pause_is_at_most_a_second_however_many_attempts_there_were(
     monkeypatch: pytest.MonkeyPatch, attempt: int

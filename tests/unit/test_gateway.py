@@ -264,7 +264,9 @@ def test_the_actor_is_the_subject_of_the_token() -> None:
 
 
 def test_two_invocations_with_the_same_request_id_are_two_attempts() -> None:
-    first, second = call(event()), call(event())
+    request = event()
+
+    first, second = call(request), call(request)
 
     assert first.body["change"]["request_id"] != second.body["change"]["request_id"]
 
