@@ -19,7 +19,7 @@ UPDATE = "update"
 # wrong numbers.
 EDIT, JUMP, REMOVE, MISFOLD = "edit", "jump", "remove", "misfold"
 
-# Malformed attributes for the stream record of a fold.
+# Wrong numbers for a misfold.
 WRONG: list[dict[str, Any]] = [
     {"increase": {"N": "6000"}},
     {"decrease": {"N": "6000"}},
