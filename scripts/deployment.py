@@ -230,7 +230,8 @@ def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
 def digest_of_sources() -> str:
     """Return a hash of everything that a build and a deployment depend on."""
     digest = hashlib.sha256(PARAMETERS.encode())
-    scripts = [ROOT / "scripts" / name for name in ("artifact.py", "environment.py", "requirements.txt")]
+    names = ("artifact.py", "environment.py", "requirements.txt")
+    scripts = [ROOT / "scripts" / name for name in names]
     functions = [path for path in (ROOT / "functions").rglob("*") if path.is_file()]
     for path in [ROOT / "template.yaml", *scripts, *sorted(functions)]:
         if "__pycache__" not in path.parts:

@@ -6,7 +6,7 @@ the code mentions. So a function that is passed as an argument counts as called.
 A client factory is a function in counters.clients that returns an AWS client. There are three forms
 in which the code may use client factories and the environment:
 
-- `<client factory>().<method>`, which the code calls or passes as an argument
+- `<client factory>().<method>`: the code calls this method, or passes it as an argument
 - `os.environ["NAME"]`
 - `"AWS_LAMBDA_…" in os.environ`
 

@@ -15,8 +15,8 @@ from tests.stack import Item, StreamRecord
 INCREMENT, SET, FOLD = "increment", "set", "fold"
 # An action that updates only a sequence number. It does not change the counter.
 UPDATE = "update"
-# Writes that Tally never makes, so their stream records are malformed. A misfold is a fold with
-# wrong numbers.
+# Tally never makes these writes, so RecordHistory must treat their stream records as malformed. A
+# misfold is a fold (one write that counts several events) with wrong numbers.
 EDIT, JUMP, REMOVE, MISFOLD = "edit", "jump", "remove", "misfold"
 
 # Wrong numbers for a misfold.

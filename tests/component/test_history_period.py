@@ -1,4 +1,4 @@
-"""Reads of the changes in a period, from the time in `from` until the time in `to`."""
+"""Tests that read the changes of a period: from the time in `from` until the time in `to`."""
 
 import itertools
 

@@ -98,7 +98,7 @@ def resource(value: str | dict[str, Any]) -> str:
 
 
 def event_source(function: Function) -> dict[str, set[str]]:
-    """Return the actions that Lambda needs to read a function's queue or stream, by resource."""
+    """Return, for each resource, the IAM actions that Lambda needs to read it for a function."""
     return {
         resource(source["Properties"]["EventSourceArn"]): READS_STREAM
         if resource(source["Properties"]["EventSourceArn"]).endswith(".StreamArn")

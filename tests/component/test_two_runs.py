@@ -50,7 +50,10 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
 
 
 def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
-    """Return the progress in AuditTable for a counter; of the nightly audit if the name is "*"."""
+    """Return the progress that AuditTable has for a counter.
+
+    If `counter_id` is "*", return the progress of the nightly audit.
+    """
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
     state: dict[str, Any] = json.loads(item["state"]["S"]) if item else {}

@@ -241,8 +241,8 @@ class Callers:
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
         """Take a random change whose outcome is unknown. Return None if there is no such change.
 
-        With a chance of 30 %, return None in any case, so that callers also send new changes.
-        Otherwise, with a chance of 90 %, take only a change whose Retry-After is over.
+        In 90 % of the calls, consider only changes whose Retry-After is over. In 30 % of the calls,
+        return None even if there is such a change, so that callers also send new changes.
         """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
