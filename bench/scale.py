@@ -123,9 +123,8 @@ The counter has 1 to a million changes, one every {INTERVAL} seconds.
 
 _TIMES = f"""
 The next table shows the CPU time of the function, without the CPU time of the database. There are
-{ROUNDS} rounds. In each round, every length of history is measured with {TIMES} calls of the
-operation. The result of the round for that length is the median of these calls. The table shows the
-median of the results of all rounds.
+{ROUNDS} rounds. Each round calls the operation {TIMES} times at each length of history, and takes
+the median. The table shows, for each length, the median of the {ROUNDS} rounds.
 """.strip()
 
 _COUNTERS = f"""

@@ -72,7 +72,7 @@ SERVICES = {
     },
 }
 
-# The data files that botocore reads for every service.
+# The data files that botocore always reads, whatever the service.
 DATA = {"endpoints.json", "sdk-default-configuration.json", "_retry.json"}
 
 

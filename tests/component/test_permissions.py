@@ -98,7 +98,10 @@ def resource(value: str | dict[str, Any]) -> str:
 
 
 def event_source(function: Function) -> dict[str, set[str]]:
-    """Return, for each resource, the IAM actions that Lambda needs to read it for a function."""
+    """Return the IAM actions that Lambda needs to read the event sources of a function.
+
+    The keys are the event sources: queues and streams.
+    """
     return {
         resource(source["Properties"]["EventSourceArn"]): READS_STREAM
         if resource(source["Properties"]["EventSourceArn"]).endswith(".StreamArn")

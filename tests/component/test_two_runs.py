@@ -50,9 +50,9 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
 
 
 def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
-    """Return the progress that AuditTable has for a counter.
+    """Return how far the audit of a counter has got, as saved in AuditTable.
 
-    If `counter_id` is "*", return the progress of the nightly audit.
+    If `counter_id` is "*", return how far the nightly audit of all counters has got.
     """
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
@@ -207,7 +207,8 @@ def test_a_finished_nightly_audit_is_not_reopened(
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
-    # Begin with 2 steps, because the first step only starts the audit.
+    # In each step, the slow run sends one request. Begin with 2 steps, because the first step only
+    # starts the run.
     for steps in range(2, 26, cases(full=1, part=8)):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
