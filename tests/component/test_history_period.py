@@ -1,4 +1,4 @@
-"""Tests that read the changes of a period: from the time in `from` until the time in `to`."""
+"""Tests of reading the changes of a period: from the time in `from` until the time in `to`."""
 
 import itertools
 

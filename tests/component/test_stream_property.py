@@ -156,9 +156,9 @@ class World:
     def deliver(self, stream: Stream, deliveries: Iterable[Delivery]) -> None:
         """Deliver the records of the stream in batches, as Lambda does.
 
-        Each delivery gives the size of one batch, and the requests that fail while the function
-        processes this batch. After the last delivery, the remaining records are delivered without
-        faults.
+        Each delivery gives the size of one batch. It also says which of the function's requests to
+        AWS must fail while the function processes this batch. After the last delivery, the
+        remaining records are delivered without faults.
         """
         done = 0
         rest = itertools.repeat(Delivery(0, 100, 0, []))

@@ -241,8 +241,9 @@ class Callers:
     def _take_unsettled(self, chances: random.Random) -> ChangeRequest | None:
         """Take a random change whose outcome is unknown. Return None if there is no such change.
 
-        In 30 % of the calls, return None in any case, so that callers also send new changes. In
-        90 % of the other calls, consider only changes whose Retry-After is over.
+        In 30 % of the calls, return None even if there is such a change, so that callers also send
+        new changes. In 63 % of the calls, choose only among changes whose Retry-After time has
+        passed. In 7 % of the calls, choose among all, so that some repeats come too early.
         """
         with self._lock:
             now = time.monotonic() if chances.random() < 0.9 else math.inf
