@@ -90,8 +90,8 @@ def deliver(stack: "Stack", *batch: EventMessage) -> list[EventMessage]:
     response = stack.invoke("ForwardEvents", {"Records": [message.record() for message in batch]})
     assert response.keys() == {"batchItemFailures"}
     assert all(failure.keys() == {"itemIdentifier"} for failure in response["batchItemFailures"])
-    # If a function reports an unknown id, Lambda treats the whole batch as failed. Tally's functions
-    # must not do this, so the next lines raise KeyError for an unknown id.
+    # If a function reports an unknown id, Lambda treats the whole batch as failed. Tally's
+    # functions must not do this, so the next lines raise KeyError for an unknown id.
     by_id = {message.message_id: message for message in batch}
     failed = [by_id[failure["itemIdentifier"]] for failure in response["batchItemFailures"]]
     assert len(set(failed)) == len(failed)
