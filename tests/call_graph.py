@@ -1,7 +1,7 @@
-"""Finds the AWS calls, environment variables and modules that a function's code uses.
+"""Finds the AWS calls, environment variables and modules that the code of a Lambda function uses.
 
-The code is parsed, but not run. This module assumes that a piece of code calls every function that
-the code mentions. So a function that is passed as an argument counts as called.
+The code is parsed, but not run. This module assumes that code calls every Python function that it
+mentions. So a Python function that is passed as an argument counts as called.
 
 A client factory is a function in counters.clients that returns an AWS client. There are three forms
 in which the code may use client factories and the environment:

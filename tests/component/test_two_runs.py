@@ -207,8 +207,9 @@ def test_a_finished_nightly_audit_is_not_reopened(
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
     for number in range(3):
         ten_changes(f"night{number}").record(stack)
-    # The slow run pauses before its second request; in the next rounds, before later requests. A
-    # pause before its first request would prove nothing, because the run has read nothing by then.
+    # In the first pass of this loop, the slow run pauses before its second request. In each later
+    # pass, it pauses before a later request. A pause before its first request would prove nothing,
+    # because the run has read nothing by then.
     for steps in range(2, 26, cases(full=1, part=8)):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
