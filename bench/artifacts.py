@@ -20,9 +20,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from tests import aws_template, sam
+from tests import aws_template
 from tests.aws_template import ROOT
-from tests.sam import PYTHON
+from tests.lambda_runtime import PYTHON
+
+from bench import sam_build
 
 PEERS = ROOT / "bench" / "peers"
 BUILDS = ROOT / ".local" / "bench"
@@ -63,7 +65,7 @@ class Artifact:
 def ours() -> dict[str, Artifact]:
     """Build Tally's functions. Return a mapping from the names of modules to artifacts."""
     sources = [ROOT / source for source in _SOURCES]
-    directory = _built("ours", sources, partial(sam.build, ROOT / "template.yaml"))
+    directory = _built("ours", sources, partial(sam_build.build, ROOT / "template.yaml"))
     return {
         function.module: _artifact(directory / name, function.module, function.handler)
         for name, function in aws_template.functions().items()
@@ -78,7 +80,7 @@ def peers() -> dict[str, Artifact]:
     lambdas = _built(
         "peers",
         [PEERS / "template.yaml", *(PEERS / name for name in LAMBDA_PEERS)],
-        lambda target: sam.build(
+        lambda target: sam_build.build(
             PEERS / "template.yaml",
             target,
             f"Architecture={'arm64' if platform.machine() in {'arm64', 'aarch64'} else 'x86_64'}",

@@ -16,9 +16,9 @@ from typing import IO
 
 from tests import aws_template
 from tests.runtime_api import RuntimeApi
-from tests.sam import PYTHON
 from tests.stack import REGION
 
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 STOP_SECONDS = 10
 NEEDS = "awslambdaric, Lambda's runtime client, which is built for Linux only"
 

@@ -156,9 +156,9 @@ def run_clients(
 ) -> list[Answer]:
     """Call `send` in many clients at the same time. Each client has its own connection and number.
 
-    Before `send`, each client calls `warm_up`, which starts a process of the function. So no client
-    has to wait for a process when the client calls `send`. If `warm_up` is None, each client
-    changes the counter `warm-up` instead.
+    Before `send`, each client sends other requests, so that each function has a process for each
+    client. These requests are `warm_up`, or an increment of the counter `warm-up` if `warm_up` is
+    None. If the scopes allow it, each client also sets the counter `warm-up`.
     """
     token = token_for(stack, scopes)
     start = threading.Barrier(clients, timeout=REQUEST_SECONDS)

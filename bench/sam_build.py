@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from tests.aws_template import ROOT
+from tests.lambda_runtime import PYTHON
 
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 BUILD_SECONDS = 300
 
 
