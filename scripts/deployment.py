@@ -93,8 +93,9 @@ def deploy(
     Raises:
         LocalStackError: `sam` failed. The message has the last lines of the output of `sam`.
     """
-    report("Building the functions…")
-    build(emulator)
+    if not is_built(emulator.directory):
+        report("Building the functions…")
+        build(emulator)
     if is_deployed(emulator, stack_name):
         return describe(emulator, stack_name)
     report("Deploying the stack to the emulator…")

@@ -80,7 +80,7 @@ def _run(directory: Path, port: int) -> None:
     """Run the stack until Ctrl-C or SIGTERM."""
     stack_file = directory / "stack.json"
     report = partial(print, flush=True)
-    report(f"Starting Tally on port {port}. This takes half a minute, and longer the first time.")
+    report(f"Starting Tally on port {port}. The first start takes about a minute.")
     report("Starting the emulator…")
     with run_emulator(directory, port, persist=True) as emulator:
         stack_file.unlink(missing_ok=True)  # an earlier run that was killed leaves it behind

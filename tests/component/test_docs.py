@@ -134,6 +134,19 @@ def test_the_documented_price_of_the_alarms_is_that_of_their_metrics() -> None:
     assert f"| {metrics} metrics that the alarms watch | {price:.2f} |" in read("cost.md")
 
 
+def test_the_readme_has_the_ratios_of_the_benchmarks() -> None:
+    pages = {
+        name: read("benchmarks.md").split(f"## {name}")[1] for name in ("Cold start", "Warm path")
+    }
+    rows = [re.search(r"\n\| Tally \|.*", page) for page in pages.values()]
+    ratios = [ratio for row in rows if row for ratio in re.findall(r"\b(\d\.\d\d) \(", row[0])]
+    cold, _, usual, bare = (f"{float(ratio):.0%}".replace("%", " %") for ratio in ratios)
+
+    text = " ".join(README.read_text().split())
+    assert f"answers its first request in {cold} of the time" in text
+    assert f"takes {usual} of the CPU time that the usual stack needs, and {bare} of" in text
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.read_text().split()) <= 1500
 
