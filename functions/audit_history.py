@@ -38,36 +38,42 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
         NotFoundError: if the history does not have the version `after`.
         ThrottledError: if DynamoDB did not answer in time.
     """
+    report = audit.Report()
+    succeeded = False
     try:
         counter_id, after = _parameters(event)
         until = clock.deadline(context, _MARGIN)
         if counter_id is None:
-            report = audit.audit_changed(until)
+            audit.audit_changed(report, until)
         else:
-            report = audit.audit_counter(counter_id, after, until)
+            audit.audit_counter(report, counter_id, after, until)
+        succeeded = True
     except errors.CounterError as error:
         # The person who invoked the function needs the text, not the stack trace.
         raise error.with_traceback(None) from None
-    findings = len(report.findings)
-    report.findings = report.findings[: verification.MOST_FINDINGS]
-    for finding in report.findings:
-        logger.error("audit finding: %s", finding.detail, extra={"finding": asdict(finding)})
+    finally:
+        if succeeded or report.findings:  # an audit that fails must not hide what it found
+            _publish(report)
     answer = asdict(report)
+    answer["findings"] = answer["findings"][: verification.MOST_FINDINGS]
     logger.info(
         "audited %d counters, %d entries, %d findings",
         report.counters,
         report.entries,
-        findings,
+        len(report.findings),
         extra={"answer": answer},
     )
+    return answer
+
+
+def _publish(report: audit.Report) -> None:
     metrics.publish(
         {
             "CountersAudited": report.counters,
             "EntriesAudited": report.entries,
-            "AuditFindings": findings,
+            "AuditFindings": len(report.findings),
         }
     )
-    return answer
 
 
 def _parameters(event: object) -> tuple[str | None, int | None]:

@@ -9,7 +9,10 @@ from the progress that the other audit saved.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from aws_lambda_powertools import Logger
 
 from counters import clock, history, progress, store, trend
 from counters.clients import must_answer
@@ -26,6 +29,8 @@ _FINISH_SECONDS = 45
 # counter has saved progress since this audit started.
 _MOST_ATTEMPTS = 5
 
+logger = Logger(service="tally")
+
 
 @dataclass(slots=True)
 class Report:
@@ -35,7 +40,8 @@ class Report:
         counters: the number of audited counters.
         entries: the number of history entries that were read.
         finished: False if the time was up before all counters were audited completely.
-        findings: the mismatches.
+        findings: the mismatches. Each is also logged at once, because a later error can end the
+            audit.
     """
 
     counters: int = 0
@@ -43,22 +49,28 @@ class Report:
     finished: bool = True
     findings: list[Finding] = field(default_factory=list)
 
+    def add(self, finding: Finding) -> None:
+        """Add a finding, and log it."""
+        self.findings.append(finding)
+        logger.error("audit finding: %s", finding.detail, extra={"finding": asdict(finding)})
 
-def audit_changed(until: float) -> Report:
+
+def audit_changed(report: Report, until: float) -> None:
     """Do a sweep: audit all counters that changed since the last sweep.
 
     If the time is up before all of them are audited, the next call continues the same sweep.
 
     Args:
+        report: the result is added to this report. If an error ends the audit, the report has what
+            was found before.
         until: when the time is up, in seconds since the epoch.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
-    report = Report()
     finish = until + _FINISH_SECONDS
     saved = progress.load(progress.SWEEP, finish)
-    sweep = progress.parsed(saved)
+    sweep = _sweep(saved)
     if "position" not in sweep:
         # When the last sweep began, the history may have lacked changes of the 25 hours before. So
         # this sweep also audits the counters that changed in those 25 hours.
@@ -72,7 +84,7 @@ def audit_changed(until: float) -> Report:
             report.counters += 1
             if clock.now() > until:
                 report.finished = False
-                return report
+                return
         sweep["position"] = position
         state = json.dumps(sweep)
         if progress.save(progress.SWEEP, state, saved, finish):
@@ -80,18 +92,26 @@ def audit_changed(until: float) -> Report:
         else:
             # Another sweep runs at the same time. Continue from its position.
             saved = progress.load(progress.SWEEP, finish)
-            sweep = progress.parsed(saved)
+            sweep = _sweep(saved)
             if "position" not in sweep:
-                return report  # the other sweep has finished
+                return  # the other sweep has finished
     # If this save is refused, another sweep has already saved that the sweep is finished.
     progress.save(progress.SWEEP, json.dumps({"started_at": sweep["started_at"]}), saved, finish)
-    return report
 
 
-def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
+def _sweep(saved: str | None) -> dict[str, Any]:
+    """Return the saved state of the sweep. If it is malformed, the sweep begins again."""
+    try:
+        return progress.parsed(saved)
+    except ValueError:
+        return {}
+
+
+def audit_counter(report: Report, counter_id: str, after: int | None, until: float) -> None:
     """Audit one counter.
 
     Args:
+        report: the result is added to this report.
         counter_id: the counter.
         after: begin after this version, and assume that all versions up to it are correct. None to
             continue from the saved progress.
@@ -102,9 +122,8 @@ def audit_counter(counter_id: str, after: int | None, until: float) -> Report:
         ThrottledError: if DynamoDB did not answer in time. Also if `after` is given, and this audit
             could not save its progress, because other audits saved their progress first.
     """
-    report = Report(counters=1)
     _audit(counter_id, after, until, report)
-    return report
+    report.counters += 1
 
 
 def _audit(counter_id: str, after: int | None, until: float, report: Report) -> None:
@@ -122,10 +141,10 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
                 else _progress_after(counter_id, after, finish)
             )
             result = verify(counter_id, begin, until, finish)
-        except (KeyError, TypeError, ValueError) as error:  # do not stop the sweep
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # do not stop the sweep
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of this counter is malformed: {why}"
-            report.findings.append(Finding(counter_id, detail))
+            report.add(Finding(counter_id, detail))
             return
         verified = result.progress
         if not verified.seen_version or progress.save(
@@ -139,7 +158,8 @@ def _audit(counter_id: str, after: int | None, until: float, report: Report) -> 
             break  # the next audit continues from the progress that other audits have saved
     report.entries += result.entries
     report.finished = report.finished and result.finished
-    report.findings += result.findings
+    for finding in result.findings:
+        report.add(finding)
 
 
 def _progress_after(counter_id: str, after: int, until: float) -> Progress:

@@ -302,7 +302,9 @@ def _log(
         "invocation_id": context.aws_request_id,
     }
     if problem is not None:
-        extra |= {"problem": problem.kind, "detail": str(problem)}
+        # The name of a field can have characters that UTF-8 cannot encode: single surrogates.
+        detail = str(problem).encode(errors="backslashreplace").decode()
+        extra |= {"problem": problem.kind, "detail": detail}
     log = logger.error if fault else logger.info
     log("%s %s %d", event["httpMethod"], event["resource"], status, exc_info=fault, extra=extra)
 

@@ -77,6 +77,7 @@ def from_json(saved: str | None) -> Progress:
     """Parse the saved progress of a counter. If nothing was saved, the progress is at version 0.
 
     Raises:
+        AttributeError: if the JSON is malformed.
         KeyError: if the JSON is malformed.
         TypeError: if the JSON is malformed.
         ValueError: if the JSON is malformed.
@@ -89,8 +90,15 @@ def from_json(saved: str | None) -> Progress:
 
 
 def parsed(saved: str | None) -> dict[str, Any]:
-    """Return the content of the saved JSON; an empty dictionary if nothing was saved."""
-    state: dict[str, Any] = json.loads(saved) if saved else {}
+    """Return the content of the saved JSON; an empty dictionary if nothing was saved.
+
+    Raises:
+        ValueError: if the text is not a JSON object.
+    """
+    state = json.loads(saved) if saved else {}
+    if not isinstance(state, dict):
+        detail = "the saved progress is not a JSON object"
+        raise ValueError(detail)  # noqa: TRY004  malformed JSON raises a ValueError, too
     return state
 
 

@@ -194,11 +194,13 @@ def _find_recent_attempt(
     # entries.
     expected = current.version
     last = expected or MAX_INTEGER
-    for entry in history.read(current.counter_id, 1, last, until, _FEW, newest_first=True):
+    entries = history.read(current.counter_id, 1, last, until, _FEW, newest_first=True)
+    for entry in entries:
         if entry.request_id == request_id:
             return history.counter(entry), True
-        if not current.version:
-            return None, False
+    if not current.version:
+        return None, not entries
+    for entry in entries:
         if entry.is_of(current, expected):
             if entry.time < began - clock.APPLY_WINDOW:
                 return None, True  # all lower versions were made before the attempt began

@@ -323,7 +323,7 @@ def test_a_change_is_not_made_again_after_its_counter_was_deleted(scene: Scene) 
     another, key = (scene.add("hits", by, key) for by, key in ((7, "another"), (5, "key")))
 
     assert (another.status, another.replayed, another.body["value"]) == (200, True, 112)
-    assert (key.status, key.problem) == (409, "in-progress")
+    assert (key.status, key.replayed, key.body["value"]) == (200, True, 105)
     assert scene.value("hits") == 0
 
 

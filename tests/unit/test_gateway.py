@@ -259,6 +259,16 @@ def test_a_request_without_headers_is_accepted() -> None:
     assert call({**event(), "headers": None}).status == 200
 
 
+def test_the_log_line_of_a_request_with_a_surrogate_can_be_written(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    response = call(event(body=b'{"\\ud800": 1}'))
+
+    assert response.status == 400
+    (record,) = caplog.records
+    assert vars(record)["detail"].encode() == b"\\ud800: unknown field"
+
+
 def test_the_actor_is_the_subject_of_the_token() -> None:
     assert call(event()).body["change"]["actor"] == "ann"
 
