@@ -19,18 +19,40 @@ settings.load_profile("tally")
 # The tests whose paths have the same of these beginnings are a group. They share a slow fixture, so
 # xdist runs all tests of a group in one process.
 GROUPS = (
-    "tests/e2e/test_restart.py",  # starts its own emulators
-    "tests/e2e/",  # share one stack
+    "tests/e2e/test_chaos.py",
+    "tests/e2e/test_restart.py",
+    "tests/e2e/",
     "tests/component/test_artifact.py",
     "tests/component/test_long_history.py",
 )
+
+# The tests whose paths have these beginnings start first, in this order. The largest group makes the
+# build that the next groups need. Until the build is ready, other processes run tests without it.
+FIRST = (
+    "tests/e2e/",
+    "tests/unit/",
+    "tests/component/test_interleavings.py",
+    "tests/component/test_reply_sequences.py",
+    "tests/e2e/test_restart.py",
+    "tests/e2e/test_chaos.py",
+    "tests/component/test_artifact.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests as FIRST says."""
+
+    def position(item: pytest.Item) -> int:
+        matching = [number for number, path in enumerate(FIRST) if item.nodeid.startswith(path)]
+        return max(matching, default=len(FIRST))
+
+    items.sort(key=position)
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Gives each process one group, or one test without a group, at a time.
 
-    The largest group starts first. xdist has marks for groups, but they do not work with this
-    version of pytest.
+    xdist has marks for groups, but they do not work with this version of pytest.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -38,5 +60,6 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no t
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
-    """Tell xdist to use GroupScheduling."""
+    """Tell xdist to use GroupScheduling, and to keep the order of the tests."""
+    config.option.loadscopereorder = False
     return GroupScheduling(config, log)
