@@ -26,8 +26,8 @@ GROUPS = (
     "tests/component/test_long_history.py",
 )
 
-# The tests whose paths have these beginnings start first, in this order. The largest group makes the
-# build that the next groups need. Until the build is ready, other processes run tests without it.
+# The tests whose paths have these beginnings start first, in this order. The first group makes the
+# build that later groups need. Until the build is ready, other processes run tests without it.
 FIRST = (
     "tests/e2e/",
     "tests/unit/",

@@ -9,7 +9,6 @@ from tests.sizes import cases
 
 from deployment import Stack
 
-
 EVERY = cases(full=1, part=4)  # how many of the bad requests are sent: one of so many
 
 
