@@ -115,13 +115,11 @@ def deploy(
 
 
 def build(emulator: Emulator) -> None:
-    """Build `template.yaml`, unless the emulator's directory has a build of the same sources.
+    """Build `template.yaml` into the emulator's directory. Any older build there is replaced.
 
     Raises:
         LocalStackError: `sam` failed. The message has the last lines of the output of `sam`.
     """
-    if is_built(emulator.directory):
-        return
     target = emulator.directory / BUILD
     # The stamp is written last. If the stamp is missing, the run that made the build was killed,
     # and the build may be incomplete.

@@ -64,7 +64,7 @@ def verify(counter_id: str, progress: Progress, until: float, finish: float) -> 
 
     Args:
         counter_id: the counter.
-        progress: how far the counter is verified already. It is changed.
+        progress: how far the counter is verified already. This function modifies the object.
         until: when to stop, in seconds since the epoch. The page of the history that is being
             checked then is finished first.
         finish: latest time to start a read, in seconds since the epoch.

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
 from tests import fast_moto
+from tests.component import auditing
 from tests.component.ledger import Ledger
 from tests.component.output import silence
 from tests.component.reading import RETENTION_DAYS, record_orders
@@ -137,6 +138,18 @@ def latest_start(stack: Stack, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> f
     function = stack.functions["IngestIncrements"]
     stack.functions["IngestIncrements"] = replace(function, timeout=10)
     return 10 - ATTEMPT
+
+
+@pytest.fixture
+def audited_orders(stack: Stack) -> Past:
+    """The counter "orders" with 60 changes, to be audited."""
+    return auditing.record_orders(stack)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the time to 30 days after the first change of an audited counter."""
+    monkeypatch.setattr(clock, "now", lambda: auditing.LATER)
 
 
 @pytest.fixture

@@ -3,24 +3,13 @@
 from typing import Any
 
 import pytest
-from tests.component.auditing import LATER, audit, change_hour, findings, record_orders, versions
+from tests.component.auditing import LATER, audit, change_hour, findings, versions
 from tests.contents import delete_entries
 from tests.past import Past
 from tests.stack import Stack
 from tests.times import BEGINNING, DAY, HOUR
 
 from counters import clock
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the time to 30 days after the first change."""
-    monkeypatch.setattr(clock, "now", lambda: LATER)
-
-
-@pytest.fixture
-def orders(stack: Stack) -> Past:
-    return record_orders(stack)
 
 
 def change_entry(stack: Stack, version: int | str, **attributes: Any) -> None:  # noqa: ANN401
@@ -37,7 +26,7 @@ def copy_entry(stack: Stack, version: int, to_version: int) -> None:
     stack.dynamodb.put_item(TableName=table, Item={**item, "version": {"N": str(to_version)}})
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("version", [1, 2, 30, 59])
 def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
     delete_entries(stack, version)
@@ -47,7 +36,7 @@ def test_a_missing_entry_is_found(stack: Stack, version: int) -> None:
     ]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_a_missing_last_entry_is_found_after_the_streams_retention(
     stack: Stack,
 ) -> None:
@@ -56,7 +45,7 @@ def test_a_missing_last_entry_is_found_after_the_streams_retention(
     assert versions(findings(stack)) == [60]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_consecutive_missing_entries_are_one_finding(stack: Stack) -> None:
     delete_entries(stack, 20, 21, 22)
 
@@ -66,7 +55,7 @@ def test_consecutive_missing_entries_are_one_finding(stack: Stack) -> None:
     assert "from 20 to 22" in finding["detail"]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_a_changed_value_is_found_at_its_version(stack: Stack) -> None:
     change_entry(stack, 28, value={"N": "1000"})
 
@@ -76,7 +65,7 @@ def test_a_changed_value_is_found_at_its_version(stack: Stack) -> None:
     assert "does not add up" in found[0]["detail"]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_an_entry_that_does_not_start_from_the_previous_value_is_found(stack: Stack) -> None:
     change_entry(stack, 30, value={"N": "1000"}, previous_value={"N": "990"}, by={"N": "10"})
 
@@ -86,14 +75,14 @@ def test_an_entry_that_does_not_start_from_the_previous_value_is_found(stack: St
     assert [each["hour"] for each in found if each["hour"]] == ["2026-11-22T14:00:00.000Z"]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_a_last_entry_with_another_value_than_the_counter_is_found(stack: Stack) -> None:
     change_entry(stack, 60, value={"N": "1000"}, by={"N": "1000"}, previous_value={"N": "0"})
 
     assert versions([each for each in findings(stack) if not each["hour"]]) == [60, 60]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("version", [61, 1000])
 def test_an_extra_entry_after_the_last_version_is_found(stack: Stack, version: int) -> None:
     copy_entry(stack, 60, version)
@@ -101,7 +90,7 @@ def test_an_extra_entry_after_the_last_version_is_found(stack: Stack, version: i
     assert versions(findings(stack)) == [version]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("version", [0, -1])
 def test_an_extra_entry_before_the_first_version_is_found(stack: Stack, version: int) -> None:
     copy_entry(stack, 1, version)
@@ -109,7 +98,7 @@ def test_an_extra_entry_before_the_first_version_is_found(stack: Stack, version:
     assert versions(findings(stack)) == [version]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("version", ["7", "7.5"])
 def test_a_malformed_entry_is_found(stack: Stack, version: str) -> None:
     change_entry(stack, version, operation={"N": "1"}, created_at={"S": "yesterday"})
@@ -119,7 +108,7 @@ def test_a_malformed_entry_is_found(stack: Stack, version: str) -> None:
     assert details == [f"the entry of version {version} is malformed"]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize(
     ("sums", "by"),
     [((3, 0), 2), ((2, 1), 2), ((0, 0), 2), ((-1, -3), 2), ((2, 5), 2), ((0, 2), 2)],
@@ -140,14 +129,14 @@ def test_an_entry_whose_increase_and_decrease_do_not_add_up_is_found(
     )
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_the_increase_and_decrease_of_an_hour_are_compared_separately(
-    stack: Stack, orders: Past
+    stack: Stack, audited_orders: Past
 ) -> None:
     start = BEGINNING + 20 * HOUR
-    orders.fold(start, 7, 9, events=5)
-    orders.fold(start + 1, 3, 3)
-    orders.record(stack)
+    audited_orders.fold(start, 7, 9, events=5)
+    audited_orders.fold(start + 1, 3, 3)
+    audited_orders.record(stack)
     assert findings(stack) == []
 
     change_hour(stack, start, increase={"N": "9"}, decrease={"N": "11"})
@@ -239,7 +228,7 @@ WRONG_SUMS = [
 ]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("wrong_sums", WRONG_SUMS)
 def test_a_wrong_sum_in_an_hour_of_the_trend_is_found(
     stack: Stack, wrong_sums: dict[str, Any]
@@ -259,7 +248,7 @@ def test_a_wrong_sum_in_an_hour_of_the_trend_is_found(
     )
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_a_missing_hour_of_the_trend_is_found(stack: Stack) -> None:
     stack.dynamodb.delete_item(
         TableName=stack.refs["TrendTable"],
@@ -276,7 +265,7 @@ def test_a_missing_hour_of_the_trend_is_found(stack: Stack) -> None:
     )
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("hours", [-5, 12, 100])
 def test_an_extra_hour_of_the_trend_is_found(stack: Stack, hours: int) -> None:
     sums: dict[str, Any] = {
@@ -295,7 +284,7 @@ def test_an_extra_hour_of_the_trend_is_found(stack: Stack, hours: int) -> None:
 
 
 def test_a_wrong_sum_is_found_before_the_hour_is_over(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = BEGINNING + 9 * HOUR + 3001
     monkeypatch.setattr(clock, "now", lambda: now)
@@ -303,31 +292,33 @@ def test_a_wrong_sum_is_found_before_the_hour_is_over(
 
     change_hour(stack, BEGINNING + 9 * HOUR, increase={"N": "7"})
 
-    assert orders.item["version"]["N"] == "60"
+    assert audited_orders.item["version"]["N"] == "60"
     assert [each["hour"] for each in findings(stack)] == ["2026-11-22T19:00:00.000Z"]
 
 
-@pytest.mark.usefixtures("orders", "later")
-def test_a_counter_whose_value_was_edited_by_hand_is_found(stack: Stack, orders: Past) -> None:
-    orders.item = {**orders.item, "value": {"N": "1"}}
-    orders.store(stack)
+@pytest.mark.usefixtures("audited_orders", "later")
+def test_a_counter_whose_value_was_edited_by_hand_is_found(
+    stack: Stack, audited_orders: Past
+) -> None:
+    audited_orders.item = {**audited_orders.item, "value": {"N": "1"}}
+    audited_orders.store(stack)
 
     assert versions(findings(stack)) == [60]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_a_counter_with_a_lower_version_than_its_history_is_found(
-    stack: Stack, orders: Past
+    stack: Stack, audited_orders: Past
 ) -> None:
     audit(stack, counter_id="orders")
     again = Past("orders")
-    again.change(BEGINNING + 20 * HOUR, int(orders.item["value"]["N"]))
+    again.change(BEGINNING + 20 * HOUR, int(audited_orders.item["value"]["N"]))
     again.store(stack)
 
     assert versions(findings(stack)) == [60]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_several_faults_are_all_found(stack: Stack) -> None:
     delete_entries(stack, 10)
     change_entry(stack, 40, value={"N": "1000"})

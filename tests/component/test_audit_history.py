@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.component.auditing import LATER, audit, findings, record_orders, versions
+from tests.component.auditing import LATER, audit, findings, versions
 from tests.contents import delete_entries
 from tests.past import Past
 from tests.stack import Stack
@@ -18,21 +18,12 @@ from counters.errors import CounterError
 from counters.model import Entry
 
 
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the time to 30 days after the first change."""
-    monkeypatch.setattr(clock, "now", lambda: LATER)
-
-
-@pytest.fixture
-def orders(stack: Stack) -> Past:
-    return record_orders(stack)
-
-
-@pytest.mark.usefixtures("orders", "later")
-def test_audited_entries_are_not_read_again(stack: Stack, orders: Past, wire: Wire) -> None:
+@pytest.mark.usefixtures("audited_orders", "later")
+def test_audited_entries_are_not_read_again(stack: Stack, audited_orders: Past, wire: Wire) -> None:
     audit(stack, counter_id="orders")
-    orders.record(stack, [orders.change(BEGINNING + 20 * HOUR, 1) for _ in range(3)])
+    audited_orders.record(
+        stack, [audited_orders.change(BEGINNING + 20 * HOUR, 1) for _ in range(3)]
+    )
     wire.sent.clear()
 
     report = audit(stack, counter_id="orders")
@@ -47,7 +38,7 @@ def test_audited_entries_are_not_read_again(stack: Stack, orders: Past, wire: Wi
 # --- Reports and events --------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_a_finding_is_logged_and_counted_in_a_metric(
     stack: Stack, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,17 +62,19 @@ def test_a_finding_is_logged_and_counted_in_a_metric(
     assert metrics["CountersAudited"] == [1.0]
 
 
-@pytest.mark.usefixtures("orders", "later")
-def test_a_finding_is_reported_again_until_it_is_repaired(stack: Stack, orders: Past) -> None:
+@pytest.mark.usefixtures("audited_orders", "later")
+def test_a_finding_is_reported_again_until_it_is_repaired(
+    stack: Stack, audited_orders: Past
+) -> None:
     delete_entries(stack, 30)
     assert versions(findings(stack)) == versions(findings(stack)) == [30]
 
-    orders.record(stack, orders.records[29:30])
+    audited_orders.record(stack, audited_orders.records[29:30])
 
     assert findings(stack) == []
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_later_audits_continue_from_an_accepted_version(stack: Stack) -> None:
     delete_entries(stack, 30)
 
@@ -93,7 +86,7 @@ def test_later_audits_continue_from_an_accepted_version(stack: Stack) -> None:
 NOT_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize(
     ("event", "message"),
     [
@@ -150,7 +143,7 @@ def assert_only_handler_in_traceback(raised: pytest.ExceptionInfo[CounterError])
     assert [frame.name for frame in raised.traceback][1:] == ["invoke", "handler"]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 @pytest.mark.parametrize("after", [1, 29, 31, 59, 60])
 def test_any_version_in_the_history_can_be_accepted(stack: Stack, after: int) -> None:
     delete_entries(stack, 30)
@@ -185,7 +178,7 @@ def test_the_first_nightly_audit_covers_all_counters_and_later_ones_only_changed
     assert (second["counters"], second["entries"], second["findings"]) == (1, 3, [])
 
 
-def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Past) -> None:
+def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, audited_orders: Past) -> None:
     record_three_changes(stack, "a", "b")
     delete_entries(stack, 30)
 
@@ -193,16 +186,16 @@ def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, orders: Pa
 
     assert report["counters"] == 3
     assert [(each["counter_id"], each["version"]) for each in report["findings"]] == [
-        (orders.counter_id, 30)
+        (audited_orders.counter_id, 30)
     ]
 
 
 def test_a_change_just_before_a_nightly_audit_is_audited_the_next_night(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     night = BEGINNING + 20 * HOUR
-    orders.change(night - 30, 1)
-    orders.store(stack)
+    audited_orders.change(night - 30, 1)
+    audited_orders.store(stack)
     monkeypatch.setattr(clock, "now", lambda: night)
     assert audit(stack)["findings"] == []
 

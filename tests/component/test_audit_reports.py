@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.component.auditing import audit
+from tests.component.auditing import LATER, audit
 from tests.component.output import metrics
 from tests.contents import delete_entries
 from tests.past import Past
@@ -28,7 +28,7 @@ def counters(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
         past.record(stack, [past.change(BEGINNING + number, 1) for number in range(3)])
     delete_entries(stack, 2, counter_id=FIRST)
     monkeypatch.setattr(store, "_SCAN_SIZE", 1)
-    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 30 * DAY)
+    monkeypatch.setattr(clock, "now", lambda: LATER)
     monkeypatch.setattr(clock, "sleep", lambda _seconds: None)
     return stack
 
@@ -71,7 +71,7 @@ def test_many_findings_of_one_counter_do_not_hide_those_of_others(
         ExpressionAttributeValues={":time": {"S": clock.timestamp(BEGINNING - DAY)}},
     )
     delete_entries(stack, 2, counter_id=LAST)
-    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 30 * DAY)
+    monkeypatch.setattr(clock, "now", lambda: LATER)
     capsys.readouterr()
 
     report = audit(stack)
@@ -101,7 +101,7 @@ def test_a_sweep_with_a_malformed_state_begins_again(counters: Stack, state: str
     item = counters.dynamodb.get_item(
         TableName=counters.refs["AuditTable"], Key={"counter_id": {"S": "*"}}
     )["Item"]
-    assert json.loads(item["state"]["S"]) == {"started_at": BEGINNING + 30 * DAY}
+    assert json.loads(item["state"]["S"]) == {"started_at": LATER}
 
 
 def save_progress(stack: Stack, key: str, state: str) -> None:

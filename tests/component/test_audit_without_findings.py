@@ -9,7 +9,6 @@ from tests.component.auditing import (
     audit,
     change_hour,
     findings,
-    record_orders,
     versions,
 )
 from tests.contents import delete_entries
@@ -21,18 +20,7 @@ from tests.wire import Wire, delivered, throttled
 from counters import clock
 
 
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the time to 30 days after the first change."""
-    monkeypatch.setattr(clock, "now", lambda: LATER)
-
-
-@pytest.fixture
-def orders(stack: Stack) -> Past:
-    return record_orders(stack)
-
-
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_an_intact_counter_has_no_findings(stack: Stack) -> None:
     assert audit(stack, counter_id="orders") == {
         "counters": 1,
@@ -47,11 +35,11 @@ def test_a_counter_that_was_never_written_has_no_findings(stack: Stack) -> None:
 
 
 def test_a_missing_last_entry_is_not_a_finding_while_the_stream_may_still_add_it(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
-    late = [orders.change(start + number, 1) for number in range(3)]
-    orders.store(stack)
+    late = [audited_orders.change(start + number, 1) for number in range(3)]
+    audited_orders.store(stack)
 
     def found(seconds: float) -> list[int | None]:
         monkeypatch.setattr(clock, "now", lambda: start + seconds)
@@ -60,13 +48,13 @@ def test_a_missing_last_entry_is_not_a_finding_while_the_stream_may_still_add_it
     assert found(10) == found(DAY) == []
     assert found(DAY + 30) == [61]
 
-    orders.record(stack, late)
+    audited_orders.record(stack, late)
     assert found(DAY + 20) == []
 
 
 @pytest.mark.parametrize("missing", [[58], [57, 58], [59]], ids=str)
 def test_an_audit_stops_at_a_gap_while_the_stream_may_still_fill_it(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch, missing: list[int]
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch, missing: list[int]
 ) -> None:
     delete_entries(stack, *missing)
     made_after_gap = BEGINNING + 600 * missing[-1]  # the time of the change after the gap
@@ -84,19 +72,19 @@ def test_an_audit_stops_at_a_gap_while_the_stream_may_still_fill_it(
     assert report(DAY + clock.APPLY_WINDOW) == (unread, [])
     assert report(DAY + clock.APPLY_WINDOW + 1) == (unread, [missing[0]])
 
-    orders.record(stack, orders.records[missing[0] - 1 : missing[-1]])
+    audited_orders.record(stack, audited_orders.records[missing[0] - 1 : missing[-1]])
     assert report(DAY + 2) == (unread + len(missing), [])
     assert report(DAY + 3) == (0, [])
 
 
 def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delete_entries(stack, 58)
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 600 * 60)
     assert findings(stack) == []
 
-    orders.record(stack, orders.records[57:58])
+    audited_orders.record(stack, audited_orders.records[57:58])
 
     monkeypatch.setattr(clock, "now", lambda: LATER)
     assert audit(stack, counter_id="orders")["entries"] == 3
@@ -104,11 +92,11 @@ def test_a_gap_that_the_stream_fills_in_time_is_never_a_finding(
 
 
 def test_a_missing_hour_is_not_a_finding_while_the_stream_may_still_add_it(
-    stack: Stack, orders: Past, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, audited_orders: Past, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = BEGINNING + 20 * HOUR
-    late = [orders.change(start + 600 * number, 1) for number in range(12)]
-    orders.store(stack)
+    late = [audited_orders.change(start + 600 * number, 1) for number in range(12)]
+    audited_orders.store(stack)
     wire.fail("UpdateItem", itertools.repeat(throttled))
     assert stack.record(late) == 0, "the changes are in the history but not in the trend"
     wire.fail("UpdateItem", [])
@@ -120,7 +108,7 @@ def test_a_missing_hour_is_not_a_finding_while_the_stream_may_still_add_it(
     assert found(3 * HOUR) == found(DAY) == []
     assert found(DAY + 2 * HOUR) == ["2026-11-23T06:00:00.000Z", "2026-11-23T07:00:00.000Z"]
 
-    orders.record(stack, late)
+    audited_orders.record(stack, late)
     assert found(DAY + 3 * HOUR) == []
     change_hour(stack, start, changes={"N": "99"})
     assert found(DAY + 4 * HOUR) == [], "an hour that was compared once is not read again"
@@ -143,9 +131,11 @@ def test_changes_that_were_applied_in_another_order_than_they_began_are_not_find
 
 
 @pytest.mark.usefixtures("later")
-def test_a_change_during_the_audit_is_not_a_finding(stack: Stack, orders: Past, wire: Wire) -> None:
+def test_a_change_during_the_audit_is_not_a_finding(
+    stack: Stack, audited_orders: Past, wire: Wire
+) -> None:
     def late(request: AWSPreparedRequest) -> AWSResponse:
-        orders.record(stack, [orders.change(BEGINNING + 20 * HOUR, 1)])
+        audited_orders.record(stack, [audited_orders.change(BEGINNING + 20 * HOUR, 1)])
         return delivered(request)
 
     wire.fail("Query", [late])
@@ -172,7 +162,7 @@ def test_an_hour_is_compared_only_after_its_last_possible_change(
     assert [each["hour"] for each in findings(stack)] == [clock.timestamp(BEGINNING)]
 
 
-@pytest.mark.usefixtures("orders", "later")
+@pytest.mark.usefixtures("audited_orders", "later")
 def test_an_expired_start_of_the_history_is_not_a_finding(stack: Stack) -> None:
     stack.refs["HistoryDays"] = "29"
     delete_entries(stack, *range(1, 20), 25)
@@ -180,7 +170,7 @@ def test_an_expired_start_of_the_history_is_not_a_finding(stack: Stack) -> None:
     assert findings(stack) == []
 
 
-@pytest.mark.usefixtures("orders")
+@pytest.mark.usefixtures("audited_orders")
 def test_a_missing_start_of_the_history_is_a_finding_before_its_expiry(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,15 +181,15 @@ def test_a_missing_start_of_the_history_is_a_finding_before_its_expiry(
     assert versions(findings(stack)) == [1]
 
 
-@pytest.mark.usefixtures("orders")
+@pytest.mark.usefixtures("audited_orders")
 def test_entries_that_expired_after_their_audit_are_not_findings(
-    stack: Stack, orders: Past, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack.refs["HistoryDays"] = "29"
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 20 * HOUR)
     assert findings(stack) == []
-    new = [orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
-    orders.record(stack, new)
+    new = [audited_orders.change(BEGINNING + 10 * DAY + 600 * number, 1) for number in range(20)]
+    audited_orders.record(stack, new)
     delete_entries(stack, *range(1, 70))
 
     monkeypatch.setattr(clock, "now", lambda: BEGINNING + 29 * DAY - HOUR)
