@@ -16,8 +16,8 @@ gc.set_threshold(50_000, 20, 20)
 settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
-# A group has all tests whose path begins with the same entry of this list. If several entries match,
-# the first one counts. A group shares a slow fixture, so xdist runs all its tests in one process.
+# A group has all tests whose path begins with the same entry of this list. If several entries
+# match, the first one counts. A group shares a slow fixture, so xdist runs it in one process.
 GROUPS = (
     "tests/e2e/test_chaos.py",
     "tests/e2e/test_restart.py",
@@ -26,8 +26,8 @@ GROUPS = (
     "tests/component/test_long_history.py",
 )
 
-# Tests whose path begins with one of these entries start first, in this order. The first group makes
-# the build that later groups need. Meanwhile, other processes run tests that do not need the build.
+# Tests whose path begins with one of these entries start first, in this order. The first group
+# makes the build that later groups need. Meanwhile, other processes run tests without a build.
 FIRST = (
     "tests/e2e/",
     "tests/unit/",
