@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from counters import clock, model, rules
 from counters.clients import ATTEMPT
 from counters.errors import CounterError, InternalError, UnauthorizedError
-from counters.headers import idempotency_key, supported_headers
+from counters.headers import supported_headers
 from counters.model import Change, ChangedCounter, Counter
 from counters.rules import invalid
 
@@ -207,7 +207,7 @@ def _request(
         _query(event["multiValueQueryStringParameters"] or {}, query),
         _body(event, body),
         supported,
-        idempotency_key(supported),
+        supported.get("idempotency-key"),
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
         Change(_actor(event), context.aws_request_id, clock.now(), until),
@@ -302,7 +302,7 @@ def _log(
         "invocation_id": context.aws_request_id,
     }
     if problem is not None:
-        # The name of a field can have characters that UTF-8 cannot encode: single surrogates.
+        # The name of a field can have lone surrogates. UTF-8 cannot encode these characters.
         detail = str(problem).encode(errors="backslashreplace").decode()
         extra |= {"problem": problem.kind, "detail": detail}
     log = logger.error if fault else logger.info
