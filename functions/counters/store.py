@@ -238,8 +238,8 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
         # A key condition can compare the sort key only once. So combine `prefix` and `after` into
-        # one range. The lowest character in a name is "-", so the first possible name after `after`
-        # is `after` plus "-". The character "~" is higher than every character in a name.
+        # one range. In names, the character "-" sorts first. So every name that sorts after `after`
+        # is at least `after` plus "-". The character "~" sorts after every character of a name.
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
