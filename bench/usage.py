@@ -24,8 +24,7 @@ class Usage:
     Attributes:
         writes: write units.
         reads: read units.
-        requests: the number of requests that functions send to DynamoDB or to a queue. A function
-            waits for the answers.
+        requests: requests that functions send to DynamoDB or SQS.
         runs: invocations of functions.
         logs: the functions' log lines, in bytes.
         http: HTTP requests.

@@ -161,7 +161,7 @@ def set_value(
 
 
 def send(update: dict[str, Any]) -> Counter:
-    """Send an UpdateItem request that changes a counter, once, and return the changed counter.
+    """Send an UpdateItem request, without retries, and return the changed counter.
 
     Raises:
         RefusedError: if the condition does not hold.
@@ -238,8 +238,8 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
         # A key condition can compare the sort key only once. So combine `prefix` and `after` into
-        # one range. In names, the character "-" sorts first. So every name that sorts after `after`
-        # is at least `after` plus "-". The character "~" sorts after every character of a name.
+        # one range, from `first` to `last`. A name has only characters between "-" and "}". So no
+        # name sorts between `after` and `first`, and no name with this prefix sorts after `last`.
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
