@@ -10,9 +10,9 @@ unexport PYTHONPATH PYTHONHOME
 python_code := $(wildcard functions scripts tests bench)
 all_tests := $(wildcard tests/unit tests/component tests/e2e)
 # The component tests that hardly need an emulated AWS, so they are fast.
-template_tests := $(patsubst %,tests/component/test_%.py,aws_rules docs permissions template)
+template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs permissions template)
 
-.PHONY: help run token check test test-full bench build deploy clean
+.PHONY: help run token check test test-full bench contract build deploy clean
 .PHONY: lint types quick-tests packages-run packages-all
 
 help: ## list the targets
@@ -49,6 +49,9 @@ quick-tests: packages-all
 
 bench: packages-all ## run the benchmarks and write docs/benchmarks.md: about 20 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
+
+contract: packages-all ## write functions/openapi.json from openapi.yaml
+	.venv/bin/python scripts/contract.py
 
 build: packages-run ## build the functions with sam build
 	.venv/bin/sam build

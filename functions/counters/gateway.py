@@ -27,6 +27,7 @@ logger = Logger(service="tally")
 MAX_BODY = 64 * 1024  # characters; the largest valid request is much smaller
 
 _BODY_METHODS = {"POST", "PUT"}
+_ANYBODY = "anybody"  # the actor of a request without a token; such a request changes nothing
 
 
 class Request(NamedTuple):
@@ -104,6 +105,15 @@ class Response(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
+class _Route(NamedTuple):
+    """What a route supports. The attributes are the arguments of `endpoint`."""
+
+    query: Collection[str]
+    body: Collection[str]
+    headers: Collection[str]
+    public: bool
+
+
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
@@ -112,6 +122,7 @@ def endpoint(
     query: Collection[str] = (),
     body: Collection[str] = (),
     headers: Collection[str] = (),
+    public: bool = False,
 ) -> Callable[[Callable[[Request], Response]], Handler]:
     """Return a decorator that turns a function into a Lambda handler.
 
@@ -128,14 +139,17 @@ def endpoint(
         headers: the headers that the route supports, in lower case. The handler rejects a request
             with any other header that changes the meaning of the request (see the module
             `headers`). The handler ignores headers that do not change the meaning.
+        public: whether the route needs no token. If it needs one, the handler rejects a request
+            whose sender API Gateway did not verify.
     """
+    route = _Route(query, body, headers, public)
 
     def decorate(function: Callable[[Request], Response]) -> Handler:
         def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             problem: CounterError | None = None
             fault: Exception | None = None
             try:
-                response = function(_request(event, context, query, body, headers))
+                response = function(_request(event, context, route))
             except CounterError as error:
                 problem = error
             except Exception as error:  # noqa: BLE001  every exception is logged and answered
@@ -191,26 +205,21 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
     return Response(items, headers={"Link": f'<?{urlencode(next_page)}>; rel="next"'})
 
 
-def _request(
-    event: dict[str, Any],
-    context: LambdaContext,
-    query: Collection[str],
-    body: Collection[str],
-    headers: Collection[str],
-) -> Request:
+def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Request:
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
-    supported = supported_headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"])
+    all_headers, method = event["multiValueHeaders"] or {}, event["httpMethod"]
+    supported = supported_headers(all_headers, route.headers, method)
     until = clock.deadline(context, ATTEMPT)
     return Request(
         # A REST API does not decode the path, so the counter's name is still percent-encoded.
         rules.counter_id(unquote(path["counter_id"])),
-        _query(event["multiValueQueryStringParameters"] or {}, query),
-        _body(event, body),
+        _query(event["multiValueQueryStringParameters"] or {}, route.query),
+        _body(event, route.body),
         supported,
         supported.get("idempotency-key"),
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
-        Change(_actor(event), context.aws_request_id, clock.now(), until),
+        Change(_ANYBODY if route.public else _actor(event), context.aws_request_id, clock.now(), until),
         until,
     )
 

@@ -103,12 +103,16 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
     return Condition(tuple(sorted({int(tag) for _, tag in tags})))
 
 
-def none_match(headers: Mapping[str, str], version: int) -> bool:
+def none_match(headers: Mapping[str, str], version: int | str) -> bool:
     """Return whether a GET must return the counter. If the result is False, the GET returns 304.
 
     The result is False in two cases:
     - If-None-Match lists the counter's version.
     - If-None-Match is `*`, and the counter has been written at least once.
+
+    Args:
+        headers: the supported headers of the request, by name in lower case.
+        version: the counter's version. For any other resource, a text that names its version.
 
     Raises:
         InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.
