@@ -238,8 +238,8 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
         # A key condition can compare the sort key only once. So combine `prefix` and `after` into
-        # one range, from `first` to `last`. A name has only characters between "-" and "}". So no
-        # name sorts between `after` and `first`, and no name with this prefix sorts after `last`.
+        # one range. Among the characters of names, "-" sorts first. So the first possible name on
+        # the page is `after` followed by "-". The character "~" sorts after all names' characters.
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
