@@ -42,7 +42,8 @@ def supported(function: Function, argument: str) -> set[str]:
 
     Args:
         function: the function.
-        argument: which argument of the decorator to return: `query`, `body` or `headers`.
+        argument: which argument of the decorator to return: `query` (with `lists`), `body` or
+            `headers`.
     """
     code = ast.parse((ROOT / "functions" / f"{function.module}.py").read_text())
     (call,) = [
@@ -51,7 +52,8 @@ def supported(function: Function, argument: str) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "endpoint"
     ]
     keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    return set(keywords.get(argument, ()))
+    lists = keywords.get("lists", ()) if argument == "query" else ()
+    return {*keywords.get(argument, ()), *lists}
 
 
 def sample_body(function: Function) -> bytes:
