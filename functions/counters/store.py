@@ -252,8 +252,11 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
         # A key condition can compare the sort key only once. So combine `prefix` and `after` into
-        # one range. Among the characters of names, "-" sorts first. So the first possible name on
-        # the page is `after` followed by "-". The character "~" sorts after all names' characters.
+        # one range from `first` to `last`:
+        # - The range begins above `after`. Of all characters in names, "-" is the lowest. So the
+        #   lowest name above `after` is `after` plus "-".
+        # - The range ends with the prefix. "~" is higher than all characters in names. So all names
+        #   with the prefix are lower than the prefix plus "~".
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:
