@@ -24,8 +24,7 @@ class Usage:
     Attributes:
         writes: write units.
         reads: read units.
-        requests: requests that functions send to DynamoDB or SQS; the requests to SQS are also in
-            `sqs` or `sqs_standard`.
+        requests: requests that functions send to DynamoDB or SQS.
         runs: invocations of functions.
         logs: the functions' log lines, in bytes.
         http: HTTP requests.
