@@ -226,6 +226,7 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
     all_headers, method = event["multiValueHeaders"] or {}, event["httpMethod"]
     supported = supported_headers(all_headers, route.headers, method)
     parameters = event["multiValueQueryStringParameters"] or {}
+    actor = _ANYBODY if route.public else _actor(event)
     until = clock.deadline(context, ATTEMPT)
     return Request(
         # A REST API does not decode the path, so the counter's name is still percent-encoded.
