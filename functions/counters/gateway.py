@@ -238,9 +238,7 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
         supported.get("idempotency-key"),
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
-        Change(
-            _ANYBODY if route.public else _actor(event), context.aws_request_id, clock.now(), until
-        ),
+        Change(actor, context.aws_request_id, clock.now(), until),
         until,
     )
 

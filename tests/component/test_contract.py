@@ -203,8 +203,9 @@ def test_the_limits_are_those_of_the_code() -> None:
         assert {limit: schemas[name][limit] for limit in whole} == whole
     assert schemas["Version"]["maximum"] == model.MAX_INTEGER
     assert parameters["Interval"]["schema"]["enum"] == list(model.SECONDS)
-    most = rules._MOST_INCREMENTS  # noqa: SLF001
+    most = rules.MAX_COUNTERS
     assert schemas["Increments"]["properties"]["increments"]["maxItems"] == most
+    assert parameters["Id"]["schema"]["maxItems"] == schemas["Counters"]["maxItems"] == most
     assert f"{{0,{headers._MOST_VERSIONS - 1}}}" in parameters["IfMatch"]["schema"]["pattern"]  # noqa: SLF001
     longest = headers._LONGEST_KEY  # noqa: SLF001
     key = parameters["IdempotencyKey"]["schema"]["pattern"]
