@@ -189,7 +189,7 @@ class Buffer:
     def _run(self) -> None:
         """Send the sums after each interval, until the buffer is closed. Runs in a thread."""
         seal_at = time.monotonic() + self._interval
-        while not self._closed:
+        while not self._is_closed():
             self._wake.wait(max(0.0, min(seal_at, self._next_due()) - time.monotonic()))
             if self._wake.is_set() or time.monotonic() >= seal_at:
                 self._wake.clear()
@@ -198,9 +198,11 @@ class Buffer:
                     # While the service cannot be reached, further increments are cheaper as sums
                     # than as batches. So batches may take only half of the room.
                     self._seal(self._capacity // 2 - self._sealed())
-            while self._send_next(self._order, math.inf, wait=False):
-                if self._closed:
-                    return
+            while self._send_next(self._order, math.inf, wait=False) and not self._is_closed():
+                pass
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _seal(self, most: int) -> None:
         """Make batches of at most `most` sums. The caller holds the lock."""
