@@ -1,6 +1,6 @@
-import pytest
 from collections.abc import Iterator
 
+import pytest
 from tests.unit.client.fake_service import FakeService, running
 
 

@@ -21,7 +21,6 @@ from tally_client import (
     InvalidRequest,
     Refusal,
     Tally,
-    Unauthorized,
     Unsent,
     batches,
     sums,
@@ -126,7 +125,9 @@ def test_new_sums_do_not_wait_for_a_batch_whose_outcome_is_unknown(
         key = seen.headers.get("idempotency-key", "")
         if not stuck:
             stuck.add(key)
-        return (409, {"type": "urn:tally:problem:in-progress"}, {}) if key in stuck else answer(seen)
+        return (
+            (409, {"type": "urn:tally:problem:in-progress"}, {}) if key in stuck else answer(seen)
+        )
 
     service.faults, service.answer = fault, keep_in_progress  # type: ignore[method-assign]
     counts = tally.buffer(interval=0.02)
