@@ -26,8 +26,8 @@ from local_settings import HOST
 
 SCRIPTS = ROOT / "scripts"
 
-# This program replaces pip. It logs the name of the requirements file or package. If PIP_SAYS is set, it
-# prints the text in PIP_SAYS, and fails.
+# This program replaces pip. It logs the name of the requirements file or package. If PIP_SAYS is
+# set, it prints the text in PIP_SAYS, and fails.
 PIP = """
 import os, sys
 with open(os.environ["PIP_LOG"], "a") as log:

@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+import httpx2
+
 from tally_client import Tally
 
 SECRET = "s3cr3t-0f-the-client"  # noqa: S105
@@ -57,21 +59,21 @@ class FakeService:
     forbidden: str = "no-prefix-begins-like-this"
     values_known: bool = True
     page: int = 1000
-    before_answer: Callable[[Seen], None] = lambda _: None
+    before_answer: Callable[[Seen], object] = lambda _: None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def client(self, deadline: float = 5.0, **options: Any) -> Tally:
+    def client(self, deadline: float = 5.0, transport: httpx2.BaseTransport | None = None) -> Tally:
         return Tally(
             self.url,
             token_url=f"http://127.0.0.1:{self.port}/oauth2/token",
             client_id="client",
             client_secret=SECRET,
             deadline=deadline,
-            **options,
+            transport=transport,
         )
 
     def plan(self, *faults: str) -> None:
@@ -107,7 +109,7 @@ class FakeService:
             {},
         )
 
-    def answer(self, seen: Seen) -> Answer:
+    def answer(self, seen: Seen) -> Answer:  # noqa: PLR0911
         token = seen.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in self.tokens or token in self.refused_tokens:
             return problem(401, "unauthorized")
@@ -152,10 +154,10 @@ class FakeService:
         counters = [self.change(each["counter_id"], each["by"], "increment") for each in increments]
         if many and not self.values_known:
             counters = [{**each, "value": None, "version": None} for each in counters]
-        answer: Answer = (200, counters if many else counters[0], {})
+        made: Answer = (200, counters if many else counters[0], {})
         if key:
-            self.receipts[receipt] = (body, answer)
-        return answer
+            self.receipts[receipt] = (body, made)
+        return made
 
     def change(self, name: str, by: int, operation: str) -> dict[str, Any]:
         entries = self.history.setdefault(name, [])
@@ -248,7 +250,7 @@ def interval(name: str) -> dict[str, Any]:
     }
 
 
-def problem(status: int, kind: str, detail: str = "", **members: Any) -> Answer:
+def problem(status: int, kind: str, detail: str = "", **members: object) -> Answer:
     body = {
         "type": f"urn:tally:problem:{kind}",
         "title": kind,

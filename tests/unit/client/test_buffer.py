@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from tests.unit.client.fake_service import LIMIT, FakeService, wait_until
+from tests.unit.client.fake_service import LIMIT, Answer, FakeService, Seen, wait_until
 
 from tally_client import (
     Batch,
@@ -116,12 +116,9 @@ def test_new_sums_do_not_wait_for_a_batch_whose_outcome_is_unknown(
 ) -> None:
     stuck: set[str] = set()
 
-    def fault() -> str:
-        return ""
-
     answer = service.answer
 
-    def keep_in_progress(seen):  # type: ignore[no-untyped-def]
+    def keep_in_progress(seen: Seen) -> Answer:
         key = seen.headers.get("idempotency-key", "")
         if not stuck:
             stuck.add(key)
@@ -129,7 +126,7 @@ def test_new_sums_do_not_wait_for_a_batch_whose_outcome_is_unknown(
             (409, {"type": "urn:tally:problem:in-progress"}, {}) if key in stuck else answer(seen)
         )
 
-    service.faults, service.answer = fault, keep_in_progress  # type: ignore[method-assign]
+    service.answer = keep_in_progress  # type: ignore[method-assign]
     counts = tally.buffer(interval=0.02)
     counts.increment("a", 5)
     wait_until(lambda: bool(stuck))
@@ -271,8 +268,10 @@ def test_a_batch_that_was_never_applied_does_not_expire(
 
 @pytest.mark.parametrize(
     ("counter_id", "by"),
-    [("", 1), ("a b", 1), ("a/b", 1), ("x" * 129, 1), (7, 1), ("a", 0), ("a", True), ("a", 1.0)]
-    + [("a", LIMIT + 1), ("a", "1")],
+    [
+        *[(name, 1) for name in ("", "a b", "a/b", "x" * 129, 7)],
+        *[("a", by) for by in (0, True, 1.0, LIMIT + 1, "1")],
+    ],
 )
 def test_an_invalid_increment_is_refused_at_once(
     service: FakeService,

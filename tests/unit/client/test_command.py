@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.client.fake_service import TIME, FakeService
+from tests.unit.client.fake_service import TIME, Answer, FakeService, Seen
 from typer.testing import CliRunner, Result
 
 from tally_client.command.app import app
@@ -124,7 +124,7 @@ def test_an_export_tells_that_the_history_is_late(tally: Command, service: FakeS
     service.change("a", 1, "increment")
     full = service.list_history
 
-    def late(name, seen):  # type: ignore[no-untyped-def]
+    def late(name: str, seen: Seen) -> Answer:
         status, entries, headers = full(name, seen)
         return status, entries[:-1], headers
 
@@ -152,7 +152,7 @@ def test_an_export_tells_that_the_history_is_late(tally: Command, service: FakeS
         ("set a x", "", 2, ""),
     ],
 )
-def test_each_error_has_its_exit_code(
+def test_each_error_has_its_exit_code(  # noqa: PLR0913, PLR0917
     tally: Command, service: FakeService, command: str, fault: str, code: int, error: str
 ) -> None:
     service.faults = lambda: fault
@@ -194,7 +194,8 @@ def test_every_command_has_help_and_json(tally: Command) -> None:
         assert "--json" in tally(f"{command} --help")
 
 
-def test_shell_completion_offers_names(tally: Command, service: FakeService) -> None:
+@pytest.mark.usefixtures("tally")
+def test_shell_completion_offers_names(service: FakeService) -> None:
     service.change("orders", 1, "increment")
     service.change("other", 1, "increment")
     result = CliRunner().invoke(

@@ -6,11 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import httpx2
 import pytest
-from tests.unit.client.fake_service import SECRET, FakeService
+from tests.unit.client.fake_service import SECRET, Answer, FakeService, Seen
 
 from tally_client import (
     BoundExceeded,
@@ -121,8 +120,12 @@ def test_if_every_connection_was_refused_the_change_is_not_applied(service: Fake
         unused.bind(("127.0.0.1", 0))  # and does not listen
         token_url = service.url.replace("/v1", "/oauth2/token")
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        options = {"token_url": token_url, "client_id": "client", "client_secret": SECRET}
-        with Tally(url, deadline=0.5, **options) as tally, pytest.raises(Unavailable):
+        with (
+            Tally(
+                url, token_url=token_url, client_id="client", client_secret=SECRET, deadline=0.5
+            ) as tally,
+            pytest.raises(Unavailable),
+        ):
             tally.increment("a")
     assert service.tokens
 
@@ -192,11 +195,16 @@ def test_a_refusal_is_raised_at_once(
 
 def test_an_answer_for_another_counter_counts_as_lost(service: FakeService) -> None:
     answer = service.answer
-    wrong = [{"counter_id": "b"}, {"value": "1"}, {"value": True}, {"version": None}]
+    wrong: list[dict[str, object]] = [
+        {"counter_id": "b"},
+        {"value": "1"},
+        {"value": True},
+        {"version": None},
+    ]
 
-    def confuse(seen: Any) -> Any:
+    def confuse(seen: Seen) -> Answer:
         status, body, headers = answer(seen)
-        return status, {**body, **wrong.pop()} if wrong else body, headers
+        return status, body | wrong.pop() if wrong else body, headers
 
     service.answer = confuse  # type: ignore[method-assign]
     with service.client() as tally:
@@ -217,7 +225,7 @@ def test_retries_wait_as_long_as_the_service_asks(service: FakeService) -> None:
 
 def test_a_call_ends_at_its_deadline_even_if_the_service_is_silent(service: FakeService) -> None:
     release = threading.Event()
-    service.before_answer = lambda _: release.wait(5) and None
+    service.before_answer = lambda _: release.wait(5)
     began = time.monotonic()
     with service.client(deadline=0.5) as tally, pytest.raises(OutcomeUnknown):
         tally.increment("a")

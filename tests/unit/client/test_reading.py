@@ -135,7 +135,7 @@ def test_a_history_that_cannot_be_read_to_its_end_is_an_error(service: FakeServi
     ['<http://127.0.0.1:1/?after=1>; rel="next"', '</other?after=1>; rel="next"', "nonsense"],
 )
 def test_the_token_follows_no_link_to_another_place(service: FakeService, link: str) -> None:
-    service.answer = lambda _: (200, ["a"], {"Link": link})  # type: ignore[method-assign]
+    service.answer = lambda seen: (200, [seen.method], {"Link": link})  # type: ignore[method-assign]
     with service.client(deadline=0.2) as tally, pytest.raises(Unavailable):
         list(tally.names())
     assert {each.path for each in service.seen} == {"/counters"}
