@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 unexport PYTHONPATH PYTHONHOME
 
-python_code := $(wildcard functions scripts tests bench)
+python_code := $(wildcard functions client scripts tests bench)
 all_tests := $(wildcard tests/unit tests/component tests/e2e)
 # The component tests that hardly need an emulated AWS, so they are fast.
 template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs permissions template)
@@ -65,7 +65,7 @@ deploy: packages-run ## deploy to an AWS account; STAGE is dev or prod; with CON
 clean: ## delete .venv, the local stack's state, and everything that was built
 	@"$(PYTHON)" scripts/environment.py idle
 	rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find functions scripts tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find functions client scripts tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 packages-run packages-all: packages-%:
 	@"$(PYTHON)" scripts/environment.py $*

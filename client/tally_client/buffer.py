@@ -1,0 +1,312 @@
+"""Buffers: sum increments in the process, and send them together."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Self
+
+from tally_client import batches, model
+from tally_client.errors import BufferFull, InvalidRequest, Unsent
+from tally_client.sums import Refusal, Sums
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from tally_client.batches import Batch
+    from tally_client.exchange import Service
+
+logger = logging.getLogger("tally_client")
+
+_LONGEST_ATTEMPT = 15.0  # seconds; the service answers within 10 seconds
+_MAX = model.MAX_INTEGER
+
+
+class Buffer:
+    """Sums increments by counter, and sends the sums in the background. Threads may share it.
+
+    Each request has up to 100 sums, under a key that stays with them until their outcome is known.
+    Additions and subtractions of a counter are sent separately.
+
+    The buffer drops nothing. It keeps what it could not send, tries again, and reports it: with a
+    log line, with `on_problem`, and with Unsent from `flush` and `close`. Only the end of the
+    process loses something: what is in the buffer then.
+    """
+
+    def __init__(  # noqa: PLR0913  all are settings
+        self,
+        service: Service,
+        *,
+        interval: float = 1.0,
+        size: int = 1_000,
+        capacity: int = 10_000,
+        deadline: float = 30.0,
+        on_problem: Callable[[Batch | Refusal], None] | None = None,
+    ) -> None:
+        """Create an empty buffer. `Tally.buffer` calls this.
+
+        Args:
+            service: where to send the sums.
+            interval: how many seconds the buffer waits before it sends the sums.
+            size: the buffer sends the sums earlier if there are so many.
+            capacity: the maximum number of sums, those in unfinished requests included.
+            deadline: how many seconds `flush` and `close` may take. A batch that is older is
+                reported.
+            on_problem: is called once for each batch that is not applied before the deadline, and
+                for each sum that the service refuses. It is called in the thread that sends.
+
+        Raises:
+            ValueError: a number is not greater than 0.
+        """
+        if min(interval, size, capacity, deadline) <= 0:
+            detail = "interval, size, capacity and deadline must be greater than 0"
+            raise ValueError(detail)
+        self._service = service
+        self._interval = interval
+        self._size = size
+        self._capacity = capacity
+        self._deadline = deadline
+        self._on_problem = on_problem
+        self._closed = False
+        self._begin()
+        _buffers.add(self)
+        atexit.register(self._at_exit)
+
+    def _begin(self) -> None:
+        """Begin without sums, in this process."""
+        self._lock = threading.Lock()  # guards the attributes below, and `_closed`
+        self._sums = Sums()
+        self._batches: list[Batch] = []
+        self._order = 0  # of the last batch
+        self._thread: threading.Thread | None = None
+        self._sending = threading.Lock()  # held while a batch is sent
+        self._wake = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Return the buffer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the buffer."""
+        self.close()
+
+    def increment(self, counter_id: str, by: int = 1) -> None:
+        """Add to a sum. No request is made, and the call does not wait for one.
+
+        Args:
+            counter_id: the name of the counter.
+            by: the number to add; not 0. A negative number subtracts.
+
+        Raises:
+            InvalidRequest: the name or the number is not valid. Nothing was added.
+            BufferFull: the buffer has no room for another sum. Nothing was added.
+            RuntimeError: the buffer is closed. Nothing was added.
+        """
+        if type(by) is not int or not by or not -_MAX <= by <= _MAX:
+            detail = f"by: must be an integer from {-_MAX} to {_MAX}, and not 0"
+            raise InvalidRequest(detail, kind="invalid-request")
+        with self._lock:
+            sums = self._sums.additions if by > 0 else self._sums.subtractions
+            if counter_id in sums and not self._closed:
+                sums[counter_id] += by
+            else:
+                self._admit(counter_id, by)
+
+    def _admit(self, counter_id: str, by: int) -> None:
+        """Begin a sum. The caller holds the lock."""
+        if self._closed:
+            detail = "The buffer is closed."
+            raise RuntimeError(detail)
+        model.checked_name(counter_id)
+        if len(self._sums) + self._sealed() >= self._capacity:
+            detail = f"The buffer has {self._capacity} sums that are not sent yet."
+            raise BufferFull(detail)
+        self._sums.add(counter_id, by)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="tally-buffer", daemon=True)
+            # At the end of the interpreter, no thread can be started. `_at_exit` sends the sums.
+            with contextlib.suppress(RuntimeError):
+                self._thread.start()
+        if len(self._sums) >= self._size:
+            self._wake.set()
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Send everything that was added before this call.
+
+        Args:
+            timeout: how many seconds to wait; the deadline of the buffer if it is None.
+
+        Raises:
+            Unsent: something was not sent in time, or was refused. The buffer keeps it, and goes on
+                trying until it is closed.
+        """
+        until = time.monotonic() + (self._deadline if timeout is None else timeout)
+        with self._lock:
+            self._sums.release()
+            self._seal(self._capacity)
+            last = self._order
+        while self._send_next(last, until, wait=True):
+            pass
+        with self._lock:
+            left = [each for each in self._batches if each.order <= last]
+            refused = self._sums.refusals()
+        if left or refused:
+            raise Unsent(left, refused)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Accept no more increments, and send everything.
+
+        Args:
+            timeout: as for `flush`.
+
+        Raises:
+            Unsent: something was not sent in time, or was refused. The buffer keeps it. A later
+                `flush` tries again.
+        """
+        with self._lock:
+            self._closed = True
+        self._wake.set()
+        atexit.unregister(self._at_exit)
+        self.flush(timeout)
+
+    def unsent(self) -> tuple[list[Batch], list[Refusal]]:
+        """Return the batches that are not known to be applied, and the sums that were refused."""
+        with self._lock:
+            return list(self._batches), self._sums.refusals()
+
+    def _run(self) -> None:
+        """Send the sums after each interval, until the buffer is closed. Runs in a thread."""
+        seal_at = time.monotonic() + self._interval
+        while not self._is_closed():
+            self._wake.wait(max(0.0, min(seal_at, self._next_due()) - time.monotonic()))
+            if self._wake.is_set() or time.monotonic() >= seal_at:
+                self._wake.clear()
+                seal_at = time.monotonic() + self._interval
+                with self._lock:
+                    # While the service cannot be reached, further increments are cheaper as sums
+                    # than as batches. So batches may take only half of the room.
+                    self._seal(self._capacity // 2 - self._sealed())
+            while self._send_next(self._order, math.inf, wait=False) and not self._is_closed():
+                pass
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def _seal(self, most: int) -> None:
+        """Make batches of at most `most` sums. The caller holds the lock."""
+        for group in self._sums.take(most, time.monotonic()):
+            self._order += 1
+            self._batches.append(batches.pack(group, self._order))
+
+    def _sealed(self) -> int:
+        return sum(len(each.increments) for each in self._batches)
+
+    def _next_due(self) -> float:
+        with self._lock:
+            return min((each.due for each in self._batches), default=math.inf)
+
+    def _send_next(self, last: int, until: float, *, wait: bool) -> bool:
+        """Send the batch that is due next.
+
+        Args:
+            last: only batches with this number or a lower one.
+            until: latest time to wait (monotonic clock, seconds).
+            wait: whether to wait for a batch that is due later.
+
+        Returns:
+            Whether there may be another batch to send before `until`.
+        """
+        if not self._sending.acquire(timeout=_seconds_until(until)):
+            return False
+        try:
+            with self._lock:
+                waiting = [each for each in self._batches if each.order <= last]
+                batch = min(waiting, key=lambda each: each.due, default=None)
+            now = time.monotonic()
+            if batch is None or now >= until or batch.due > (until if wait else now):
+                return False
+            if batch.due <= now:
+                self._send(batch, min(until, now + _LONGEST_ATTEMPT))
+                return True
+        finally:
+            self._sending.release()
+        time.sleep(min(batch.due - now, 0.1))  # another thread may change what is due
+        return True
+
+    def _send(self, batch: Batch, until: float) -> None:
+        """Send a batch, and note the result. The caller holds `_sending`."""
+        try:
+            result = batches.attempt(self._service, batch, until)
+        except Exception as error:  # noqa: BLE001  the batch is kept, and the error reported
+            batch.reason = f"{type(error).__name__}: {error}"
+            batch.due = time.monotonic() + self._interval
+            result = [batch]
+        is_new = False
+        with self._lock:
+            others = [each for each in self._batches if each is not batch]
+            if isinstance(result, Refusal):
+                self._batches = others
+                is_new = self._sums.put_back(result, time.monotonic())
+            else:
+                self._batches = [*others, *result]
+                if not result:
+                    self._sums.applied(batch.increments)
+        if isinstance(result, Refusal):
+            if is_new:
+                self._report(result, f"refused {result.increment}: {result.error}")
+        elif batch in result and not batch.reported and self._is_late(batch):
+            batch.reported = True
+            self._report(batch, f"could not send a batch yet: {batch.reason}")
+
+    def _is_late(self, batch: Batch) -> bool:
+        return batch.expired or time.monotonic() - batch.made >= self._deadline
+
+    def _report(self, problem: Batch | Refusal, text: str) -> None:
+        logger.warning("The Tally buffer keeps what it cannot send. It %s", text)
+        if self._on_problem:
+            try:
+                self._on_problem(problem)
+            except Exception:
+                logger.exception("on_problem failed")
+
+    def _at_exit(self) -> None:
+        """Close the buffer at the end of the interpreter. Log what is lost now."""
+        try:
+            self.close()
+        except Unsent as error:
+            logger.error("The Tally buffer could not send everything: %s", error)  # noqa: TRY400
+            for batch in error.batches:
+                logger.error("Not known to be applied: %s", batch.to_json())  # noqa: TRY400
+            for refusal in error.refused:
+                logger.error("Refused: %s", refusal.increment)  # noqa: TRY400
+
+
+def _seconds_until(until: float) -> float:
+    """Return how many seconds to wait for a lock; -1, which means no limit, if `until` is never."""
+    return -1 if until == math.inf else max(0.0, until - time.monotonic())
+
+
+# A forked process has a copy of each buffer, but not its thread. The parent sends what was in the
+# buffer. So the copies begin empty: otherwise, both processes would send it.
+_buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for buffer in _buffers:
+        buffer._begin()  # noqa: SLF001  this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

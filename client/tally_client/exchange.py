@@ -1,0 +1,204 @@
+"""One request and its answer. This module makes no retries, except once after a 401."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx2
+
+from tally_client.tokens import BearerAuth, NoToken, Token, TokenSource
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+
+    from tally_client.settings import Settings
+
+# The service answers within 10 seconds (docs/api.md, section Limits). The rest is for the network.
+_LONGEST_REQUEST = 15.0  # seconds
+_LONGEST_CONNECT = 3.0  # seconds
+
+_UNAUTHORIZED = 401
+_FINAL = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request.
+
+    Attributes:
+        method: the HTTP method.
+        path: the path after the base URL, percent-encoded.
+        query: the query parameters.
+        body: the JSON body; None if there is none.
+        headers: the headers, without the token.
+    """
+
+    method: Literal["GET", "POST", "PUT"]
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete answer.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the headers; names are not case-sensitive.
+        document: the body, converted from JSON. None if the body is empty or not JSON.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    document: object
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """There is no complete answer.
+
+    Attributes:
+        reason: why, as text for people.
+        sent: whether the service may have received the request.
+    """
+
+    reason: str
+    sent: bool
+
+
+class Service:
+    """Sends requests to the service, each with a token. Threads may share it.
+
+    A process that was forked opens its own connections: if two processes read from the same
+    connection, each could take the other's answer for its own.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx2.BaseTransport | None = None) -> None:
+        """Create the service's side of the client. No request is sent yet.
+
+        Args:
+            settings: where the service is, and the credentials.
+            transport: replaces the network; for tests.
+        """
+        self._url = settings.url.rstrip("/")
+        self._settings = settings
+        self._transport = transport
+        self._locks: dict[int, threading.Lock] = {}  # by process id
+        self._closed = False
+        self._final_until = 0.0  # until then, a 401 is final (monotonic clock, seconds)
+        self._opened: tuple[int, httpx2.Client, TokenSource] | None = None
+
+    def exchange(self, request: Request, until: float) -> Reply | NoReply:
+        """Send a request and return the answer.
+
+        After a 401, the request is sent once more, with a new token. If that is refused, too, then
+        a 401 is final for a minute, because each token costs money (docs/cost.md).
+
+        Args:
+            request: the request.
+            until: latest time to wait for the answer (monotonic clock, seconds). The call can end
+                up to 3 seconds later, if the time was spent on a connection.
+        """
+        client, tokens = self._open()
+        token = tokens.current(until)
+        if isinstance(token, NoToken):
+            return _without_token(token)
+        reply = self._send(client, request, token, until)
+        if not _is_unauthorized(reply) or time.monotonic() < self._final_until:
+            return reply
+        token = tokens.renew(token, until)
+        if isinstance(token, NoToken):
+            return _without_token(token)
+        reply = self._send(client, request, token, until)
+        if _is_unauthorized(reply):
+            self._final_until = time.monotonic() + _FINAL
+        return reply
+
+    def close(self) -> None:
+        """Close the connections. Later requests raise RuntimeError."""
+        with self._lock():
+            self._closed = True
+            if self._opened and self._opened[0] == os.getpid():
+                self._opened[1].close()
+            self._opened = None
+
+    def _open(self) -> tuple[httpx2.Client, TokenSource]:
+        """Return the HTTP client and the tokens of this process."""
+        opened = self._opened
+        if opened and opened[0] == os.getpid():
+            return opened[1], opened[2]
+        with self._lock():
+            if self._closed:
+                detail = "The client is closed."
+                raise RuntimeError(detail)
+            if self._opened is None or self._opened[0] != os.getpid():
+                client = httpx2.Client(**self._http_options())
+                tokens = TokenSource(self._settings, self._http_options)
+                self._opened = (os.getpid(), client, tokens)
+            return self._opened[1], self._opened[2]
+
+    def _lock(self) -> threading.Lock:
+        """Return the lock of this process. When a process is forked, its locks may be held."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _http_options(self) -> dict[str, Any]:
+        return {"transport": self._transport} if self._transport else {"verify": _tls_context()}
+
+    def _send(
+        self, client: httpx2.Client, request: Request, token: Token, until: float
+    ) -> Reply | NoReply:
+        left = until - time.monotonic()
+        if left <= 0:
+            return NoReply("The deadline has passed.", sent=False)
+        seconds = min(_LONGEST_REQUEST, left)
+        try:
+            response = client.request(
+                request.method,
+                self._url + request.path,
+                params=list(request.query) or None,
+                content=request.body,
+                headers=list(request.headers),
+                auth=BearerAuth(token),
+                timeout=httpx2.Timeout(seconds, connect=min(_LONGEST_CONNECT, seconds)),
+            )
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            return NoReply(f"The service could not be reached: {_text(error)}.", sent=False)
+        except httpx2.RequestError as error:
+            return NoReply(f"The answer was lost: {_text(error)}.", sent=True)
+        return Reply(response.status_code, response.headers, _document(response))
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Return the TLS settings. Loading the certificates takes tens of milliseconds."""
+    return httpx2.create_ssl_context()
+
+
+def _is_unauthorized(reply: Reply | NoReply) -> bool:
+    return isinstance(reply, Reply) and reply.status == _UNAUTHORIZED
+
+
+def _without_token(token: NoToken) -> Reply | NoReply:
+    if token.denied:
+        problem = {"type": "urn:tally:problem:unauthorized", "detail": token.reason}
+        return Reply(_UNAUTHORIZED, {}, problem)
+    return NoReply(token.reason, sent=False)
+
+
+def _document(response: httpx2.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
