@@ -219,7 +219,9 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
         idempotency_key(supported),
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
-        Change(_ANYBODY if route.public else _actor(event), context.aws_request_id, clock.now(), until),
+        Change(
+            _ANYBODY if route.public else _actor(event), context.aws_request_id, clock.now(), until
+        ),
         until,
     )
 

@@ -15,9 +15,7 @@ from deployment import Stack
 
 SCOPES = documented_scopes()
 ALL_SCOPES = frozenset(SCOPES.values())
-BODIES = {
-    (route.method, route.path): sample_body(function) for function, route in routes.PROTECTED
-}
+BODIES = {(route.method, route.path): sample_body(function) for function, route in routes.PROTECTED}
 SHORT_VALIDITY = 3  # seconds; AWS requires at least 5 minutes, but the emulator does not
 
 
