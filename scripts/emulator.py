@@ -1,8 +1,9 @@
 """Runs MiniStack, an emulator of AWS, with corrections and with a faster start of Lambda functions.
 
 The corrections change how MiniStack handles streams, queues, alarms and errors of API Gateway. They
-replace private Python functions of MiniStack, so they fit exactly one version of MiniStack. `emulator_process.py` starts
-this program, and passes the settings of the program as environment variables.
+replace private Python functions of MiniStack, so they fit exactly one version of MiniStack.
+`emulator_process.py` starts this program, and passes the settings of the program as environment
+variables.
 """
 
 import hashlib

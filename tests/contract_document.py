@@ -1,4 +1,4 @@
-"""The HTTP contract, openapi.yaml, in a form that tests can compare with code, docs and template."""
+"""The HTTP contract, openapi.yaml. Tests compare it with the code, the docs and the template."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -181,7 +181,7 @@ def test_every_example_is_valid() -> None:
 def test_every_default_is_valid() -> None:
     for path, schema in schemas():
         if "default" in schema:
-            assert jsonschema_rs.is_valid(schema, schema["default"]), path
+            assert jsonschema_rs.is_valid(dict(schema), schema["default"]), path
 
 
 def test_every_reference_has_a_target_and_every_component_is_used() -> None:

@@ -1,4 +1,4 @@
-"""Every function whose routes need a token refuses an event that names no caller, and sends no request."""
+"""Functions whose routes need a token refuse an event without a caller, and send no request."""
 
 from copy import deepcopy
 from typing import Any

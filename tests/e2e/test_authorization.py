@@ -1,4 +1,4 @@
-"""Authorization: every route with a scope accepts only valid tokens that have the scope of the route."""
+"""Authorization: a route with a scope accepts only valid tokens that have this scope."""
 
 import base64
 import json
