@@ -72,7 +72,7 @@ def _used(running: Runtime, artifact: Artifact) -> Used:
 
 
 def _cpu(pid: int) -> float:
-    """Return the user and system time of a process in milliseconds."""
+    """Return the CPU time that a process has used (user and system time), in milliseconds."""
     time.sleep(0.02)  # after its response, the process still has to ask for the next event
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

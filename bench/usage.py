@@ -12,8 +12,9 @@ FUNCTION_MS = 10  # a function without its requests, in milliseconds
 DATABASE_MS = 5  # a request of a function to DynamoDB or SQS, in milliseconds
 MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
 
-SAMPLED = 0.05  # the share of requests that X-Ray traces by default
+# The share of requests that X-Ray traces by default.
 # https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html
+SAMPLED = 0.05
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Usage:
     Attributes:
         writes: write units.
         reads: read units.
-        requests: requests of the functions to DynamoDB, and from EventQueue to IncrementQueue.
+        requests: requests that functions send to DynamoDB or SQS.
         runs: invocations of functions.
         logs: the functions' log lines, in bytes.
         http: HTTP requests.

@@ -1,9 +1,6 @@
 """GET /counter, GET /counters/{counter_id}: return a counter as it is now, or as it was before."""
 
-import math
-
-from counters import clients, clock, init_phase, model, rules, store, timeline
-from counters.errors import ThrottledError
+from counters import clients, init_phase, model, rules, store, timeline
 from counters.gateway import (
     Request,
     Response,
@@ -32,28 +29,13 @@ def _counter(request: Request) -> Counter:
     if version is not None and time is not None:
         rules.invalid("at", "must not be combined with version")
     if time is not None:
-        _require_final(rules.past("at", time, clock.now()))
+        timeline.require_final(time)
     current = store.get(request.counter_id, request.until)
     if version is not None:
         return timeline.at_version(current, version, request.until)
     if time is not None:
         return timeline.at_time(current, time, request.until)
     return current
-
-
-def _require_final(time: float) -> None:
-    """Check that no change with the given time can still be made.
-
-    If such a change were possible, Tally's answer for that time could change later. A change is
-    made at most one apply window after its time (see `clock`).
-
-    Raises:
-        ThrottledError: if the time is one apply window ago or less.
-    """
-    wait = time + clock.APPLY_WINDOW - clock.now()
-    if wait >= 0:
-        detail = "at: a change at that time may still be in progress. Retry later."
-        raise ThrottledError(detail, retry_after=math.floor(wait) + 1)
 
 
 init_phase.end(clients.dynamodb)

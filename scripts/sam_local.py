@@ -25,8 +25,8 @@ from samtranslator.yaml_helper import yaml_parse
 
 import in_container
 
-# This is added to the timeout of each function. SAM counts the time in which Python starts in the
-# container as time of the function, but Lambda does not.
+# These seconds are added to the timeout of each function. With SAM, the timeout begins before
+# Python starts in the container. On Lambda, it begins after Python has started.
 START_SECONDS = 20
 
 

@@ -173,8 +173,9 @@ class Saver:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.alarm(GIVE_UP_SECONDS)
-            # Garbage collection would write to all objects. Then the operating system would have to
-            # copy the memory of all objects, which the two processes share.
+            # The two processes share their memory until one of them writes to it. Garbage
+            # collection writes to every object, so the operating system would have to copy all of
+            # the memory.
             gc.disable()
             close_files({0, 1, 2, self._lock})
             self._write(saved_at, end)

@@ -1,4 +1,4 @@
-"""The directory that a local stack writes to: its lock, its logs, and who may read it."""
+"""Manages the directory of a local stack: the lock, the log files and the access rights."""
 
 import contextlib
 import fcntl

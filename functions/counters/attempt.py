@@ -132,7 +132,8 @@ def increment_all(
 class Search:
     """Finds out whether an attempt changed its counters, and in which state it left the counters.
 
-    You can call `check` several times. A search remembers the counters that earlier checks found.
+    You can call `check` several times. If a check finds the state in which the attempt left a
+    counter, later checks do not read this counter again.
 
     Attributes:
         request_id: the id of the attempt.

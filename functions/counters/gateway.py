@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from counters import clock, model, rules
 from counters.clients import ATTEMPT
 from counters.errors import CounterError, InternalError, UnauthorizedError
-from counters.headers import idempotency_key, supported_headers
+from counters.headers import supported_headers
 from counters.model import Change, ChangedCounter, Counter
 from counters.rules import invalid
 
@@ -216,7 +216,7 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
         _query(event["multiValueQueryStringParameters"] or {}, route.query),
         _body(event, route.body),
         supported,
-        idempotency_key(supported),
+        supported.get("idempotency-key"),
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
         Change(
@@ -313,7 +313,7 @@ def _log(
         "invocation_id": context.aws_request_id,
     }
     if problem is not None:
-        # The name of a field can have characters that UTF-8 cannot encode: single surrogates.
+        # The name of a field can have lone surrogates. UTF-8 cannot encode these characters.
         detail = str(problem).encode(errors="backslashreplace").decode()
         extra |= {"problem": problem.kind, "detail": detail}
     log = logger.error if fault else logger.info

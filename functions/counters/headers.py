@@ -53,11 +53,12 @@ def supported_headers(
         method: the HTTP method of the request.
 
     Returns:
-        The values of the headers that change the meaning, by their names in lower case.
+        The values of the headers that change the meaning, by their names in lower case. The value
+        of Idempotency-Key is the key without quotes.
 
     Raises:
-        InvalidRequestError: if the route does not support one of these headers, or if the request
-            has one of them twice and its value is not a list.
+        InvalidRequestError: if the route does not support one of these headers, if the request has
+            one of them twice and its value is not a list, or if Idempotency-Key is not a valid key.
     """
     headers: dict[str, str] = {}
     present = {name.lower() for name in all_headers}
@@ -71,24 +72,9 @@ def supported_headers(
         values = [headers[key], *lines] if key in headers else lines
         if len(values) > 1 and key not in _LISTS:
             invalid(name, "must be given only once")
-        headers[key] = ",".join(values).strip(" \t")
+        value = ",".join(values).strip(" \t")
+        headers[key] = _idempotency_key(value) if key == "idempotency-key" else value
     return headers
-
-
-def idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """Return the value of Idempotency-Key, without quotes; None if the header is missing.
-
-    Raises:
-        InvalidRequestError: if the value is not a valid key.
-    """
-    text = headers.get("idempotency-key")
-    if text is None:
-        return None
-    match = _IDEMPOTENCY_KEY.fullmatch(text)
-    key = match and (match[1] or re.sub(r"\\(.)", r"\1", match[2]))
-    if not key or len(key) > _LONGEST_KEY:
-        invalid("Idempotency-Key", f"must be 1 to {_LONGEST_KEY} visible ASCII characters")
-    return key
 
 
 def condition(headers: Mapping[str, str]) -> Condition | None:
@@ -142,6 +128,14 @@ def none_match(headers: Mapping[str, str], version: int | str) -> bool:
     # A weak tag matches, too: If-None-Match compares W/"7" and "7" as equal (RFC 9110, section
     # 13.1.2).
     return all(tag != str(version) for _, tag in tags)
+
+
+def _idempotency_key(text: str) -> str:
+    match = _IDEMPOTENCY_KEY.fullmatch(text)
+    key = match and (match[1] or re.sub(r"\\(.)", r"\1", match[2]))
+    if not key or len(key) > _LONGEST_KEY:
+        invalid("Idempotency-Key", f"must be 1 to {_LONGEST_KEY} visible ASCII characters")
+    return key
 
 
 def _has_no_effect(name: str, method: str, present: Collection[str]) -> bool:

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from counters import clock
 from counters.clients import UndecidedError, answered, dynamodb, get_items, must_answer
-from counters.model import SECONDS, Counter, Entry, Operation
+from counters.model import SECONDS, Entry, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -298,17 +298,6 @@ def _range(counter_id: str, first: int, last: int) -> dict[str, Any]:
             ":last": {"N": str(last)},
         },
     }
-
-
-def counter(entry: Entry) -> Counter:
-    """Return the counter as the change of this entry left it."""
-    return Counter(
-        entry.counter_id,
-        entry.value,
-        entry.version,
-        entry.counter_created_at,
-        entry.created_at,
-    )
 
 
 def _entry(item: "Mapping[str, AttributeValueTypeDef]") -> Entry:

@@ -196,6 +196,12 @@ class Entry(NamedTuple):
         """
         return self.version == version and self.counter_created_at == counter.created_at
 
+    def counter(self) -> Counter:
+        """Return the counter as this change left it."""
+        return Counter(
+            self.counter_id, self.value, self.version, self.counter_created_at, self.created_at
+        )
+
 
 @dataclass(slots=True)
 class Sums:

@@ -230,25 +230,6 @@ def time(name: str, text: str) -> float:
     )
 
 
-def past(name: str, seconds: float, now: float) -> float:
-    """Return the time in the parameter `name`, if it is not in the future.
-
-    If Tally answers for a time, its answer must never change. But changes can still be made before
-    a time in the future. So Tally cannot answer for such a time yet.
-
-    Args:
-        name: the name of the parameter, for the error.
-        seconds: the time in the parameter, in seconds since the epoch.
-        now: the current time, in seconds since the epoch.
-
-    Raises:
-        InvalidRequestError: if the time is in the future.
-    """
-    if seconds > now:
-        invalid(name, "must not be in the future")
-    return seconds
-
-
 def period(start: float | None, end: float | None) -> Period:
     """Return the period that begins at `start` and ends at `end`.
 
@@ -293,8 +274,8 @@ def window(interval: Interval, requested: Period, now: float) -> Period:
         InvalidRequestError: if the requested period begins in the future, if it ends at the
             beginning of 1970, or if it has too many intervals.
     """
-    if requested.start > -math.inf:
-        past("from", requested.start, now)
+    if requested.start > now:
+        invalid("from", "must not be in the future")
     step = SECONDS[interval]
     end = now // step * step + step
     if requested.end < end:

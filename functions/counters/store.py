@@ -161,7 +161,7 @@ def set_value(
 
 
 def send(update: dict[str, Any]) -> Counter:
-    """Send an UpdateItem request that changes a counter, once, and return the changed counter.
+    """Send an UpdateItem request, without retries, and return the changed counter.
 
     Raises:
         RefusedError: if the condition does not hold.
@@ -238,8 +238,11 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
     if prefix or after:
         # A key condition can compare the sort key only once. So combine `prefix` and `after` into
-        # one range. The lowest character in a name is "-", so the first possible name after `after`
-        # is `after` plus "-". The character "~" is higher than every character in a name.
+        # one range from `first` to `last`:
+        # - The range begins above `after`. Of all characters in names, "-" is the lowest. So the
+        #   lowest name above `after` is `after` plus "-".
+        # - The range ends with the prefix. "~" is higher than all characters in names. So all names
+        #   with the prefix are lower than the prefix plus "~".
         first = max(prefix, f"{after}-" if after else "")
         last = f"{prefix}~"
         if first > last:

@@ -18,12 +18,14 @@ that exist, and never on the absence of an entry.
 """
 
 import itertools
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from counters import clock, history, trend
 from counters.clients import must_answer
 from counters.errors import CounterError, NotFoundError, ThrottledError
 from counters.model import MAX_INTEGER, Counter, Entry
+from counters.rules import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -47,6 +49,25 @@ class Boundary(NamedTuple):
 
     below: int
     above: int | None
+
+
+def require_final(time: float) -> None:
+    """Check that no change with the given time can still be made.
+
+    If such a change were possible, Tally's answer for that time could change later. A change is
+    made at most one apply window after its time (see `clock`).
+
+    Raises:
+        InvalidRequestError: if the time is in the future.
+        ThrottledError: if the time is one apply window ago or less.
+    """
+    now = clock.now()
+    if time > now:
+        invalid("at", "must not be in the future")
+    wait = time + clock.APPLY_WINDOW - now
+    if wait >= 0:
+        detail = "at: a change at that time may still be in progress. Retry later."
+        raise ThrottledError(detail, retry_after=math.floor(wait) + 1)
 
 
 def at_version(current: Counter, version: int, until: float) -> Counter:
@@ -73,7 +94,7 @@ def at_version(current: Counter, version: int, until: float) -> Counter:
     with must_answer():
         entries = history.read(current.counter_id, 1, version, until, limit=1, newest_first=True)
     if entries and entries[0].is_of(current, version):
-        return history.counter(entries[0])
+        return entries[0].counter()
     raise _missing(current, entries, "version")
 
 
@@ -81,9 +102,8 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
     """Return a counter as it was at the highest version that was created at or before a time.
 
     Args:
-        current: the counter as it is now.
-        time: the time, in seconds since the epoch. It must be more than one apply window ago, so
-            that no change with this or an earlier time can still be made.
+        current: the counter as it is now. It must have been read after `require_final(time)`.
+        time: the time, in seconds since the epoch.
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
@@ -110,7 +130,7 @@ def at_time(current: Counter, time: float, until: float) -> Counter:
                 if not entry.is_of(current, expected):
                     raise _missing(current, entries[position:], "at")
                 if entry.time <= time:
-                    return history.counter(entry)
+                    return entry.counter()
                 expected -= 1
             if not entries:
                 raise _missing(current, [], "at")
@@ -173,7 +193,7 @@ def find_attempt(
             return None, False
         for entry in entries:
             if entry.request_id == request_id:
-                return history.counter(entry), True
+                return entry.counter(), True
             complete = complete and entry.is_of(current, expected)
             # This change and all higher versions were made after the attempt's apply window.
             if complete and entry.time > began + clock.APPLY_WINDOW:
@@ -197,7 +217,7 @@ def _find_recent_attempt(
     entries = history.read(current.counter_id, 1, last, until, _FEW, newest_first=True)
     for entry in entries:
         if entry.request_id == request_id:
-            return history.counter(entry), True
+            return entry.counter(), True
     if not current.version:
         return None, not entries
     for entry in entries:

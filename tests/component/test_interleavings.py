@@ -270,10 +270,10 @@ def explore(new_run: Callable[[], Run]) -> int:
     [
         (MISSING, {"callers": 2, "jumps": 1}),
         (LATE, {"callers": 2, "kills": 1}),
-        (LATE, {"callers": 2, "jumps": 1}),
-        (PROMPT, {"callers": 2, "other_changes": 1}),
         *(
             [
+                (LATE, {"callers": 2, "jumps": 1}),
+                (PROMPT, {"callers": 2, "other_changes": 1}),
                 (MISSING, {"callers": 2, "kills": 1, "jumps": 1}),
                 (LATE, {"callers": 2, "kills": 1, "jumps": 1}),
                 (PROMPT, {"callers": 2, "kills": 1, "jumps": 1}),

@@ -34,17 +34,17 @@ from tests.sizes import FULL, cases
 from deployment import Stack
 from emulator_process import Emulator
 
-OPERATIONS = cases(20_000, part=400)  # with faults. A few hundred reads without faults follow.
+OPERATIONS = cases(20_000, part=250)  # with faults. A few hundred reads without faults follow.
 WORKERS = {
-    "IncrementCounter": cases(9, part=5),
-    "IncrementCounters": cases(8, part=5),
+    "IncrementCounter": cases(9, part=3),
+    "IncrementCounters": cases(8, part=3),
     "SetCounter": cases(3, part=2),
     "GetCounter": cases(4, part=2),
     "ListHistory": cases(3, part=2),
     "ListTrend": cases(2, part=1),
 }
-CALLERS = cases(32, part=16)
-MEAN_SECONDS_BETWEEN_KILLS = cases(4, part=2)  # each kill hits a random worker
+CALLERS = cases(32, part=12)
+MEAN_SECONDS_BETWEEN_KILLS = 4  # each kill hits a random worker
 # After the faults, the outcome of some requests with an Idempotency-Key is unknown. The test
 # repeats one of these requests after the other, until the outcome of each is known. This is the
 # time limit for all repeats together.

@@ -40,9 +40,12 @@ REDELIVERY_SECONDS = cases(60, part=1)
 SAVED_SECONDS = 60  # enough to save a small state on a busy machine
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """A directory for an emulator. It has a build, which saves time, but no state."""
+    """A directory for the emulators of all tests. It has a build, which saves time.
+
+    The first test deploys the stack. The next test finds this stack in the saved state.
+    """
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
         directory = Path(name) / "with spaces"
         directory.mkdir()
@@ -173,7 +176,7 @@ def kill_while_counting(
     """
     producer = Producer(stack, caller)
     producer.set_visibility_timeout(REDELIVERY_SECONDS)
-    producer.send("queue", *[{"counter_id": "queued"}] * 5)
+    producer.send("queue", *[{"counter_id": "sent"}] * 5)
     answers: list[tuple[float, int]] = []
     stopped = threading.Event()
 
@@ -229,13 +232,13 @@ def assert_consistent(caller: Caller, version: int) -> None:
     caller.whole_history("/counters/killed")
     # Five messages were sent before each kill. The saved state has each message, either in the
     # queue or counted in the counter.
-    queued = wait_for(
-        lambda: int(caller.get("/counters/queued").body["value"]),
+    sent = wait_for(
+        lambda: int(caller.get("/counters/sent").body["value"]),
         lambda value: value in {5, 10},
         seconds=REDELIVERY_SECONDS + 30,  # in the saved state, a batch may be in flight
     )
-    assert queued in {5, 10}
-    caller.whole_history("/counters/queued")
+    assert sent in {5, 10}
+    caller.whole_history("/counters/sent")
 
 
 def with_port(stack: Stack, port: int) -> Stack:

@@ -238,15 +238,6 @@ def test_any_text_is_a_time_or_is_refused(text: str) -> None:
         assert 0 <= rules.time("at", text) < 253_402_300_800
 
 
-@given(st.floats(0, 2**33), st.floats(0, 2**33))
-def test_a_time_in_the_future_is_refused(time: float, now: float) -> None:
-    if time <= now:
-        assert rules.past("at", time, now) == time
-    else:
-        with pytest.raises(InvalidRequestError, match=r"^at: must not be in the future$"):
-            rules.past("at", time, now)
-
-
 @given(
     st.sampled_from(["minute", "hour", "day"]),
     st.integers(0, 2**33) | st.none(),
