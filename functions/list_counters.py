@@ -15,7 +15,7 @@ def handler(request: Request) -> Response:
 def _named(request: Request) -> Response:
     """Return the counters that the request names, in the order of the request."""
     for other in request.query:
-        rules.invalid(other, "must not be combined with id")
+        rules.invalid("id", f"must not be combined with {other}")
     counter_ids = rules.counter_ids("id", request.lists["id"])
     return counters_response(store.get_all(counter_ids, request.until))
 

@@ -193,7 +193,8 @@ def read_in_part(count: int) -> Fault:
 
     def fault(request: AWSPreparedRequest) -> AWSResponse:
         ((table, get),) = _parameters(request)["RequestItems"].items()
-        keys, body = get["Keys"], {"Responses": {table: []}}
+        keys = get["Keys"]
+        body: dict[str, Any] = {"Responses": {table: []}}
         if keys[:count]:
             asked = {"RequestItems": {table: {**get, "Keys": keys[:count]}}}
             request.body = json.dumps(asked).encode()
