@@ -11,11 +11,16 @@ from tally_client import model
 from tally_client.exchange import Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tally_client.model import ChangedCounter, Counter, Increment
 
 MOST_NAMES = 100  # in one request to GET /counters?id=…
+
+# The maximum length of the names in a URL, percent-encoded, in characters. API Gateway accepts URLs
+# of 10,240 characters.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html
+_LONGEST_NAMES = 9_000
 
 _JSON = ("Content-Type", "application/json")
 
@@ -44,6 +49,21 @@ def get(counter_id: str, query: Mapping[str, str], unless_version: int | None = 
     """
     headers = () if unless_version is None else (("If-None-Match", f'"{unless_version}"'),)
     return Request("GET", path_of(counter_id), tuple(query.items()), headers=headers)
+
+
+def groups(counter_ids: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the names in groups that fit into one request of `get_many`."""
+    group: list[str] = []
+    length = 0
+    for name in counter_ids:
+        added = len("&id=") + len(quote(model.checked_name(name), safe=""))
+        if len(group) == MOST_NAMES or length + added > _LONGEST_NAMES:
+            yield group
+            group, length = [], 0
+        group.append(name)
+        length += added
+    if group:
+        yield group
 
 
 def get_many(counter_ids: Sequence[str]) -> Request:

@@ -136,12 +136,12 @@ class Tally:
     def get_many(self, counter_ids: Iterable[str]) -> list[Counter]:
         """Return counters by their names, in the order of the names. A name may be repeated.
 
-        Each request reads up to 100 counters. The requests are made one after the other.
+        Each request reads up to 100 counters, or fewer if their names are long. The requests are
+        made one after the other.
         """
         wanted = list(counter_ids)
         found: dict[str, Counter] = {}
-        names_left = iter(dict.fromkeys(wanted))
-        while names := list(itertools.islice(names_left, building.MOST_NAMES)):
+        for names in building.groups(dict.fromkeys(wanted)):
             counters = self._read(building.get_many(names), building.counters_of(names))
             found |= zip(names, counters, strict=True)
         return [found[name] for name in wanted]

@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -81,6 +82,16 @@ def test_many_counters_are_read_a_hundred_at_a_time_in_order(service: FakeServic
     assert [each.counter_id for each in counters] == wanted
     assert counters[-1].value == 7
     assert [len(each.query) for each in service.requests("GET")] == [100, 100, 50]
+
+
+def test_no_url_is_longer_than_api_gateway_accepts(service: FakeService) -> None:
+    wanted = [f"{number:03}:".ljust(128, ":") for number in range(100)]
+    with service.client() as tally:
+        counters = tally.get_many(wanted)
+    assert [each.counter_id for each in counters] == wanted
+    names = [[name for _, name in each.query] for each in service.requests("GET")]
+    lengths = [sum(len(quote(name, safe="")) + len("&id=") for name in group) for group in names]
+    assert max(lengths) <= 9_000
 
 
 def test_lists_follow_their_pages(service: FakeService) -> None:
