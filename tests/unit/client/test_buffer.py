@@ -207,7 +207,7 @@ def test_without_a_valid_token_the_buffer_keeps_everything_and_splits_nothing(
     assert "unauthorized" in str(caught.value)
     assert len(service.tokens) == 2
     service.refused_tokens = set()
-    counts.flush()
+    counts.flush(timeout=10)
     assert (service.value("a"), service.value("b")) == (1, 1)
 
 
@@ -235,7 +235,7 @@ def test_during_an_outage_everything_is_kept_and_memory_is_bounded(
     with pytest.raises(Unsent):
         counts.flush(timeout=0.2)
     service.faults = str
-    counts.close()
+    counts.close(timeout=10)
     assert sum(map(service.value, service.history)) == accepted
 
 
