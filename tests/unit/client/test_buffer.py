@@ -179,8 +179,10 @@ def test_a_held_sum_is_sent_again_later_and_alone(
         counts.increment("a")
         wait_until(lambda: service.value("a") == 1)
         service.forbidden = "nothing"
-        wait_until(lambda: service.value("secret") == 1)
-        assert counts.unsent() == ([], [])
+        wait_until(lambda: counts.unsent() == ([], []))
+        assert service.value("secret") == 1
+        counts.increment("secret")
+        assert counts.unsent()[1] == []
 
 
 def test_a_refused_batch_that_may_have_been_applied_is_not_split(
@@ -338,6 +340,8 @@ def test_a_failing_callback_stops_nothing(service: FakeService, tally: Tally) ->
     wait_until(lambda: service.value("a") == 1)
     with pytest.raises(Unsent):
         counts.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        counts.increment("secret")  # has a sum that was refused
 
 
 PROGRAM = """
