@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
@@ -70,6 +72,11 @@ class ApiProxy(ThreadingHTTPServer):
     ) -> bool:
         """Return whether to read the request. If not, the connection is closed."""
         return not self.happens("refused", self._faults.refused)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  as in socketserver
+        """Print the traceback, unless the client has closed its connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def fault(self) -> str | None:
         """Choose the fault of the next request; None for no fault."""

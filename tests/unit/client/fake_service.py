@@ -10,6 +10,7 @@ It follows docs/api.md. A fault is taken from `faults` for each request, in orde
 
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter as Tallies
@@ -321,6 +322,11 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 100
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  as in socketserver
+        """Print the traceback, unless the client has closed its connection, as a test may do."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
