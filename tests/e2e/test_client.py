@@ -1,9 +1,12 @@
 """tally_client counts exactly, although replies are lost and connections are refused."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import httpx2
 import pytest
 from tests.e2e import api_proxy
 from tests.e2e.api_proxy import ApiProxy, Faults
@@ -117,3 +120,43 @@ def test_each_increment_through_a_buffer_counts_once(
     )
     assert sum(entry["increase"] for entry in entries) == 5 * total
     report("buffer", proxy, 2 * total)
+
+
+def test_threads_share_one_token_until_it_expires(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = cases(1000, part=96)
+    tokens: list[str] = []
+    late = 0.0
+    monotonic = time.monotonic
+    monkeypatch.setattr(
+        "tally_client.tokens.time", SimpleNamespace(monotonic=lambda: monotonic() + late)
+    )
+
+    class Counting(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            response = super().handle_request(request)
+            if str(request.url) == stack.token_url:
+                response.read()
+                tokens.append(response.json()["access_token"])
+            return response
+
+    with (
+        Tally(
+            stack.url,
+            token_url=stack.token_url,
+            client_id=stack.client_id,
+            client_secret=stack.client_secret,
+            transport=Counting(),
+        ) as tally,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        list(pool.map(lambda _call: tally.get("never"), range(calls)))
+        assert len(tokens) == 1
+        late = 3600.0  # the life of a token
+        list(pool.map(lambda _call: tally.get("never"), range(calls)))
+
+    assert len(tokens) == 2
+    print(
+        f"\n{2 * calls} calls in 16 threads fetched {len(tokens)} tokens, one of them after expiry"
+    )
