@@ -129,9 +129,8 @@ def test_threads_share_one_token_until_it_expires(
     tokens: list[str] = []
     late = 0.0
     monotonic = time.monotonic
-    monkeypatch.setattr(
-        "tally_client.tokens.time", SimpleNamespace(monotonic=lambda: monotonic() + late)
-    )
+    clock = SimpleNamespace(monotonic=lambda: monotonic() + late)
+    monkeypatch.setattr("tally_client.tokens.time", clock)
 
     class Counting(httpx2.HTTPTransport):
         def handle_request(self, request: httpx2.Request) -> httpx2.Response:
