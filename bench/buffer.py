@@ -3,6 +3,7 @@
 `python -m bench.buffer` prints the section.
 """
 
+import math
 import tempfile
 import threading
 import time
@@ -29,12 +30,13 @@ MILLION = 1_000_000
 _TEXT = f"""
 The buffer of the [Python client](client.md#count-often-with-a-buffer) adds up increments in the
 process, and sends the sums every second. So the number of requests depends on the time and on the
-number of counters, but not on the number of increments.
+number of counters. More increments of the same counters do not make more requests.
 
 - Measured: {THREADS} threads make {INCREMENTS:,} increments of {COUNTERS} counters, as fast as they
   can, on the local stack. At the end, the values of the counters add up to {INCREMENTS:,}.
-- Calculated: the increments are spread evenly over the time, so there is one request for each
-  second and each {BATCH} counters.
+- Calculated: the increments are additions. They are spread evenly over the time and the counters,
+  so there is one request each second. A request has one sum for each counter that changed in its
+  second, so it has at most as many sums as there were increments.
 - The price of a request is calculated as in [What does a million cost?](#what-does-a-million-cost).
   It includes the `Idempotency-Key`, and the history, each change recorded alone.
 """.strip()
@@ -98,14 +100,27 @@ def count(increments: int = INCREMENTS) -> tuple[int, float]:
     return transport.requests, seconds
 
 
-def price_of_batch(service: Service, counters: int) -> float:
+def sums_per_request(counters: int, requests: int) -> int:
+    """Return how many sums a request has at most, if a million increments are spread evenly.
+
+    A request has one sum for each counter that changed since the last request, so it has no more
+    sums than there were increments.
+
+    Args:
+        counters: the number of counters; at most 100, so that one request has all sums.
+        requests: the number of requests.
+    """
+    return min(counters, math.ceil(MILLION / requests))
+
+
+def price_of_batch(service: Service, sums: int) -> float:
     """Return the price of one request of the buffer in US dollars.
 
     Args:
         service: runs the functions.
-        counters: the number of counters in the request.
+        sums: the number of sums in the request.
     """
-    increments = [{"counter_id": f"views:{number:03}", "by": 7} for number in range(counters)]
+    increments = [{"counter_id": f"views:{number:03}", "by": 7} for number in range(sums)]
     return _price(service, "/increments", {"increments": increments})
 
 
@@ -120,19 +135,34 @@ def _price(service: Service, path: str, body: dict[str, object]) -> float:
 def measure() -> Section:
     """Measure, and return the section of docs/benchmarks.md. This takes about a minute."""
     requests, seconds = count()
-    with running() as service:
-        prices = {counters: price_of_batch(service, counters) for counters in (1, COUNTERS)}
-        single = _price(service, "/counters/views:000", {"by": 1})
-    rows: list[list[object]] = [
-        ["measured", COUNTERS, requests, f"{seconds:.1f} s", f"{requests * prices[COUNTERS]:.4f}"]
+    calculated = [
+        (counters, sums_per_request(counters, length), length, title)
+        for title, length in (("a minute", 60), ("an hour", 3600), ("a day", 86_400))
+        for counters in (1, COUNTERS)
     ]
-    for title, length in (("a minute", 60), ("an hour", 3600), ("a day", 86_400)):
-        rows += [
-            ["calculated", counters, f"{length:,}", title, f"{length * each:.4f}"]
-            for counters, each in prices.items()
-        ]
-    rows.append(["without a buffer", 1, f"{MILLION:,}", "any", f"{MILLION * single:.2f}"])
-    columns = ["a million increments", "counters", "requests", "time", "US dollars"]
+    with running() as service:
+        prices = {
+            sums: price_of_batch(service, sums)
+            for sums in sorted({COUNTERS, *(sums for _, sums, *_ in calculated)})
+        }
+        single = _price(service, "/counters/views:000", {"by": 1})
+    measured = f"{requests * prices[COUNTERS]:.4f}"
+    rows: list[list[object]] = [
+        ["measured", COUNTERS, COUNTERS, requests, f"{seconds:.1f} s", measured],
+        *(
+            ["calculated", counters, sums, f"{length:,}", title, f"{length * prices[sums]:.4f}"]
+            for counters, sums, length, title in calculated
+        ),
+        ["without a buffer", 1, 1, f"{MILLION:,}", "any", f"{MILLION * single:.2f}"],
+    ]
+    columns = [
+        "a million increments",
+        "counters",
+        "sums in a request",
+        "requests",
+        "time",
+        "US dollars",
+    ]
     return Section(
         "A million increments through a buffer",
         "python -m bench.buffer",

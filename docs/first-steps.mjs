@@ -13,7 +13,20 @@ import { readFile } from "node:fs/promises";
 const COUNTER = "visits";
 const DEADLINE = 30_000; // the longest time for a request and its repeats, in milliseconds
 
+// Returns the settings. They must not send the secret or a token over the network unencrypted.
 async function settings(file) {
+  const found = await read(file);
+  for (const url of [found.url, found.tokenUrl]) {
+    const { protocol, hostname } = new URL(url);
+    const isThisMachine = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
+    if (protocol !== "https:" && !(protocol === "http:" && isThisMachine)) {
+      throw new Error(`${url} must begin with https://`);
+    }
+  }
+  return found;
+}
+
+async function read(file) {
   const { TALLY_URL, TALLY_TOKEN_URL, TALLY_CLIENT_ID, TALLY_CLIENT_SECRET } = process.env;
   if (TALLY_URL && !file) {
     return { url: TALLY_URL, tokenUrl: TALLY_TOKEN_URL, id: TALLY_CLIENT_ID, secret: TALLY_CLIENT_SECRET };
@@ -60,10 +73,20 @@ async function send(url, options, isExpected) {
     const pause = after * 1000 + Math.random() * Math.min(3000, 100 * 2 ** attempt);
     if (!isTemporary || Date.now() + pause >= until) {
       const request = `${options.method ?? "GET"} ${url}: ${status || reason} ${body?.detail ?? ""}`.trimEnd();
-      throw new Error(request + (mayBeApplied ? " (an earlier attempt may have been applied)" : ""));
+      throw new Error(request + (mayBeApplied ? hint(options) : ""));
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
+}
+
+// Returns what to do about a request that may have been applied. Only a POST with a key and a PUT with a
+// condition change a counter.
+function hint({ method, headers }) {
+  const key = headers["Idempotency-Key"];
+  if (key) {
+    return ` (an earlier attempt may have been applied: within 24 hours, repeat it with Idempotency-Key: ${key})`;
+  }
+  return method === "PUT" ? " (an earlier attempt may have been applied: look at the counter)" : "";
 }
 
 // Gets a token with client credentials. A token is valid for an hour: a program that runs longer gets

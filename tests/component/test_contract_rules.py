@@ -7,6 +7,8 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from tests import conformance
+from tests.conformance import ContractError
 from tests.contract_document import (
     COMPONENTS,
     DOCUMENT,
@@ -26,7 +28,7 @@ every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=
 every_schema = pytest.mark.parametrize("name", COMPONENTS["schemas"])
 
 # The members of an OpenAPI document are not Tally's, so the schema does not list them all.
-OPEN_SCHEMAS = {"Contract"}
+FOREIGN_SCHEMAS = {"Contract"}
 # Numbers without an upper limit.
 UNLIMITED = {"Sum", "Seconds"}
 LIMITS_OF_TEXT = {"pattern", "enum", "const", "minLength"}
@@ -76,6 +78,26 @@ def values(content: Mapping[str, Any]) -> list[Any]:
     """Return the examples of a media type."""
     named = [example["value"] for example in content.get("examples", {}).values()]
     return [content["example"], *named] if "example" in content else named
+
+
+def extended(value: Any) -> Iterator[Any]:  # noqa: ANN401  any JSON
+    """Yield copies of a value, each with a new member in another one of its objects."""
+    if isinstance(value, dict):
+        yield {**value, "new_member": 1}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for place, part in parts:
+        if isinstance(part, dict | list):
+            for new in extended(part):
+                changed = value.copy()
+                changed[place] = new
+                yield changed
+
+
+def validator_of(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    """Return a validator for a schema as it is published."""
+    return jsonschema_rs.Draft202012Validator(
+        {**schema, "components": COMPONENTS}, validate_formats=True
+    )
 
 
 def test_everything_has_a_description_of_one_sentence() -> None:
@@ -169,10 +191,7 @@ def test_every_parameter_body_header_and_content_has_an_example() -> None:
 def test_every_example_is_valid() -> None:
     found = list(examples())
     for path, schema, example in found:
-        validator = jsonschema_rs.Draft202012Validator(
-            {**schema, "components": COMPONENTS}, validate_formats=True
-        )
-        errors = [str(error) for error in validator.iter_errors(example)]
+        errors = [str(error) for error in validator_of(schema).iter_errors(example)]
         assert not errors, (path, example, errors)
 
     assert len(found) > 40
@@ -202,13 +221,44 @@ def test_every_reference_has_a_target_and_every_component_is_used() -> None:
 
 
 @every_schema
-def test_an_object_lists_its_members_and_allows_no_others(name: str) -> None:
+def test_an_object_lists_its_members(name: str) -> None:
     schema = COMPONENTS["schemas"][name]
-    if schema.get("type") != "object":
-        return
 
-    assert schema["additionalProperties"] is (name in OPEN_SCHEMAS)
-    assert set(schema.get("required", [])) <= set(schema["properties"])
+    assert set(schema.get("required", [])) <= set(schema.get("properties", {}))
+    assert (schema.get("additionalProperties") is True) == (name in FOREIGN_SCHEMAS)
+
+
+def test_a_request_with_an_unknown_field_is_invalid() -> None:
+    bodies = COMPONENTS["requestBodies"].values()
+    for content in (body["content"]["application/json"] for body in bodies):
+        validator = validator_of(content["schema"])
+        for example in extended(content["example"]):
+            assert not validator.is_valid(example), example
+
+
+@every_operation
+def test_a_later_version_can_add_a_member_to_a_response_but_this_version_has_no_other_members(
+    operation: Operation,
+) -> None:
+    for status, response in operation.responses.items():
+        for media_type, content in response.get("content", {}).items():
+            if content["schema"].get("$ref", "").rpartition("/")[2] in FOREIGN_SCHEMAS:
+                continue
+            headers = {
+                name: str(values(resolve(header))[0])
+                for name, header in response.get("headers", {}).items()
+            }
+            validator = validator_of(content["schema"])
+            for example in (new for value in values(content) for new in extended(value)):
+                validator.validate(example)
+                with pytest.raises(ContractError, match="the body is not as the contract says"):
+                    conformance.check(
+                        operation.method,
+                        operation.path,
+                        status,
+                        {**headers, "Content-Type": media_type},
+                        example,
+                    )
 
 
 def test_every_value_has_a_type_and_limits() -> None:
@@ -217,7 +267,7 @@ def test_every_value_has_a_type_and_limits() -> None:
             continue
         kind = schema.get("type")
         assert kind in {"object", "array", "string", "integer", "boolean", "null"}, path
-        if path.removeprefix("#/components/schemas/").partition("/")[0] in OPEN_SCHEMAS:
+        if path.removeprefix("#/components/schemas/").partition("/")[0] in FOREIGN_SCHEMAS:
             continue
         if kind == "string":
             assert schema.keys() & LIMITS_OF_TEXT, path

@@ -10,18 +10,18 @@ It follows docs/api.md. A fault is taken from `faults` for each request, in orde
 
 import json
 import re
-import sys
 import threading
 import time
 from collections import Counter as Tallies
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import httpx2
+from tests.http_server import HttpServer
 
 from tally_client import Tally
 
@@ -319,22 +319,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 100
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  as in socketserver
-        """Print the traceback, unless the client has closed its connection, as a test may do."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
 @contextmanager
 def running(service: FakeService | None = None) -> Iterator[FakeService]:
     """Run the service until the block ends."""
     service = service or FakeService()
     handler = type("Handler", (_Handler,), {"service": service})
-    with _Server(("127.0.0.1", service.port), handler) as server:
+    with HttpServer(("127.0.0.1", service.port), handler) as server:
         service.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
