@@ -178,14 +178,17 @@ def test_a_slow_renewal_is_given_up_and_tried_again_after_a_pause(
 
 
 def test_the_transport_of_the_caller_is_closed_only_with_the_client(service: FakeService) -> None:
-    class Recorded(httpx2.HTTPTransport):
+    class Recorded(httpx2.BaseTransport):
         closed = False
+
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            return network_transport.handle_request(request)
 
         def close(self) -> None:
             self.closed = True
-            super().close()
+            network_transport.close()
 
-    transport = Recorded()
+    network_transport, transport = httpx2.HTTPTransport(), Recorded()
     with service.client(transport=transport) as tally:
         tally.get("a")
         assert len(service.tokens) == 1
