@@ -142,8 +142,9 @@ def late_history(service: FakeService) -> None:
         "",
         "--since 2026-11-22T10:01:00Z",
         "--since 2026-11-22T10:02:30Z",  # the history has no entry of this period
+        "--since 2026-11-22T16:07:20Z",  # a version before the last can have a later time
         "--until 2026-11-22T10:04:00Z",
-        "--until 2026-11-22T10:02:10Z",  # the next version could have this time
+        "--until 2026-11-22T10:01:50Z",  # the version after the last entry can have an earlier time
     ],
 )
 def test_an_export_from_a_late_history_replaces_no_file(
