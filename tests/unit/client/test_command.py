@@ -254,14 +254,14 @@ def test_an_interrupted_command_tells_how_to_resume(
 
     monkeypatch.setattr("tally_client.retrying.pause", interrupt)
     service.faults = lambda: "lose"
-    result = tally.run("increment a --key order-17")
+    result = tally.run("increment a --key receipt-5")
     assert result.exit_code == 130
-    assert "order-17" in result.stderr
-    result = tally.run("increment a --key order-17 --json")
+    assert "receipt-5" in result.stderr
+    result = tally.run("increment a --key receipt-5 --json")
     assert result.exit_code == 130
     error = json.loads(result.stderr)
     assert error["error"] == "Interrupted"
-    assert "order-17" in error["detail"]
+    assert "receipt-5" in error["detail"]
 
 
 def test_without_settings_the_exit_code_is_3(
