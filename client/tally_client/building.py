@@ -76,13 +76,13 @@ def increment(one: Increment, key: str) -> Request:
     """Return a request that adds to one counter."""
     fields = model.increment_fields(one)
     path = path_of(str(fields.pop("counter_id")))
-    return Request("POST", path, body=_json(fields), headers=_keyed(key))
+    return Request("POST", path, body=_json(fields), headers=_with_key(key))
 
 
 def increment_all(increments: Sequence[Increment], key: str) -> Request:
     """Return a request that adds to several counters, all or none."""
     body = {"increments": [model.increment_fields(each) for each in increments]}
-    return Request("POST", "/increments", body=_json(body), headers=_keyed(key))
+    return Request("POST", "/increments", body=_json(body), headers=_with_key(key))
 
 
 def set_value(counter_id: str, value: int, if_version: int | None) -> Request:
@@ -134,7 +134,7 @@ def _same(counter_ids: Sequence[str], counters: Sequence[ChangedCounter]) -> Non
         raise ValueError(detail)
 
 
-def _keyed(key: str) -> tuple[tuple[str, str], ...]:
+def _with_key(key: str) -> tuple[tuple[str, str], ...]:
     return (("Idempotency-Key", model.checked_key(key)), _JSON)
 
 

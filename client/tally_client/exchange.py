@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import httpx2
 
+from tally_client import network
 from tally_client.tokens import BearerAuth, NoToken, Token, TokenSource
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping, Sequence
 
     from tally_client.settings import Settings
 
-# The service answers within 10 seconds (docs/api.md, section Limits). The rest is for the network.
-_LONGEST_REQUEST = 15.0  # seconds
-_LONGEST_CONNECT = 3.0  # seconds
+# A request with less time than this would be sent, but its answer would come too late.
+_SHORTEST_REQUEST = 0.05  # seconds
 
 _UNAUTHORIZED = 401
 _FINAL = 60.0  # seconds
@@ -104,8 +103,8 @@ class Service:
 
         Args:
             request: the request.
-            until: latest time to wait for the answer (monotonic clock, seconds). The call can end
-                up to 3 seconds later, if the time was spent on a connection.
+            until: latest time to wait for the answer (monotonic clock, seconds). docs/client.md
+                says when the call can end later.
         """
         client, tokens = self._open()
         token = tokens.current(until)
@@ -140,8 +139,8 @@ class Service:
                 detail = "The client is closed."
                 raise RuntimeError(detail)
             if self._opened is None or self._opened[0] != os.getpid():
-                client = httpx2.Client(**self._http_options())
-                tokens = TokenSource(self._settings, self._http_options)
+                client = httpx2.Client(**network.options(self._url, self._transport))
+                tokens = TokenSource(self._settings, self._transport)
                 self._opened = (os.getpid(), client, tokens)
             return self._opened[1], self._opened[2]
 
@@ -149,37 +148,31 @@ class Service:
         """Return the lock of this process. When a process is forked, its locks may be held."""
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def _http_options(self) -> dict[str, Any]:
-        return {"transport": self._transport} if self._transport else {"verify": _tls_context()}
-
     def _send(
         self, client: httpx2.Client, request: Request, token: Token, until: float
     ) -> Reply | NoReply:
-        left = until - time.monotonic()
-        if left <= 0:
-            return NoReply("The deadline has passed.", sent=False)
-        seconds = min(_LONGEST_REQUEST, left)
+        if until - time.monotonic() < _SHORTEST_REQUEST:
+            return NoReply("Too little time is left for a request.", sent=False)
         try:
-            response = client.request(
+            with client.stream(
                 request.method,
                 self._url + request.path,
                 params=list(request.query) or None,
                 content=request.body,
                 headers=list(request.headers),
                 auth=BearerAuth(token),
-                timeout=httpx2.Timeout(seconds, connect=min(_LONGEST_CONNECT, seconds)),
-            )
+                timeout=network.timeout(until),
+            ) as response:
+                body = bytearray()
+                for part in response.iter_bytes():
+                    if body and time.monotonic() >= until:
+                        return NoReply("The answer was too slow.", sent=True)
+                    body += part
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             return NoReply(f"The service could not be reached: {_text(error)}.", sent=False)
         except httpx2.RequestError as error:
             return NoReply(f"The answer was lost: {_text(error)}.", sent=True)
-        return Reply(response.status_code, response.headers, _document(response))
-
-
-@functools.cache
-def _tls_context() -> ssl.SSLContext:
-    """Return the TLS settings. Loading the certificates takes tens of milliseconds."""
-    return httpx2.create_ssl_context()
+        return Reply(response.status_code, response.headers, _document(body))
 
 
 def _is_unauthorized(reply: Reply | NoReply) -> bool:
@@ -193,9 +186,9 @@ def _without_token(token: NoToken) -> Reply | NoReply:
     return NoReply(token.reason, sent=False)
 
 
-def _document(response: httpx2.Response) -> object:
+def _document(body: bytes | bytearray) -> object:
     try:
-        return response.json()
+        return json.loads(body)
     except ValueError:
         return None
 

@@ -18,8 +18,8 @@ _VARIABLES = {
     "url": "TALLY_URL",
     "token_url": "TALLY_TOKEN_URL",
     "client_id": "TALLY_CLIENT_ID",
-    "client_secret": "TALLY_CLIENT_SECRET",
 }
+_SECRET = "TALLY_CLIENT_SECRET"  # noqa: S105  the name of a variable
 _SCOPES = "TALLY_SCOPES"
 
 
@@ -67,10 +67,7 @@ class Settings:
             SettingsMissing: a URL is not valid, or would send the credentials unencrypted.
         """
         for url in (self.url, self.token_url):
-            parts = urlsplit(url)
-            if parts.scheme == "http" and _is_this_machine(parts.hostname):
-                continue
-            if parts.scheme != "https" or not parts.hostname:
+            if not _is_safe(url):
                 detail = f"{url} must be a URL that begins with https://"
                 raise SettingsMissing(detail)
 
@@ -83,13 +80,16 @@ def find() -> Settings:
     Raises:
         SettingsMissing: there are no settings, or only some of them.
     """
+    # An error report can show local variables, so none may have the plain secret.
+    secret = Secret(os.environ.get(_SECRET, ""))
     found = {name: os.environ.get(variable, "") for name, variable in _VARIABLES.items()}
-    if not any(found.values()):
+    missing = [_VARIABLES[name] for name, value in found.items() if not value]
+    missing += [] if secret.reveal() else [_SECRET]
+    if len(missing) > len(found):
         return _from_stack_file()
-    if missing := [_VARIABLES[name] for name, value in found.items() if not value]:
+    if missing:
         detail = f"These environment variables are missing: {', '.join(missing)}"
         raise SettingsMissing(detail)
-    secret = Secret(found.pop("client_secret"))
     return Settings(**found, client_secret=secret, scopes=tuple(_scopes()))
 
 
@@ -97,36 +97,61 @@ def _from_stack_file() -> Settings:
     here = Path.cwd()
     for directory in (here, *here.parents):
         file = directory / STACK_FILE
-        try:
-            stack = json.loads(file.read_text(encoding="utf-8"))
-        except OSError:
-            continue
-        except ValueError as error:
-            detail = f"{file} is not JSON. Is make run starting or stopping?"
-            raise SettingsMissing(detail) from error
-        try:
-            return Settings(
-                stack["url"],
-                stack["token_url"],
-                stack["client_id"],
-                Secret(stack["client_secret"]),
-                tuple(_scopes() or stack["scopes"]),
-            )
-        except (KeyError, TypeError) as error:
-            detail = f"{file} lacks a member: {error}"
-            raise SettingsMissing(detail) from None
+        stack = _read(file)
+        if isinstance(stack, Settings):
+            return stack
+        if stack is not None:
+            detail = f"{file} {stack}"
+            raise SettingsMissing(detail)
     detail = (
-        f"There are no settings. Set {', '.join(_VARIABLES.values())}, or start a local stack with"
-        f" make run, and work in its directory: there is no {STACK_FILE} here or above."
+        f"There are no settings. Set {', '.join(_VARIABLES.values())} and {_SECRET}, or start a"
+        " local stack with make run, and work in its directory:"
+        f" there is no {STACK_FILE} here or above."
     )
     raise SettingsMissing(detail)
+
+
+def _read(file: Path) -> Settings | str | None:
+    """Return the settings in a file, or what is wrong with the file. None if it cannot be read.
+
+    An exception would carry the content of the file, with the secret. So this function raises none.
+    """
+    try:
+        stack = json.loads(file.read_text(encoding="utf-8"))
+        return Settings(
+            stack["url"],
+            stack["token_url"],
+            stack["client_id"],
+            Secret(stack["client_secret"]),
+            tuple(_scopes() or stack["scopes"]),
+        )
+    except OSError:
+        return None
+    except ValueError:
+        return "is not JSON. Is make run starting or stopping?"
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"lacks a member: {error}"
+    except SettingsMissing as error:
+        return f"is not valid: {error}"
 
 
 def _scopes() -> list[str]:
     return os.environ.get(_SCOPES, "").split()
 
 
-def _is_this_machine(host: str | None) -> bool:
+def _is_safe(url: str) -> bool:
+    """Return whether a URL is valid, and its requests are encrypted or stay on this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.scheme == "http":
+        return is_this_machine(parts.hostname)
+    return parts.scheme == "https" and bool(parts.hostname)
+
+
+def is_this_machine(host: str | None) -> bool:
+    """Return whether a host of a URL is this machine."""
     if host == "localhost":
         return True
     try:

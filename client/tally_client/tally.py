@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from tally_client import building, model, pages, retrying, setting, settings
+from tally_client import building, model, pages, retrying, settings
 from tally_client.buffer import Buffer
 from tally_client.exchange import Reply, Request, Service
 from tally_client.model import ChangedCounter, Counter, Entry, Increment, Interval
+from tally_client.set_value import set_value
 from tally_client.settings import Secret, Settings
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ class Tally:
         Raises:
             BoundExceeded: the value would be below `min` or above `max`.
         """
-        how = _keyed(key)
-        request = building.increment(Increment(counter_id, by, min, max), how.key or "")
+        sent, how = _keyed(key)
+        request = building.increment(Increment(counter_id, by, min, max), sent)
         return self._change(request, building.counter_of(counter_id), how)
 
     def increment_all(
@@ -189,8 +190,8 @@ class Tally:
         Raises:
             BoundExceeded: a value would be outside its bounds. No counter was changed.
         """
-        how, wanted = _keyed(key), tuple(increments)
-        request = building.increment_all(wanted, how.key or "")
+        (sent, how), wanted = _keyed(key), tuple(increments)
+        request = building.increment_all(wanted, sent)
         return self._change(request, building.changed_counters_of(wanted), how)
 
     def set(self, counter_id: str, value: int, *, if_version: int | None = None) -> Counter:
@@ -210,7 +211,7 @@ class Tally:
             OutcomeUnknown: an answer was lost. Without `if_version`, look at the counter. With
                 `if_version`, somebody may also have set the same value at the same time.
         """
-        return setting.set_value(self._service, counter_id, value, if_version, self._deadline)
+        return set_value(self._service, counter_id, value, if_version, self._deadline)
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the counters that begin with `prefix`, in ASCII order."""
@@ -315,7 +316,7 @@ class Tally:
         return pages.items(self._service, path, query, convert, self._deadline)
 
 
-def _keyed(key: str | None) -> retrying.Change:
-    if key is None:
-        return retrying.Change(building.new_key())
-    return retrying.Change(model.checked_key(key), new_key=False)
+def _keyed(key: str | None) -> tuple[str, retrying.Change]:
+    """Return the key to send, which is new if `key` is None, and how to retry the change."""
+    sent = building.new_key() if key is None else model.checked_key(key)
+    return sent, retrying.Change(sent, new_key=key is None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tally_client.command import arguments, charts, exits, exporting, output
+from tally_client.command import arguments, charts, exporting, output, session
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,7 +28,7 @@ app = typer.Typer(
         " local stack, in this directory or a parent."
         " Exit codes: 0 done; 2 wrong usage; 3 no settings; 4 invalid request; 5 not allowed;"
         " 6 not found; 7 bound exceeded; 8 version mismatch; 9 key reused; 10 not applied, try"
-        " again; 11 outcome unknown; 12 export incomplete; 130 interrupted."
+        " again; 11 outcome unknown; 12 export incomplete; 13 file not written; 130 interrupted."
     ),
 )
 
@@ -223,12 +223,9 @@ def export(
     """Write the whole history of a counter. --json is short for --format jsonl."""
     start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
-        missing = exporting.export(
+        exporting.export(
             tally, name, form="jsonl" if json else form, file=file, since=start, until=end
         )
-    if missing:
-        exits.say(missing)
-        raise typer.Exit(exits.INCOMPLETE)
 
 
 def main() -> None:
@@ -238,4 +235,4 @@ def main() -> None:
 
 def _session(context: typer.Context, as_json: bool) -> AbstractContextManager[Tally]:  # noqa: FBT001
     common: Common = context.obj
-    return exits.session(common.deadline, as_json=as_json)
+    return session.opened(common.deadline, as_json=as_json)

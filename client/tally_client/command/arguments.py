@@ -21,23 +21,23 @@ def time(text: str | None) -> dt.datetime | None:
     """Convert a time that a person typed: an RFC 3339 time, or a duration such as `2h`.
 
     Returns:
-        The time; for a duration, the moment that long ago. None if there is no text.
+        The time in UTC; for a duration, the moment that long ago. None if there is no text.
 
     Raises:
         typer.BadParameter: the text is neither.
     """
     if text is None:
         return None
-    if ago := _AGO.fullmatch(text):
-        return dt.datetime.now(dt.UTC) - dt.timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return dt.datetime.now(dt.UTC) - dt.timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        detail = "give a time such as 2026-11-22T10:00:00Z, or 90s, 15m, 2h or 7d for that long ago"
-        raise typer.BadParameter(detail)
-    return found
+        if found.tzinfo is not None:
+            return found.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # OverflowError: the time is before the year 1, or too late
+        pass
+    detail = "give a time such as 2026-11-22T10:00:00Z, or 90s, 15m, 2h or 7d for that long ago"
+    raise typer.BadParameter(detail)
 
 
 def names(incomplete: str) -> list[str]:

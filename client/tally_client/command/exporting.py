@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
+import datetime as dt
 import os
 import sys
 import tempfile
@@ -13,30 +15,24 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tally_client.command import output
+from tally_client.command import exits, output
+from tally_client.errors import InvalidRequest
+from tally_client.model import Entry
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from tally_client.model import Entry
+    from tally_client.model import Counter
     from tally_client.tally import Tally
 
 Format = Literal["csv", "jsonl"]
 
-COLUMNS = (
-    "version",
-    "value",
-    "previous_value",
-    "by",
-    "increase",
-    "decrease",
-    "operation",
-    "actor",
-    "created_at",
-    "events",
-    "sender",
-)
+COLUMNS = tuple(field.name for field in dataclasses.fields(Entry))
+
+# Two versions can be in a different order than their times only if their times are less than this
+# apart (docs/history.md, Times).
+_DISORDER = dt.timedelta(seconds=20)
+_FIRST_TIME = dt.datetime.min.replace(tzinfo=dt.UTC) + _DISORDER
 
 
 def export(  # noqa: PLR0913  the options of the command
@@ -47,10 +43,10 @@ def export(  # noqa: PLR0913  the options of the command
     file: Path | None,
     since: dt.datetime | None,
     until: dt.datetime | None,
-) -> str | None:
+) -> None:
     """Write the history of a counter.
 
-    The file gets its name when it is complete. An earlier file of this name stays until then.
+    A file gets its name when it is complete. An earlier file of this name stays until then.
 
     Args:
         tally: the client.
@@ -60,43 +56,84 @@ def export(  # noqa: PLR0913  the options of the command
         since: only changes at or after this time.
         until: only changes before this time.
 
-    Returns:
-        What is missing at the end of the export, as text for people. None if nothing is.
-
     Raises:
+        Incomplete: the history does not have all changes yet.
+        NotWritten: the file could not be written.
         TallyError: the history could not be read to its end.
     """
-    total = tally.get(counter_id).version
-    entries = tally.history(counter_id, since=since, until=until)
-    last = 0
+    if since and until and since >= until:
+        detail = "until: must be later than since"
+        raise InvalidRequest(detail, kind="invalid-request")
+    counter = tally.get(counter_id)
     with _destination(file) as target:
-        for version in write(_with_progress(entries, total), form, target):
-            last = version
-    if until is None and since is None and last < total:
-        return f"The history does not have the versions from {last + 1} to {total} yet."
-    return None
+        write = _writer(form, target)
+        for entry in _with_progress(_entries(tally, counter, since, until), counter.version):
+            if (since is None or since <= entry.created_at) and (
+                until is None or entry.created_at < until
+            ):
+                write(entry)
 
 
-def write(entries: Iterable[Entry], form: Format, target: TextIO) -> Iterator[int]:
-    """Write entries. Yield the version of each."""
-    table = csv.writer(target, lineterminator="\n")
-    if form == "csv":
-        table.writerow(COLUMNS)
-    for entry in entries:
-        members = output.members(entry)
-        if form == "csv":
-            table.writerow([members.get(name) for name in COLUMNS])
-        else:
-            target.write(output.as_json(members) + "\n")
-        yield entry.version
+def _entries(
+    tally: Tally, counter: Counter, since: dt.datetime | None, until: dt.datetime | None
+) -> Iterator[Entry]:
+    """Yield all entries of a period, and some entries before and after it.
+
+    The history ends before a change that is not recorded yet. So the entries must continue up to
+    the version that the counter has, or until they are certainly past the period.
+
+    Raises:
+        Incomplete: they end before that.
+    """
+    begin = max(since, _FIRST_TIME) - _DISORDER if since else None
+    last = 0
+    for entry in tally.history(counter.counter_id, since=begin):
+        if until and entry.created_at - until >= _DISORDER:
+            return
+        yield entry
+        last = entry.version
+    changed_since = begin is None or (counter.updated_at and counter.updated_at >= begin)
+    if changed_since and last < counter.version:
+        detail = f"The history does not have all changes up to version {counter.version} yet."
+        raise exits.Incomplete(detail)
+
+
+def _writer(form: Format, target: TextIO) -> Callable[[Entry], object]:
+    """Return a function that writes an entry."""
+    if form == "jsonl":
+        return lambda entry: target.write(output.as_json(output.members(entry)) + "\n")
+    table = csv.DictWriter(target, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    return lambda entry: table.writerow(output.members(entry))
 
 
 @contextlib.contextmanager
 def _destination(file: Path | None) -> Iterator[TextIO]:
-    """Open the file for writing. It replaces an earlier one if the block ends without an error."""
+    """Open the file for writing.
+
+    A regular file replaces an earlier one if the block ends without an error. Anything else, such
+    as a device or a pipe, is written directly.
+
+    Raises:
+        NotWritten: the file could not be written.
+    """
     if file is None:
         yield sys.stdout
         return
+    try:
+        if file.exists() and not file.is_file():
+            with file.open("w", encoding="utf-8", newline="") as target:
+                yield target
+        else:
+            with _replacing(file.resolve()) as target:  # a link stays a link
+                yield target
+    except OSError as error:
+        detail = f"{file}: {error.strerror or error}"
+        raise exits.NotWritten(detail) from error
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[TextIO]:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with open(handle, "w", encoding="utf-8", newline="") as target:  # noqa: PTH123  a handle

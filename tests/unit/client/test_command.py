@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -119,9 +120,12 @@ def test_a_failed_export_leaves_the_file_as_it_was(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_an_export_tells_that_the_history_is_late(tally: Command, service: FakeService) -> None:
-    service.change("a", 1, "increment")
-    service.change("a", 1, "increment")
+@pytest.fixture
+def late_history(service: FakeService) -> None:
+    """The counter `a` has four changes, one a minute. The history does not have the last yet."""
+    for minute in range(4):
+        service.change("a", 1, "increment")
+        service.history["a"][-1]["created_at"] = f"2026-11-22T10:0{minute}:00Z"
     full = service.list_history
 
     def late(name: str, seen: Seen) -> Answer:
@@ -129,9 +133,73 @@ def test_an_export_tells_that_the_history_is_late(tally: Command, service: FakeS
         return status, entries[:-1], headers
 
     service.list_history = late  # type: ignore[method-assign]
-    result = tally.run("export a")
+
+
+@pytest.mark.usefixtures("late_history")
+@pytest.mark.parametrize(
+    "period",
+    [
+        "",
+        "--since 2026-11-22T10:01:00Z",
+        "--since 2026-11-22T10:02:30Z",  # the history has no entry of this period
+        "--since 2026-11-22T16:07:20Z",  # a version before the last can have a later time
+        "--until 2026-11-22T10:04:00Z",
+        "--until 2026-11-22T10:01:50Z",  # the version after the last entry can have an earlier time
+    ],
+)
+def test_an_export_from_a_late_history_replaces_no_file(
+    tally: Command, tmp_path: Path, period: str
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("before")
+    result = tally.run(f"export a {period} --output {file} --json")
     assert result.exit_code == 12
-    assert "the versions from 2 to 2" in result.stderr
+    assert json.loads(result.stderr)["error"] == "Incomplete"
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.usefixtures("late_history")
+@pytest.mark.parametrize(
+    ("period", "versions"),
+    [
+        ("--since 2026-11-22T16:30:00Z", []),  # the counter has not changed since then
+        ("--until 2026-11-22T10:01:00Z", [1]),
+        ("--since 2026-11-22T10:00:30Z --until 2026-11-22T10:01:30Z", [2]),
+    ],
+)
+def test_an_export_does_not_need_changes_outside_its_period(
+    tally: Command, period: str, versions: list[int]
+) -> None:
+    rows = csv.DictReader(io.StringIO(tally(f"export a {period}")))
+    assert [int(row["version"]) for row in rows] == versions
+
+
+def test_an_export_to_a_directory_that_does_not_exist_is_an_error(
+    tally: Command, tmp_path: Path
+) -> None:
+    result = tally.run(f"export a --output {tmp_path}/none/a.csv")
+    assert (result.exit_code, result.stdout) == (13, "")
+    assert result.stderr.startswith("NotWritten: ")
+
+
+def test_an_export_writes_into_a_pipe_and_through_a_link(
+    tally: Command, service: FakeService, tmp_path: Path
+) -> None:
+    service.change("a", 1, "increment")
+    text = tally("export a")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    tally(f"export a --output {pipe}")
+    assert pipe.is_fifo()
+    assert os.read(reader, 10_000).decode() == text
+    os.close(reader)
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    tally(f"export a --output {link}")
+    assert link.is_symlink()
+    assert file.read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -148,6 +216,9 @@ def test_an_export_tells_that_the_history_is_late(tally: Command, service: FakeS
         ("--deadline 0.2 increment a --key k", "lose", 11, "OutcomeUnknown"),
         ("increment a/b", "", 4, "InvalidRequest"),
         ("get a --at yesterday", "", 2, ""),
+        ("get a --at 999999d", "", 2, ""),
+        ("get a --at 0001-01-01T00:00:00+14:00", "", 2, ""),
+        ("export a --since 1h --until 2h", "", 4, "InvalidRequest"),
         ("set a", "", 2, ""),
         ("set a x", "", 2, ""),
     ],
@@ -173,6 +244,24 @@ def test_errors_as_json_have_what_a_program_needs(tally: Command, service: FakeS
     key = json.loads(result.stderr)["key"]
     service.faults = str
     assert json.loads(tally(f"increment a --key {key} --json"))["value"] == 1
+
+
+def test_an_interrupted_command_tells_how_to_resume(
+    tally: Command, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tally_client.retrying.pause", interrupt)
+    service.faults = lambda: "lose"
+    result = tally.run("increment a --key receipt-5")
+    assert result.exit_code == 130
+    assert "receipt-5" in result.stderr
+    result = tally.run("increment a --key receipt-5 --json")
+    assert result.exit_code == 130
+    error = json.loads(result.stderr)
+    assert error["error"] == "Interrupted"
+    assert "receipt-5" in error["detail"]
 
 
 def test_without_settings_the_exit_code_is_3(

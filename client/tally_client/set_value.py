@@ -13,6 +13,7 @@ history tells these cases apart if the other caller did something else.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from tally_client import building, model, pages, retrying
@@ -44,29 +45,38 @@ def set_value(
     request = building.set_value(counter_id, value, if_version)
     how = retrying.Change(key=None, repeatable=if_version is not None)
     parse = building.counter_of(counter_id)
+    until = time.monotonic() + deadline
     try:
         return retrying.change(service, request, parse, how, deadline)
     except OutcomeUnknown as unknown:
         refusal = unknown.refusal
         if not isinstance(refusal, VersionMismatch) or if_version is None:
             raise
-        if not _is_of_another(service, counter_id, if_version + 1, value, deadline):
+        if not _is_of_another(service, counter_id, if_version + 1, value, until):
             raise
     raise refusal
 
 
 def _is_of_another(
-    service: Service, counter_id: str, version: int, value: int, deadline: float
+    service: Service, counter_id: str, version: int, value: int, until: float
 ) -> bool:
     """Return whether the change that made `version` certainly was not the change to `value`.
 
     A caller that set the same value cannot be told apart, even by its `actor`: processes with the
     same app client have the same actor.
+
+    Args:
+        service: where to send the request.
+        counter_id: the name.
+        version: the version.
+        value: the value.
+        until: latest time to wait for the history (monotonic clock, seconds).
     """
     query = {"after": str(version - 1), "limit": "1"}
     path = f"{building.path_of(counter_id)}/history"
+    left = max(0.0, until - time.monotonic())
     try:
-        entry = next(pages.items(service, path, query, model.entry, deadline), None)
+        entry = next(pages.items(service, path, query, model.entry, left), None)
     except TallyError:
         return False
     if entry is None or entry.version != version:  # not in the history yet, or not any more
