@@ -105,7 +105,8 @@ class OutcomeUnknown(TallyError):
 
     Attributes:
         key: the idempotency key of the change. To resume, make the same call with this key. A key
-            is valid for at least 24 hours. None for `set`, which has no key.
+            is valid for at least 24 hours. Another process must wait for a minute before it
+            resumes (docs/client.md). None for `set`, which has no key.
         refusal: the refusal of the last attempt. An earlier attempt, or an earlier call with the
             key, may have been applied. None if the last attempt was not refused.
     """
