@@ -16,8 +16,6 @@ from tally_client.errors import BufferFull, InvalidRequest, Unsent
 from tally_client.sums import Refusal, Sums
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from tally_client.batches import Batch
     from tally_client.exchange import Service
     from tally_client.reports import OnProblem
@@ -96,12 +94,7 @@ class Buffer:
         """Return the buffer."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the buffer."""
         self.close()
 
@@ -120,12 +113,14 @@ class Buffer:
         if type(by) is not int or not by or not -_MAX <= by <= _MAX:
             detail = f"by: must be an integer from {-_MAX} to {_MAX}, and not 0"
             raise InvalidRequest(detail, kind="invalid-request")
-        with self._lock:
-            sums = self._sums.additions if by > 0 else self._sums.subtractions
-            if counter_id in sums and not self._closed:
-                sums[counter_id] += by
-            else:
-                self._admit(counter_id, by)
+        try:
+            with self._lock:
+                sums = self._sums.additions if by > 0 else self._sums.subtractions
+                if counter_id in sums and not self._closed:
+                    sums[counter_id] += by
+                else:
+                    self._admit(counter_id, by)
+        finally:  # also if the buffer is full
             if self._thread is None:
                 self._start()
 
@@ -143,17 +138,17 @@ class Buffer:
             self._wake.set()
 
     def _start(self) -> None:
-        """Start the thread, if there is room for one. The caller holds the lock."""
-        if time.monotonic() < self._start_at:
-            return
-        thread = threading.Thread(target=self._run, name="tally-buffer", daemon=True)
+        """Start the thread if it is not running. If that fails, a later increment tries again."""
         try:
-            thread.start()
+            with self._lock:
+                if self._closed or self._thread or time.monotonic() < self._start_at:
+                    return
+                thread = threading.Thread(target=self._run, name="tally-buffer", daemon=True)
+                thread.start()
+                self._thread = thread
         except RuntimeError as error:  # also at the end of the interpreter: `_at_exit` sends then
             self._start_at = time.monotonic() + _NEXT_START
             logger.warning("The Tally buffer has no thread, and keeps what it has: %s", error)
-        else:
-            self._thread = thread
 
     def flush(self, timeout: float | None = None) -> None:
         """Send everything that was added before this call.
@@ -215,10 +210,9 @@ class Buffer:
         try:
             self._send_in_rounds()
         except BaseException:  # such as SystemExit, raised by on_problem
-            logger.exception("The thread of the Tally buffer has ended")
-        finally:
             with self._lock:
                 self._thread = None
+            logger.exception("The thread of the Tally buffer has ended")
 
     def _send_in_rounds(self) -> None:
         """Send the sums after each interval, until the buffer is closed."""
@@ -326,7 +320,8 @@ class Buffer:
             self.close()
         except BaseException as error:
             with self._lock:
-                reports.log_lost(error, self._batches, self._sums.increments())
+                left, sums = list(self._batches), self._sums.increments()
+            reports.log_lost(error, left, sums)
             if not isinstance(error, Unsent):
                 raise
 

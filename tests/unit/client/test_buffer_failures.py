@@ -10,6 +10,7 @@ from tests.unit.client.fake_service import LIMIT, Answer, FakeService, Seen, wai
 
 from tally_client import (
     Batch,
+    BufferFull,
     Increment,
     Refusal,
     Tally,
@@ -88,18 +89,19 @@ def test_slow_batches_do_not_hold_up_new_sums(
     assert (service.value("slow"), service.value("slower")) == (1, 1)
 
 
+def no_room(_: threading.Thread) -> None:
+    detail = "can't start new thread"
+    raise RuntimeError(detail)
+
+
 def test_a_buffer_without_a_thread_starts_one_at_the_next_increment(
     service: FakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(buffer, "_NEXT_START", 0.0)
 
-    def fail(_: threading.Thread) -> None:
-        detail = "can't start new thread"
-        raise RuntimeError(detail)
-
     with service.client() as tally, tally.buffer(interval=0.02) as counts:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", fail)
+            patch.setattr(threading.Thread, "start", no_room)
             counts.increment("a")
         assert "can't start new thread" in caplog.text
         counts.increment("a")
@@ -115,14 +117,27 @@ def test_a_thread_that_ended_is_replaced_at_the_next_increment(
         raise SystemExit
 
     with service.client() as tally:
-        counts = tally.buffer(interval=0.02, on_problem=leave)
+        counts = tally.buffer(interval=0.02, capacity=2, on_problem=leave)
         counts.increment("secret")
         wait_until(lambda: "thread of the Tally buffer has ended" in caplog.text)
         counts.increment("a")
-        counts.increment("a")
-        wait_until(lambda: service.value("a") == 2)
+        wait_until(lambda: service.value("a") == 1)
         with pytest.raises(Unsent):
             counts.close()
+
+
+def test_a_full_buffer_without_a_thread_starts_one(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffer, "_NEXT_START", 0.0)
+    with service.client() as tally, tally.buffer(interval=0.02, capacity=2) as counts:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_room)
+            counts.increment("a")
+            counts.increment("b")
+        with pytest.raises(BufferFull):
+            counts.increment("c")
+        wait_until(lambda: len(service.history) == 2)
 
 
 def test_a_client_closes_its_buffers_first(service: FakeService) -> None:
