@@ -253,8 +253,7 @@ def test_a_final_401_lasts_longer_each_time(
 
         def tokens_after(seconds: float) -> int:
             time.sleep(seconds)
-            with pytest.raises(Unauthorized):
-                refused(tally)
+            refused(tally)
             return len(service.tokens)
 
         assert tokens_after(0.0) == 2
@@ -266,5 +265,25 @@ def test_a_final_401_lasts_longer_each_time(
         tally.get("a")
 
 
+def test_a_401_of_many_threads_counts_once(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_FIRST_FINAL", 0.5)
+    service.refused_tokens = {f"t0ken-{number}-of-the-test" for number in range(9)}
+    barrier = threading.Barrier(8)
+    service.before_answer = lambda _: len(service.seen) <= 8 and barrier.wait(5)
+    with service.client() as tally:
+        threads = [threading.Thread(target=refused, args=[tally]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(service.tokens) == 2
+        time.sleep(0.55)
+        refused(tally)
+    assert len(service.tokens) == 3
+
+
 def refused(tally: Tally) -> None:
-    tally.get("a")
+    with pytest.raises(Unauthorized):
+        tally.get("a")
