@@ -3,7 +3,7 @@
 `Tally` has the requests. `Buffer` sums increments in the process and sends them together.
 """
 
-from tally_client.batches import Batch, Refusal
+from tally_client.batches import Batch
 from tally_client.buffer import Buffer
 from tally_client.errors import (
     BoundExceeded,
@@ -22,6 +22,7 @@ from tally_client.errors import (
     VersionMismatch,
 )
 from tally_client.model import ChangedCounter, Counter, Entry, Increment, Interval
+from tally_client.sums import Refusal
 from tally_client.tally import Tally
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tally_client import building, retrying
 from tally_client.errors import Refused, Unauthorized
+from tally_client.exchange import ClientClosed
 from tally_client.sums import Refusal
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from tally_client.exchange import Service
     from tally_client.model import Increment
 
-__all__ = ["Batch", "Refusal", "attempt", "pack"]
-
-# The service remembers a key for 24 hours by default (parameter ReceiptHours, docs/deploying.md).
-# The client stops an hour earlier, because the clocks and the last request take time, too.
+# The service remembers a key for at least 24 hours (parameter ReceiptHours, docs/deploying.md). The
+# client stops an hour earlier: clocks differ, and the last request takes time.
 KEY_LIFE = 23 * 60 * 60.0  # seconds
+
+_LONGEST_PAUSE = 300.0  # seconds; between two attempts
+_LONGEST_AFTER = 60.0  # seconds; a Retry-After that is longer counts as this
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +39,7 @@ class Batch:
         key: the idempotency key. It stays with these increments.
         order: batches are numbered as they are made; the halves of a batch keep its number.
         reason: why the last attempt did not succeed, as text for people; empty if there was none.
-        attempts: how often the batch was sent.
+        attempts: how often the batch was sent since the last `flush`.
         due: when to send the batch next (monotonic clock, seconds).
         made: when the batch was made (monotonic clock, seconds).
         first_sent: when the batch was first sent by an attempt that may have been applied (seconds
@@ -93,9 +95,12 @@ def attempt(service: Service, batch: Batch, until: float) -> list[Batch] | Refus
         until: latest time to wait for the answer (monotonic clock, seconds).
 
     Returns:
-        The batches that remain to be sent: none if the batch was applied. If the service refused
-        the batch, nothing was applied: then the result is two halves with new keys, or the refusal
-        if there is only one increment. Otherwise, it is the batch itself, with a later `due`.
+        What remains to be sent:
+
+        - If the batch was applied: nothing.
+        - If it certainly was not applied, because the service refused it: two halves with new keys,
+          or the refusal if there is only one increment.
+        - Otherwise: the batch itself, with a later `due`.
     """
     if batch.expired:
         batch.reason = "It may have been applied, and its key has expired. Compare the history."
@@ -109,26 +114,49 @@ def attempt(service: Service, batch: Batch, until: float) -> list[Batch] | Refus
     if certain:
         # An exception, such as KeyboardInterrupt, leaves this mark.
         batch.mark_sent()
-    result = retrying.attempt(service, request, parse, until)
+    try:
+        result = retrying.attempt(service, request, parse, until)
+    except ClientClosed:
+        if certain:
+            batch.first_sent = None
+        raise
     if isinstance(result, retrying.Again):
         if certain and not result.may_be_applied:
             batch.first_sent = None
-        return _later(batch, result.reason, result.after)
+        return later(batch, result.reason, result.after)
     if not isinstance(result, Refused):
         return []
-    if not certain and not result.settles:
+    if not certain and not retrying.settles(request, result):
         # This attempt was refused, but an earlier one may have been applied.
-        return _later(batch, str(result))
+        return later(batch, str(result))
     batch.first_sent = None
     if isinstance(result, Unauthorized):
-        return _later(batch, str(result))
+        return later(batch, str(result))
     return _without_refused(batch, result)
 
 
-def _later(batch: Batch, reason: str, after: float = 0.0) -> list[Batch]:
+def later(batch: Batch, reason: str, after: float = 0.0) -> list[Batch]:
+    """Send a batch again after a pause. The pauses become longer with each attempt.
+
+    Args:
+        batch: the batch.
+        reason: why the attempt did not succeed.
+        after: in how many seconds the service wants the next attempt.
+
+    Returns:
+        The batch, as the only item of a list.
+    """
+    pause = retrying.backoff(batch.attempts, _LONGEST_PAUSE)
     batch.reason = reason
-    batch.due = time.monotonic() + after + retrying.backoff(batch.attempts)
+    batch.due = time.monotonic() + min(after, _LONGEST_AFTER) + pause
     return [batch]
+
+
+def restart(batch: Batch) -> None:
+    """Send a batch at once, and begin with short pauses again."""
+    batch.attempts = 0
+    if not batch.expired:
+        batch.due = min(batch.due, time.monotonic())
 
 
 def _without_refused(batch: Batch, error: Refused) -> list[Batch] | Refusal:

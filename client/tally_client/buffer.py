@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import math
 import os
@@ -12,20 +11,19 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from tally_client import batches, model
+from tally_client import batches, model, reports
 from tally_client.errors import BufferFull, InvalidRequest, Unsent
 from tally_client.sums import Refusal, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
     from tally_client.batches import Batch
     from tally_client.exchange import Service
+    from tally_client.reports import OnProblem
 
 logger = logging.getLogger("tally_client")
 
 _LONGEST_ATTEMPT = 15.0  # seconds; the service answers within 10 seconds
+_NEXT_START = 1.0  # seconds; how long to wait after the thread could not be started
 _MAX = model.MAX_INTEGER
 
 
@@ -44,23 +42,24 @@ class Buffer:
         self,
         service: Service,
         *,
-        interval: float = 1.0,
-        size: int = 1_000,
-        capacity: int = 10_000,
-        deadline: float = 30.0,
-        on_problem: Callable[[Batch | Refusal], None] | None = None,
+        interval: float,
+        size: int,
+        capacity: int,
+        deadline: float,
+        on_problem: OnProblem | None,
     ) -> None:
         """Create an empty buffer. `Tally.buffer` calls this.
 
         Args:
             service: where to send the sums.
             interval: how many seconds the buffer waits before it sends the sums.
-            size: the buffer sends the sums earlier if there are so many.
+            size: the buffer sends at once when it holds this many sums.
             capacity: the maximum number of sums, those in unfinished requests included.
             deadline: how many seconds `flush` and `close` may take. A batch that is older is
                 reported.
             on_problem: is called once for each batch that is not applied before the deadline, and
-                for each sum that the service refuses. It is called in the thread that sends.
+                for each sum that the service refuses. It runs in the thread of the buffer, or in
+                the thread that calls `flush` or `close`. It must not call `flush` or `close`.
 
         Raises:
             ValueError: a number is not greater than 0.
@@ -75,6 +74,7 @@ class Buffer:
         self._deadline = deadline
         self._on_problem = on_problem
         self._closed = False
+        self.ended = False  # whether `close` has sent everything, or has raised Unsent
         self._begin()
         _buffers.add(self)
         atexit.register(self._at_exit)
@@ -85,7 +85,8 @@ class Buffer:
         self._sums = Sums()
         self._batches: list[Batch] = []
         self._order = 0  # of the last batch
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # None if it is not running
+        self._start_at = 0.0  # when to try again to start it (monotonic clock, seconds)
         self._sending = threading.Lock()  # held while a batch is sent
         self._wake = threading.Event()
 
@@ -93,12 +94,7 @@ class Buffer:
         """Return the buffer."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the buffer."""
         self.close()
 
@@ -117,12 +113,16 @@ class Buffer:
         if type(by) is not int or not by or not -_MAX <= by <= _MAX:
             detail = f"by: must be an integer from {-_MAX} to {_MAX}, and not 0"
             raise InvalidRequest(detail, kind="invalid-request")
-        with self._lock:
-            sums = self._sums.additions if by > 0 else self._sums.subtractions
-            if counter_id in sums and not self._closed:
-                sums[counter_id] += by
-            else:
-                self._admit(counter_id, by)
+        try:
+            with self._lock:
+                sums = self._sums.additions if by > 0 else self._sums.subtractions
+                if counter_id in sums and not self._closed:
+                    sums[counter_id] += by
+                else:
+                    self._admit(counter_id, by)
+        finally:  # also if the buffer is full
+            if self._thread is None:
+                self._start()
 
     def _admit(self, counter_id: str, by: int) -> None:
         """Begin a sum. The caller holds the lock."""
@@ -134,13 +134,21 @@ class Buffer:
             detail = f"The buffer has {self._capacity} sums that are not sent yet."
             raise BufferFull(detail)
         self._sums.add(counter_id, by)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tally-buffer", daemon=True)
-            # At the end of the interpreter, no thread can be started. `_at_exit` sends the sums.
-            with contextlib.suppress(RuntimeError):
-                self._thread.start()
         if len(self._sums) >= self._size:
             self._wake.set()
+
+    def _start(self) -> None:
+        """Start the thread if it is not running. If that fails, a later increment tries again."""
+        try:
+            with self._lock:
+                if self._closed or self._thread or time.monotonic() < self._start_at:
+                    return
+                thread = threading.Thread(target=self._run, name="tally-buffer", daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError as error:  # also at the end of the interpreter: `_at_exit` sends then
+            self._start_at = time.monotonic() + _NEXT_START
+            logger.warning("The Tally buffer has no thread, and keeps what it has: %s", error)
 
     def flush(self, timeout: float | None = None) -> None:
         """Send everything that was added before this call.
@@ -155,7 +163,10 @@ class Buffer:
         until = time.monotonic() + (self._deadline if timeout is None else timeout)
         with self._lock:
             self._sums.release()
-            self._seal(self._capacity)
+            while self._seal(self._capacity):  # a large sum needs several batches
+                pass
+            for each in self._batches:
+                batches.restart(each)
             last = self._order
         while self._send_next(last, until, wait=True):
             pass
@@ -178,8 +189,16 @@ class Buffer:
         with self._lock:
             self._closed = True
         self._wake.set()
+        try:
+            self.flush(timeout)
+        except Unsent:
+            self._end()
+            raise
+        self._end()  # not after another exception, such as KeyboardInterrupt: `_at_exit` goes on
+
+    def _end(self) -> None:
+        self.ended = True
         atexit.unregister(self._at_exit)
-        self.flush(timeout)
 
     def unsent(self) -> tuple[list[Batch], list[Refusal]]:
         """Return the batches that are not known to be applied, and the sums that were refused."""
@@ -187,10 +206,22 @@ class Buffer:
             return list(self._batches), self._sums.refusals()
 
     def _run(self) -> None:
-        """Send the sums after each interval, until the buffer is closed. Runs in a thread."""
+        """Run the thread of the buffer. If it ends early, the next increment starts another."""
+        try:
+            self._send_in_rounds()
+        except BaseException:  # such as SystemExit, raised by on_problem
+            with self._lock:
+                self._thread = None
+            logger.exception("The thread of the Tally buffer has ended")
+
+    def _send_in_rounds(self) -> None:
+        """Send the sums after each interval, until the buffer is closed."""
         seal_at = time.monotonic() + self._interval
-        while not self._is_closed():
-            self._wake.wait(max(0.0, min(seal_at, self._next_due()) - time.monotonic()))
+        while True:
+            self._wake.wait(max(0.0, min(seal_at, self._next_event()) - time.monotonic()))
+            if self._is_closed():
+                return
+            self._report_late()
             if self._wake.is_set() or time.monotonic() >= seal_at:
                 self._wake.clear()
                 seal_at = time.monotonic() + self._interval
@@ -198,24 +229,31 @@ class Buffer:
                     # While the service cannot be reached, further increments are cheaper as sums
                     # than as batches. So batches may take only half of the room.
                     self._seal(self._capacity // 2 - self._sealed())
-            while self._send_next(self._order, math.inf, wait=False) and not self._is_closed():
-                pass
+            # Slow batches must not keep new sums waiting: at `seal_at`, go on with the next round.
+            while self._send_next(self._order, math.inf, wait=False):
+                if self._is_closed() or self._wake.is_set() or time.monotonic() >= seal_at:
+                    break
 
     def _is_closed(self) -> bool:
         return self._closed
 
-    def _seal(self, most: int) -> None:
-        """Make batches of at most `most` sums. The caller holds the lock."""
+    def _seal(self, most: int) -> bool:
+        """Make batches of at most `most` sums, and return whether there were any. Hold the lock."""
+        before = self._order
         for group in self._sums.take(most, time.monotonic()):
             self._order += 1
             self._batches.append(batches.pack(group, self._order))
+        return self._order > before
 
     def _sealed(self) -> int:
         return sum(len(each.increments) for each in self._batches)
 
-    def _next_due(self) -> float:
+    def _next_event(self) -> float:
+        """Return when the next batch has to be sent, or reported (monotonic clock, seconds)."""
         with self._lock:
-            return min((each.due for each in self._batches), default=math.inf)
+            due = [each.due for each in self._batches]
+            late = [each.made + self._deadline for each in self._batches if not each.reported]
+        return min(due + late, default=math.inf)
 
     def _send_next(self, last: int, until: float, *, wait: bool) -> bool:
         """Send the batch that is due next.
@@ -250,9 +288,7 @@ class Buffer:
         try:
             result = batches.attempt(self._service, batch, until)
         except Exception as error:  # noqa: BLE001  the batch is kept, and the error reported
-            batch.reason = f"{type(error).__name__}: {error}"
-            batch.due = time.monotonic() + self._interval
-            result = [batch]
+            result = batches.later(batch, f"{type(error).__name__}: {error}")
         is_new = False
         with self._lock:
             others = [each for each in self._batches if each is not batch]
@@ -263,34 +299,31 @@ class Buffer:
                 self._batches = [*others, *result]
                 if not result:
                     self._sums.applied(batch.increments)
-        if isinstance(result, Refusal):
+        if isinstance(result, Refusal) and is_new:
+            reports.report(result, self._on_problem)
+        self._report_late()
+
+    def _report_late(self) -> None:
+        """Report each batch that is late, once."""
+        before = time.monotonic() - self._deadline
+        with self._lock:
+            late = [each for each in self._batches if each.expired or each.made <= before]
+        for each in late:
+            with self._lock:
+                is_new, each.reported = not each.reported, True
             if is_new:
-                self._report(result, f"refused {result.increment}: {result.error}")
-        elif batch in result and not batch.reported and self._is_late(batch):
-            batch.reported = True
-            self._report(batch, f"could not send a batch yet: {batch.reason}")
-
-    def _is_late(self, batch: Batch) -> bool:
-        return batch.expired or time.monotonic() - batch.made >= self._deadline
-
-    def _report(self, problem: Batch | Refusal, text: str) -> None:
-        logger.warning("The Tally buffer keeps what it cannot send. It %s", text)
-        if self._on_problem:
-            try:
-                self._on_problem(problem)
-            except Exception:
-                logger.exception("on_problem failed")
+                reports.report(each, self._on_problem)
 
     def _at_exit(self) -> None:
         """Close the buffer at the end of the interpreter. Log what is lost now."""
         try:
             self.close()
-        except Unsent as error:
-            logger.error("The Tally buffer could not send everything: %s", error)  # noqa: TRY400
-            for batch in error.batches:
-                logger.error("Not known to be applied: %s", batch.to_json())  # noqa: TRY400
-            for refusal in error.refused:
-                logger.error("Refused: %s", refusal.increment)  # noqa: TRY400
+        except BaseException as error:
+            with self._lock:
+                left, sums = list(self._batches), self._sums.increments()
+            reports.log_lost(error, left, sums)
+            if not isinstance(error, Unsent):
+                raise
 
 
 def _seconds_until(until: float) -> float:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tally_client.batches import Batch, Refusal
+    from tally_client.batches import Batch
+    from tally_client.sums import Refusal
 
 
 class TallyError(Exception):
@@ -26,8 +27,8 @@ class Refused(TallyError):
         kind: the last part of the problem's `type`, such as `not-found`. Empty if the answer is not
             a problem of Tally.
         request_id: the member `instance` of the problem. The service logs the same id.
-        settles: whether this answer to a request with an idempotency key also says that no earlier
-            request with the key was applied, or ever will be.
+        settles: whether the service gives this answer only if no earlier request with the same
+            idempotency key was applied. A request that is still on its way can be applied later.
     """
 
     settles: ClassVar[bool] = False
@@ -104,9 +105,10 @@ class OutcomeUnknown(TallyError):
 
     Attributes:
         key: the idempotency key of the change. To resume, make the same call with this key. A key
-            is valid for 24 hours. None for `set`, which has no key.
-        refusal: the refusal of the last attempt, if an earlier attempt was lost. None if the
-            deadline ended the call.
+            is valid for at least 24 hours. Another process must wait for a minute before it
+            resumes (docs/client.md). None for `set`, which has no key.
+        refusal: the refusal of the last attempt. An earlier attempt, or an earlier call with the
+            key, may have been applied. None if the last attempt was not refused.
     """
 
     def __init__(self, reason: str, *, key: str | None, refusal: Refused | None = None) -> None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _SHORTEST_REQUEST = 0.05  # seconds
 
 _UNAUTHORIZED = 401
-_FINAL = 60.0  # seconds
+
+# How long a 401 is final, in seconds: this long the first time, then twice as long each time.
+_FIRST_FINAL = 60.0
+_LONGEST_FINAL = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ class NoReply:
     sent: bool
 
 
+class ClientClosed(RuntimeError):
+    """The client is closed. Nothing was sent."""
+
+
 class Service:
     """Sends requests to the service, each with a token. Threads may share it.
 
@@ -93,13 +100,15 @@ class Service:
         self._locks: dict[int, threading.Lock] = {}  # by process id
         self._closed = False
         self._final_until = 0.0  # until then, a 401 is final (monotonic clock, seconds)
+        self._next_final = _FIRST_FINAL  # how long the next 401 is final, in seconds
         self._opened: tuple[int, httpx2.Client, TokenSource] | None = None
 
     def exchange(self, request: Request, until: float) -> Reply | NoReply:
         """Send a request and return the answer.
 
         After a 401, the request is sent once more, with a new token. If that is refused, too, then
-        a 401 is final for a minute, because each token costs money (docs/cost.md).
+        a 401 is final for a minute, because each token costs money (docs/cost.md). If new tokens
+        are refused again and again, a 401 is final for longer each time, up to an hour.
 
         Args:
             request: the request.
@@ -117,12 +126,21 @@ class Service:
         if isinstance(token, NoToken):
             return _without_token(token)
         reply = self._send(client, request, token, until)
-        if _is_unauthorized(reply):
-            self._final_until = time.monotonic() + _FINAL
+        self._note_renewed(reply)
         return reply
 
+    def _note_renewed(self, reply: Reply | NoReply) -> None:
+        """Note whether the service accepted a new token, or how long a 401 is final."""
+        with self._lock():
+            now = time.monotonic()
+            if isinstance(reply, Reply) and not _is_unauthorized(reply):
+                self._next_final = _FIRST_FINAL
+            elif isinstance(reply, Reply) and now >= self._final_until:
+                self._final_until = now + self._next_final
+                self._next_final = min(2 * self._next_final, _LONGEST_FINAL)
+
     def close(self) -> None:
-        """Close the connections. Later requests raise RuntimeError."""
+        """Close the connections. Later requests raise ClientClosed."""
         with self._lock():
             self._closed = True
             if self._opened and self._opened[0] == os.getpid():
@@ -137,7 +155,7 @@ class Service:
         with self._lock():
             if self._closed:
                 detail = "The client is closed."
-                raise RuntimeError(detail)
+                raise ClientClosed(detail)
             if self._opened is None or self._opened[0] != os.getpid():
                 client = httpx2.Client(**network.options(self._url, self._transport))
                 tokens = TokenSource(self._settings, self._transport)

@@ -10,8 +10,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tally_client.errors import OutcomeUnknown, Refused, Unavailable, VersionMismatch
-from tally_client.exchange import NoReply
+from tally_client import unanswered
+from tally_client.errors import (
+    InvalidRequest,
+    OutcomeUnknown,
+    Refused,
+    TallyError,
+    Unavailable,
+    VersionMismatch,
+)
+from tally_client.exchange import ClientClosed, NoReply
 from tally_client.problems import kind_of, refusal
 
 if TYPE_CHECKING:
@@ -79,7 +87,25 @@ def attempt(
 
     Returns:
         What `parse` returns, a refusal by the service, or why the request has to be sent again.
+
+    Raises:
+        ClientClosed: the client is closed. Nothing was sent.
     """
+    try:
+        result = _attempt(service, request, parse, until)
+    except ClientClosed:
+        raise
+    except BaseException:  # such as KeyboardInterrupt
+        unanswered.note(request)
+        raise
+    if isinstance(result, Again) and result.may_be_applied:
+        unanswered.note(request)
+    return result
+
+
+def _attempt(
+    service: Service, request: Request, parse: Callable[[Reply], T], until: float
+) -> T | Refused | Again:
     reply = service.exchange(request, until)
     if isinstance(reply, NoReply):
         return Again(reply.reason, may_be_applied=reply.sent)
@@ -155,11 +181,11 @@ def change(
     """
     try:
         return _change(service, request, parse, how, time.monotonic() + deadline)
-    except Exception:
+    except TallyError:
         raise
     except BaseException as error:  # such as KeyboardInterrupt
         if how.key:
-            error.add_note(f"The outcome is unknown. Resume with the key {how.key}")
+            error.add_note(f"The change may have been applied. Resume with the key {how.key}")
         raise
 
 
@@ -171,8 +197,10 @@ def _change(
     while True:
         result = attempt(service, request, parse, until)
         if isinstance(result, Refused):
-            if lost and not result.settles:
-                raise OutcomeUnknown(_after_lost(result), key=how.key, refusal=result)
+            # An earlier call with the key sent the same content, so it was as invalid as this one.
+            earlier = lost or not (how.new_key or isinstance(result, InvalidRequest))
+            if earlier and not settles(request, result):
+                raise OutcomeUnknown(_refused_later(result), key=how.key, refusal=result)
             raise result
         if not isinstance(result, Again):
             return result
@@ -185,10 +213,15 @@ def _change(
         number += 1
 
 
-def _after_lost(refused: Refused) -> str:
+def settles(request: Request, refused: Refused) -> bool:
+    """Return whether a refusal says that no attempt with the key was applied, or ever will be."""
+    return refused.settles and not unanswered.may_be_applied(request)
+
+
+def _refused_later(refused: Refused) -> str:
     if isinstance(refused, VersionMismatch):
         return "An answer was lost, and then the counter had another version: perhaps the new one."
-    return f"An answer was lost, and then a retry was refused: {refused}"
+    return f"An earlier attempt may have been applied, and the last one was refused: {refused}"
 
 
 def pause(number: int, after: float, until: float) -> bool:
@@ -209,11 +242,16 @@ def pause(number: int, after: float, until: float) -> bool:
     return True
 
 
-def backoff(number: int) -> float:
-    """Return a random number of seconds to wait after attempt `number`, starting at 0."""
+def backoff(number: int, longest: float = _LONGEST_PAUSE) -> float:
+    """Return a random number of seconds to wait after attempt `number`, starting at 0.
+
+    Args:
+        number: number of the attempt.
+        longest: the maximum, in seconds.
+    """
     # Without the limit on the exponent, the power of two would overflow a float.
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(number, 10))
-    return random.uniform(0, longest)  # noqa: S311  not used for security
+    most = min(longest, _FIRST_PAUSE * 2 ** min(number, 20))
+    return random.uniform(0, most)  # noqa: S311  not used for security
 
 
 def _retry_after(reply: Reply) -> float:

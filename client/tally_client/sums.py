@@ -82,8 +82,10 @@ class Sums:
     def take(self, most: int, now: float) -> Iterator[tuple[Increment, ...]]:
         """Remove sums, and yield them in groups that can be sent in one request.
 
-        Sums that are held are not removed before their time. Then each is a group of its own, so
-        that another refusal does not affect the others.
+        A held sum is removed only when it is due. It gets a group of its own: if the service
+        refuses it again, no other sum is refused with it.
+
+        A sum that is too large for one increment is removed in part. The rest stays.
 
         Args:
             most: the maximum number of sums to remove.
@@ -131,6 +133,11 @@ class Sums:
         """Let the next `take` remove the held sums, too."""
         for hold in self.holds.values():
             hold.due = 0.0
+
+    def increments(self) -> list[Increment]:
+        """Return all sums, held or not."""
+        both = itertools.chain(self.additions.items(), self.subtractions.items())
+        return [Increment(name, by) for name, by in both]
 
     def refusals(self) -> list[Refusal]:
         """Return the held sums."""

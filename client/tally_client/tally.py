@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from tally_client import building, model, pages, retrying, settings
 from tally_client.buffer import Buffer
+from tally_client.errors import Unsent
 from tally_client.exchange import Reply, Request, Service
 from tally_client.model import ChangedCounter, Counter, Entry, Increment, Interval
 from tally_client.set_value import set_value
@@ -19,14 +21,14 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from tally_client.batches import Batch, Refusal
     from tally_client.model import Length
+    from tally_client.reports import OnProblem
 
     Time = dt.datetime | str
 
 T = TypeVar("T")
 
-_LONGEST_DEADLINE = 3600.0  # seconds; a key is valid for 24 hours by default
+_LONGEST_DEADLINE = 3600.0  # seconds; a key is valid for at least 24 hours
 _MOST_ENTRIES = 1000  # in one page
 
 
@@ -76,6 +78,7 @@ class Tally:
         found = Settings(url, token_url, client_id, secret, tuple(scopes))
         self._service = Service(found, transport)
         self._deadline = deadline
+        self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
 
     @classmethod
     def from_env(cls, *, deadline: float = 30.0) -> Self:
@@ -107,12 +110,27 @@ class Tally:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the connections."""
+        """Close the client, as `close` does."""
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Close buffers first: they send what they have."""
+        """Close the buffers of this client that are still open, and then the connections.
+
+        Raises:
+            Unsent: a buffer could not send everything.
+        """
+        unsent: list[Unsent] = []
+        for buffer in [each for each in self._buffers if not each.ended]:
+            try:
+                buffer.close()
+            except Unsent as error:
+                unsent.append(error)
         self._service.close()
+        if unsent:
+            raise Unsent(
+                [batch for error in unsent for batch in error.batches],
+                [refusal for error in unsent for refusal in error.refused],
+            )
 
     def get(
         self, counter_id: str, *, version: int | None = None, at: Time | None = None
@@ -289,13 +307,13 @@ class Tally:
         interval: float = 1.0,
         size: int = 1_000,
         capacity: int = 10_000,
-        on_problem: Callable[[Batch | Refusal], None] | None = None,
+        on_problem: OnProblem | None = None,
     ) -> Buffer:
         """Return a buffer that sums increments and sends them together.
 
         The arguments are those of Buffer. Use the buffer in a `with` block, or close it.
         """
-        return Buffer(
+        buffer = Buffer(
             self._service,
             interval=interval,
             size=size,
@@ -303,6 +321,8 @@ class Tally:
             deadline=self._deadline,
             on_problem=on_problem,
         )
+        self._buffers.add(buffer)
+        return buffer
 
     def _read(self, request: Request, parse: Callable[[Reply], T]) -> T:
         return retrying.read(self._service, request, parse, self._deadline)

@@ -5,6 +5,7 @@ It follows docs/api.md. A fault is taken from `faults` for each request, in orde
 - `lose`: the request is handled, but the reply is lost.
 - `cut`: the request is handled, and the reply ends in the middle of its body.
 - `drop`: the connection is closed before the request is handled.
+- `late`: the connection is closed, and the request is handled when a test calls `deliver_late`.
 - a status with a kind, such as `503 throttled`: the answer, instead of handling the request.
 """
 
@@ -55,6 +56,7 @@ class FakeService:
     refused_tokens: set[str] = field(default_factory=set)
     token_faults: list[Answer] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    late: list[Seen] = field(default_factory=list)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     receipts: dict[tuple[str, str], tuple[str, Answer]] = field(default_factory=dict)
     forbidden: str = "no-prefix-begins-like-this"
@@ -93,6 +95,12 @@ class FakeService:
     def by_operation(self, counter_id: str) -> Tallies[int]:
         """How often each number was added to a counter."""
         return Tallies(each["by"] for each in self.history.get(counter_id, []))
+
+    def deliver_late(self) -> None:
+        """Handle the requests that came with the fault `late`. Nobody gets the answers."""
+        with self.lock:
+            while self.late:
+                self.answer(self.late.pop(0))
 
     # What follows is the service itself.
 
@@ -286,7 +294,9 @@ class _Handler(BaseHTTPRequestHandler):
             path = url.path.removeprefix("/v1")
             seen = Seen(str(self.command), path, parse_qsl(url.query), headers, body, fault)
             service.seen.append(seen)
-            if fault == "drop":
+            if fault == "late":
+                service.late.append(seen)
+            if fault in {"drop", "late"}:
                 self.close_connection = True
                 return
             if fault[:1].isdigit():

@@ -97,15 +97,23 @@ def test_flush_sends_everything_that_was_added_before(service: FakeService, tall
 def test_a_batch_keeps_its_key_and_its_content_until_its_outcome_is_known(
     service: FakeService, tally: Tally, fault: str
 ) -> None:
-    service.plan(*[fault] * 3)
-    with tally.buffer(interval=LATER) as counts:
-        counts.increment("a", 5)
-        threading.Timer(0.02, counts.increment, ("a", 7)).start()
-        time.sleep(0.1)
+    counts = tally.buffer(interval=0.02)
+    faults = [fault] * 3
+
+    def add_and_fail() -> str:
+        if len(faults) == 3:  # while the first request is under way
+            counts.increment("a", 7)
+        return faults.pop() if faults else ""
+
+    service.faults = add_and_fail
+    counts.increment("a", 5)
+    wait_until(lambda: service.value("a") == 12)
+    counts.close()
     requests = service.requests("POST")
-    assert len({json.dumps(each.body) for each in requests}) == 1
-    assert len({each.headers["idempotency-key"] for each in requests}) == 1
-    assert service.value("a") == 12
+    bodies = {(each.headers["idempotency-key"], json.dumps(each.body)) for each in requests}
+    assert len(requests) == 5
+    assert len({key for key, _ in bodies}) == len(bodies) == 2
+    assert service.by_operation("a") == {5: 1, 7: 1}
 
 
 def test_new_sums_do_not_wait_for_a_batch_whose_outcome_is_unknown(
@@ -293,8 +301,6 @@ def test_a_sum_that_is_too_large_for_one_increment_is_sent_in_parts(
     with tally.buffer(interval=LATER) as counts:
         for _ in range(2):
             counts.increment("a", LIMIT)
-        counts.flush()
-        counts.flush()
     assert sent(service) == [{"a": LIMIT}, {"a": LIMIT}]
     assert service.value("a") == LIMIT
 

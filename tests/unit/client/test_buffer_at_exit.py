@@ -18,6 +18,17 @@ if sys.argv[3] == "fork":
         os.wait()
     else:
         counts.increment("a", 7)
+if sys.argv[3].startswith("interrupt"):
+    flush = counts.flush
+    def interrupt(timeout=None):
+        if sys.argv[3] == "interrupt once":
+            counts.flush = flush
+        raise KeyboardInterrupt
+    counts.flush = interrupt
+    try:
+        counts.close()
+    except KeyboardInterrupt:
+        pass
 if sys.argv[3] == "fail":
     raise ZeroDivisionError
 """
@@ -30,7 +41,9 @@ def run_program(service: FakeService, what: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("what", "value"), [("", 5), ("fail", 5), ("fork", 12)])
+@pytest.mark.parametrize(
+    ("what", "value"), [("", 5), ("fail", 5), ("fork", 12), ("interrupt once", 5)]
+)
 def test_a_program_that_ends_sends_what_is_in_its_buffer(
     service: FakeService, what: str, value: int
 ) -> None:
@@ -44,3 +57,10 @@ def test_a_program_that_ends_during_an_outage_logs_what_is_lost(service: FakeSer
     done = run_program(service, "")
     assert '"increments": [{"counter_id": "a", "by": 5}]' in done.stderr
     assert service.seen[0].headers["idempotency-key"] in done.stderr
+
+
+def test_a_program_that_is_interrupted_at_its_end_logs_what_is_lost(service: FakeService) -> None:
+    done = run_program(service, "interrupt twice")
+    assert "Not applied: Increment(counter_id='a', by=5" in done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    assert service.seen == []

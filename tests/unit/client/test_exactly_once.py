@@ -24,6 +24,7 @@ from tally_client import (
     Tally,
     Unavailable,
     VersionMismatch,
+    unanswered,
 )
 
 # After each of these, the change may have been applied.
@@ -160,14 +161,50 @@ def test_a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_applied(
     assert service.value("a") == 1
 
 
-def test_bound_exceeded_after_a_lost_answer_says_that_nothing_was_applied(
+def test_bound_exceeded_soon_after_a_lost_answer_does_not_say_that_nothing_will_be_applied(
     service: FakeService,
 ) -> None:
+    service.plan("late")
+    with service.client() as tally:
+        with pytest.raises(OutcomeUnknown) as caught:
+            tally.increment("stock", -1, min=0)
+        assert isinstance(caught.value.refusal, BoundExceeded)
+        with pytest.raises(OutcomeUnknown):  # from this process, so it is known
+            tally.increment("stock", -1, min=0, key=caught.value.key)
+        tally.set("stock", 5)
+        service.deliver_late()
+        assert service.value("stock") == 4
+        assert tally.increment("stock", -1, min=0, key=caught.value.key).value == 4
+
+
+def test_bound_exceeded_says_that_nothing_was_applied_if_no_answer_was_lost_lately(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unanswered, "_WINDOW", 0.0)
     service.plan("lose")
-    with service.client() as tally, pytest.raises(BoundExceeded) as caught:
-        tally.increment("stock", -1, min=0)
+    with service.client() as tally:
+        with pytest.raises(BoundExceeded) as caught:
+            tally.increment("stock", -1, min=0)
+        with pytest.raises(BoundExceeded):
+            tally.increment("stock", -1, min=0, key="order-17")
     assert caught.value.value == 0
     assert service.history == {}
+
+
+@pytest.mark.parametrize("fault", ["401 unauthorized", "403 forbidden", "404 not-found", "410"])
+def test_a_refusal_does_not_say_that_an_earlier_call_with_the_key_was_not_applied(
+    service: FakeService, fault: str
+) -> None:
+    with service.client() as tally:
+        tally.increment("a", key="order-17")
+        service.plan(fault, fault)
+        with pytest.raises(OutcomeUnknown) as caught:
+            tally.increment("a", key="order-17")
+        service.plan("400 invalid-request")  # so was the earlier call, which had the same content
+        with pytest.raises(InvalidRequest):
+            tally.increment("a", key="order-17")
+    assert isinstance(caught.value.refusal, Refused)
+    assert caught.value.key == "order-17"
 
 
 @pytest.mark.parametrize(
@@ -244,14 +281,17 @@ def test_a_null_value_is_returned_and_a_repeat_returns_the_value(service: FakeSe
     assert service.value("a") == 5
 
 
-def test_an_interrupted_call_tells_its_key(service: FakeService) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_call_tells_its_key(
+    service: FakeService, error: type[BaseException]
+) -> None:
     def interrupt(request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/oauth2/token":
             return httpx2.Response(200, json={"access_token": "t", "expires_in": 60})
-        raise KeyboardInterrupt
+        raise error
 
     transport = httpx2.MockTransport(interrupt)
-    with service.client(transport=transport) as tally, pytest.raises(KeyboardInterrupt) as caught:
+    with service.client(transport=transport) as tally, pytest.raises(error) as caught:
         tally.increment("a")
     (note,) = caught.value.__notes__
     assert "Resume with the key" in note
