@@ -126,7 +126,7 @@ def attempt(service: Service, batch: Batch, until: float) -> list[Batch] | Refus
         return later(batch, result.reason, result.after)
     if not isinstance(result, Refused):
         return []
-    if not certain and not retrying.settles(request, result):
+    if not certain and not retrying.settles(service, request, result):
         # This attempt was refused, but an earlier one may have been applied.
         return later(batch, str(result))
     batch.first_sent = None

@@ -13,6 +13,7 @@ import httpx2
 
 from tally_client import network
 from tally_client.tokens import BearerAuth, NoToken, Token, TokenSource
+from tally_client.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,6 +86,9 @@ class Service:
 
     A process that was forked opens its own connections: if two processes read from the same
     connection, each could take the other's answer for its own.
+
+    Attributes:
+        unanswered: the requests whose answers were lost a moment ago.
     """
 
     def __init__(self, settings: Settings, transport: httpx2.BaseTransport | None = None) -> None:
@@ -94,6 +98,7 @@ class Service:
             settings: where the service is, and the credentials.
             transport: replaces the network; for tests.
         """
+        self.unanswered = Unanswered()
         self._url = settings.url.rstrip("/")
         self._settings = settings
         self._transport = transport

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tally_client import unanswered
 from tally_client.errors import (
     InvalidRequest,
     OutcomeUnknown,
@@ -96,10 +95,10 @@ def attempt(
     except ClientClosed:
         raise
     except BaseException:  # such as KeyboardInterrupt
-        unanswered.note(request)
+        service.unanswered.note(request)
         raise
     if isinstance(result, Again) and result.may_be_applied:
-        unanswered.note(request)
+        service.unanswered.note(request)
     return result
 
 
@@ -199,7 +198,7 @@ def _change(
         if isinstance(result, Refused):
             # An earlier call with the key sent the same content, so it was as invalid as this one.
             earlier = lost or not (how.new_key or isinstance(result, InvalidRequest))
-            if earlier and not settles(request, result):
+            if earlier and not settles(service, request, result):
                 raise OutcomeUnknown(_refused_later(result), key=how.key, refusal=result)
             raise result
         if not isinstance(result, Again):
@@ -213,9 +212,9 @@ def _change(
         number += 1
 
 
-def settles(request: Request, refused: Refused) -> bool:
+def settles(service: Service, request: Request, refused: Refused) -> bool:
     """Return whether a refusal says that no attempt with the key was applied, or ever will be."""
-    return refused.settles and not unanswered.may_be_applied(request)
+    return refused.settles and not service.unanswered.may_be_applied(request)
 
 
 def _refused_later(refused: Refused) -> str:

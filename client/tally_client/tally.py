@@ -71,11 +71,12 @@ class Tally:
             SettingsMissing: a URL is not valid.
             ValueError: the deadline is not valid.
         """
+        if not isinstance(client_secret, Secret):  # a traceback can show arguments
+            client_secret = Secret(client_secret)
         if not 0 < deadline <= _LONGEST_DEADLINE:
             detail = f"The deadline must be more than 0 and at most {_LONGEST_DEADLINE} seconds"
             raise ValueError(detail)
-        secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret)
-        found = Settings(url, token_url, client_id, secret, tuple(scopes))
+        found = Settings(url, token_url, client_id, client_secret, tuple(scopes))
         self._service = Service(found, transport)
         self._deadline = deadline
         self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()

@@ -22,28 +22,34 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html
 _WINDOW = 60.0
 
-# When each answer was lost (monotonic clock, seconds), the oldest first.
-_lost: OrderedDict[tuple[str, str], float] = OrderedDict()
-_lock = threading.Lock()  # guards `_lost`
+
+_lock = threading.Lock()  # guards what the clients remember
 
 
-def note(request: Request) -> None:
-    """Remember a request that may be applied, or may have been. Its attempt has just ended."""
-    name = _name(request)
-    if name is None:
-        return
-    now = time.monotonic()
-    with _lock:
-        _lost[name] = now
-        _lost.move_to_end(name)
-        while now - next(iter(_lost.values())) > _WINDOW:
-            _lost.popitem(last=False)
+class Unanswered:
+    """The requests of one client whose answers were lost within the last minute."""
 
+    def __init__(self) -> None:
+        """Begin without requests."""
+        # When each answer was lost (monotonic clock, seconds), by path and key, the oldest first.
+        self._lost: OrderedDict[tuple[str, str], float] = OrderedDict()
 
-def may_be_applied(request: Request) -> bool:
-    """Return whether an earlier attempt, with the same key, may still be applied."""
-    lost = _lost.get(_name(request) or ("", ""))
-    return lost is not None and time.monotonic() - lost < _WINDOW
+    def note(self, request: Request) -> None:
+        """Remember a request that may be applied, or may have been. Its attempt has just ended."""
+        name = _name(request)
+        if name is None:
+            return
+        now = time.monotonic()
+        with _lock:
+            self._lost[name] = now
+            self._lost.move_to_end(name)
+            while now - next(iter(self._lost.values())) > _WINDOW:
+                self._lost.popitem(last=False)
+
+    def may_be_applied(self, request: Request) -> bool:
+        """Return whether an earlier attempt, with the same key, may still be applied."""
+        lost = self._lost.get(_name(request) or ("", ""))
+        return lost is not None and time.monotonic() - lost < _WINDOW
 
 
 def _name(request: Request) -> tuple[str, str] | None:
