@@ -179,6 +179,7 @@ def test_threads_share_one_token_until_it_expires(
             token_url=stack.token_url,
             client_id=stack.client_id,
             client_secret=stack.client_secret,
+            deadline=DEADLINE,
             transport=Counting(),
         ) as tally,
         ThreadPoolExecutor(16) as pool,
