@@ -7,12 +7,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 unexport PYTHONPATH PYTHONHOME
 
-python_code := $(wildcard functions scripts tests bench)
+python_code := $(wildcard functions client scripts tests bench)
 all_tests := $(wildcard tests/unit tests/component tests/e2e)
 # The component tests that hardly need an emulated AWS, so they are fast.
-template_tests := $(patsubst %,tests/component/test_%.py,aws_rules docs permissions template)
+template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs permissions template)
 
-.PHONY: help run token check test test-full bench build deploy clean
+.PHONY: help run token check test test-full bench contract build deploy clean
 .PHONY: lint types quick-tests packages-run packages-all
 
 help: ## list the targets
@@ -50,6 +50,9 @@ quick-tests: packages-all
 bench: packages-all ## run the benchmarks and write docs/benchmarks.md: about 20 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
 
+contract: packages-all ## write functions/openapi.json from openapi.yaml
+	.venv/bin/python scripts/contract.py
+
 build: packages-run ## build the functions with sam build
 	.venv/bin/sam build
 
@@ -62,7 +65,7 @@ deploy: packages-run ## deploy to an AWS account; STAGE is dev or prod; with CON
 clean: ## delete .venv, the local stack's state, and everything that was built
 	@"$(PYTHON)" scripts/environment.py idle
 	rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find functions scripts tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find functions client scripts tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 packages-run packages-all: packages-%:
 	@"$(PYTHON)" scripts/environment.py $*

@@ -46,6 +46,9 @@ RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Files that list all files of a package. These lists are wrong after the build has removed files.
 OUTDATED_LISTS = {"RECORD"}
 
+# The data files that functions read.
+FILES = {"openapi.json"}
+
 # Powertools imports this module only to serialize pydantic models. The artifact does not contain
 # pydantic, so this import never runs.
 UNREACHABLE = ["aws_lambda_powertools.event_handler"]
@@ -262,8 +265,9 @@ def leave_out_modules(directory: Path) -> None:
     """Remove the files that no function uses.
 
     A module is used if a Lambda function imports it, directly or through other modules. An import
-    statement in the body of a Python function counts, too. Two kinds of file always stay: the files
-    of botocore, and the files in `.dist-info` directories (licences and versions).
+    statement in the body of a Python function counts, too. Three kinds of file always stay: the
+    files of botocore, the files in `.dist-info` directories (licences and versions), and the files
+    in `FILES`.
     """
     finder = modulefinder.ModuleFinder(path=[str(directory)], excludes=UNREACHABLE)
     for path in FUNCTIONS.glob("*.py"):
@@ -272,7 +276,8 @@ def leave_out_modules(directory: Path) -> None:
     used = {Path(file) for file in files if file}
     for path in directory.rglob("*"):
         package = path.relative_to(directory).parts[0]
-        left_out = path not in used and package != "botocore" and not package.endswith(".dist-info")
+        stays = package == "botocore" or package.endswith(".dist-info") or package in FILES
+        left_out = path not in used and not stays
         if path.is_file() and (left_out or path.name in OUTDATED_LISTS):
             path.unlink()
     for path in sorted(directory.rglob("*"), reverse=True):

@@ -1,8 +1,9 @@
 """Runs MiniStack, an emulator of AWS, with corrections and with a faster start of Lambda functions.
 
-The corrections change how MiniStack handles streams, queues and alarms. They replace private Python
-functions of MiniStack, so they fit exactly one version of MiniStack. `emulator_process.py` starts
-this program, and passes the settings of the program as environment variables.
+The corrections change how MiniStack handles streams, queues, alarms and errors of API Gateway. They
+replace private Python functions of MiniStack, so they fit exactly one version of MiniStack.
+`emulator_process.py` starts this program, and passes the settings of the program as environment
+variables.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from ministack.core import lambda_runtime
 from ministack.services import dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
 
+import gateway_responses
 import saving
 import snapshots
 
@@ -57,6 +59,7 @@ def main() -> None:
     poll_streams_apart()
     run_message_groups_at_once()
     accept_alarms_of_several_metrics()
+    gateway_responses.use()
     share_code()
     if os.environ["PERSIST_STATE"] == "1":
         save_while_running()

@@ -21,15 +21,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+CLIENT = "client"  # the package tally_client, with the command `tally`
 LOCK = ROOT / ".local" / "lock"  # held by a running local stack
 
-# The sets of packages, and the requirements files of each set. `all` includes `run`.
+# The sets of packages, and the files that define each set. pip installs the first file, which
+# includes the other requirements files. `all` includes `run`.
+_RUN = ("scripts/requirements.txt", "functions/requirements.txt", f"{CLIENT}/pyproject.toml")
 SETS = {
-    "run": ("scripts/requirements.txt", "functions/requirements.txt"),
-    "all": ("requirements.txt", "scripts/requirements.txt", "functions/requirements.txt"),
+    "run": _RUN,
+    "all": ("requirements.txt", *_RUN),
 }
 
-# This file says what is in .venv: the interpreter, and a hash of the requirements files of each
+# This file says what is in .venv: the interpreter, and a hash of the files that define each
 # installed set. The file is written last. If the file is missing, .venv is incomplete.
 STAMP = VENV / "tally.json"
 
@@ -81,7 +84,10 @@ def main(wanted: str) -> None:
         run(sys.executable, "-m", "venv", "--clear", str(VENV))
         installed = {"python": interpreter()}
     say(f"Installing the packages for {purpose(wanted)}: this can take a minute or two…")
-    install(SETS[wanted][0])
+    install("--requirement", SETS[wanted][0])
+    # The requirements files have the build backend and all packages that the client needs. So pip
+    # downloads nothing, and .venv has exactly the versions in these files.
+    install("--no-build-isolation", "--no-deps", "--editable", CLIENT)
     replace_sam()
     STAMP.write_text(json.dumps({**installed, "run": digest("run"), wanted: digest(wanted)}))
 
@@ -120,7 +126,7 @@ def interpreter() -> str:
 
 
 def digest(name: str) -> str:
-    """Return a hash of the requirements files of a set."""
+    """Return a hash of the files that define a set."""
     content = b"\0".join((ROOT / path).read_bytes() for path in SETS[name])
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -142,23 +148,27 @@ def purpose(name: str) -> str:
     return "the local stack" if name == "run" else "the local stack, tests and checks"
 
 
-def install(requirements: str) -> None:
-    """Install a requirements file.
+def install(*what: str) -> None:
+    """Install a requirements file or a package.
+
+    Args:
+        what: options of pip. The last one is a path in the repository.
 
     Raises:
         SystemExit: pip failed.
     """
+    *chosen, path = what
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     # Do not compile the modules. Most modules are never imported, and Python compiles a module when
     # it is first imported.
     options = ["--quiet", "--no-input", "--no-compile", "--retries", "2"]
-    done = captured(*pip, "install", *options, "--requirement", str(ROOT / requirements))
+    done = captured(*pip, "install", *options, *chosen, str(ROOT / path))
     if not done.returncode:
         return
     if is_offline(done.stdout):
         sys.exit(NOT_DOWNLOADED)
     say(done.stdout.rstrip())
-    sys.exit(f"pip could not install {requirements}: see its output above.")
+    sys.exit(f"pip could not install {path}: see its output above.")
 
 
 def replace_sam() -> None:

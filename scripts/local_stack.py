@@ -122,9 +122,8 @@ def _welcome(stack: Stack) -> str:
     return f"""
 Tally is at {stack.url}. To add 1 to a counter, run this in another terminal, in this directory:
 
-    url={stack.url}
-    token=$(make -s token)
-    curl -X POST $url/counter -H "Authorization: $token"
+    export PATH="$PWD/.venv/bin:$PATH"
+    tally increment
 
 Press Ctrl-C to stop. Counters, history and tokens are kept in .local/.
 """

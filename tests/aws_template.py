@@ -49,6 +49,11 @@ class Route:
     path: str
     auth: Mapping[str, Any]
 
+    @property
+    def public(self) -> bool:
+        """Whether the route needs no token."""
+        return self.auth == {"Authorizer": "NONE"}
+
     def match(self, path: str) -> dict[str, str] | None:
         """Return the path parameters in a request's path; None if this is not the path's route.
 

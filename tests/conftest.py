@@ -16,25 +16,29 @@ gc.set_threshold(50_000, 20, 20)
 settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
-# A group has all tests whose path begins with the same entry of this list. If several entries
-# match, the first one counts. A group shares a slow fixture, so xdist runs it in one process.
-GROUPS = (
-    "tests/e2e/test_chaos.py",
-    "tests/e2e/test_restart.py",
-    "tests/e2e/",
-    "tests/component/test_artifact.py",
-    "tests/component/test_long_history.py",
-)
+# A group has all tests whose path begins with one of its entries. If entries of several groups
+# match, the first group counts. A group shares a slow fixture, such as a deployed stack, so xdist
+# runs it in one process. The end-to-end tests are two groups, so that two processes run them.
+GROUPS = {
+    "restart": ("tests/e2e/test_restart.py",),
+    "chaos": tuple(
+        f"tests/e2e/test_{name}"
+        for name in ("chaos", "client", "con", "cost", "first_steps", "read_many")
+    ),
+    "e2e": ("tests/e2e/",),
+    "artifact": ("tests/component/test_artifact.py",),
+    "long history": ("tests/component/test_long_history.py",),
+}
 
 # Tests whose path begins with one of these entries start first, in this order. The first group
 # makes the build that later groups need. Meanwhile, other processes run tests without a build.
 FIRST = (
     "tests/e2e/",
     "tests/unit/",
+    *GROUPS["chaos"],
+    "tests/e2e/test_restart.py",
     "tests/component/test_interleavings.py",
     "tests/component/test_reply_sequences.py",
-    "tests/e2e/test_restart.py",
-    "tests/e2e/test_chaos.py",
     "tests/component/test_artifact.py",
 )
 
@@ -56,7 +60,8 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no t
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((group for group in GROUPS if nodeid.startswith(group)), nodeid)
+        matching = (name for name, paths in GROUPS.items() if nodeid.startswith(paths))
+        return next(matching, nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:

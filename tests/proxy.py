@@ -29,7 +29,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Reply:
-    """A function's answer to API Gateway."""
+    """A function's answer to API Gateway. `body` is the parsed JSON; None if the body is empty."""
 
     status: int
     headers: Mapping[str, str]
@@ -62,7 +62,8 @@ def proxy_event(  # noqa: PLR0913, PLR0917
         "pathParameters": parameters or None,
         "stageVariables": None,
         "requestContext": {
-            "authorizer": {"claims": dict(claims)},
+            # A route that needs no token has no authorizer.
+            **({} if route.public else {"authorizer": {"claims": dict(claims)}}),
             "resourcePath": route.path,
             "httpMethod": route.method,
             "path": f"/v1{path}",
@@ -76,4 +77,5 @@ def proxy_event(  # noqa: PLR0913, PLR0917
 
 def reply(response: Mapping[str, Any]) -> Reply:
     """Parse the response of a function."""
-    return Reply(response["statusCode"], response["headers"], json.loads(response["body"]))
+    text = response["body"]
+    return Reply(response["statusCode"], response["headers"], json.loads(text) if text else None)

@@ -14,15 +14,25 @@ from tests.aws_template import ROOT, Function, Route
 ROUTES: list[tuple[Function, Route]] = [
     (function, route) for function in aws_template.functions().values() for route in function.routes
 ]
+# The routes that need a token.
+PROTECTED = [(function, route) for function, route in ROUTES if not route.public]
 
 
-def documented_scopes() -> dict[tuple[str, str], str]:
-    """Return the access scope that docs/api.md documents for each method and path."""
+def documented_routes() -> dict[tuple[str, str], str | None]:
+    """Return the access scope that docs/api.md documents for each method and path.
+
+    The scope is None if the route needs no token.
+    """
     scopes = {}
     for first, named, _, scope in documents.table(documents.read("api.md"), "request"):
         for method, path in re.findall(r"`([A-Z]+) (.+?)`", first + named):
-            scopes[method, path] = scope.strip("`")
+            scopes[method, path] = scope.strip("`") if scope.startswith("`") else None
     return scopes
+
+
+def documented_scopes() -> dict[tuple[str, str], str]:
+    """Return the documented access scope for each method and path that needs a token."""
+    return {route: scope for route, scope in documented_routes().items() if scope}
 
 
 def supported(function: Function, argument: str) -> set[str]:
@@ -32,7 +42,8 @@ def supported(function: Function, argument: str) -> set[str]:
 
     Args:
         function: the function.
-        argument: which argument of the decorator to return: `query`, `body` or `headers`.
+        argument: which argument of the decorator to return: `query` (with `lists`), `body` or
+            `headers`.
     """
     code = ast.parse((ROOT / "functions" / f"{function.module}.py").read_text())
     (call,) = [
@@ -41,7 +52,8 @@ def supported(function: Function, argument: str) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "endpoint"
     ]
     keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    return set(keywords.get(argument, ()))
+    lists = keywords.get("lists", ()) if argument == "query" else ()
+    return {*keywords.get(argument, ()), *lists}
 
 
 def sample_body(function: Function) -> bytes:

@@ -19,7 +19,7 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
-from tests import aws_template
+from tests import aws_template, conformance
 from tests.aws_template import Function, Route
 from tests.proxy import Context, Reply, proxy_event, reply
 
@@ -240,11 +240,17 @@ class Stack:
         }
 
     def invoke(self, name: str, event: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Call the handler of a function with an event, in the function's environment."""
+        """Call the handler of a function with an event, in the function's environment.
+
+        If the function belongs to the HTTP API, also check its answer against the contract.
+        """
         function = self.functions[name]
         handler = importlib.import_module(function.module).handler
         with patch.dict(os.environ, self.environment(function)):
-            return handler(event, Context(name, deadline=clock.now() + function.timeout))
+            answer = handler(event, Context(name, deadline=clock.now() + function.timeout))
+        if function.routes:
+            conformance.check_answer(event, answer)
+        return answer
 
     def request(  # noqa: PLR0913
         self,

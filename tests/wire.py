@@ -188,6 +188,24 @@ def processed(count: int) -> Fault:
     return fault
 
 
+def read_in_part(count: int) -> Fault:
+    """Return a fault that lets a BatchGetItem read only its first `count` keys."""
+
+    def fault(request: AWSPreparedRequest) -> AWSResponse:
+        ((table, get),) = _parameters(request)["RequestItems"].items()
+        keys = get["Keys"]
+        body: dict[str, Any] = {"Responses": {table: []}}
+        if keys[:count]:
+            asked = {"RequestItems": {table: {**get, "Keys": keys[:count]}}}
+            request.body = json.dumps(asked).encode()
+            body = json.loads(delivered(request).content)
+        if keys[count:]:
+            body["UnprocessedKeys"] = {table: {**get, "Keys": keys[count:]}}
+        return answered(request, HTTPStatus.OK, body)
+
+    return fault
+
+
 def _parameters(request: AWSPreparedRequest) -> dict[str, Any]:
     assert isinstance(request.body, bytes)
     parameters: dict[str, Any] = json.loads(request.body)

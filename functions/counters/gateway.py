@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy
 
 import base64
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ logger = Logger(service="tally")
 MAX_BODY = 64 * 1024  # characters; the largest valid request is much smaller
 
 _BODY_METHODS = {"POST", "PUT"}
+_ANYBODY = "anybody"  # the actor of a request without a token; such a request changes nothing
 
 
 class Request(NamedTuple):
@@ -34,7 +35,8 @@ class Request(NamedTuple):
 
     Attributes:
         counter_id: the counter in the path; `default` if the path has none.
-        query: the query parameters.
+        query: the query parameters that may be given once.
+        lists: the query parameters that may be repeated. Each has the list of its values.
         body: the fields of the body.
         headers: the supported headers, by name in lower case.
         idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
@@ -45,19 +47,31 @@ class Request(NamedTuple):
 
     counter_id: str
     query: Mapping[str, str]
+    lists: Mapping[str, Sequence[str]]
     body: Mapping[str, object]
     headers: Mapping[str, str]
     idempotency_key: str | None
     change: Change
     until: float
 
-    def limit(self) -> int:
+    def limit(self, most: int = 1000) -> int:
         """Return the parameter `limit`; 100 if it is missing.
 
         Raises:
-            InvalidRequestError: if the parameter is not an integer from 1 to 1000.
+            InvalidRequestError: if the parameter is not an integer from 1 to `most`.
         """
-        return self.integer("limit", 1, 1000) or 100
+        return self.integer("limit", 1, most) or 100
+
+    def flag(self, name: str) -> bool:
+        """Return whether the parameter `name` is `true`; False if it is missing.
+
+        Raises:
+            InvalidRequestError: if the parameter is neither `true` nor `false`.
+        """
+        text = self.query.get(name, "false")
+        if text not in {"true", "false"}:
+            invalid(name, "must be true or false")
+        return text == "true"
 
     def integer(self, name: str, least: int, most: int) -> int | None:
         """Return the parameter `name` as an integer; None if it is missing.
@@ -104,14 +118,26 @@ class Response(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
+class _Route(NamedTuple):
+    """What a route supports. The attributes are the arguments of `endpoint`."""
+
+    query: Collection[str]
+    lists: Collection[str]
+    body: Collection[str]
+    headers: Collection[str]
+    public: bool
+
+
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
 def endpoint(
     *,
     query: Collection[str] = (),
+    lists: Collection[str] = (),
     body: Collection[str] = (),
     headers: Collection[str] = (),
+    public: bool = False,
 ) -> Callable[[Callable[[Request], Response]], Handler]:
     """Return a decorator that turns a function into a Lambda handler.
 
@@ -122,20 +148,24 @@ def endpoint(
     4. writes one log line.
 
     Args:
-        query: the query parameters that the route supports. The handler rejects a request with any
-            other parameter.
+        query: the query parameters that a request may have once. The handler rejects a request
+            with any parameter that is neither in `query` nor in `lists`.
+        lists: the query parameters that a request may have several times.
         body: the fields that the body may have. The handler rejects a request with any other field.
         headers: the headers that the route supports, in lower case. The handler rejects a request
             with any other header that changes the meaning of the request (see the module
             `headers`). The handler ignores headers that do not change the meaning.
+        public: whether the route needs no token. If it needs one, the handler rejects a request
+            whose sender API Gateway did not verify.
     """
+    route = _Route(query, lists, body, headers, public)
 
     def decorate(function: Callable[[Request], Response]) -> Handler:
         def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             problem: CounterError | None = None
             fault: Exception | None = None
             try:
-                response = function(_request(event, context, query, body, headers))
+                response = function(_request(event, context, route))
             except CounterError as error:
                 problem = error
             except Exception as error:  # noqa: BLE001  every exception is logged and answered
@@ -191,26 +221,24 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
     return Response(items, headers={"Link": f'<?{urlencode(next_page)}>; rel="next"'})
 
 
-def _request(
-    event: dict[str, Any],
-    context: LambdaContext,
-    query: Collection[str],
-    body: Collection[str],
-    headers: Collection[str],
-) -> Request:
+def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Request:
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
-    supported = supported_headers(event["multiValueHeaders"] or {}, headers, event["httpMethod"])
+    all_headers, method = event["multiValueHeaders"] or {}, event["httpMethod"]
+    supported = supported_headers(all_headers, route.headers, method)
+    parameters = event["multiValueQueryStringParameters"] or {}
+    actor = _ANYBODY if route.public else _actor(event)
     until = clock.deadline(context, ATTEMPT)
     return Request(
         # A REST API does not decode the path, so the counter's name is still percent-encoded.
         rules.counter_id(unquote(path["counter_id"])),
-        _query(event["multiValueQueryStringParameters"] or {}, query),
-        _body(event, body),
+        _query(parameters, route),
+        {name: values for name, values in parameters.items() if name in route.lists},
+        _body(event, route.body),
         supported,
         supported.get("idempotency-key"),
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
-        Change(_actor(event), context.aws_request_id, clock.now(), until),
+        Change(actor, context.aws_request_id, clock.now(), until),
         until,
     )
 
@@ -236,13 +264,13 @@ def _actor(event: dict[str, Any]) -> str:
     return actor
 
 
-def _query(parameters: dict[str, list[str]], known: Collection[str]) -> dict[str, str]:
+def _query(parameters: dict[str, list[str]], route: _Route) -> dict[str, str]:
     for name, values in parameters.items():
-        if name not in known:
+        if name not in route.query and name not in route.lists:
             invalid(name, "unknown parameter")
-        if len(values) > 1:
+        if len(values) > 1 and name not in route.lists:
             invalid(name, "must be given only once")
-    return {name: values[0] for name, values in parameters.items()}
+    return {name: values[0] for name, values in parameters.items() if name in route.query}
 
 
 def _body(event: dict[str, Any], known: Collection[str]) -> dict[str, object]:

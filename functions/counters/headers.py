@@ -103,12 +103,17 @@ def condition(headers: Mapping[str, str]) -> Condition | None:
     return Condition(tuple(sorted({int(tag) for _, tag in tags})))
 
 
-def none_match(headers: Mapping[str, str], version: int) -> bool:
-    """Return whether a GET must return the counter. If the result is False, the GET returns 304.
+def none_match(headers: Mapping[str, str], version: int | str) -> bool:
+    """Return whether a GET must return the counter or document that it asks for.
 
-    The result is False in two cases:
-    - If-None-Match lists the counter's version.
-    - If-None-Match is `*`, and the counter has been written at least once.
+    If the result is False, the GET returns 304. The result is False in two cases:
+    - If-None-Match lists the current version.
+    - If-None-Match is `*`, and the version is not 0, the version of a counter before its first
+      change.
+
+    Args:
+        headers: the supported headers of the request, by name in lower case.
+        version: the counter's version. For a document, a text that stands for its content.
 
     Raises:
         InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.

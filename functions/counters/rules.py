@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from counters.errors import InvalidRequestError
@@ -39,7 +39,7 @@ _TIME = re.compile(
 _MOST_BUCKETS = 1000
 _MOST_MINUTES = 3 * 60  # fewer, because minutes are added up from the history at each request
 _DEFAULT_BUCKETS: dict[Interval, int] = {"minute": 60, "hour": 24, "day": 30}
-_MOST_INCREMENTS = 100  # the limit of one DynamoDB transaction
+MAX_COUNTERS = 100  # the limit of one DynamoDB transaction, and of one BatchGetItem
 _LAST_TIME = 253_402_300_799.999  # the end of the year 9999, in seconds since the epoch
 
 
@@ -99,6 +99,20 @@ def increment(counter_id: str, fields: Mapping[str, object]) -> Increment:
     return Increment(counter_id, by, Bounds(low, high))
 
 
+def counter_ids(name: str, values: Sequence[str]) -> Sequence[str]:
+    """Return the values of the parameter `name`, if they are different counter names.
+
+    Raises:
+        InvalidRequestError: if a value is not a valid counter name, if two values are the same, or
+            if there are more than 100 values.
+    """
+    if len(values) > MAX_COUNTERS:
+        invalid(name, f"must be given at most {MAX_COUNTERS} times")
+    if len(set(values)) < len(values):
+        invalid(name, "must not name a counter twice")
+    return [counter_id(value, name) for value in values]
+
+
 def increments(value: object) -> list[Increment]:
     """Return the increments in the field `increments`. Each must be for a different counter.
 
@@ -109,8 +123,8 @@ def increments(value: object) -> list[Increment]:
               starting at 0: `increments[3]`.
             - Two increments are for the same counter. The text names the second of them.
     """
-    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_INCREMENTS:
-        invalid("increments", f"must be a list of 1 to {_MOST_INCREMENTS} increments")
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_COUNTERS:
+        invalid("increments", f"must be a list of 1 to {MAX_COUNTERS} increments")
     by_counter: dict[str, Increment] = {}
     for position, item in enumerate(value):
         name = f"increments[{position}]"

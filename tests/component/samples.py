@@ -120,6 +120,11 @@ def list_trend(_stack: Stack, result: Any) -> None:  # noqa: ANN401
 
 
 @check
+def show_contract(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert reply(result).body["info"]["title"] == "Tally"
+
+
+@check
 def redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"redriven": 0, "parked": 0}
 

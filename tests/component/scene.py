@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ReadTimeoutError
+from tests import conformance
 from tests.component.simulation import BEGINNING, Stream
 from tests.past import Past
 from tests.proxy import TIMEOUT, Context, proxy_event
@@ -178,6 +179,7 @@ class Scene:
         try:
             with patch.dict(os.environ, self.stack.environment(function)):
                 answer = handler(event, invocation.context)
+            conformance.check_answer(event, answer)
             if clock.now() < invocation.context.deadline:
                 invocation.answer = answer
         except Killed:

@@ -26,8 +26,8 @@ from local_settings import HOST
 
 SCRIPTS = ROOT / "scripts"
 
-# This program replaces pip. It logs the name of the requirements file. If PIP_SAYS is set, it
-# prints the text in PIP_SAYS, and fails.
+# This program replaces pip. It logs the name of the requirements file or package. If PIP_SAYS is
+# set, it prints the text in PIP_SAYS, and fails.
 PIP = """
 import os, sys
 with open(os.environ["PIP_LOG"], "a") as log:
@@ -53,7 +53,8 @@ def clone(tmp_path: Path) -> Path:
     clone = tmp_path / "a  clone"
     (clone / "functions").mkdir(parents=True)
     shutil.copytree(SCRIPTS, clone / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "requirements.txt", "functions/Makefile"):
+    (clone / "client").mkdir()
+    for name in ("Makefile", "requirements.txt", "functions/Makefile", "client/pyproject.toml"):
         shutil.copy(ROOT / name, clone / name)
     shutil.copy(ROOT / "functions" / "requirements.txt", clone / "functions")
     return clone
@@ -100,7 +101,7 @@ class Make:
 
     @property
     def installed(self) -> list[str]:
-        """The requirements files that pip got, in order."""
+        """The requirements files and packages that pip got, in order."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [str(Path(line).relative_to(self.clone)) for line in lines]
 
@@ -123,7 +124,7 @@ def test_each_set_of_packages_is_installed_once(make: Make) -> None:
     for packages in ("run", "run", "all", "all", "run"):
         done = make("environment.py", packages)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
+    assert make.installed == ["scripts/requirements.txt", "client", "requirements.txt", "client"]
 
 
 def test_every_command_replaces_the_sam_that_pip_installed(make: Make, clone: Path) -> None:
@@ -138,7 +139,7 @@ def test_every_command_replaces_the_sam_that_pip_installed(make: Make, clone: Pa
 def test_after_make_test_make_run_installs_nothing(make: Make) -> None:
     make("environment.py", "all")
     assert make("environment.py", "run").stderr == ""
-    assert make.installed == ["requirements.txt"]
+    assert make.installed == ["requirements.txt", "client"]
 
 
 def test_make_run_does_not_install_what_only_tests_need() -> None:
@@ -193,7 +194,7 @@ def test_another_interpreter_rebuilds_the_environment_unless_a_stack_is_running(
         (line,) = refused.stderr.splitlines()
         assert line.startswith(".venv has cpython 3.11 of /, and PYTHON is cpython")
         assert line.endswith("a local stack is running from it: stop that first")
-        assert make.installed == ["scripts/requirements.txt"]
+        assert make.installed == ["scripts/requirements.txt", "client"]
     assert make("environment.py", "run").returncode == 0
     assert json.loads(stamp.read_text())["python"] == environment.interpreter()
 
@@ -202,7 +203,7 @@ def test_packages_can_be_added_while_a_stack_is_running(make: Make, clone: Path)
     make("environment.py", "run")
     with running_stack(clone):
         assert make("environment.py", "all").returncode == 0
-    assert make.installed == ["scripts/requirements.txt", "requirements.txt"]
+    assert make.installed == ["scripts/requirements.txt", "client", "requirements.txt", "client"]
 
 
 def test_a_missing_network_is_reported_in_one_line(make: Make) -> None:
@@ -259,7 +260,8 @@ def test_make_alone_lists_each_target_on_its_own_line(make: Make) -> None:
     listed = make.run(["make"]).stdout.splitlines()
     targets = [line.split(" - ")[0] for line in listed]
     assert targets == [
-        *("help", "run", "token", "check", "test", "test-full", "bench", "build", "deploy", "clean")
+        *("help", "run", "token", "check", "test", "test-full"),
+        *("bench", "contract", "build", "deploy", "clean"),
     ]
 
 

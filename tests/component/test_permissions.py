@@ -69,7 +69,7 @@ def role(function: Function) -> dict[str, Any]:
 def permissions(function: Function) -> dict[str, set[str]]:
     """Return the actions that the role of a function permits, by resource."""
     permitted: dict[str, set[str]] = {}
-    for policy in role(function)["Policies"]:
+    for policy in role(function).get("Policies", []):
         for statement in policy["PolicyDocument"]["Statement"]:
             assert statement.keys() == {"Effect", "Action", "Resource"}
             assert statement["Effect"] == "Allow"

@@ -3,14 +3,11 @@
 To park a record is to move it, unchanged, to the dead-letter queue.
 """
 
-import json
 from copy import deepcopy
-from http import HTTPStatus
 from itertools import repeat
 from typing import Any
 
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.stream_records import (
     change_over_http,
     make_changes,
@@ -20,7 +17,7 @@ from tests.component.stream_records import (
 )
 from tests.past import START, Past, take_parked
 from tests.stack import Stack, StreamRecord
-from tests.wire import Fault, Wire, answered, delivered, denied, processed, throttled
+from tests.wire import Wire, denied, processed, read_in_part, throttled
 
 MALFORMED = [
     pytest.param(("dynamodb",), id="no images"),
@@ -240,28 +237,10 @@ def test_an_entry_that_was_written_by_hand_is_not_overwritten(
     assert planted in stack.items("HistoryTable")
 
 
-def keys_processed(count: int) -> Fault:
-    """Return a fault: BatchGetItem reads only the first `count` keys of its request."""
-
-    def fault(request: AWSPreparedRequest) -> AWSResponse:
-        assert isinstance(request.body, bytes)
-        parameters = json.loads(request.body)
-        ((table, get),) = parameters["RequestItems"].items()
-        body: dict[str, Any] = {}
-        if count:
-            get_some = {**get, "Keys": get["Keys"][:count]}
-            request.body = json.dumps({"RequestItems": {table: get_some}}).encode()
-            body = json.loads(delivered(request).text)
-        body["UnprocessedKeys"] = {table: {**get, "Keys": get["Keys"][count:]}}
-        return answered(request, HTTPStatus.OK, body)
-
-    return fault
-
-
 def test_unprocessed_keys_are_read_again(stack: Stack, wire: Wire) -> None:
     removal, *changes = recreate_counter(stack)
     assert stack.record([removal]) == 1
-    wire.fail("BatchGetItem", [keys_processed(1), keys_processed(0), keys_processed(1)])
+    wire.fail("BatchGetItem", [read_in_part(1), read_in_part(0), read_in_part(1)])
 
     assert stack.record(changes) == 5
     assert versions(stack) == versions_up_to(5)

@@ -1,11 +1,11 @@
-"""Every function of the API refuses an event that names no caller, and sends no request."""
+"""Functions whose routes need a token refuse an event without a caller, and send no request."""
 
 from copy import deepcopy
 from typing import Any
 
 import pytest
 from tests.proxy import proxy_event
-from tests.routes import ROUTES, sample_body
+from tests.routes import PROTECTED, sample_body
 from tests.stack import Stack
 from tests.wire import Wire
 
@@ -33,7 +33,7 @@ def test_an_event_without_a_caller_is_refused_by_every_function(
     before = stack.contents()
     wire.sent.clear()
 
-    for function, route in ROUTES:
+    for function, route in PROTECTED:
         path = route.path.replace("{counter_id}", "orders")
         parameters = {"counter_id": "orders"} if path != route.path else {}
         body = sample_body(function)
@@ -54,7 +54,7 @@ def test_an_event_without_a_caller_is_refused_by_every_function(
 
 
 def test_the_list_has_every_route() -> None:
-    assert len(ROUTES) >= 12
+    assert len(PROTECTED) >= 12
 
 
 @pytest.mark.parametrize("claims", [{"sub": "ann"}, {"client_id": "app"}], ids=str)

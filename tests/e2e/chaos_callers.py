@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from tests import aws_template
+from tests import aws_template, conformance
 from tests.e2e.recorded_run import Answer, Call, Update
 from tests.e2e.workers import Workers
 from tests.proxy import proxy_event
@@ -94,6 +94,8 @@ class Service:
         self, event: tuple[str, dict[str, Any]], request: ChangeRequest, query: dict[str, Any]
     ) -> Call:
         result = self._workers.invoke(*event)
+        if result.outcome and result.outcome.kind == "response":
+            conformance.check_answer(event[1], result.outcome.body)
         call = Call(
             request.operation,
             request.counter_ids,

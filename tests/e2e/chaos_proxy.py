@@ -50,7 +50,7 @@ FAULT_SECONDS, PERIOD_SECONDS = 4, 16
 # cards a deck has. The cards that name no fault let a request pass. `make test` sends fewer
 # requests than `make test-full`. So in `make test`, all these numbers are divided by DIVISOR. The
 # decks still contain every fault.
-DIVISOR = cases(1, part=3)
+DIVISOR = cases(1, part=6)
 READ = {
     "dropped": 3,
     "refused": 2,

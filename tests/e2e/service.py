@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
 import boto3
 import urllib3
 from botocore.config import Config
+from tests import conformance
 
 from deployment import Stack
 from local_settings import CREDENTIALS, STACK_NAME
@@ -88,12 +89,22 @@ class Caller:
         body: str | bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send a request. `path` is a full URL, or a path relative to the URL of the API."""
+        """Send a request, and check the response against the contract.
+
+        Args:
+            method: the method.
+            path: a full URL, or a path relative to the URL of the API.
+            body: the body; None if there is none.
+            headers: more headers than the token.
+        """
         url = path if path.startswith(self._url) else self._url + path
         response = self._http.request(
             method, url, body=body, headers={**self._headers, **(headers or {})}
         )
         content = json.loads(response.data) if response.data else None
+        # The emulator decodes a path before it looks for the route. API Gateway does not.
+        route = unquote(urlsplit(url.removeprefix(self._url)).path)
+        conformance.check(method, route, response.status, response.headers, content)
         return Answer(url, response.status, response.headers, content)
 
     def get(self, path: str) -> Answer:

@@ -1,4 +1,4 @@
-"""Authorization: every route accepts only valid tokens that have the scope of the route."""
+"""Authorization: a route with a scope accepts only valid tokens that have this scope."""
 
 import base64
 import json
@@ -15,13 +15,13 @@ from deployment import Stack
 
 SCOPES = documented_scopes()
 ALL_SCOPES = frozenset(SCOPES.values())
-BODIES = {(route.method, route.path): sample_body(function) for function, route in routes.ROUTES}
+BODIES = {(route.method, route.path): sample_body(function) for function, route in routes.PROTECTED}
 SHORT_VALIDITY = 3  # seconds; AWS requires at least 5 minutes, but the emulator does not
 
 
-# Every route of the template: its method, path and scope.
+# Every route of the template that needs a token: its method, path and scope.
 ROUTES = [
-    (route.method, route.path, SCOPES[route.method, route.path]) for _, route in routes.ROUTES
+    (route.method, route.path, SCOPES[route.method, route.path]) for _, route in routes.PROTECTED
 ]
 
 

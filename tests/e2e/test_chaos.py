@@ -34,7 +34,7 @@ from tests.sizes import FULL, cases
 from deployment import Stack
 from emulator_process import Emulator
 
-OPERATIONS = cases(20_000, part=250)  # with faults. A few hundred reads without faults follow.
+OPERATIONS = cases(20_000, part=130)  # with faults. A few hundred reads without faults follow.
 WORKERS = {
     "IncrementCounter": cases(9, part=3),
     "IncrementCounters": cases(8, part=3),

@@ -126,6 +126,8 @@ def test_documented_units_of_each_operation_match_the_database(
     body = {"increments": increments}
     handlers.request("POST", "/increments", body=body)
     costs["`POST /increments` of 10 counters"] = handlers.request("POST", "/increments", body=body)
+    query = "&".join(f"id={each['counter_id']}" for each in increments)
+    costs["`GET /counters?id=…` of 10 counters"] = handlers.request("GET", "/counters", query=query)
     rows = [f"| {name} | {write:g} | {read:g} |" for name, (write, read) in costs.items()]
     print("\n".join(rows))
     for change in (costs["`POST`"], costs["`PUT`"]):

@@ -3,37 +3,21 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.e2e import second_stack
 from tests.e2e.service import Caller, client, token_for
 
 import deployment
-from deployment import Stack, deploy, describe, is_deployed
+from deployment import Stack, deploy, is_deployed
 from emulator_process import Emulator
 from import_tables import import_tables
-from local_settings import CREDENTIALS, STACK_NAME
+from local_settings import CREDENTIALS
 
 OTHER = "tally-other"
 
 
 @pytest.fixture(scope="module")
 def other(emulator: Emulator, stack: Stack) -> Stack:
-    """A second stack, created from the template that `sam deploy` used for the first stack."""
-    cloudformation = client(stack, "cloudformation")
-    (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
-    template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")
-    # The template is too long for the request, so it goes through S3.
-    s3 = client(stack, "s3")
-    s3.create_bucket(Bucket=OTHER)
-    s3.put_object(Bucket=OTHER, Key="template", Body=template["TemplateBody"].encode())
-    cloudformation.create_stack(
-        StackName=OTHER,
-        TemplateURL=f"https://s3.amazonaws.com/{OTHER}/template",
-        Parameters=first["Parameters"],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-    cloudformation.get_waiter("stack_create_complete").wait(
-        StackName=OTHER, WaiterConfig={"Delay": 1}
-    )
-    return describe(emulator, OTHER)
+    return second_stack.create(emulator, stack, OTHER)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from tests.aws_template import ROOT
 
 MODULES = [
     path
-    for name in ("functions", "scripts", "bench", "tests")
+    for name in ("functions", "client", "scripts", "bench", "tests")
     for path in (ROOT / name).rglob("*.py")
 ]
 CODE = [path for path in MODULES if not path.is_relative_to(ROOT / "tests")]

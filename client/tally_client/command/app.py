@@ -1,0 +1,238 @@
+"""The commands of `tally`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tally_client.command import arguments, charts, exporting, output, session
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from tally_client.tally import Tally
+
+app = typer.Typer(
+    no_args_is_help=True,
+    # Tracebacks with local variables could show a token.
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Settings: TALLY_URL, TALLY_TOKEN_URL, TALLY_CLIENT_ID, TALLY_CLIENT_SECRET, and"
+        " TALLY_SCOPES if wanted. Without them, the command uses .local/stack.json of a running"
+        " local stack, in this directory or a parent."
+        " Exit codes: 0 done; 2 wrong usage; 3 no settings; 4 invalid request; 5 not allowed;"
+        " 6 not found; 7 bound exceeded; 8 version mismatch; 9 key reused; 10 not applied, try"
+        " again; 11 outcome unknown; 12 export incomplete; 13 file not written; 130 interrupted."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Options of all commands; `deadline` is in seconds."""
+
+    deadline: float
+
+
+Name = Annotated[
+    str, typer.Argument(help="The name of the counter.", autocompletion=arguments.names)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the service returns it.")]
+Since = Annotated[
+    str | None, typer.Option(help="Begin at this time, such as 2026-11-22T10:00:00Z, or 2h ago.")
+]
+Until = Annotated[str | None, typer.Option(help="End before this time.")]
+# Without this setting, the parser would take a negative number for an option.
+_NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds after which a request is given up.", min=0.1, max=3600)
+    ] = 30.0,
+) -> None:
+    """Count with Tally. Every increment is applied exactly once, even if answers are lost."""
+    context.obj = Common(deadline)
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    name: Name = "default",
+    version: Annotated[int | None, typer.Option(help="As it was at this version.", min=0)] = None,
+    at: Annotated[str | None, typer.Option(help="As it was at this time.")] = None,
+    json: Json = False,
+) -> None:
+    """Show a counter, as it is now or as it was."""
+    moment = arguments.time(at)
+    with _session(context, json) as tally:
+        output.show_counter(tally.get(name, version=version, at=moment), json_output=json)
+
+
+@app.command()
+def increment(
+    context: typer.Context,
+    name: Name = "default",
+    by: Annotated[int, typer.Option(help="The number to add; it may be negative.")] = 1,
+    minimum: Annotated[
+        int | None, typer.Option("--min", help="Refuse if the result would be lower.")
+    ] = None,
+    maximum: Annotated[
+        int | None, typer.Option("--max", help="Refuse if the result would be higher.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The idempotency key, if the command may be repeated. Else a new one."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Add to a counter, exactly once."""
+    with _session(context, json) as tally:
+        counter = tally.increment(name, by, min=minimum, max=maximum, key=key)
+        output.show_counter(counter, json_output=json)
+
+
+@app.command("set", context_settings=_NEGATIVE_NUMBERS)
+def set_value(
+    context: typer.Context,
+    name: Name,
+    value: Annotated[int, typer.Argument(help="The new value; it may be negative.")],
+    if_version: Annotated[
+        int | None,
+        typer.Option(help="Only if the counter has this version; 0 if it never changed.", min=0),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Set a counter to a value."""
+    with _session(context, json) as tally:
+        output.show_counter(tally.set(name, value, if_version=if_version), json_output=json)
+
+
+@app.command("list")
+def list_counters(
+    context: typer.Context,
+    prefix: Annotated[str, typer.Argument(help="Only names that begin with this text.")] = "",
+    values: Annotated[bool, typer.Option("--values", help="Show the values, too.")] = False,
+    json: Json = False,
+) -> None:
+    """List the counters."""
+    with _session(context, json) as tally:
+        if values:
+            counters = list(tally.counters(prefix))
+            if json:
+                typer.echo(output.as_json([output.members(each) for each in counters]))
+            else:
+                output.show_table(counters, output.COUNTER_COLUMNS)
+        elif json:
+            typer.echo(output.as_json(list(tally.names(prefix))))
+        else:
+            for name in tally.names(prefix):
+                typer.echo(name)
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    name: Name = "default",
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(help="At most so many changes.", min=1)] = 20,
+    newest: Annotated[bool, typer.Option("--newest", help="The newest change first.")] = False,
+    json: Json = False,
+) -> None:
+    """List the changes of a counter, the oldest first."""
+    start, end = arguments.time(since), arguments.time(until)
+    with _session(context, json) as tally:
+        entries = list(
+            tally.history(name, since=start, until=end, newest_first=newest, limit=limit)
+        )
+        if json:
+            typer.echo(output.as_json([output.members(each) for each in entries]))
+        else:
+            output.show_table(entries, output.ENTRY_COLUMNS)
+
+
+@app.command()
+def trend(
+    context: typer.Context,
+    name: Name = "default",
+    interval: Annotated[
+        Literal["minute", "hour", "day"], typer.Option(help="The length of an interval, in UTC.")
+    ] = "hour",
+    since: Since = None,
+    until: Until = None,
+    json: Json = False,
+) -> None:
+    """Draw how much was added and subtracted in each minute, hour or day."""
+    start, end = arguments.time(since), arguments.time(until)
+    with _session(context, json) as tally:
+        intervals = tally.trend(name, interval, since=start, until=end)
+        if json:
+            typer.echo(output.as_json([output.members(each) for each in intervals]))
+        else:
+            charts.show(intervals, interval)
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    name: Name = "default",
+    every: Annotated[float, typer.Option(help="Seconds between two requests.", min=0.1)] = 1.0,
+    count: Annotated[
+        int | None, typer.Option(help="Stop after so many lines. Else at Ctrl-C.", min=1)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show a counter, and show it again whenever it has changed."""
+    with _session(context, json) as tally:
+        counter = tally.get(name)
+        output.show_counter(counter, json_output=json)
+        shown = 1
+        while count is None or shown < count:
+            time.sleep(every)
+            changed = tally.get_if_changed(name, counter.version)
+            if changed is not None:
+                counter = changed
+                output.show_counter(counter, json_output=json)
+                shown += 1
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    name: Name = "default",
+    form: Annotated[
+        exporting.Format, typer.Option("--format", help="CSV, or one JSON object per line.")
+    ] = "csv",
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write. Else standard output."),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    json: Json = False,
+) -> None:
+    """Write the whole history of a counter. --json is short for --format jsonl."""
+    start, end = arguments.time(since), arguments.time(until)
+    with _session(context, json) as tally:
+        exporting.export(
+            tally, name, form="jsonl" if json else form, file=file, since=start, until=end
+        )
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _session(context: typer.Context, as_json: bool) -> AbstractContextManager[Tally]:  # noqa: FBT001
+    common: Common = context.obj
+    return session.opened(common.deadline, as_json=as_json)

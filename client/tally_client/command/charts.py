@@ -1,0 +1,55 @@
+"""The chart of the trend: one bar for each interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from tally_client.command.output import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tally_client.model import Interval, Length
+
+# How much of the start's timestamp an interval shows.
+_SHOWN = {"minute": slice(11, 16), "hour": slice(0, 13), "day": slice(0, 10)}
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_FULL = "█"
+
+
+def show(intervals: Sequence[Interval], length: Length) -> None:
+    """Print a bar for each interval: how much was added, and how much was subtracted.
+
+    The longest bar is as wide as the terminal allows.
+    """
+    console = Console(highlight=False)
+    labels = [timestamp(each.start)[_SHOWN[length]].replace("T", " ") for each in intervals]
+    numbers = [_numbers(each) for each in intervals]
+    number_width = max(map(len, numbers), default=0)
+    width = max(10, console.width - number_width - max(map(len, labels), default=0) - 3)
+    largest = max((each.increase + each.decrease for each in intervals), default=0)
+    for each, label, number in zip(intervals, labels, numbers, strict=True):
+        line = Text(f"{label} {number.rjust(number_width)} ")
+        if largest:
+            line.append(_bar(each.increase / largest * width), "green")
+            line.append(_bar(each.decrease / largest * width), "red")
+        line.rstrip()
+        console.print(line, no_wrap=True, overflow="crop", soft_wrap=True)
+
+
+def _numbers(interval: Interval) -> str:
+    parts = [f"+{interval.increase}"] if interval.increase else []
+    parts += [f"-{interval.decrease}"] if interval.decrease else []
+    return " ".join(parts) or "0"
+
+
+def _bar(length: float) -> str:
+    """Return a bar; `length` is in characters."""
+    eighths = round(length * 8)
+    if eighths == 0 and length > 0:
+        eighths = 1
+    whole, rest = divmod(eighths, 8)
+    return _FULL * whole + _EIGHTHS[rest].strip()

@@ -1,0 +1,278 @@
+"""What requests take and return. docs/api.md and docs/history.md define the JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+from tally_client.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_INTEGER = 2**53 - 1  # the highest value of a counter; the lowest is -MAX_INTEGER
+MOST_INCREMENTS = 100  # in one request to POST /increments
+
+Length = Literal["minute", "hour", "day"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_KEY = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedCounter:
+    """A counter right after `increment_all`.
+
+    Attributes:
+        counter_id: the name.
+        value: the value right after the change. None if the change was applied, but the service
+            could not find out the value in time.
+        version: the number of changes so far; None if `value` is None.
+        created_at: when the request that made the first change began. None if there is none.
+        updated_at: when the request that made the last change began. None if there is none.
+    """
+
+    counter_id: str
+    value: int | None
+    version: int | None
+    created_at: dt.datetime | None
+    updated_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counter(ChangedCounter):
+    """A counter. It has the attributes of ChangedCounter. `value` and `version` are never None."""
+
+    value: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """One of the increments of `increment_all`.
+
+    Attributes:
+        counter_id: the name of the counter.
+        by: the number to add; not 0.
+        min: the lowest value that the counter may have after the addition.
+        max: the highest value that the counter may have after the addition.
+    """
+
+    counter_id: str
+    by: int = 1
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change of a counter: an entry of its history.
+
+    Attributes:
+        version: the counter's version after the change.
+        value: the counter's value after the change.
+        previous_value: the counter's value before the change.
+        by: `value` minus `previous_value`.
+        increase: the sum of the additions.
+        decrease: the sum of the subtractions, as a positive number.
+        operation: `increment` or `set`.
+        actor: who made the change.
+        created_at: when the request that made the change began.
+        events: the number of queue messages that the change counts. None if it counts none.
+        sender: who sent the events. None if the change counts none.
+    """
+
+    version: int
+    value: int
+    previous_value: int
+    by: int
+    increase: int
+    decrease: int
+    operation: str
+    actor: str
+    created_at: dt.datetime
+    events: int | None = None
+    sender: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The sums of the changes in an interval of the trend.
+
+    Attributes:
+        start: when the interval begins.
+        changes: the number of changes.
+        increase: the sum of the additions.
+        decrease: the sum of the subtractions, as a positive number.
+        first_version: the lowest version of the changes; None if there are none.
+        last_version: the highest version of the changes; None if there are none.
+        close: the value at the end of the interval.
+    """
+
+    start: dt.datetime
+    changes: int
+    increase: int
+    decrease: int
+    first_version: int | None
+    last_version: int | None
+    close: int
+
+
+def checked_name(counter_id: object) -> str:
+    """Return a counter's name.
+
+    Raises:
+        InvalidRequest: the name is not valid. In a path, it could lead to another route.
+    """
+    if not isinstance(counter_id, str) or not _NAME.fullmatch(counter_id):
+        detail = f"counter_id: must match {_NAME.pattern}"
+        raise InvalidRequest(detail, kind="invalid-request")
+    return counter_id
+
+
+def checked_key(key: object) -> str:
+    """Return an idempotency key.
+
+    Raises:
+        InvalidRequest: the key is not valid. The client sends keys without quotes, so a key must
+            not begin with a quotation mark.
+    """
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        detail = "key: must be 1 to 255 visible ASCII characters, and not begin with a quote"
+        raise InvalidRequest(detail, kind="invalid-request")
+    return key
+
+
+def rfc3339(time: dt.datetime | str) -> str:
+    """Return a time as RFC 3339 text. A text is returned as it is.
+
+    Raises:
+        InvalidRequest: the time has no offset from UTC.
+    """
+    if isinstance(time, str):
+        return time
+    if time.tzinfo is None:
+        detail = "The time has no offset from UTC: give it a tzinfo, such as datetime.UTC"
+        raise InvalidRequest(detail, kind="invalid-request")
+    return time.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def increment_fields(increment: Increment) -> dict[str, object]:
+    """Return an increment as a member of the body of `POST /increments`."""
+    fields = {"by": increment.by, "min": increment.min, "max": increment.max}
+    return {
+        "counter_id": checked_name(increment.counter_id),
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+
+
+def counter(document: object) -> Counter:
+    """Convert a counter from JSON.
+
+    Raises:
+        ValueError: the document is not a counter. The other functions below raise this, too.
+    """
+    members = _object(document)
+    return Counter(
+        _text(members, "counter_id"),
+        _integer(members, "value"),
+        _integer(members, "version"),
+        _time_or_none(members, "created_at"),
+        _time_or_none(members, "updated_at"),
+    )
+
+
+def changed_counter(document: object) -> ChangedCounter:
+    """Convert a counter in the answer of `POST /increments` from JSON."""
+    members = _object(document)
+    return ChangedCounter(
+        _text(members, "counter_id"),
+        _integer_or_none(members, "value"),
+        _integer_or_none(members, "version"),
+        _time_or_none(members, "created_at"),
+        _time_or_none(members, "updated_at"),
+    )
+
+
+def entry(document: object) -> Entry:
+    """Convert an entry of the history from JSON."""
+    members = _object(document)
+    return Entry(
+        version=_integer(members, "version"),
+        value=_integer(members, "value"),
+        previous_value=_integer(members, "previous_value"),
+        by=_integer(members, "by"),
+        increase=_integer(members, "increase"),
+        decrease=_integer(members, "decrease"),
+        operation=_text(members, "operation"),
+        actor=_text(members, "actor"),
+        created_at=_time(members, "created_at"),
+        events=_integer_or_none(members, "events"),
+        sender=None if members.get("sender") is None else _text(members, "sender"),
+    )
+
+
+def interval(document: object) -> Interval:
+    """Convert an interval of the trend from JSON."""
+    members = _object(document)
+    return Interval(
+        start=_time(members, "start"),
+        changes=_integer(members, "changes"),
+        increase=_integer(members, "increase"),
+        decrease=_integer(members, "decrease"),
+        first_version=_integer_or_none(members, "first_version"),
+        last_version=_integer_or_none(members, "last_version"),
+        close=_integer(members, "close"),
+    )
+
+
+def name(document: object) -> str:
+    """Convert a counter's name from JSON."""
+    return _text({"name": document}, "name")
+
+
+def items(document: object) -> list[object]:
+    """Return the items of a JSON array."""
+    if not isinstance(document, list):
+        return _unexpected("array", document)
+    return document
+
+
+def _object(document: object) -> Mapping[str, object]:
+    if not isinstance(document, dict):
+        return _unexpected("object", document)
+    return document
+
+
+def _integer(members: Mapping[str, object], member: str) -> int:
+    value = members.get(member)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return _unexpected(f"{member}: integer", value)
+    return value
+
+
+def _integer_or_none(members: Mapping[str, object], member: str) -> int | None:
+    return None if members.get(member) is None else _integer(members, member)
+
+
+def _text(members: Mapping[str, object], member: str) -> str:
+    value = members.get(member)
+    if not isinstance(value, str):
+        return _unexpected(f"{member}: text", value)
+    return value
+
+
+def _time(members: Mapping[str, object], member: str) -> dt.datetime:
+    time = dt.datetime.fromisoformat(_text(members, member))
+    return time if time.tzinfo else _unexpected(f"{member}: time with an offset", time)
+
+
+def _time_or_none(members: Mapping[str, object], member: str) -> dt.datetime | None:
+    return None if members.get(member) is None else _time(members, member)
+
+
+def _unexpected(wanted: str, value: object) -> NoReturn:
+    detail = f"{wanted} expected, not {type(value).__name__}"
+    raise ValueError(detail)

@@ -1,0 +1,160 @@
+"""Settings: where the service is, and the credentials of the client."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tally_client.errors import SettingsMissing
+
+# The file that `make run` writes: see docs/local-stack.md.
+STACK_FILE = Path(".local", "stack.json")
+
+_VARIABLES = {
+    "url": "TALLY_URL",
+    "token_url": "TALLY_TOKEN_URL",
+    "client_id": "TALLY_CLIENT_ID",
+}
+_SECRET = "TALLY_CLIENT_SECRET"  # noqa: S105  the name of a variable
+_SCOPES = "TALLY_SCOPES"
+
+
+class Secret:
+    """A text that no log, traceback or `repr` shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        """Keep a text."""
+        self._text = text
+
+    def __repr__(self) -> str:
+        """Return a placeholder."""
+        return "Secret(…)"
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the service is, and the credentials of the client.
+
+    Attributes:
+        url: the base URL of the API, with its stage.
+        token_url: the URL of the token endpoint.
+        client_id: the id of the app client.
+        client_secret: the secret of the app client.
+        scopes: the scopes to ask for. If it is empty, the token endpoint grants all scopes that the
+            app client may have.
+    """
+
+    url: str
+    token_url: str
+    client_id: str
+    client_secret: Secret
+    scopes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the URLs.
+
+        Raises:
+            SettingsMissing: a URL is not valid, or would send the credentials unencrypted.
+        """
+        for url in (self.url, self.token_url):
+            if not _is_safe(url):
+                detail = f"{url} must be a URL that begins with https://"
+                raise SettingsMissing(detail)
+
+
+def find() -> Settings:
+    """Return the settings from the environment or, if they are not there, from `stack.json`.
+
+    `.local/stack.json` is searched in the current directory, and then in each of its parents.
+
+    Raises:
+        SettingsMissing: there are no settings, or only some of them.
+    """
+    # An error report can show local variables, so none may have the plain secret.
+    secret = Secret(os.environ.get(_SECRET, ""))
+    found = {name: os.environ.get(variable, "") for name, variable in _VARIABLES.items()}
+    missing = [_VARIABLES[name] for name, value in found.items() if not value]
+    missing += [] if secret.reveal() else [_SECRET]
+    if len(missing) > len(found):
+        return _from_stack_file()
+    if missing:
+        detail = f"These environment variables are missing: {', '.join(missing)}"
+        raise SettingsMissing(detail)
+    return Settings(**found, client_secret=secret, scopes=tuple(_scopes()))
+
+
+def _from_stack_file() -> Settings:
+    here = Path.cwd()
+    for directory in (here, *here.parents):
+        file = directory / STACK_FILE
+        stack = _read(file)
+        if isinstance(stack, Settings):
+            return stack
+        if stack is not None:
+            detail = f"{file} {stack}"
+            raise SettingsMissing(detail)
+    detail = (
+        f"There are no settings. Set {', '.join(_VARIABLES.values())} and {_SECRET}, or start a"
+        " local stack with make run, and work in its directory:"
+        f" there is no {STACK_FILE} here or above."
+    )
+    raise SettingsMissing(detail)
+
+
+def _read(file: Path) -> Settings | str | None:
+    """Return the settings in a file, or what is wrong with the file. None if it cannot be read.
+
+    An exception would carry the content of the file, with the secret. So this function raises none.
+    """
+    try:
+        stack = json.loads(file.read_text(encoding="utf-8"))
+        return Settings(
+            stack["url"],
+            stack["token_url"],
+            stack["client_id"],
+            Secret(stack["client_secret"]),
+            tuple(_scopes() or stack["scopes"]),
+        )
+    except OSError:
+        return None
+    except ValueError:
+        return "is not JSON. Is make run starting or stopping?"
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"lacks a member: {error}"
+    except SettingsMissing as error:
+        return f"is not valid: {error}"
+
+
+def _scopes() -> list[str]:
+    return os.environ.get(_SCOPES, "").split()
+
+
+def _is_safe(url: str) -> bool:
+    """Return whether a URL is valid, and its requests are encrypted or stay on this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.scheme == "http":
+        return is_this_machine(parts.hostname)
+    return parts.scheme == "https" and bool(parts.hostname)
+
+
+def is_this_machine(host: str | None) -> bool:
+    """Return whether a host of a URL is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,34 @@
+"""Creates more stacks in the emulator of the end-to-end tests. This takes a few seconds each."""
+
+from tests.e2e.service import client
+
+from deployment import Stack, describe
+from emulator_process import Emulator
+from local_settings import STACK_NAME
+
+
+def create(emulator: Emulator, stack: Stack, name: str) -> Stack:
+    """Create a stack without counters from the template that `sam deploy` used for `stack`.
+
+    Args:
+        emulator: the emulator that `stack` runs in. The new stack runs there, too.
+        stack: the deployed stack.
+        name: the name of the new stack.
+    """
+    cloudformation = client(stack, "cloudformation")
+    (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
+    template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")
+    # The template is too long for the request, so it goes through S3.
+    s3 = client(stack, "s3")
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="template", Body=template["TemplateBody"].encode())
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateURL=f"https://s3.amazonaws.com/{name}/template",
+        Parameters=first["Parameters"],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName=name, WaiterConfig={"Delay": 1}
+    )
+    return describe(emulator, name)

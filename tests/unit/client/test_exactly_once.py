@@ -1,0 +1,380 @@
+"""A change is never lost, never made twice, and never reported wrongly."""
+
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from tests.unit.client.fake_service import SECRET, Answer, FakeService, Seen
+
+from tally_client import (
+    BoundExceeded,
+    Counter,
+    Forbidden,
+    IdempotencyKeyReused,
+    Increment,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Refused,
+    Tally,
+    Unavailable,
+    VersionMismatch,
+    unanswered,
+)
+
+# After each of these, the change may have been applied.
+UNCERTAIN = [
+    "lose",
+    "cut",
+    "drop",
+    "409 in-progress",
+    "503 outcome-unknown",
+    "500 internal-error",
+    "500",
+    "502",
+    "503",
+    "504",
+    "429",
+    "302",
+]
+
+
+def keys(service: FakeService) -> list[str]:
+    return [each.headers["idempotency-key"] for each in service.requests("POST")]
+
+
+@pytest.mark.parametrize("fault", [*UNCERTAIN, "503 throttled", "429 throttled"])
+def test_a_change_is_retried_with_the_same_key_until_it_is_answered(
+    service: FakeService, fault: str
+) -> None:
+    service.plan(fault, fault, fault)
+    with service.client() as tally:
+        assert tally.increment("a", 5).value == 5
+
+    assert len(keys(service)) == 4
+    assert len(set(keys(service))) == 1
+    assert service.by_operation("a") == {5: 1}
+
+
+def test_each_change_has_its_own_key(service: FakeService) -> None:
+    with service.client() as tally:
+        for _ in range(3):
+            tally.increment("a")
+        tally.increment_all([Increment("a")])
+
+    assert len(set(keys(service))) == 4
+    assert service.value("a") == 4
+
+
+def test_the_caller_chooses_the_key(service: FakeService) -> None:
+    with service.client() as tally:
+        first = tally.increment("a", key="order-17")
+        assert tally.increment("a", key="order-17") == first
+        with pytest.raises(IdempotencyKeyReused):
+            tally.increment("a", 2, key="order-17")
+
+    assert keys(service) == ["order-17"] * 3
+    assert service.value("a") == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", '"a"', "ä", "a\n", "x" * 256])
+def test_a_key_that_the_service_could_read_differently_is_refused_at_once(
+    service: FakeService, key: str
+) -> None:
+    with service.client() as tally, pytest.raises(InvalidRequest):
+        tally.increment("a", key=key)
+    assert service.seen == []
+
+
+@pytest.mark.parametrize("fault", UNCERTAIN)
+def test_if_no_attempt_is_answered_the_outcome_is_unknown_and_the_key_resumes(
+    service: FakeService, fault: str
+) -> None:
+    service.faults = lambda: fault
+    with service.client(deadline=0.3) as tally:
+        with pytest.raises(OutcomeUnknown) as caught:
+            tally.increment("a", 5)
+        assert caught.value.key == keys(service)[0]
+        service.faults = str
+        assert tally.increment("a", 5, key=caught.value.key).value == 5
+
+    assert service.by_operation("a") == {5: 1}
+
+
+@pytest.mark.parametrize("fault", ["503 throttled", "429 throttled"])
+def test_if_every_attempt_was_throttled_the_change_is_not_applied(
+    service: FakeService, fault: str
+) -> None:
+    service.faults = lambda: fault
+    with service.client(deadline=0.3) as tally, pytest.raises(Unavailable):
+        tally.increment("a")
+    assert service.history == {}
+
+
+def test_if_every_connection_was_refused_the_change_is_not_applied(service: FakeService) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        token_url = service.url.replace("/v1", "/oauth2/token")
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        with (
+            Tally(
+                url, token_url=token_url, client_id="client", client_secret=SECRET, deadline=0.5
+            ) as tally,
+            pytest.raises(Unavailable),
+        ):
+            tally.increment("a")
+    assert service.tokens
+
+
+def test_one_lost_answer_among_throttled_ones_makes_the_outcome_unknown(
+    service: FakeService,
+) -> None:
+    faults = iter(["503 throttled", "lose"])
+    service.faults = lambda: next(faults, "503 throttled")
+    with service.client(deadline=0.4) as tally, pytest.raises(OutcomeUnknown):
+        tally.increment("a")
+    assert service.value("a") == 1
+
+
+def test_with_a_key_of_the_caller_an_earlier_call_may_have_made_the_change(
+    service: FakeService,
+) -> None:
+    service.faults = lambda: "503 throttled"
+    with service.client(deadline=0.3) as tally, pytest.raises(OutcomeUnknown) as caught:
+        tally.increment("a", key="order-17")
+    assert caught.value.key == "order-17"
+
+
+@pytest.mark.parametrize("fault", ["400 invalid-request", "401 unauthorized", "403 forbidden"])
+def test_a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_applied(
+    service: FakeService, fault: str
+) -> None:
+    service.plan("lose", fault, fault)
+    with service.client() as tally, pytest.raises(OutcomeUnknown) as caught:
+        tally.increment("a")
+    assert isinstance(caught.value.refusal, Refused)
+    assert service.value("a") == 1
+
+
+def test_bound_exceeded_soon_after_a_lost_answer_does_not_say_that_nothing_will_be_applied(
+    service: FakeService,
+) -> None:
+    service.plan("late")
+    with service.client() as tally:
+        with pytest.raises(OutcomeUnknown) as caught:
+            tally.increment("stock", -1, min=0)
+        assert isinstance(caught.value.refusal, BoundExceeded)
+        with pytest.raises(OutcomeUnknown):  # from this process, so it is known
+            tally.increment("stock", -1, min=0, key=caught.value.key)
+        tally.set("stock", 5)
+        service.deliver_late()
+        assert service.value("stock") == 4
+        assert tally.increment("stock", -1, min=0, key=caught.value.key).value == 4
+
+
+def test_bound_exceeded_says_that_nothing_was_applied_if_no_answer_was_lost_lately(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unanswered, "_WINDOW", 0.0)
+    service.plan("lose")
+    with service.client() as tally:
+        with pytest.raises(BoundExceeded) as caught:
+            tally.increment("stock", -1, min=0)
+        with pytest.raises(BoundExceeded):
+            tally.increment("stock", -1, min=0, key="order-17")
+    assert caught.value.value == 0
+    assert service.history == {}
+
+
+@pytest.mark.parametrize("fault", ["401 unauthorized", "403 forbidden", "404 not-found", "410"])
+def test_a_refusal_does_not_say_that_an_earlier_call_with_the_key_was_not_applied(
+    service: FakeService, fault: str
+) -> None:
+    with service.client() as tally:
+        tally.increment("a", key="order-17")
+        service.plan(fault, fault)
+        with pytest.raises(OutcomeUnknown) as caught:
+            tally.increment("a", key="order-17")
+        service.plan("400 invalid-request")  # so was the earlier call, which had the same content
+        with pytest.raises(InvalidRequest):
+            tally.increment("a", key="order-17")
+    assert isinstance(caught.value.refusal, Refused)
+    assert caught.value.key == "order-17"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("400 invalid-request", InvalidRequest),
+        ("413 invalid-request", InvalidRequest),
+        ("403 forbidden", Forbidden),
+        ("404 not-found", NotFound),
+        ("403", Forbidden),
+        ("410", Refused),
+        ("422 idempotency-key-reused", IdempotencyKeyReused),
+    ],
+)
+def test_a_refusal_is_raised_at_once(
+    service: FakeService, fault: str, error: type[Refused]
+) -> None:
+    service.plan(fault)
+    with service.client() as tally, pytest.raises(error) as caught:
+        tally.increment("a")
+    assert type(caught.value) is error
+    assert caught.value.status == int(fault[:3])
+    assert len(service.seen) == 1
+
+
+def test_an_answer_for_another_counter_counts_as_lost(service: FakeService) -> None:
+    answer = service.answer
+    wrong: list[dict[str, object]] = [
+        {"counter_id": "b"},
+        {"value": "1"},
+        {"value": True},
+        {"version": None},
+    ]
+
+    def confuse(seen: Seen) -> Answer:
+        status, body, headers = answer(seen)
+        return status, body | wrong.pop() if wrong else body, headers
+
+    service.answer = confuse  # type: ignore[method-assign]
+    with service.client() as tally:
+        assert tally.increment("a").value == 1
+    assert len(service.seen) == 5
+    assert service.value("a") == 1
+
+
+def test_retries_wait_as_long_as_the_service_asks(service: FakeService) -> None:
+    answer = service.answer
+    left = [(503, {"type": "urn:tally:problem:throttled"}, {"Retry-After": "1"})]
+    service.answer = lambda seen: left.pop() if left else answer(seen)  # type: ignore[method-assign]
+    began = time.monotonic()
+    with service.client() as tally:
+        tally.increment("a")
+    assert 1.0 <= time.monotonic() - began < 2.5
+
+
+def test_a_call_ends_at_its_deadline_even_if_the_service_is_silent(service: FakeService) -> None:
+    release = threading.Event()
+    service.before_answer = lambda _: release.wait(5)
+    began = time.monotonic()
+    with service.client(deadline=0.5) as tally, pytest.raises(OutcomeUnknown):
+        tally.increment("a")
+    assert 0.4 < time.monotonic() - began < 2.0
+    release.set()
+
+
+def test_a_null_value_is_returned_and_a_repeat_returns_the_value(service: FakeService) -> None:
+    service.values_known = False
+    with service.client() as tally:
+        (counter,) = tally.increment_all([Increment("a", 5)], key="k")
+        assert (counter.counter_id, counter.value, counter.version) == ("a", None, None)
+        service.receipts[("/increments", "k")][1][1][0].update(value=5, version=1)
+        (counter,) = tally.increment_all([Increment("a", 5)], key="k")
+    assert (counter.value, counter.version) == (5, 1)
+    assert service.value("a") == 5
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_call_tells_its_key(
+    service: FakeService, error: type[BaseException]
+) -> None:
+    def interrupt(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/oauth2/token":
+            return httpx2.Response(200, json={"access_token": "t", "expires_in": 60})
+        raise error
+
+    transport = httpx2.MockTransport(interrupt)
+    with service.client(transport=transport) as tally, pytest.raises(error) as caught:
+        tally.increment("a")
+    (note,) = caught.value.__notes__
+    assert "Resume with the key" in note
+
+
+def test_a_set_is_not_repeated_when_it_may_have_been_applied(service: FakeService) -> None:
+    service.plan("503 throttled", "lose")
+    with service.client() as tally, pytest.raises(OutcomeUnknown) as caught:
+        tally.set("a", 10)
+    assert caught.value.key is None
+    assert len(service.requests("PUT")) == 2
+    assert "idempotency-key" not in service.seen[0].headers
+
+
+def test_a_set_on_a_version_is_repeated_until_it_is_answered(service: FakeService) -> None:
+    with service.client() as tally:
+        service.plan("drop", "503 outcome-unknown")
+        assert tally.set("a", 10, if_version=0).version == 1
+        service.plan("drop", "500")
+        assert tally.set("a", 20, if_version=1).version == 2
+        with pytest.raises(VersionMismatch) as caught:
+            tally.set("a", 30, if_version=1)
+    assert caught.value.version == 2
+    assert service.requests("PUT")[0].headers["if-none-match"] == "*"
+    assert service.requests("PUT")[3].headers["if-match"] == '"1"'
+
+
+def test_a_set_whose_answer_was_lost_cannot_claim_a_version_that_another_may_have_made(
+    service: FakeService,
+) -> None:
+    service.plan("lose")
+    with service.client() as tally, pytest.raises(OutcomeUnknown) as caught:
+        tally.set("a", 10, if_version=0)
+    assert isinstance(caught.value.refusal, VersionMismatch)
+    assert service.by_operation("a") == {10: 1}
+
+
+@pytest.mark.parametrize(("value", "operation"), [(11, "set"), (10, "increment")])
+def test_after_a_lost_answer_the_history_shows_that_another_caller_was_faster(
+    service: FakeService, value: int, operation: str
+) -> None:
+    service.plan("drop")
+    faults = service.faults
+
+    def other_first() -> str:
+        if not service.history:
+            service.change("a", value, operation)
+        return faults()
+
+    service.faults = other_first
+    with service.client() as tally, pytest.raises(VersionMismatch) as caught:
+        tally.set("a", 10, if_version=0)
+    assert caught.value.version == 1
+
+
+def test_many_threads_on_a_bad_network_count_exactly(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    chance = random.Random(1)
+    faults = ["lose"] * 4 + ["cut", "drop", "503 throttled", "429", "500"] + [""] * 11
+    service.faults = lambda: chance.choice(faults)
+    with service.client(deadline=30) as tally:
+        run(8, lambda: [tally.increment("a") for _ in range(8)])
+        run(8, lambda: [tally.increment_all([Increment("b"), Increment("c", 2)]) for _ in range(3)])
+
+    assert (service.value("a"), len(service.history["a"])) == (64, 64)
+    assert (service.value("b"), service.value("c")) == (24, 48)
+    assert len(service.seen) > 88
+    assert service.tokens == ["t0ken-0-of-the-test"]
+
+
+def run(threads: int, work: Callable[[], object]) -> None:
+    started = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+
+
+def test_the_answer_is_the_counter(service: FakeService) -> None:
+    with service.client() as tally:
+        counter = tally.increment("a", 2)
+    assert isinstance(counter, Counter)
+    assert counter.updated_at is not None
+    assert counter.updated_at.isoformat() == "2026-11-22T16:07:13.192000+00:00"
