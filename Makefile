@@ -31,8 +31,8 @@ check: ## run lint, types, unit tests and template tests: less than a minute
 
 test: lint types ## run everything: lint, types, sam validate, and all tests
 	.venv/bin/sam validate --lint
-# The end-to-end tests run one after another and often wait. So three processes fill two cores.
-	.venv/bin/pytest --numprocesses 3 $(all_tests)
+# The end-to-end tests and the tests of the client often wait. So four processes fill two cores.
+	.venv/bin/pytest --numprocesses 4 $(all_tests)
 
 test-full: export TALLY_TESTS := full
 test-full: test ## run everything, with the large tests at full size
@@ -45,7 +45,7 @@ types: packages-all
 	.venv/bin/mypy $(python_code)
 
 quick-tests: packages-all
-	.venv/bin/pytest --numprocesses 2 tests/unit $(template_tests)
+	.venv/bin/pytest --numprocesses 3 tests/unit $(template_tests)
 
 bench: packages-all ## run the benchmarks and write docs/benchmarks.md: about 20 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench
