@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tally_client")
 
+_DAY = 24 * 60 * 60  # seconds
 _LONGEST_ATTEMPT = 15.0  # seconds; the service answers within 10 seconds
 _NEXT_START = 1.0  # seconds; how long to wait after the thread could not be started
 _MAX = model.MAX_INTEGER
@@ -62,10 +63,14 @@ class Buffer:
                 the thread that calls `flush` or `close`. It must not call `flush` or `close`.
 
         Raises:
-            ValueError: a number is not greater than 0.
+            ValueError: a number is not greater than 0, `interval` or `deadline` is more than a day,
+                or `size` or `capacity` is not an integer.
         """
-        if min(interval, size, capacity, deadline) <= 0:
-            detail = "interval, size, capacity and deadline must be greater than 0"
+        if not (0 < interval <= _DAY and 0 < deadline <= _DAY):
+            detail = f"interval and deadline must be more than 0 and at most {_DAY} seconds"
+            raise ValueError(detail)
+        if not all(type(each) is int and each > 0 for each in (size, capacity)):
+            detail = "size and capacity must be integers greater than 0"
             raise ValueError(detail)
         self._service = service
         self._interval = interval
@@ -82,8 +87,9 @@ class Buffer:
     def _begin(self) -> None:
         """Begin without sums, in this process."""
         self._lock = threading.Lock()  # guards the attributes below, and `_closed`
-        self._sums = Sums()
-        self._batches: list[Batch] = []
+        # What the buffer keeps: sums, and batches. A signal such as Ctrl-C can interrupt the main
+        # thread anywhere. So what moves between sums and batches moves in one assignment.
+        self._kept: tuple[Sums, list[Batch]] = Sums(), []
         self._order = 0  # of the last batch
         self._thread: threading.Thread | None = None  # None if it is not running
         self._start_at = 0.0  # when to try again to start it (monotonic clock, seconds)
@@ -228,7 +234,7 @@ class Buffer:
                 with self._lock:
                     # While the service cannot be reached, further increments are cheaper as sums
                     # than as batches. So batches may take only half of the room.
-                    self._seal(self._capacity // 2 - self._sealed())
+                    self._seal((self._capacity + 1) // 2 - self._sealed())
             # Slow batches must not keep new sums waiting: at `seal_at`, go on with the next round.
             while self._send_next(self._order, math.inf, wait=False):
                 if self._is_closed() or self._wake.is_set() or time.monotonic() >= seal_at:
@@ -237,13 +243,23 @@ class Buffer:
     def _is_closed(self) -> bool:
         return self._closed
 
+    @property
+    def _sums(self) -> Sums:
+        return self._kept[0]
+
+    @property
+    def _batches(self) -> list[Batch]:
+        return self._kept[1]
+
     def _seal(self, most: int) -> bool:
         """Make batches of at most `most` sums, and return whether there were any. Hold the lock."""
-        before = self._order
-        for group in self._sums.take(most, time.monotonic()):
+        sums = self._sums.copy()
+        sealed: list[Batch] = []
+        for group in sums.take(most, time.monotonic()):
             self._order += 1
-            self._batches.append(batches.pack(group, self._order))
-        return self._order > before
+            sealed.append(batches.pack(group, self._order))
+        self._kept = sums, [*self._batches, *sealed]
+        return bool(sealed)
 
     def _sealed(self) -> int:
         return sum(len(each.increments) for each in self._batches)
@@ -293,10 +309,11 @@ class Buffer:
         with self._lock:
             others = [each for each in self._batches if each is not batch]
             if isinstance(result, Refusal):
-                self._batches = others
-                is_new = self._sums.put_back(result, time.monotonic())
+                sums = self._sums.copy()
+                is_new = sums.put_back(result, time.monotonic())
+                self._kept = sums, others
             else:
-                self._batches = [*others, *result]
+                self._kept = self._sums, [*others, *result]
                 if not result:
                     self._sums.applied(batch.increments)
         if isinstance(result, Refusal) and is_new:

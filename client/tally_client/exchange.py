@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import httpx2
 
 from tally_client import network
+from tally_client.errors import SettingsMissing
 from tally_client.tokens import BearerAuth, NoToken, Token, TokenSource
 from tally_client.unanswered import Unanswered
 
@@ -162,10 +163,18 @@ class Service:
                 detail = "The client is closed."
                 raise ClientClosed(detail)
             if self._opened is None or self._opened[0] != os.getpid():
-                client = httpx2.Client(**network.options(self._url, self._transport))
+                client = self._new_client()
                 tokens = TokenSource(self._settings, self._transport)
                 self._opened = (os.getpid(), client, tokens)
             return self._opened[1], self._opened[2]
+
+    def _new_client(self) -> httpx2.Client:
+        try:
+            return httpx2.Client(**network.options(self._url, self._transport))
+        except (ValueError, ImportError, OSError, httpx2.InvalidURL) as error:
+            # The error can name a file or a proxy that an environment variable names.
+            detail = f"The network settings of this machine are not valid: {_text(error)}"
+            raise SettingsMissing(detail) from error
 
     def _lock(self) -> threading.Lock:
         """Return the lock of this process. When a process is forked, its locks may be held."""
@@ -212,7 +221,7 @@ def _without_token(token: NoToken) -> Reply | NoReply:
 def _document(body: bytes | bytearray) -> object:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # not JSON, or too deeply nested
         return None
 
 

@@ -180,7 +180,7 @@ def change(
     """
     try:
         return _change(service, request, parse, how, time.monotonic() + deadline)
-    except TallyError:
+    except (TallyError, ClientClosed):
         raise
     except BaseException as error:  # such as KeyboardInterrupt
         if how.key:
@@ -194,7 +194,12 @@ def _change(
     lost = False  # whether an attempt of this call may have been applied
     number = 0
     while True:
-        result = attempt(service, request, parse, until)
+        try:
+            result = attempt(service, request, parse, until)
+        except ClientClosed as closed:
+            if lost or not how.new_key:
+                raise OutcomeUnknown(str(closed), key=how.key) from None
+            raise
         if isinstance(result, Refused):
             # An earlier call with the key sent the same content, so it was as invalid as this one.
             earlier = lost or not (how.new_key or isinstance(result, InvalidRequest))

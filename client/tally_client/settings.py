@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
+
 from tally_client.errors import SettingsMissing
 
 # The file that `make run` writes: see docs/local-stack.md.
@@ -66,9 +68,10 @@ class Settings:
         Raises:
             SettingsMissing: a URL is not valid, or would send the credentials unencrypted.
         """
-        for url in (self.url, self.token_url):
+        for name, url in (("url", self.url), ("token_url", self.token_url)):
             if not _is_safe(url):
-                detail = f"{url} must be a URL that begins with https://"
+                # The error does not show the value: it could be a secret in the wrong place.
+                detail = f"{name} must be a URL that begins with https://"
                 raise SettingsMissing(detail)
 
 
@@ -143,7 +146,10 @@ def _is_safe(url: str) -> bool:
     """Return whether a URL is valid, and its requests are encrypted or stay on this machine."""
     try:
         parts = urlsplit(url)
-    except ValueError:
+        httpx2.URL(url)  # checks the port and the name of the host
+    except (ValueError, httpx2.InvalidURL):
+        return False
+    if any(letter.isspace() for letter in url):
         return False
     if parts.scheme == "http":
         return is_this_machine(parts.hostname)

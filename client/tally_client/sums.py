@@ -74,6 +74,14 @@ class Sums:
         """Return the number of sums."""
         return len(self.additions) + len(self.subtractions)
 
+    def copy(self) -> Sums:
+        """Return a copy."""
+        copied = Sums()
+        copied.additions = self.additions.copy()
+        copied.subtractions = self.subtractions.copy()
+        copied.holds = self.holds.copy()
+        return copied
+
     def add(self, counter_id: str, by: int) -> None:
         """Add to a sum. `by` is not 0."""
         sums = self.additions if by > 0 else self.subtractions

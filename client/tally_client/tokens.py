@@ -35,6 +35,9 @@ _PAUSE = 5.0  # seconds between a failed renewal and the next one
 # Errors of the HTTP library show a header that is not valid. So only valid tokens become headers.
 _VALID = re.compile(r"[\x21-\x7e]+")
 
+# What the libraries can raise if the answer is not as RFC 6749 says.
+_BROKEN = (ValueError, TypeError, ArithmeticError, RecursionError)
+
 # Errors of a token endpoint that a later request may not get (RFC 6749, section 4.1.2.1; RFC 8628,
 # section 3.5).
 _TEMPORARY = {"temporarily_unavailable", "server_error", "slow_down"}
@@ -164,12 +167,12 @@ class TokenSource:
                 answer = client.fetch_token(settings.token_url, grant_type="client_credentials")
         except OAuthError as error:
             reason = f"The token endpoint answered {error.error}."
-            return NoToken(reason, denied=error.error not in _TEMPORARY)
+            return NoToken(reason, denied=str(error.error) not in _TEMPORARY)
         except httpx2.HTTPStatusError as error:
             status = error.response.status_code
             temporary = status == httpx2.codes.TOO_MANY_REQUESTS or status >= 500  # noqa: PLR2004
             return NoToken(f"The token endpoint answered {status}.", denied=not temporary)
-        except (httpx2.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, *_BROKEN) as error:
             return NoToken(f"The token endpoint: {type(error).__name__}.", denied=False)
         return _token(answer, began)
 

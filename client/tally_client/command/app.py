@@ -144,7 +144,7 @@ def history(
     name: Name = "default",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(help="At most so many changes.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="At most so many changes.", min=1, max=2**53)] = 20,
     newest: Annotated[bool, typer.Option("--newest", help="The newest change first.")] = False,
     json: Json = False,
 ) -> None:
@@ -185,7 +185,9 @@ def trend(
 def watch(
     context: typer.Context,
     name: Name = "default",
-    every: Annotated[float, typer.Option(help="Seconds between two requests.", min=0.1)] = 1.0,
+    every: Annotated[
+        float, typer.Option(help="Seconds between requests.", min=0.1, max=3600)
+    ] = 1.0,
     count: Annotated[
         int | None, typer.Option(help="Stop after so many lines. Else at Ctrl-C.", min=1)
     ] = None,

@@ -1,9 +1,11 @@
 """A buffer in trouble loses nothing, and counts nothing twice."""
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.aws_template import TEMPLATE
@@ -287,3 +289,44 @@ def test_a_401_of_many_threads_counts_once(
 def refused(tally: Tally) -> None:
     with pytest.raises(Unauthorized):
         tally.get("a")
+
+
+def test_an_interrupt_while_sums_become_batches_loses_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, calls = batches.pack, itertools.count()
+
+    def interrupted(*arguments: Any) -> batches.Batch:  # noqa: ANN401  as the original
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return pack(*arguments)
+
+    with service.client() as tally:
+        counts = tally.buffer(interval=60)
+        for number in range(250):
+            counts.increment(f"c{number}")
+        monkeypatch.setattr(batches, "pack", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            counts.flush()
+        counts.close()
+
+    assert [service.value(f"c{number}") for number in range(250)] == [1] * 250
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"interval": float("inf")},
+        {"interval": float("nan")},
+        {"interval": 0},
+        {"capacity": 2.5},
+        {"size": True},
+        {"size": 0},
+    ],
+    ids=str,
+)
+def test_settings_that_would_keep_counts_for_ever_are_refused(
+    service: FakeService, settings: dict[str, Any]
+) -> None:
+    with service.client() as tally, pytest.raises(ValueError, match="must be"):
+        tally.buffer(**settings)
