@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -71,10 +72,13 @@ def test_a_second_401_is_final_and_costs_no_further_tokens(service: FakeService)
         (429, {"message": "Too Many Requests"}, {}),
         (400, {"error": "temporarily_unavailable"}, {}),
         (200, {"no": "token"}, {}),
+        (200, {"access_token": "t0ken", "token_type": "Bearer", "expires_in": [1]}, {}),
+        (200, {"access_token": "t0ken", "token_type": "Bearer", "expires_in": {"a": 1}}, {}),
+        (200, {"access_token": "t0ken", "token_type": "Bearer", "expires_in": float("inf")}, {}),
     ],
 )
 def test_the_token_request_is_retried_if_it_may_succeed_later(
-    service: FakeService, answer: tuple[int, dict[str, str], dict[str, str]]
+    service: FakeService, answer: tuple[int, dict[str, Any], dict[str, str]]
 ) -> None:
     service.token_faults = [answer] * 2
     with service.client() as tally:
