@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+from tests.e2e.service import tally_of
 
 from bench.cost import BATCH
 from bench.report import Section, table
@@ -19,7 +20,6 @@ from bench.service import Service, running
 from bench.usage import Operation
 from emulator_process import free_port
 from local_stack import local_stack
-from tally_client import Tally
 
 INCREMENTS = 1_000_000
 THREADS = 8
@@ -77,13 +77,7 @@ def count(increments: int = INCREMENTS) -> tuple[int, float]:
     with (
         tempfile.TemporaryDirectory() as directory,
         local_stack(Path(directory), free_port()) as stack,
-        Tally(
-            stack.url,
-            token_url=stack.token_url,
-            client_id=stack.client_id,
-            client_secret=stack.client_secret,
-            transport=transport,
-        ) as tally,
+        tally_of(stack, transport=transport) as tally,
     ):
         began = time.perf_counter()
         with tally.buffer(interval=INTERVAL) as counts, ThreadPoolExecutor(THREADS) as pool:

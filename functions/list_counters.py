@@ -32,15 +32,11 @@ def _page(request: Request) -> Response:
     values = request.flag("values")
     limit = request.limit(rules.MAX_COUNTERS if values else 1000)
     names, has_more = store.list_names(prefix, after, limit, request.until)
-    next_page: dict[str, object] = {}
-    if has_more:
-        next_page = {"prefix": prefix, "limit": limit, "after": names[-1]}
+    next_page = {"prefix": prefix, "limit": limit, "after": names[-1]} if has_more else {}
     if not values:
         return page_response(names, next_page)
-    if has_more:
-        next_page["values"] = "true"
-    counters = store.get_all(names, request.until)
-    return page_response([counter._asdict() for counter in counters], next_page)
+    counters = [counter._asdict() for counter in store.get_all(names, request.until)]
+    return page_response(counters, {**next_page, "values": "true"} if has_more else {})
 
 
 init_phase.end(clients.dynamodb)

@@ -252,7 +252,11 @@ class Buffer:
         return self._kept[1]
 
     def _seal(self, most: int) -> bool:
-        """Make batches of at most `most` sums, and return whether there were any. Hold the lock."""
+        """Make batches of at most `most` sums. The caller holds the lock.
+
+        Returns:
+            Whether there were any sums.
+        """
         sums = self._sums.copy()
         sealed: list[Batch] = []
         for group in sums.take(most, time.monotonic()):

@@ -99,7 +99,7 @@ class Service:
             settings: where the service is, and the credentials.
             transport: replaces the network; for tests.
         """
-        self.unanswered = Unanswered()
+        self.unanswered = Unanswered(self._lock)
         self._url = settings.url.rstrip("/")
         self._settings = settings
         self._transport = transport
@@ -172,7 +172,7 @@ class Service:
         try:
             return httpx2.Client(**network.options(self._url, self._transport))
         except (ValueError, ImportError, OSError, httpx2.InvalidURL) as error:
-            # The error can name a file or a proxy that an environment variable names.
+            # Environment variables can name a proxy or a file of certificates that cannot be used.
             detail = f"The network settings of this machine are not valid: {_text(error)}"
             raise SettingsMissing(detail) from error
 

@@ -35,8 +35,8 @@ _NOT_MODIFIED = 304
 _CLIENT_ERRORS = range(400, 500)
 _THROTTLED = {429, 503}
 
-# 4xx statuses that a retry may not get: request timeout (RFC 9110, section 15.5.9), too early (RFC
-# 8470), too many requests (RFC 6585).
+# A retry can succeed after these 4xx statuses: request timeout (RFC 9110, section 15.5.9), too
+# early (RFC 8470), too many requests (RFC 6585).
 _TEMPORARY = {408, 425, 429}
 
 

@@ -38,8 +38,8 @@ _VALID = re.compile(r"[\x21-\x7e]+")
 # What the libraries can raise if the answer is not as RFC 6749 says.
 _BROKEN = (ValueError, TypeError, ArithmeticError, RecursionError)
 
-# Errors of a token endpoint that a later request may not get (RFC 6749, section 4.1.2.1; RFC 8628,
-# section 3.5).
+# A later request can succeed after these errors of a token endpoint (RFC 6749, section 4.1.2.1; RFC
+# 8628, section 3.5).
 _TEMPORARY = {"temporarily_unavailable", "server_error", "slow_down"}
 
 

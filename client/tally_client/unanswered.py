@@ -7,13 +7,14 @@ says something about earlier requests with the same key only if the last of them
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
     from tally_client.exchange import Request
 
 # How long after a lost answer the request can still be applied, in seconds. API Gateway waits at
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 _WINDOW = 60.0
 
 
-_lock = threading.Lock()  # guards what the clients remember
-
-
 class Unanswered:
     """The requests of one client whose answers were lost within the last minute."""
 
-    def __init__(self) -> None:
-        """Begin without requests."""
+    def __init__(self, lock: Callable[[], threading.Lock]) -> None:
+        """Begin without requests.
+
+        Args:
+            lock: returns the client's lock, which is another one after a fork.
+        """
+        self._lock = lock
         # When each answer was lost (monotonic clock, seconds), by path and key, the oldest first.
         self._lost: OrderedDict[tuple[str, str], float] = OrderedDict()
 
@@ -40,7 +43,7 @@ class Unanswered:
         if name is None:
             return
         now = time.monotonic()
-        with _lock:
+        with self._lock():
             self._lost[name] = now
             self._lost.move_to_end(name)
             while now - next(iter(self._lost.values())) > _WINDOW:
@@ -56,13 +59,3 @@ def _name(request: Request) -> tuple[str, str] | None:
     """Return the path and the key; None for a request without a key."""
     key = dict(request.headers).get("Idempotency-Key")
     return None if key is None else (request.path, key)
-
-
-def _after_fork() -> None:
-    """Replace the lock: another thread of the parent may have held it."""
-    global _lock  # noqa: PLW0603  the child needs its own
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -20,6 +20,7 @@ from tests import conformance
 
 from deployment import Stack
 from local_settings import CREDENTIALS, STACK_NAME
+from tally_client import Tally
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -64,6 +65,17 @@ class Answer:
         """The URL of the next page. None on the last page."""
         link = _NEXT.fullmatch(self.headers.get("Link", ""))
         return urljoin(self.url, link[1]) if link else None
+
+
+def tally_of(stack: Stack, **options: Any) -> Tally:  # noqa: ANN401  the options of Tally
+    """Return a client of a stack."""
+    return Tally(
+        stack.url,
+        token_url=stack.token_url,
+        client_id=stack.client_id,
+        client_secret=stack.client_secret,
+        **options,
+    )
 
 
 class Caller:

@@ -5,13 +5,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import httpx2
 import pytest
 from tests.e2e import api_proxy
 from tests.e2e.api_proxy import ApiProxy, Deck
-from tests.e2e.service import Caller, wait_for
+from tests.e2e.service import Caller, tally_of, wait_for
 from tests.sizes import cases
 
 from deployment import Stack
@@ -65,14 +66,9 @@ def tally(stack: Stack, proxy: ApiProxy) -> Iterator[Tally]:
     """A client that reaches the API through the proxy."""
     with socket.socket() as nobody:
         nobody.bind((HOST, 0))  # no other process gets the port, and nobody listens on it
-        with Tally(
-            proxy.stack.url,
-            token_url=stack.token_url,
-            client_id=stack.client_id,
-            client_secret=stack.client_secret,
-            deadline=DEADLINE,
-            transport=Refusing(proxy, nobody.getsockname()[1]),
-        ) as tally:
+        transport = Refusing(proxy, nobody.getsockname()[1])
+        through_proxy = replace(stack, url=proxy.stack.url)
+        with tally_of(through_proxy, deadline=DEADLINE, transport=transport) as tally:
             yield tally
 
 
@@ -174,14 +170,7 @@ def test_threads_share_one_token_until_it_expires(
             return response
 
     with (
-        Tally(
-            stack.url,
-            token_url=stack.token_url,
-            client_id=stack.client_id,
-            client_secret=stack.client_secret,
-            deadline=DEADLINE,
-            transport=Counting(),
-        ) as tally,
+        tally_of(stack, deadline=DEADLINE, transport=Counting()) as tally,
         ThreadPoolExecutor(16) as pool,
     ):
         list(pool.map(lambda _call: tally.get("never"), range(calls)))

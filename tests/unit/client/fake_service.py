@@ -355,3 +355,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < until, "the condition did not hold in time"
         time.sleep(0.005)
+
+
+def in_threads(count: int, work: Callable[[], object]) -> None:
+    """Do the same work in several threads at once, and wait for them."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

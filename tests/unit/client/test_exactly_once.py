@@ -5,11 +5,10 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
 
 import httpx2
 import pytest
-from tests.unit.client.fake_service import SECRET, Answer, FakeService, Seen
+from tests.unit.client.fake_service import SECRET, Answer, FakeService, Seen, in_threads
 
 from tally_client import (
     BoundExceeded,
@@ -355,21 +354,15 @@ def test_many_threads_on_a_bad_network_count_exactly(
     faults = ["lose"] * 4 + ["cut", "drop", "503 throttled", "429", "500"] + [""] * 11
     service.faults = lambda: chance.choice(faults)
     with service.client(deadline=30) as tally:
-        run(8, lambda: [tally.increment("a") for _ in range(8)])
-        run(8, lambda: [tally.increment_all([Increment("b"), Increment("c", 2)]) for _ in range(3)])
+        in_threads(8, lambda: [tally.increment("a") for _ in range(8)])
+        in_threads(
+            8, lambda: [tally.increment_all([Increment("b"), Increment("c", 2)]) for _ in range(3)]
+        )
 
     assert (service.value("a"), len(service.history["a"])) == (64, 64)
     assert (service.value("b"), service.value("c")) == (24, 48)
     assert len(service.seen) > 88
     assert service.tokens == ["t0ken-0-of-the-test"]
-
-
-def run(threads: int, work: Callable[[], object]) -> None:
-    started = [threading.Thread(target=work) for _ in range(threads)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
 
 
 def test_the_answer_is_the_counter(service: FakeService) -> None:

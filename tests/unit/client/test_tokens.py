@@ -14,19 +14,11 @@ import httpx2
 import pytest
 from rich.console import Console
 from rich.traceback import Traceback
-from tests.unit.client.fake_service import SECRET, Answer, FakeService
+from tests.unit.client.fake_service import SECRET, Answer, FakeService, in_threads
 
 from tally_client import Tally, TallyError, Unauthorized, Unavailable, network
 from tally_client.settings import Secret, Settings
-from tally_client.tokens import Token, TokenSource
-
-
-def in_threads(count: int, work: Callable[[], object]) -> None:
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+from tally_client.tokens import NoToken, Token, TokenSource
 
 
 def test_many_threads_fetch_one_token_and_one_more_after_it_expires(
@@ -117,18 +109,21 @@ def source_of(service: FakeService) -> TokenSource:
     return TokenSource(Settings(service.url, token_url, "client", Secret(SECRET)))
 
 
-def in_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Move the clock forward, so that a token of an hour is valid for half a minute more."""
+def in_the_last_minute(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> tuple[TokenSource, Token | NoToken]:
+    """Return a source and its token of an hour, which is valid for half a minute more."""
+    source = source_of(service)
+    token = source.current(time.monotonic() + 5)
     monotonic = time.monotonic
     monkeypatch.setattr("tally_client.tokens.time.monotonic", lambda: monotonic() + 3570)
+    return source, token
 
 
 def test_while_one_thread_renews_a_valid_token_the_others_use_it(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = source_of(service)
-    token = source.current(time.monotonic() + 5)
-    in_the_last_minute(monkeypatch)
+    source, token = in_the_last_minute(service, monkeypatch)
     asked, go_on = threading.Event(), threading.Event()
 
     def hang() -> Answer:
@@ -150,9 +145,7 @@ def test_while_one_thread_renews_a_valid_token_the_others_use_it(
 def test_a_slow_renewal_is_given_up_and_tried_again_after_a_pause(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = source_of(service)
-    token = source.current(time.monotonic() + 5)
-    in_the_last_minute(monkeypatch)
+    source, token = in_the_last_minute(service, monkeypatch)
     monkeypatch.setattr("tally_client.tokens._LONGEST_RENEWAL", 0.2)
     fetches: list[float] = []
     timeout = network.timeout
