@@ -100,7 +100,14 @@ def after_validate(
     RUN.update(result.name for result in results if result.name not in WITHOUT_EFFECT)
 
 
-@SCHEMA.parametrize()
+@pytest.fixture
+def schema() -> schemathesis.BaseSchema:
+    return SCHEMA
+
+
+# `SCHEMA.parametrize` would make requests for every operation while pytest collects the tests. That
+# takes seconds, in each process of the test run.
+@schemathesis.pytest.from_fixture("schema").parametrize()
 @examples(full=400, part=5)
 def test_the_api_does_what_the_contract_says(
     case: Case, stack: Stack, token: str, counts: Counter[str]
