@@ -68,7 +68,7 @@ class Tally:
             transport: replaces the network; for tests.
 
         Raises:
-            SettingsMissing: a URL is not valid.
+            SettingsMissing: a setting is not valid.
             ValueError: the deadline is not valid.
         """
         if not isinstance(client_secret, Secret):  # a traceback can show arguments
