@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,15 +41,20 @@ class Common:
 
     deadline: float
 
+def _time_option(text: str) -> Any:  # noqa: ANN401  as typer.Option returns
+    return typer.Option(parser=arguments.time, metavar="TIME", help=text)
+
+
 
 Name = Annotated[
     str, typer.Argument(help="The name of the counter.", autocompletion=arguments.names)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the service returns it.")]
 Since = Annotated[
-    str | None, typer.Option(help="Begin at this time, such as 2026-11-22T10:00:00Z, or 2h ago.")
+    dt.datetime | None,
+    _time_option("Begin at this time, such as 2026-11-22T10:00:00Z, or 2h for two hours ago."),
 ]
-Until = Annotated[str | None, typer.Option(help="End before this time.")]
+Until = Annotated[dt.datetime | None, _time_option("End before this time.")]
 # Without this setting, the parser would take a negative number for an option.
 _NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
@@ -68,13 +75,12 @@ def get(
     context: typer.Context,
     name: Name = "default",
     version: Annotated[int | None, typer.Option(help="As it was at this version.", min=0)] = None,
-    at: Annotated[str | None, typer.Option(help="As it was at this time.")] = None,
+    at: Annotated[dt.datetime | None, _time_option("As it was at this time.")] = None,
     json: Json = False,
 ) -> None:
     """Show a counter, as it is now or as it was."""
-    moment = arguments.time(at)
     with _session(context, json) as tally:
-        output.show_counter(tally.get(name, version=version, at=moment), json_output=json)
+        output.show_counter(tally.get(name, version=version, at=at), json_output=json)
 
 
 @app.command()
@@ -149,10 +155,9 @@ def history(
     json: Json = False,
 ) -> None:
     """List the changes of a counter, the oldest first."""
-    start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
         entries = list(
-            tally.history(name, since=start, until=end, newest_first=newest, limit=limit)
+            tally.history(name, since=since, until=until, newest_first=newest, limit=limit)
         )
         if json:
             typer.echo(output.as_json([output.members(each) for each in entries]))
@@ -172,9 +177,8 @@ def trend(
     json: Json = False,
 ) -> None:
     """Draw how much was added and subtracted in each minute, hour or day."""
-    start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
-        intervals = tally.trend(name, interval, since=start, until=end)
+        intervals = tally.trend(name, interval, since=since, until=until)
         if json:
             typer.echo(output.as_json([output.members(each) for each in intervals]))
         else:
@@ -223,10 +227,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the whole history of a counter. --json is short for --format jsonl."""
-    start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
         exporting.export(
-            tally, name, form="jsonl" if json else form, file=file, since=start, until=end
+            tally, name, form="jsonl" if json else form, file=file, since=since, until=until
         )
 
 
