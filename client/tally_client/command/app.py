@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tally_client.command import arguments, charts, exporting, output, session
+from tally_client.command import arguments, charts, exits, exporting, output, session, streams
+from tally_client.model import MAX_INTEGER
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-
-    from tally_client.tally import Tally
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,9 +27,9 @@ app = typer.Typer(
         "Settings: TALLY_URL, TALLY_TOKEN_URL, TALLY_CLIENT_ID, TALLY_CLIENT_SECRET, and"
         " TALLY_SCOPES if wanted. Without them, the command uses .local/stack.json of a running"
         " local stack, in this directory or a parent."
-        " Exit codes: 0 done; 2 wrong usage; 3 no settings; 4 invalid request; 5 not allowed;"
+        " Exit codes: 0 done; 2 wrong usage; 3 no valid settings; 4 invalid request; 5 not allowed;"
         " 6 not found; 7 bound exceeded; 8 version mismatch; 9 key reused; 10 not applied, try"
-        " again; 11 outcome unknown; 12 export incomplete; 13 file not written; 130 interrupted."
+        " again; 11 outcome unknown; 12 export incomplete; 13 output not written; 130 interrupted."
     ),
 )
 
@@ -41,9 +40,9 @@ class Common:
 
     deadline: float
 
+
 def _time_option(text: str) -> Any:  # noqa: ANN401  as typer.Option returns
     return typer.Option(parser=arguments.time, metavar="TIME", help=text)
-
 
 
 Name = Annotated[
@@ -103,7 +102,8 @@ def increment(
     """Add to a counter, exactly once."""
     with _session(context, json) as tally:
         counter = tally.increment(name, by, min=minimum, max=maximum, key=key)
-        output.show_counter(counter, json_output=json)
+        with exits.after_change(tally.key):
+            output.show_counter(counter, json_output=json)
 
 
 @app.command("set", context_settings=_NEGATIVE_NUMBERS)
@@ -119,7 +119,9 @@ def set_value(
 ) -> None:
     """Set a counter to a value."""
     with _session(context, json) as tally:
-        output.show_counter(tally.set(name, value, if_version=if_version), json_output=json)
+        counter = tally.set(name, value, if_version=if_version)
+        with exits.after_change(tally.key):
+            output.show_counter(counter, json_output=json)
 
 
 @app.command("list")
@@ -134,14 +136,14 @@ def list_counters(
         if values:
             counters = list(tally.counters(prefix))
             if json:
-                typer.echo(output.as_json([output.members(each) for each in counters]))
+                output.show(output.as_json([output.members(each) for each in counters]))
             else:
                 output.show_table(counters, output.COUNTER_COLUMNS)
         elif json:
-            typer.echo(output.as_json(list(tally.names(prefix))))
+            output.show(output.as_json(list(tally.names(prefix))))
         else:
             for name in tally.names(prefix):
-                typer.echo(name)
+                output.show(name)
 
 
 @app.command()
@@ -150,7 +152,9 @@ def history(
     name: Name = "default",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(help="At most so many changes.", min=1, max=2**53)] = 20,
+    limit: Annotated[
+        int, typer.Option(help="At most so many changes.", min=1, max=MAX_INTEGER)
+    ] = 20,
     newest: Annotated[bool, typer.Option("--newest", help="The newest change first.")] = False,
     json: Json = False,
 ) -> None:
@@ -160,7 +164,7 @@ def history(
             tally.history(name, since=since, until=until, newest_first=newest, limit=limit)
         )
         if json:
-            typer.echo(output.as_json([output.members(each) for each in entries]))
+            output.show(output.as_json([output.members(each) for each in entries]))
         else:
             output.show_table(entries, output.ENTRY_COLUMNS)
 
@@ -180,7 +184,7 @@ def trend(
     with _session(context, json) as tally:
         intervals = tally.trend(name, interval, since=since, until=until)
         if json:
-            typer.echo(output.as_json([output.members(each) for each in intervals]))
+            output.show(output.as_json([output.members(each) for each in intervals]))
         else:
             charts.show(intervals, interval)
 
@@ -234,10 +238,21 @@ def export(
 
 
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command, and exit with its code."""
+    try:
+        app()
+    except OSError as error:
+        # Typer could not print help, a completion or a usage error. The commands report their own
+        # errors. An error with a file name is not about standard output or standard error.
+        if error.filename is not None:
+            raise
+        streams.say(f"NotWritten: {exits.NotWritten.to('the output', error)}")
+        # If this was a report of wrong usage, the exit code is that of wrong usage.
+        sys.exit(getattr(error.__context__, "exit_code", exits.NOT_WRITTEN))
+    finally:
+        streams.discard_unwritten()
 
 
-def _session(context: typer.Context, as_json: bool) -> AbstractContextManager[Tally]:  # noqa: FBT001
+def _session(context: typer.Context, as_json: bool) -> AbstractContextManager[session.Client]:  # noqa: FBT001
     common: Common = context.obj
     return session.opened(common.deadline, as_json=as_json)
