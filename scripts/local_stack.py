@@ -22,6 +22,12 @@ from state_directory import end_of
 
 PORTS = 1 << 16
 
+_FIRST_STEP = """To add 1 to a counter, run this in another terminal, in this directory:
+
+    export PATH="$PWD/.venv/bin:$PATH"
+    tally increment
+"""
+
 
 @contextlib.contextmanager
 def local_stack(
@@ -88,7 +94,7 @@ def _run(directory: Path, port: int) -> None:
             stack = deploy(emulator, report=report)
             with offered_to_sam_local(emulator):
                 _write_atomically(stack_file, json.dumps(asdict(stack), indent=2) + "\n")
-                report(_welcome(stack))
+                report(_welcome(stack, directory))
                 emulator.process.wait()
         except _Stopped:
             report("Saving the state…")
@@ -118,14 +124,14 @@ def _write_atomically(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-def _welcome(stack: Stack) -> str:
+def _welcome(stack: Stack, directory: Path) -> str:
+    place, start = ".local/", _FIRST_STEP
+    if directory != LOCAL:  # the command `tally` finds only .local/stack.json
+        place = f"{directory}/"
+        start = f"Its addresses and secrets are in {directory}/stack.json.\n"
     return f"""
-Tally is at {stack.url}. To add 1 to a counter, run this in another terminal, in this directory:
-
-    export PATH="$PWD/.venv/bin:$PATH"
-    tally increment
-
-Press Ctrl-C to stop. Counters, history and tokens are kept in .local/.
+Tally is at {stack.url}. {start}
+Press Ctrl-C to stop. Counters, history and tokens are kept in {place}.
 """
 
 

@@ -11,8 +11,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from tally_client import batches, model, reports
-from tally_client.errors import BufferFull, InvalidRequest, Unsent
+from tally_client import batches, checks, model, reports
+from tally_client.errors import BufferFull, Unsent
 from tally_client.sums import Refusal, Sums
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ class Buffer:
             RuntimeError: the buffer is closed. Nothing was added.
         """
         if type(by) is not int or not by or not -_MAX <= by <= _MAX:
-            detail = f"by: must be an integer from {-_MAX} to {_MAX}, and not 0"
-            raise InvalidRequest(detail, kind="invalid-request")
+            by = checks.amount(by)
+        if type(counter_id) is not str:
+            counter_id = checks.name(counter_id)
         try:
             with self._lock:
                 sums = self._sums.additions if by > 0 else self._sums.subtractions
@@ -135,7 +136,7 @@ class Buffer:
         if self._closed:
             detail = "The buffer is closed."
             raise RuntimeError(detail)
-        model.checked_name(counter_id)
+        checks.name(counter_id)
         if len(self._sums) + self._sealed() >= self._capacity:
             detail = f"The buffer has {self._capacity} sums that are not sent yet."
             raise BufferFull(detail)

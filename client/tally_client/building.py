@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tally_client import model
+from tally_client import checks, model
 from tally_client.exchange import Reply, Request
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def path_of(counter_id: str) -> str:
     Raises:
         InvalidRequest: the name is not valid.
     """
-    return f"/counters/{quote(model.checked_name(counter_id), safe='')}"
+    return f"/counters/{quote(checks.name(counter_id), safe='')}"
 
 
 def get(counter_id: str, query: Mapping[str, str], unless_version: int | None = None) -> Request:
@@ -56,7 +56,7 @@ def groups(counter_ids: Iterable[str]) -> Iterator[list[str]]:
     group: list[str] = []
     length = 0
     for name in counter_ids:
-        added = len("&id=") + len(quote(model.checked_name(name), safe=""))
+        added = len("&id=") + len(quote(checks.name(name), safe=""))
         if len(group) == MOST_NAMES or length + added > _LONGEST_NAMES:
             yield group
             group, length = [], 0
@@ -68,30 +68,32 @@ def groups(counter_ids: Iterable[str]) -> Iterator[list[str]]:
 
 def get_many(counter_ids: Sequence[str]) -> Request:
     """Return a request for at most 100 counters; no two names may be the same."""
-    names = tuple(("id", model.checked_name(each)) for each in counter_ids)
+    names = tuple(("id", checks.name(each)) for each in counter_ids)
     return Request("GET", "/counters", names)
 
 
 def increment(one: Increment, key: str) -> Request:
     """Return a request that adds to one counter."""
-    fields = model.increment_fields(one)
+    fields = checks.fields(one)
     path = path_of(str(fields.pop("counter_id")))
     return Request("POST", path, body=_json(fields), headers=_with_key(key))
 
 
 def increment_all(increments: Sequence[Increment], key: str) -> Request:
     """Return a request that adds to several counters, all or none."""
-    body = {"increments": [model.increment_fields(each) for each in increments]}
+    body = {"increments": [checks.fields(each) for each in increments]}
     return Request("POST", "/increments", body=_json(body), headers=_with_key(key))
 
 
 def set_value(counter_id: str, value: int, if_version: int | None) -> Request:
     """Return a request that sets a counter, if it has the version `if_version`."""
+    body = _json({"value": checks.integer("value", value)})
     headers = [_JSON]
     if if_version is not None:
+        version = checks.integer("if_version", if_version, lowest=0)
         # Version 0 is a counter that has never changed.
-        headers.append(("If-Match", f'"{if_version}"') if if_version else ("If-None-Match", "*"))
-    return Request("PUT", path_of(counter_id), body=_json({"value": value}), headers=tuple(headers))
+        headers.append(("If-Match", f'"{version}"') if version else ("If-None-Match", "*"))
+    return Request("PUT", path_of(counter_id), body=body, headers=tuple(headers))
 
 
 def counter_of(counter_id: str) -> Callable[[Reply], Counter]:
@@ -135,7 +137,7 @@ def _same(counter_ids: Sequence[str], counters: Sequence[ChangedCounter]) -> Non
 
 
 def _with_key(key: str) -> tuple[tuple[str, str], ...]:
-    return (("Idempotency-Key", model.checked_key(key)), _JSON)
+    return (("Idempotency-Key", checks.key(key)), _JSON)
 
 
 def _json(fields: Mapping[str, object]) -> bytes:

@@ -44,7 +44,10 @@ class Refused(TallyError):
 
 
 class InvalidRequest(Refused):
-    """The request is not valid (400, 413, 415). The text says which part, and why."""
+    """The request is not valid (400, 413, 415). The text says which part, and why.
+
+    The client checks arguments before it sends anything, so usually nothing was sent.
+    """
 
 
 class Unauthorized(Refused):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SHORTEST_REQUEST = 0.05  # seconds
 
 _UNAUTHORIZED = 401
+_CLOSED = "The client is closed."
 
 # How long a 401 is final, in seconds: this long the first time, then twice as long each time.
 _FIRST_FINAL = 60.0
@@ -160,8 +161,7 @@ class Service:
             return opened[1], opened[2]
         with self._lock():
             if self._closed:
-                detail = "The client is closed."
-                raise ClientClosed(detail)
+                raise ClientClosed(_CLOSED)
             if self._opened is None or self._opened[0] != os.getpid():
                 client = self._new_client()
                 tokens = TokenSource(self._settings, self._transport)
@@ -185,6 +185,8 @@ class Service:
     ) -> Reply | NoReply:
         if until - time.monotonic() < _SHORTEST_REQUEST:
             return NoReply("Too little time is left for a request.", sent=False)
+        if self._closed:  # another thread closed it while this one waited for a token
+            raise ClientClosed(_CLOSED)
         try:
             with client.stream(
                 request.method,
@@ -204,6 +206,10 @@ class Service:
             return NoReply(f"The service could not be reached: {_text(error)}.", sent=False)
         except httpx2.RequestError as error:
             return NoReply(f"The answer was lost: {_text(error)}.", sent=True)
+        except RuntimeError:
+            if not client.is_closed:
+                raise
+            return NoReply(_CLOSED, sent=True)
         return Reply(response.status_code, response.headers, _document(body))
 
 

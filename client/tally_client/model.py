@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn
-
-from tally_client.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,9 +13,6 @@ MAX_INTEGER = 2**53 - 1  # the highest value of a counter; the lowest is -MAX_IN
 MOST_INCREMENTS = 100  # in one request to POST /increments
 
 Length = Literal["minute", "hour", "day"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_KEY = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,54 +112,6 @@ class Interval:
     first_version: int | None
     last_version: int | None
     close: int
-
-
-def checked_name(counter_id: object) -> str:
-    """Return a counter's name.
-
-    Raises:
-        InvalidRequest: the name is not valid. In a path, it could lead to another route.
-    """
-    if not isinstance(counter_id, str) or not _NAME.fullmatch(counter_id):
-        detail = f"counter_id: must match {_NAME.pattern}"
-        raise InvalidRequest(detail, kind="invalid-request")
-    return counter_id
-
-
-def checked_key(key: object) -> str:
-    """Return an idempotency key.
-
-    Raises:
-        InvalidRequest: the key is not valid. The client sends keys without quotes, so a key must
-            not begin with a quotation mark.
-    """
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        detail = "key: must be 1 to 255 visible ASCII characters, and not begin with a quote"
-        raise InvalidRequest(detail, kind="invalid-request")
-    return key
-
-
-def rfc3339(time: dt.datetime | str) -> str:
-    """Return a time as RFC 3339 text. A text is returned as it is.
-
-    Raises:
-        InvalidRequest: the time has no offset from UTC.
-    """
-    if isinstance(time, str):
-        return time
-    if time.tzinfo is None:
-        detail = "The time has no offset from UTC: give it a tzinfo, such as datetime.UTC"
-        raise InvalidRequest(detail, kind="invalid-request")
-    return time.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-
-
-def increment_fields(increment: Increment) -> dict[str, object]:
-    """Return an increment as a member of the body of `POST /increments`."""
-    fields = {"by": increment.by, "min": increment.min, "max": increment.max}
-    return {
-        "counter_id": checked_name(increment.counter_id),
-        **{name: value for name, value in fields.items() if value is not None},
-    }
 
 
 def counter(document: object) -> Counter:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 
+from tally_client.checks import is_utf8
 from tally_client.errors import SettingsMissing
 
 # The file that `make run` writes: see docs/local-stack.md.
@@ -63,16 +65,33 @@ class Settings:
     scopes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the URLs.
+        """Check the settings.
 
         Raises:
-            SettingsMissing: a URL is not valid, or would send the credentials unencrypted.
+            SettingsMissing: a URL is not valid, or would send the credentials unencrypted. Or the
+                id, the secret or a scope is no text that can be sent as UTF-8.
         """
         for name, url in (("url", self.url), ("token_url", self.token_url)):
             if not _is_safe(url):
                 # The error does not show the value: it could be a secret in the wrong place.
-                detail = f"{name} must be a URL that begins with https://"
+                detail = f"{name} must be a valid URL that begins with https://"
                 raise SettingsMissing(detail)
+        unusable = self._unusable()
+        if unusable:
+            detail = f"{unusable} must be text that can be sent as UTF-8"
+            raise SettingsMissing(detail)
+
+    def _unusable(self) -> str | None:
+        """Return the name of a credential that cannot be sent; None if all can be sent.
+
+        The frame that raises must not have the secret: error reports can show local variables.
+        """
+        texts: list[tuple[str, object]] = [
+            ("client_id", self.client_id),
+            ("client_secret", self.client_secret.reveal()),
+            *(("scopes", scope) for scope in self.scopes),
+        ]
+        return next((name for name, value in texts if not is_utf8(value)), None)
 
 
 def find() -> Settings:
@@ -97,7 +116,11 @@ def find() -> Settings:
 
 
 def _from_stack_file() -> Settings:
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:
+        detail = "There are no settings, and the current directory does not exist any more."
+        raise SettingsMissing(detail) from None
     for directory in (here, *here.parents):
         file = directory / STACK_FILE
         stack = _read(file)
@@ -126,7 +149,7 @@ def _read(file: Path) -> Settings | str | None:
             stack["token_url"],
             stack["client_id"],
             Secret(stack["client_secret"]),
-            tuple(_scopes() or stack["scopes"]),
+            several_scopes(_scopes() or stack["scopes"]),
         )
     except OSError:
         return None
@@ -138,18 +161,35 @@ def _read(file: Path) -> Settings | str | None:
         return f"is not valid: {error}"
 
 
+def several_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Return scopes as a tuple.
+
+    Raises:
+        SettingsMissing: they are not iterable, or are one text, whose items are letters.
+    """
+    if isinstance(scopes, str) or not isinstance(scopes, Iterable):
+        detail = "scopes must be a list of texts"
+        raise SettingsMissing(detail)
+    return tuple(scopes)
+
+
 def _scopes() -> list[str]:
     return os.environ.get(_SCOPES, "").split()
 
 
-def _is_safe(url: str) -> bool:
+def _is_safe(url: object) -> bool:
     """Return whether a URL is valid, and its requests are encrypted or stay on this machine."""
+    if not isinstance(url, str) or any(letter.isspace() for letter in url):
+        return False
     try:
-        parts = urlsplit(url)
-        httpx2.URL(url)  # checks the port and the name of the host
+        parts, parsed = urlsplit(url), httpx2.URL(url)
+        # Both raise ValueError: `port` above 65535, `encode` for an empty or long part of a host.
+        port, host = parts.port, parsed.raw_host.decode().encode("idna")
+        if "xn--" in parsed.host:  # no international name of today, but perhaps an older one
+            host.decode("idna")
     except (ValueError, httpx2.InvalidURL):
         return False
-    if any(letter.isspace() for letter in url):
+    if port == 0:
         return False
     if parts.scheme == "http":
         return is_this_machine(parts.hostname)

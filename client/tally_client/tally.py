@@ -6,7 +6,7 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from tally_client import building, model, pages, retrying, settings
+from tally_client import building, checks, model, pages, retrying, settings
 from tally_client.buffer import Buffer
 from tally_client.errors import Unsent
 from tally_client.exchange import Reply, Request, Service
@@ -68,7 +68,7 @@ class Tally:
             transport: replaces the network; for tests.
 
         Raises:
-            SettingsMissing: a URL is not valid.
+            SettingsMissing: a setting is not valid.
             ValueError: the deadline is not valid.
         """
         if not isinstance(client_secret, Secret):  # a traceback can show arguments
@@ -76,7 +76,7 @@ class Tally:
         if not 0 < deadline <= _LONGEST_DEADLINE:
             detail = f"The deadline must be more than 0 and at most {_LONGEST_DEADLINE} seconds"
             raise ValueError(detail)
-        found = Settings(url, token_url, client_id, client_secret, tuple(scopes))
+        found = Settings(url, token_url, client_id, client_secret, settings.several_scopes(scopes))
         self._service = Service(found, transport)
         self._deadline = deadline
         self._buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
@@ -139,19 +139,20 @@ class Tally:
         """Return a counter as it is now, or as it was at an earlier version or time."""
         query: dict[str, str] = {}
         if version is not None:
-            query["version"] = str(version)
+            query["version"] = str(checks.integer("version", version, lowest=0))
         if at is not None:
-            query["at"] = model.rfc3339(at)
+            query["at"] = checks.time("at", at)
         return self._read(building.get(counter_id, query), building.counter_of(counter_id))
 
     def get_if_changed(self, counter_id: str, version: int) -> Counter | None:
         """Return a counter; None if it still has this version."""
+        known = checks.integer("version", version, lowest=0)
         convert = building.counter_of(counter_id)
 
         def parse(reply: Reply) -> Counter | None:
             return None if reply.document is None and reply.status == 304 else convert(reply)  # noqa: PLR2004
 
-        return self._read(building.get(counter_id, {}, unless_version=version), parse)
+        return self._read(building.get(counter_id, {}, unless_version=known), parse)
 
     def get_many(self, counter_ids: Iterable[str]) -> list[Counter]:
         """Return counters by their names, in the order of the names. A name may be repeated.
@@ -159,7 +160,7 @@ class Tally:
         Each request reads up to 100 counters, or fewer if their names are long. The requests are
         made one after the other.
         """
-        wanted = list(counter_ids)
+        wanted = [checks.name(each) for each in checks.several("counter_ids", counter_ids)]
         found: dict[str, Counter] = {}
         for names in building.groups(dict.fromkeys(wanted)):
             counters = self._read(building.get_many(names), building.counters_of(names))
@@ -209,7 +210,7 @@ class Tally:
         Raises:
             BoundExceeded: a value would be outside its bounds. No counter was changed.
         """
-        (sent, how), wanted = _keyed(key), tuple(increments)
+        (sent, how), wanted = _keyed(key), checks.several("increments", increments)
         request = building.increment_all(wanted, sent)
         return self._change(request, building.changed_counters_of(wanted), how)
 
@@ -234,11 +235,13 @@ class Tally:
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the counters that begin with `prefix`, in ASCII order."""
-        return self._items("/counters", {"prefix": prefix, "limit": str(_MOST_ENTRIES)}, model.name)
+        query = {"prefix": checks.text("prefix", prefix), "limit": str(_MOST_ENTRIES)}
+        return self._items("/counters", query, model.name)
 
     def counters(self, prefix: str = "") -> Iterator[Counter]:
         """Yield the counters whose names begin with `prefix`, in the ASCII order of the names."""
-        query = {"values": "true", "prefix": prefix, "limit": str(building.MOST_NAMES)}
+        wanted = checks.text("prefix", prefix)
+        query = {"values": "true", "prefix": wanted, "limit": str(building.MOST_NAMES)}
         return self._items("/counters", query, model.counter)
 
     def history(  # noqa: PLR0913  the parameters of the request
@@ -264,16 +267,17 @@ class Tally:
         Raises:
             TallyError: while the entries are read. The entries so far are right, but not all.
         """
-        size = _MOST_ENTRIES if limit is None else min(limit, _MOST_ENTRIES)
+        most = None if limit is None else checks.integer("limit", limit, lowest=0)
+        size = _MOST_ENTRIES if most is None else min(most, _MOST_ENTRIES)
         query = {"order": "desc" if newest_first else "asc", "limit": str(size)}
         if since is not None:
-            query["from"] = model.rfc3339(since)
+            query["from"] = checks.time("since", since)
         if until is not None:
-            query["to"] = model.rfc3339(until)
+            query["to"] = checks.time("until", until)
         if after is not None:
-            query["after"] = str(after)
+            query["after"] = str(checks.integer("after", after, lowest=0))
         entries = self._items(f"{building.path_of(counter_id)}/history", query, model.entry)
-        return itertools.islice(entries, limit)
+        return itertools.islice(entries, most)
 
     def trend(
         self,
@@ -292,11 +296,11 @@ class Tally:
                 30 days before `until`.
             until: end with the last interval that begins before this time; None for now.
         """
-        query: dict[str, str] = {"interval": interval}
+        query: dict[str, str] = {"interval": checks.length(interval)}
         if since is not None:
-            query["from"] = model.rfc3339(since)
+            query["from"] = checks.time("since", since)
         if until is not None:
-            query["to"] = model.rfc3339(until)
+            query["to"] = checks.time("until", until)
         request = Request("GET", f"{building.path_of(counter_id)}/trend", tuple(query.items()))
         return self._read(
             request, lambda reply: [model.interval(each) for each in model.items(reply.document)]
@@ -339,5 +343,5 @@ class Tally:
 
 def _keyed(key: str | None) -> tuple[str, retrying.Change]:
     """Return the key to send, which is new if `key` is None, and how to retry the change."""
-    sent = building.new_key() if key is None else model.checked_key(key)
+    sent = building.new_key() if key is None else checks.key(key)
     return sent, retrying.Change(sent, new_key=key is None)

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from bench import __main__ as bench
@@ -21,6 +22,7 @@ from tests.e2e import workers
 import artifact
 import environment
 import local_stack
+from deployment import Stack
 from emulator_process import free_port
 from local_settings import HOST
 
@@ -322,6 +324,31 @@ def test_a_second_stack_in_the_same_directory_is_refused(
         port = free_port()
         assert local_stack.main(["run", f"--port={port}", f"--directory={directory}"])
     assert "another local stack is using" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_running_stack_says_where_its_files_are(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    given: bool,
+) -> None:
+    usual, other = tmp_path / ".local", tmp_path / "other"
+    directory = other if given else usual
+    directory.mkdir()
+    stack = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", {})
+    monkeypatch.setattr(local_stack, "LOCAL", usual)
+    monkeypatch.setattr(local_stack, "run_emulator", lambda *_, **__: nullcontext(MagicMock()))
+    monkeypatch.setattr(local_stack, "deploy", lambda *_, **__: stack)
+    monkeypatch.setattr(local_stack, "offered_to_sam_local", lambda _: nullcontext())
+    monkeypatch.setattr(local_stack, "end_of", lambda _: "")
+    local_stack.main(["run", *([f"--directory={other}"] if given else [])])
+    printed = capsys.readouterr().out
+    assert f"are kept in {other if given else '.local'}/." in printed
+    assert (".local" in printed) != given
+    # The command finds only the settings of the usual directory.
+    assert ("tally increment" in printed) != given
 
 
 def test_make_deploy_checks_the_account_before_it_builds(make: Make) -> None:

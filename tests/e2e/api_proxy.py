@@ -6,6 +6,8 @@ These are the faults that a request can meet:
 - `cut`: the stack handles the request, but the reply ends in the middle of its body.
 - `unavailable`: the stack does not get the request. The reply is a 503 that is not a problem.
 - `throttled`: the stack does not get the request. The reply is API Gateway's 429.
+- `in progress`: the stack does not get the request. The reply is the 409 of a key that is in use.
+- `empty`: the stack does not get the request. The reply is a 200 with an empty JSON object.
 - `denied`: the stack does not get the request. The reply is a firewall's 403.
 """
 
@@ -28,21 +30,28 @@ from local_settings import HOST
 REQUEST_SECONDS = 90
 _NOT_FORWARDED = {"host", "connection", "accept-encoding"}
 _NOT_RETURNED = {"connection", "content-length", "transfer-encoding", "server", "date"}
-_THROTTLED = {
-    "type": "urn:tally:problem:throttled",
-    "title": "Throttled",
-    "status": 429,
-    "detail": "a fault",
-    "instance": "urn:uuid:00000000-0000-0000-0000-000000000000",
-}
 _HTML = {"Content-Type": "text/html"}
-_REPLIES: Mapping[str, tuple[int, dict[str, str], bytes]] = {
+_Reply = tuple[int, dict[str, str], bytes]
+
+
+def _problem(status: int, kind: str) -> _Reply:
+    """Return a problem that asks for a repeat after a second."""
+    members = {
+        "type": f"urn:tally:problem:{kind}",
+        "title": kind,
+        "status": status,
+        "detail": "a fault",
+        "instance": "urn:uuid:00000000-0000-0000-0000-000000000000",
+    }
+    headers = {"Content-Type": "application/problem+json", "Retry-After": "1"}
+    return status, headers, json.dumps(members).encode()
+
+
+_REPLIES: Mapping[str, _Reply] = {
     "unavailable": (503, _HTML, b"<h1>Service Unavailable</h1>"),
-    "throttled": (
-        429,
-        {"Content-Type": "application/problem+json", "Retry-After": "1"},
-        json.dumps(_THROTTLED).encode(),
-    ),
+    "throttled": _problem(429, "throttled"),
+    "in progress": _problem(409, "in-progress"),
+    "empty": (200, {"Content-Type": "application/json"}, b"{}"),
     "denied": (403, _HTML, b"<h1>Forbidden</h1>"),
 }
 

@@ -3,7 +3,9 @@
 import json
 import re
 import subprocess
+import time
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,48 @@ def test_first_steps_in_javascript_count_once_if_replies_are_lost(
     assert keys[0]
 
 
+def test_first_steps_in_javascript_repeat_a_request_whose_key_is_in_use(
+    stack: Stack, caller: Caller, tmp_path: Path
+) -> None:
+    version, value = before(caller)
+    with serving(stack, planned({"POST": ["in progress", "in progress"]})) as proxy:
+        done = run(tmp_path, **settings(proxy.stack))
+
+    assert (done.stdout, done.stderr) == (steps(version, value), "")
+    assert len({key for method, key in proxy.seen if method == "POST"}) == 1
+
+
+def test_first_steps_in_javascript_repeat_a_request_whose_answer_is_not_the_expected_one(
+    stack: Stack, caller: Caller, tmp_path: Path
+) -> None:
+    version, value = before(caller)
+    faults = {method: ["empty"] for method in ("token", "POST", "PUT", "GET")}
+    with serving(stack, planned(faults)) as proxy:
+        done = run(tmp_path, **settings(proxy.stack))
+
+    assert (done.stdout, done.stderr) == (steps(version, value), "")
+    assert not any(faults.values())
+
+
+@pytest.mark.parametrize("fault", ["throttled", "in progress"])
+def test_first_steps_in_javascript_wait_as_long_as_retry_after_says(
+    stack: Stack, tmp_path: Path, fault: str
+) -> None:
+    choose, times = planned({"POST": [fault, fault]}), list[float]()
+
+    def timed(method: str) -> str:
+        if method == "POST":
+            times.append(time.monotonic())
+        return choose(method)
+
+    with serving(stack, timed) as proxy:
+        assert run(tmp_path, **settings(proxy.stack)).returncode == 0
+
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert len(pauses) == 2
+    assert min(pauses) > 0.99  # a timer of Node can be a millisecond early
+
+
 def test_first_steps_in_javascript_report_a_refusal_after_a_lost_reply(
     stack: Stack, caller: Caller, tmp_path: Path
 ) -> None:
@@ -130,6 +174,18 @@ def test_first_steps_in_javascript_report_the_key_of_an_increment_that_may_have_
     again = caller.request("POST", COUNTER, '{"by": 1}', {"Idempotency-Key": key})
     assert again.headers["Idempotent-Replayed"] == "true"
     assert before(caller) == (version + 1, value + 1)
+
+
+@pytest.mark.parametrize("fault", ["in progress", "empty", "unavailable"])
+def test_first_steps_in_javascript_report_the_key_after_an_answer_that_does_not_say_what_happened(
+    stack: Stack, tmp_path: Path, fault: str
+) -> None:
+    with serving(stack, planned({"POST": [fault, "denied"]})) as proxy:
+        done = run(tmp_path, **settings(proxy.stack))
+
+    assert done.returncode == 1
+    assert MAY_BE_APPLIED in shown(done.stderr)
+    assert f"Idempotency-Key: {proxy.seen[-1][1]})" in shown(done.stderr)
 
 
 @pytest.mark.parametrize(

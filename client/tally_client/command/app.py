@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tally_client.command import arguments, charts, exporting, output, session
+from tally_client.command import arguments, charts, exits, exporting, output, session, streams
+from tally_client.model import MAX_INTEGER
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-
-    from tally_client.tally import Tally
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,9 +27,9 @@ app = typer.Typer(
         "Settings: TALLY_URL, TALLY_TOKEN_URL, TALLY_CLIENT_ID, TALLY_CLIENT_SECRET, and"
         " TALLY_SCOPES if wanted. Without them, the command uses .local/stack.json of a running"
         " local stack, in this directory or a parent."
-        " Exit codes: 0 done; 2 wrong usage; 3 no settings; 4 invalid request; 5 not allowed;"
+        " Exit codes: 0 done; 2 wrong usage; 3 no valid settings; 4 invalid request; 5 not allowed;"
         " 6 not found; 7 bound exceeded; 8 version mismatch; 9 key reused; 10 not applied, try"
-        " again; 11 outcome unknown; 12 export incomplete; 13 file not written; 130 interrupted."
+        " again; 11 outcome unknown; 12 export incomplete; 13 output not written; 130 interrupted."
     ),
 )
 
@@ -40,14 +41,19 @@ class Common:
     deadline: float
 
 
+def _time_option(text: str) -> Any:  # noqa: ANN401  as typer.Option returns
+    return typer.Option(parser=arguments.time, metavar="TIME", help=text)
+
+
 Name = Annotated[
     str, typer.Argument(help="The name of the counter.", autocompletion=arguments.names)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the service returns it.")]
 Since = Annotated[
-    str | None, typer.Option(help="Begin at this time, such as 2026-11-22T10:00:00Z, or 2h ago.")
+    dt.datetime | None,
+    _time_option("Begin at this time, such as 2026-11-22T10:00:00Z, or 2h for two hours ago."),
 ]
-Until = Annotated[str | None, typer.Option(help="End before this time.")]
+Until = Annotated[dt.datetime | None, _time_option("End before this time.")]
 # Without this setting, the parser would take a negative number for an option.
 _NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
@@ -68,13 +74,12 @@ def get(
     context: typer.Context,
     name: Name = "default",
     version: Annotated[int | None, typer.Option(help="As it was at this version.", min=0)] = None,
-    at: Annotated[str | None, typer.Option(help="As it was at this time.")] = None,
+    at: Annotated[dt.datetime | None, _time_option("As it was at this time.")] = None,
     json: Json = False,
 ) -> None:
     """Show a counter, as it is now or as it was."""
-    moment = arguments.time(at)
     with _session(context, json) as tally:
-        output.show_counter(tally.get(name, version=version, at=moment), json_output=json)
+        output.show_counter(tally.get(name, version=version, at=at), json_output=json)
 
 
 @app.command()
@@ -97,7 +102,8 @@ def increment(
     """Add to a counter, exactly once."""
     with _session(context, json) as tally:
         counter = tally.increment(name, by, min=minimum, max=maximum, key=key)
-        output.show_counter(counter, json_output=json)
+        with exits.after_change(tally.key):
+            output.show_counter(counter, json_output=json)
 
 
 @app.command("set", context_settings=_NEGATIVE_NUMBERS)
@@ -113,7 +119,9 @@ def set_value(
 ) -> None:
     """Set a counter to a value."""
     with _session(context, json) as tally:
-        output.show_counter(tally.set(name, value, if_version=if_version), json_output=json)
+        counter = tally.set(name, value, if_version=if_version)
+        with exits.after_change(tally.key):
+            output.show_counter(counter, json_output=json)
 
 
 @app.command("list")
@@ -128,14 +136,14 @@ def list_counters(
         if values:
             counters = list(tally.counters(prefix))
             if json:
-                typer.echo(output.as_json([output.members(each) for each in counters]))
+                output.show(output.as_json([output.members(each) for each in counters]))
             else:
                 output.show_table(counters, output.COUNTER_COLUMNS)
         elif json:
-            typer.echo(output.as_json(list(tally.names(prefix))))
+            output.show(output.as_json(list(tally.names(prefix))))
         else:
             for name in tally.names(prefix):
-                typer.echo(name)
+                output.show(name)
 
 
 @app.command()
@@ -144,18 +152,19 @@ def history(
     name: Name = "default",
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(help="At most so many changes.", min=1, max=2**53)] = 20,
+    limit: Annotated[
+        int, typer.Option(help="At most so many changes.", min=1, max=MAX_INTEGER)
+    ] = 20,
     newest: Annotated[bool, typer.Option("--newest", help="The newest change first.")] = False,
     json: Json = False,
 ) -> None:
     """List the changes of a counter, the oldest first."""
-    start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
         entries = list(
-            tally.history(name, since=start, until=end, newest_first=newest, limit=limit)
+            tally.history(name, since=since, until=until, newest_first=newest, limit=limit)
         )
         if json:
-            typer.echo(output.as_json([output.members(each) for each in entries]))
+            output.show(output.as_json([output.members(each) for each in entries]))
         else:
             output.show_table(entries, output.ENTRY_COLUMNS)
 
@@ -172,11 +181,10 @@ def trend(
     json: Json = False,
 ) -> None:
     """Draw how much was added and subtracted in each minute, hour or day."""
-    start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
-        intervals = tally.trend(name, interval, since=start, until=end)
+        intervals = tally.trend(name, interval, since=since, until=until)
         if json:
-            typer.echo(output.as_json([output.members(each) for each in intervals]))
+            output.show(output.as_json([output.members(each) for each in intervals]))
         else:
             charts.show(intervals, interval)
 
@@ -223,18 +231,28 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the whole history of a counter. --json is short for --format jsonl."""
-    start, end = arguments.time(since), arguments.time(until)
     with _session(context, json) as tally:
         exporting.export(
-            tally, name, form="jsonl" if json else form, file=file, since=start, until=end
+            tally, name, form="jsonl" if json else form, file=file, since=since, until=until
         )
 
 
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command, and exit with its code."""
+    try:
+        app()
+    except OSError as error:
+        # Typer could not print help, a completion or a usage error. The commands report their own
+        # errors. An error with a file name is not about standard output or standard error.
+        if error.filename is not None:
+            raise
+        streams.say(f"NotWritten: {exits.NotWritten.to('the output', error)}")
+        # If this was a report of wrong usage, the exit code is that of wrong usage.
+        sys.exit(getattr(error.__context__, "exit_code", exits.NOT_WRITTEN))
+    finally:
+        streams.discard_unwritten()
 
 
-def _session(context: typer.Context, as_json: bool) -> AbstractContextManager[Tally]:  # noqa: FBT001
+def _session(context: typer.Context, as_json: bool) -> AbstractContextManager[session.Client]:  # noqa: FBT001
     common: Common = context.obj
     return session.opened(common.deadline, as_json=as_json)

@@ -17,17 +17,15 @@ _COMPLETIONS = 50
 _COMPLETION_DEADLINE = 2.0  # seconds; a person waits for it
 
 
-def time(text: str | None) -> dt.datetime | None:
+def time(text: str) -> dt.datetime:
     """Convert a time that a person typed: an RFC 3339 time, or a duration such as `2h`.
 
     Returns:
-        The time in UTC; for a duration, the moment that long ago. None if there is no text.
+        The time in UTC; for a duration, the moment that long ago.
 
     Raises:
-        typer.BadParameter: the text is neither.
+        typer.BadParameter: the text is neither. Typer adds the name of the option.
     """
-    if text is None:
-        return None
     try:
         if ago := _AGO.fullmatch(text):
             return dt.datetime.now(dt.UTC) - dt.timedelta(**{_UNITS[ago[2]]: int(ago[1])})

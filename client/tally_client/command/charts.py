@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tally_client.command.output import timestamp
+from tally_client.command.streams import standard_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,15 @@ def show(intervals: Sequence[Interval], length: Length) -> None:
     """Print a bar for each interval: how much was added, and how much was subtracted.
 
     The longest bar is as wide as the terminal allows.
+
+    Raises:
+        NotWritten: the bars could not be printed.
     """
-    console = Console(highlight=False)
+    with standard_output() as target:
+        _draw(intervals, length, Console(file=target, highlight=False))
+
+
+def _draw(intervals: Sequence[Interval], length: Length, console: Console) -> None:
     labels = [timestamp(each.start)[_SHOWN[length]].replace("T", " ") for each in intervals]
     numbers = [_numbers(each) for each in intervals]
     number_width = max(map(len, numbers), default=0)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
 from tally_client import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Incomplete(errors.TallyError):
@@ -10,8 +16,27 @@ class Incomplete(errors.TallyError):
 
 
 class NotWritten(errors.TallyError):
-    """The output file could not be written."""
+    """The output could not be written.
 
+    Attributes:
+        key: the idempotency key of the change that the command made; None if it has none.
+    """
+
+    def __init__(self, detail: str, *, key: str | None = None) -> None:
+        """Describe the output and what is wrong with it in `detail`, a text for people."""
+        super().__init__(detail)
+        self.key = key
+
+    @classmethod
+    def to(cls, place: object, error: OSError | UnicodeEncodeError) -> Self:
+        """Return the error for a place, such as a file, where something could not be written."""
+        if isinstance(error, OSError):
+            return cls(f"{place}: {error.strerror or error}")
+        character = ascii(error.object[error.start])
+        return cls(f"{place}: the encoding {error.encoding} does not have {character}")
+
+
+NOT_WRITTEN = 13
 
 # The first class that fits decides. docs/client.md lists the codes.
 CODES: tuple[tuple[type[errors.TallyError], int], ...] = (
@@ -26,7 +51,7 @@ CODES: tuple[tuple[type[errors.TallyError], int], ...] = (
     (errors.Unavailable, 10),
     (errors.OutcomeUnknown, 11),
     (Incomplete, 12),
-    (NotWritten, 13),
+    (NotWritten, NOT_WRITTEN),
 )
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -34,3 +59,21 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def code_of(error: errors.TallyError) -> int:
     """Return the exit code for an error."""
     return next(code for kind, code in CODES if isinstance(error, kind))
+
+
+@contextmanager
+def after_change(key: str | None) -> Iterator[None]:
+    """Run a block that prints the result of a change.
+
+    Args:
+        key: the idempotency key of the change; None if it has none.
+
+    Raises:
+        NotWritten: the result could not be printed. The error says that the change was applied.
+    """
+    try:
+        yield
+    except NotWritten as error:
+        with_key = f", with the key {key}" if key else ""
+        detail = f"{error}. The change was applied{with_key}."
+        raise NotWritten(detail, key=key) from error

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import datetime as dt
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tally_client.command import exits, output
+from tally_client.command import exits, output, streams
 from tally_client.errors import InvalidRequest
 from tally_client.model import Entry
 
@@ -118,7 +117,8 @@ def _destination(file: Path | None) -> Iterator[TextIO]:
         NotWritten: the file could not be written.
     """
     if file is None:
-        yield sys.stdout
+        with streams.standard_output() as target:
+            yield target
         return
     try:
         if file.exists() and not file.is_file():
@@ -127,9 +127,8 @@ def _destination(file: Path | None) -> Iterator[TextIO]:
         else:
             with _replacing(file.resolve()) as target:  # a link stays a link
                 yield target
-    except OSError as error:
-        detail = f"{file}: {error.strerror or error}"
-        raise exits.NotWritten(detail) from error
+    except (OSError, UnicodeEncodeError) as error:
+        raise exits.NotWritten.to(file, error) from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tally_client.command import streams
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,13 +43,23 @@ def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def show(line: str) -> None:
+    """Print a line.
+
+    Raises:
+        NotWritten: it could not be printed. The other functions below raise this, too.
+    """
+    with streams.standard_output():
+        typer.echo(line)
+
+
 def show_counter(counter: Counter, *, json_output: bool) -> None:
     """Print a counter."""
     if json_output:
-        typer.echo(as_json(members(counter)))
+        show(as_json(members(counter)))
         return
     changed = f", updated {timestamp(counter.updated_at)}" if counter.updated_at else ""
-    typer.echo(f"{counter.counter_id}: {counter.value} (version {counter.version}{changed})")
+    show(f"{counter.counter_id}: {counter.value} (version {counter.version}{changed})")
 
 
 def show_table(records: Sequence[Record], columns: Sequence[str]) -> None:
@@ -63,7 +75,7 @@ def show_table(records: Sequence[Record], columns: Sequence[str]) -> None:
                 text, widths, right or [False] * len(columns), strict=True
             )
         ]
-        typer.echo("  ".join(cells).rstrip())
+        show("  ".join(cells).rstrip())
 
 
 def _cell(value: object) -> str:

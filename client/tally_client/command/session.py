@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from tally_client import errors
-from tally_client.command import exits
+from tally_client.command import exits, streams
 from tally_client.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_MEMBERS = ("kind", "status", "value", "version", "key", "request_id")
+    from tally_client.exchange import Reply, Request
+    from tally_client.retrying import Change
+
+T = TypeVar("T")
+
+# Those that an error has, besides `error` and `detail`. docs/client.md describes them.
+MEMBERS = ("kind", "status", "value", "version", "key", "request_id")
+
+
+class Client(Tally):
+    """A client that tells the idempotency key of the last change.
+
+    Attributes:
+        key: the key; None if there was no change, or if the change has no key.
+    """
+
+    key: str | None = None
+
+    def _change(self, request: Request, parse: Callable[[Reply], T], how: Change) -> T:
+        self.key = how.key
+        return super()._change(request, parse, how)
 
 
 @contextmanager
-def opened(deadline: float, *, as_json: bool) -> Iterator[Tally]:
+def opened(deadline: float, *, as_json: bool) -> Iterator[Client]:
     """Open a client for one command. Report an error, and exit with its code.
 
     Args:
@@ -31,7 +50,7 @@ def opened(deadline: float, *, as_json: bool) -> Iterator[Tally]:
         typer.Exit: an error was reported.
     """
     try:
-        with Tally.from_env(deadline=deadline) as tally:
+        with Client.from_env(deadline=deadline) as tally:
             yield tally
     except errors.TallyError as error:
         _report(error, as_json=as_json)
@@ -49,9 +68,9 @@ def _report(error: errors.TallyError, *, as_json: bool) -> None:
     kind = type(error).__name__
     if not as_json:
         value = getattr(error, "value", None)
-        _say(f"{kind}: {error}" + (f" (the value is {value})" if value is not None else ""))
+        streams.say(f"{kind}: {error}" + (f" (the value is {value})" if value is not None else ""))
         return
-    members = {name: getattr(error, name, None) for name in _MEMBERS}
+    members = {name: getattr(error, name, None) for name in MEMBERS}
     known = {name: value for name, value in members.items() if value not in (None, "")}
     _say_json(kind, str(error), known)
 
@@ -62,12 +81,9 @@ def _report_interrupt(error: KeyboardInterrupt, *, as_json: bool) -> None:
         if as_json:
             _say_json("Interrupted", note, {})
         else:
-            _say(note)
+            streams.say(note)
 
 
 def _say_json(kind: str, detail: str, members: dict[str, object]) -> None:
-    _say(json.dumps({"error": kind, "detail": detail, **members}, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    # ASCII, because a terminal may have no encoding for other letters.
+    streams.say(json.dumps({"error": kind, "detail": detail, **members}))

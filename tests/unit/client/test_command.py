@@ -236,6 +236,19 @@ def test_each_error_has_its_exit_code(  # noqa: PLR0913, PLR0917
         assert json.loads(result.stderr)["error"] == error
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["get a --at 5x", "history a --since 5x", "trend a --until yesterday", "export a --since 1"],
+)
+def test_a_text_that_is_no_time_is_reported_with_the_name_of_its_option(
+    tally: Command, service: FakeService, command: str
+) -> None:
+    result = tally.run(command)
+    assert result.exit_code == 2
+    assert f"'{command.split()[2]}'" in result.stderr
+    assert service.seen == []
+
+
 def test_errors_as_json_have_what_a_program_needs(tally: Command, service: FakeService) -> None:
     result = tally.run("increment a --min 2 --json")
     assert json.loads(result.stderr)["value"] == 0

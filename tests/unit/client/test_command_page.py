@@ -9,8 +9,9 @@ from tests.documents import read, rows, table
 from typer.core import TyperGroup
 
 from tally_client import errors
-from tally_client.command import exits
+from tally_client.command import exits, session
 from tally_client.command.app import app
+from tally_client.model import MAX_INTEGER
 
 COMMAND = typer.main.get_command(app)
 assert isinstance(COMMAND, TyperGroup)
@@ -64,6 +65,25 @@ def test_the_page_has_only_options_that_exist() -> None:
 def test_the_page_lists_exactly_the_exit_codes() -> None:
     listed = [int(row[0]) for row in table(TEXT, "code")]
     assert listed == sorted({0} | OF_PYTHON | OF_TYPER | CODES)
+
+
+def test_the_page_has_the_limits_of_each_number() -> None:
+    limits = {
+        option: (lowest, getattr(parameter, "max", None))
+        for command in (COMMAND, *COMMANDS.values())
+        for parameter in command.params
+        for option in parameter.opts
+        if (lowest := getattr(parameter, "min", None)) is not None
+    }
+    assert limits.keys() >= {"--deadline", "--every", "--limit"}
+    for option, (lowest, highest) in limits.items():
+        has_limit = highest is not None and highest < MAX_INTEGER
+        shown = f"from {lowest} to {highest}" if has_limit else f"{lowest} or more"
+        assert shown in rows(TEXT, "option")[option][1], option
+
+
+def test_the_page_lists_exactly_the_members_of_an_error() -> None:
+    assert list(rows(TEXT, "member")) == ["error", "detail", *session.MEMBERS]
 
 
 def test_the_help_lists_exactly_the_exit_codes() -> None:

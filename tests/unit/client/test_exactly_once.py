@@ -296,6 +296,66 @@ def test_an_interrupted_call_tells_its_key(
     assert "Resume with the key" in note
 
 
+@pytest.mark.parametrize("key", [None, "order-17"])
+@pytest.mark.parametrize("many", [False, True])
+def test_if_another_thread_closes_the_client_before_a_lost_answer_the_key_resumes(
+    service: FakeService, *, many: bool, key: str | None
+) -> None:
+    def change(tally: Tally, key: str | None) -> object:
+        if many:
+            return tally.increment_all([Increment("a", 5)], key=key)
+        return tally.increment("a", 5, key=key)
+
+    tally = service.client()
+    service.plan("lose")
+    # The service has handled the request. It loses the answer after another thread has closed the
+    # client.
+    service.before_answer = lambda _: in_threads(1, tally.close)
+    with pytest.raises(OutcomeUnknown, match="closed") as caught:
+        change(tally, key)
+    assert caught.value.key == keys(service)[0]
+    assert key in {None, caught.value.key}
+    assert len(service.requests("POST")) == 1
+    service.before_answer = lambda _: None
+    with service.client() as another:
+        change(another, caught.value.key)
+    assert service.by_operation("a") == {5: 1}
+
+
+def test_if_the_client_is_closed_during_a_request_for_a_token_the_key_resumes(
+    service: FakeService,
+) -> None:
+    token = service.token
+
+    def fetch() -> Answer:
+        if service.tokens:
+            tally.close()
+        return token()
+
+    service.token_life = 0  # so each attempt fetches a token
+    service.token = fetch  # type: ignore[method-assign]
+    service.plan("lose")
+    tally = service.client()
+    with pytest.raises(OutcomeUnknown, match="closed") as caught:
+        tally.increment("a", 5)
+    assert caught.value.key == keys(service)[0]
+    assert service.by_operation("a") == {5: 1}
+
+
+def test_if_the_client_is_closed_during_an_attempt_the_outcome_is_unknown(
+    service: FakeService,
+) -> None:
+    def close(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/oauth2/token":
+            return httpx2.Response(200, json={"access_token": "t", "expires_in": 60})
+        tally.close()
+        raise RuntimeError
+
+    tally = service.client(transport=httpx2.MockTransport(close))
+    with pytest.raises(OutcomeUnknown, match="closed"):
+        tally.increment("a")
+
+
 def test_a_set_is_not_repeated_when_it_may_have_been_applied(service: FakeService) -> None:
     service.plan("503 throttled", "lose")
     with service.client() as tally, pytest.raises(OutcomeUnknown) as caught:
