@@ -5,16 +5,21 @@ import inspect
 from functools import cache
 from typing import Any
 
-from moto.core import responses
+from moto.core import responses, utils
 from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
-from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
+from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # they have no types
+    DepthFirstTraverser,
+    Node,
+)
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query
 _QUERY = inspect.signature(_query)
+# For a class that processes expressions, and a class of nodes: whether it processes such nodes.
+_processed: dict[tuple[type, type], bool] = {}
 
 
 def speed_up() -> None:
@@ -25,8 +30,8 @@ def speed_up() -> None:
         (Table, "__deepcopy__", _copy_table),
         (UpdateExpressionParser, "make", cache(UpdateExpressionParser.make)),
         (DepthFirstTraverser, "traverse_node_recursively", _traverse),
-        (responses, "camelcase_to_underscores", cache(responses.camelcase_to_underscores)),
-        (responses, "method_names_from_class", cache(responses.method_names_from_class)),
+        (responses, "camelcase_to_underscores", cache(utils.camelcase_to_underscores)),
+        (responses, "method_names_from_class", cache(utils.method_names_from_class)),
     ]:
         setattr(owner, name, method)
 
@@ -64,19 +69,15 @@ def _traverse(self: Any, node: Any, position: int = -1) -> Any:  # noqa: ANN401
     for number, child in enumerate(node.children or ()):
         self.pre_processing_of_child(node, number)
         _traverse(self, child, number)
-    if _is_processed(type(self), type(node)):
+    classes = type(self), type(node)
+    if classes not in _processed:
+        _processed[classes] = isinstance(node, self.nodes_to_be_processed())
+    if _processed[classes]:
         node = self.process(node)
         node.parent = parent
         if parent:
             parent.children[position] = node
     return node
-
-
-@cache
-def _is_processed(traverser: Any, node: Any) -> bool:  # noqa: ANN401
-    """Return whether a class of traversers processes the nodes of this class."""
-    processed = traverser.__new__(traverser).nodes_to_be_processed()
-    return issubclass(node, processed)
 
 
 def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
