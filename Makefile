@@ -5,7 +5,7 @@ CONFIRM ?= yes
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
-unexport PYTHONPATH PYTHONHOME
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 python_code := $(wildcard functions client scripts tests bench)
 all_tests := $(wildcard tests/unit tests/component tests/e2e)

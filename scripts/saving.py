@@ -72,9 +72,16 @@ class Saver:
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def install(self) -> None:
-        """Replace MiniStack's own loading and saving."""
+    def install(self, *, save: bool) -> None:
+        """Replace MiniStack's own loading and saving.
+
+        Args:
+            save: whether to save the state of this run.
+        """
         app.load_state = lambda service: self._loaded.pop(service, None)
+        if not save:
+            app.save_all = lambda _services: None
+            return
         app.save_all = self._save_at_the_end
         app.app = self._watch(app.app)
         execute = lambda_svc._execute_function

@@ -5,14 +5,21 @@ import inspect
 from functools import cache
 from typing import Any
 
+from moto.core import responses, utils
 from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
+from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # they have no types
+    DepthFirstTraverser,
+    Node,
+)
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query
 _QUERY = inspect.signature(_query)
+# For a class that processes expressions, and a class of nodes: whether it processes such nodes.
+_processed: dict[tuple[type, type], bool] = {}
 
 
 def speed_up() -> None:
@@ -22,6 +29,9 @@ def speed_up() -> None:
         (Table, "query", _query_of_one_key),
         (Table, "__deepcopy__", _copy_table),
         (UpdateExpressionParser, "make", cache(UpdateExpressionParser.make)),
+        (DepthFirstTraverser, "traverse_node_recursively", _traverse),
+        (responses, "camelcase_to_underscores", cache(utils.camelcase_to_underscores)),
+        (responses, "method_names_from_class", cache(utils.method_names_from_class)),
     ]:
         setattr(owner, name, method)
 
@@ -46,6 +56,28 @@ def _attribute(value: DynamoType | dict[str, Any]) -> dict[str, Any]:
     if attribute_type == "L":
         return {attribute_type: [_attribute(each) for each in content]}
     return attribute
+
+
+def _traverse(self: Any, node: Any, position: int = -1) -> Any:  # noqa: ANN401
+    """Process the nodes of an expression from the bottom up, as moto's own function does.
+
+    moto's own function would ask for the classes of nodes to be processed at every node.
+    """
+    if not isinstance(node, Node):
+        return node
+    parent = node.parent
+    for number, child in enumerate(node.children or ()):
+        self.pre_processing_of_child(node, number)
+        _traverse(self, child, number)
+    classes = type(self), type(node)
+    if classes not in _processed:
+        _processed[classes] = isinstance(node, self.nodes_to_be_processed())
+    if _processed[classes]:
+        node = self.process(node)
+        node.parent = parent
+        if parent:
+            parent.children[position] = node
+    return node
 
 
 def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401

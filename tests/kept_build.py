@@ -1,17 +1,35 @@
-"""Runs `sam build` once for all tests that need the built functions."""
+"""Runs `sam build` and `sam deploy` once for all tests that need a build or a stack."""
 
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.aws_template import ROOT
 
-from deployment import BUILD, BUILD_STAMP, build, is_built
+from deployment import BUILD, BUILD_STAMP, build, deploy, is_built
 from emulator_process import free_port, run_emulator
 
 KEPT = ROOT / ".aws-sam" / "e2e"
 LOG = KEPT / "sam-build.log"  # the output of `sam build`
+STATE = KEPT / "state"
+
+
+def put_stack_into(directory: Path) -> None:
+    """As `put_build_into`, but also put the saved state of an emulator with a new stack there.
+
+    To use the stack, load the state. A later `deploy` finds that the stack is deployed.
+    """
+    put_build_into(directory)
+    with _lock():
+        if not (STATE / "complete").exists():
+            shutil.rmtree(STATE, ignore_errors=True)
+            with run_emulator(KEPT, free_port(), persist=True) as emulator:
+                deploy(emulator)
+            (STATE / "complete").touch()
+        shutil.copytree(STATE, directory / "state")
 
 
 def put_build_into(directory: Path) -> None:
@@ -19,14 +37,22 @@ def put_build_into(directory: Path) -> None:
 
     The first call runs `sam build` and keeps the build. Later calls use the kept build.
     """
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with KEPT.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests may run in several processes
+    with _lock():
         if not is_built(KEPT):
+            shutil.rmtree(STATE, ignore_errors=True)
             with run_emulator(KEPT, free_port()) as emulator:
                 build(emulator)
         shutil.copytree(KEPT / BUILD, directory / BUILD, copy_function=_link)
         shutil.copy(KEPT / BUILD_STAMP, directory)
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Keep the other processes that run tests out of the with block."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with KEPT.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _link(source: str, target: str) -> None:

@@ -167,6 +167,7 @@ class Stack:
         self.attributes = {"ForwardEventsRole.RoleId": FORWARDER_ROLE_ID}
         self._prefix = prefix
         self._stream_position = 0
+        self._known_stream: tuple[str, str, int] | None = None
         for logical_id in aws_template.tables():
             self.refs[logical_id] = f"{prefix}-{logical_id}"
             self._create_table(logical_id)
@@ -176,6 +177,7 @@ class Stack:
     def _create_table(self, logical_id: str) -> None:
         arguments = aws_template.tables()[logical_id]
         self.dynamodb.create_table(TableName=self.refs[logical_id], **arguments)
+        self._known_stream = None
 
     def _create_queue(self, logical_id: str) -> str:
         attributes = aws_template.queues()[logical_id]
@@ -306,23 +308,19 @@ class Stack:
 
         New records are those that arrived after the last call of this method.
         """
-        streams = self._streams
-        (stream,) = streams.list_streams(TableName=self.refs["CounterTable"])["Streams"]
-        (shard,) = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"][
-            "Shards"
-        ]
-        position = streams.get_shard_iterator(
-            StreamArn=stream["StreamArn"],
-            ShardId=shard["ShardId"],
-            ShardIteratorType="TRIM_HORIZON",
+        stream, shard, first = self._stream()
+        position = self._streams.get_shard_iterator(
+            StreamArn=stream,
+            ShardId=shard,
+            ShardIteratorType="AT_SEQUENCE_NUMBER",
+            SequenceNumber=str(first + self._stream_position),
         )["ShardIterator"]
-        records = streams.get_records(ShardIterator=position)["Records"]
-        new = records[self._stream_position :]
-        self._stream_position = len(records)
+        new = self._streams.get_records(ShardIterator=position)["Records"]
+        self._stream_position += len(new)
         for record in new:
             moment = record["dynamodb"]["ApproximateCreationDateTime"]
             record["dynamodb"]["ApproximateCreationDateTime"] = moment.timestamp()
-            record["eventSourceARN"] = stream["StreamArn"]
+            record["eventSourceARN"] = stream
         # moto creates an item in two steps, and writes a stream record for each step. Leave out the
         # record of the first step. Its image has only the key.
         return [
@@ -330,6 +328,19 @@ class Stack:
             for record in new
             if record["dynamodb"].get("NewImage") != record["dynamodb"]["Keys"]
         ]
+
+    def _stream(self) -> tuple[str, str, int]:
+        """Return the stream of CounterTable, its only shard, and the shard's first number.
+
+        moto numbers the records of a shard without gaps.
+        """
+        if self._known_stream is None:
+            (stream,) = self._streams.list_streams(TableName=self.refs["CounterTable"])["Streams"]
+            description = self._streams.describe_stream(StreamArn=stream["StreamArn"])
+            (shard,) = description["StreamDescription"]["Shards"]
+            first = int(shard["SequenceNumberRange"]["StartingSequenceNumber"])
+            self._known_stream = (stream["StreamArn"], shard["ShardId"], first)
+        return self._known_stream
 
     def record(self, records: Sequence[StreamRecord]) -> int:
         """Deliver a batch to RecordHistory.

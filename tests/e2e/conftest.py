@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.service import Caller, token_for
-from tests.kept_build import put_build_into
+from tests.kept_build import put_stack_into
 
 from deployment import Stack, deploy
 from emulator_process import Emulator, free_port, run_emulator
@@ -14,8 +14,8 @@ from emulator_process import Emulator, free_port, run_emulator
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
-        put_build_into(Path(name))
-        with run_emulator(Path(name), free_port()) as emulator:
+        put_stack_into(Path(name))
+        with run_emulator(Path(name), free_port(), load=True) as emulator:
             yield emulator
 
 

@@ -15,10 +15,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import schemathesis
 from hypothesis import strategies as st
-from schemathesis.checks import CheckFunction, CheckResult
+from schemathesis.checks import CheckFunction, CheckResult, load_all_checks
+from schemathesis.core.result import Ok
+from schemathesis.pytest.lazy import get_all_tests
 from schemathesis.specs.openapi import checks as openapi_checks
 from tests import conformance
-from tests.contract_document import DOCUMENT
+from tests.contract_document import DOCUMENT, operations
 from tests.e2e.service import Caller, token_for
 from tests.sizes import examples
 
@@ -100,26 +102,39 @@ def after_validate(
     RUN.update(result.name for result in results if result.name not in WITHOUT_EFFECT)
 
 
-@SCHEMA.parametrize()
-@examples(full=400, part=5)
 def test_the_api_does_what_the_contract_says(
-    case: Case, stack: Stack, token: str, counts: Counter[str]
+    stack: Stack, token: str, counts: Counter[str], subtests: pytest.Subtests
 ) -> None:
     headers = {"Authorization": f"Bearer {token}"}
-    response = case.call(stack.url, headers=headers)
 
-    body = response.json() if response.content else None
-    # The emulator decodes a path before it looks for the route. API Gateway does not.
-    path = unquote(urlsplit(str(response.request.url)).path.removeprefix(urlsplit(stack.url).path))
-    flat = {name: ", ".join(values) for name, values in response.headers.items()}
-    conformance.check(case.method, path, response.status_code, flat, body)
-    case.validate_response(
-        response,
-        excluded_checks=excluded(case, response.status_code, body),
-        headers=headers,
-        transport_kwargs={"base_url": stack.url, "headers": headers},
-    )
-    counts[case.operation.label] += 1
+    def check(case: Case) -> None:
+        response = case.call(stack.url, headers=headers)
+
+        body = response.json() if response.content else None
+        # The emulator decodes a path before it looks for the route. API Gateway does not.
+        sent = urlsplit(str(response.request.url)).path
+        path = unquote(sent.removeprefix(urlsplit(stack.url).path))
+        flat = {name: ", ".join(values) for name, values in response.headers.items()}
+        conformance.check(case.method, path, response.status_code, flat, body)
+        case.validate_response(
+            response,
+            excluded_checks=excluded(case, response.status_code, body),
+            headers=headers,
+            transport_kwargs={"base_url": stack.url, "headers": headers},
+        )
+        counts[case.operation.label] += 1
+
+    # `SCHEMA.parametrize` would do this while pytest collects the tests. That takes seconds, in
+    # each process of the test run.
+    load_all_checks()
+    for result in get_all_tests(
+        schema=SCHEMA, test_func=check, settings=examples(full=400, part=5), given_kwargs=None
+    ):
+        assert isinstance(result, Ok)
+        operation, test = result.ok()
+        with subtests.test(operation.label):
+            test()
+    assert counts.keys() == {str(operation) for operation in operations().values()}
 
 
 def excluded(case: Case, status: int, body: Any) -> list[CheckFunction]:  # noqa: ANN401  any JSON

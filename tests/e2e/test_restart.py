@@ -24,7 +24,7 @@ import urllib3
 from tests.aws_template import ROOT
 from tests.e2e.producer import Producer
 from tests.e2e.service import Caller, token_for, wait_for
-from tests.kept_build import put_build_into
+from tests.kept_build import put_stack_into
 from tests.sizes import cases
 
 from deployment import Stack, deploy, read_stack
@@ -42,14 +42,11 @@ SAVED_SECONDS = 60  # enough to save a small state on a busy machine
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """A directory for the emulators of all tests. It has a build, which saves time.
-
-    The first test deploys the stack. The next test finds this stack in the saved state.
-    """
+    """A directory for the emulators of all tests. It has a saved state with a new stack."""
     with tempfile.TemporaryDirectory(prefix="tally-") as name:
         directory = Path(name) / "with spaces"
         directory.mkdir()
-        put_build_into(directory)
+        put_stack_into(directory)
         yield directory
 
 
@@ -86,11 +83,10 @@ def test_restart_continues_from_the_saved_state_and_stop_leaves_no_process(
     assert_no_process_is_left(emulator)
     assert_private(directory)
     make_readable_by_others(directory)  # as earlier versions of Tally left it
-    deployed_at = (directory / "sam-deploy.log").stat().st_mtime
 
     with run_emulator(directory, free_port(), persist=True) as emulator:
         restarted = deploy(emulator)
-        assert (directory / "sam-deploy.log").stat().st_mtime == deployed_at  # not deployed again
+        assert not (directory / "sam-deploy.log").exists()  # not deployed again
         assert_private(directory)
         assert restarted == with_port(stack, emulator.port)
         with Caller(restarted.url, old_token) as caller:
@@ -225,7 +221,10 @@ def assert_consistent(caller: Caller, version: int) -> None:
     - The histories have no gaps.
     - Each queue message is counted once.
     """
-    counter = caller.get("/counters/killed").body
+    # On a busy machine, a function can take longer than its timeout to start.
+    counter = wait_for(
+        lambda: caller.get("/counters/killed"), lambda answer: answer.status != 504, seconds=60
+    ).body
     assert counter["version"] >= version
     caller.whole_history("/counters/killed")
     assert caller.post("/counters/killed").body["version"] == counter["version"] + 1
