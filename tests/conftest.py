@@ -17,25 +17,30 @@ settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
 # A group has all tests whose path begins with one of its entries. If entries of several groups
-# match, the first group counts. A group shares a slow fixture, such as a deployed stack, so xdist
-# runs it in one process. The end-to-end tests are two groups, so that two processes run them.
+# match, the first group counts. A group shares a slow fixture, such as an emulator, so xdist runs it
+# in one process. The end-to-end tests are several groups, so that several processes run them.
 GROUPS = {
     "restart": ("tests/e2e/test_restart.py",),
     "chaos": tuple(
-        f"tests/e2e/test_{name}"
-        for name in ("chaos", "client", "con", "cost", "first_steps", "read_many")
+        f"tests/e2e/test_{name}" for name in ("chaos", "concurrency", "contract", "cost")
     ),
+    "client": tuple(
+        f"tests/e2e/test_{name}" for name in ("client", "console", "first_steps", "read_many")
+    ),
+    "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
     "e2e": ("tests/e2e/",),
     "artifact": ("tests/component/test_artifact.py",),
     "long history": ("tests/component/test_long_history.py",),
 }
 
 # Tests whose path begins with one of these entries start first, in this order. The first group
-# makes the build that later groups need. Meanwhile, other processes run tests without a build.
+# makes the build and the stack that later groups need. Meanwhile, other processes run unit tests.
 FIRST = (
     "tests/e2e/",
     "tests/unit/",
     *GROUPS["chaos"],
+    *GROUPS["client"],
+    *GROUPS["queues"],
     "tests/e2e/test_restart.py",
     "tests/component/test_interleavings.py",
     "tests/component/test_reply_sequences.py",

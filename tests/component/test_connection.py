@@ -36,8 +36,8 @@ from counters import clients, clock
 from counters.connection import Connection
 from emulator_process import free_port
 
-CONNECT_SECONDS = 0.2
-READ_SECONDS = 0.1
+CONNECT_SECONDS = 1
+READ_SECONDS = 0.5
 WAIT_SECONDS = 10
 
 
