@@ -57,6 +57,10 @@ class Usage:
         """Return this usage divided by `count`."""
         return Usage(**{name: value / count for name, value in vars(self).items()})
 
+    def times(self, count: int) -> "Usage":
+        """Return this usage multiplied by `count`."""
+        return Usage(**{name: value * count for name, value in vars(self).items()})
+
     def milliseconds(self) -> float:
         """Return the assumed run time of the functions, in milliseconds."""
         return self.runs * FUNCTION_MS + self.requests * DATABASE_MS

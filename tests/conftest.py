@@ -17,8 +17,8 @@ settings.register_profile("tally", deadline=None)
 settings.load_profile("tally")
 
 # A group has all tests whose path begins with one of its entries. If entries of several groups
-# match, the first group counts. A group shares a slow fixture, such as an emulator, so xdist runs it
-# in one process. The end-to-end tests are several groups, so that several processes run them.
+# match, the first group counts. A group shares a slow fixture, such as an emulator. So xdist runs a
+# group in one process. The end-to-end tests are several groups, so that several processes run them.
 GROUPS = {
     "restart": ("tests/e2e/test_restart.py",),
     "chaos": tuple(

@@ -166,8 +166,8 @@ class Stack:
         # The values of `!GetAtt`.
         self.attributes = {"ForwardEventsRole.RoleId": FORWARDER_ROLE_ID}
         self._prefix = prefix
-        self._stream_position = 0
-        self._known_stream: tuple[str, str, int] | None = None
+        self._last_number: str | None = None  # of the last stream record that `changes` returned
+        self._known_stream: tuple[str, str] | None = None
         for logical_id in aws_template.tables():
             self.refs[logical_id] = f"{prefix}-{logical_id}"
             self._create_table(logical_id)
@@ -192,7 +192,7 @@ class Stack:
             changed: names of tables and URLs of queues.
             replaced: names of tables that were created, deleted or altered.
         """
-        self._stream_position = 0
+        self._last_number = None
         for logical_id in aws_template.tables():
             name = self.refs[logical_id]
             if name in replaced:
@@ -308,15 +308,17 @@ class Stack:
 
         New records are those that arrived after the last call of this method.
         """
-        stream, shard, first = self._stream()
-        position = self._streams.get_shard_iterator(
-            StreamArn=stream,
-            ShardId=shard,
-            ShardIteratorType="AT_SEQUENCE_NUMBER",
-            SequenceNumber=str(first + self._stream_position),
-        )["ShardIterator"]
-        new = self._streams.get_records(ShardIterator=position)["Records"]
-        self._stream_position += len(new)
+        stream, shard = self._stream()
+        place: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if self._last_number:
+            place = {
+                "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+                "SequenceNumber": self._last_number,
+            }
+        iterator = self._streams.get_shard_iterator(StreamArn=stream, ShardId=shard, **place)
+        new = self._streams.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
+        if new:
+            self._last_number = new[-1]["dynamodb"]["SequenceNumber"]
         for record in new:
             moment = record["dynamodb"]["ApproximateCreationDateTime"]
             record["dynamodb"]["ApproximateCreationDateTime"] = moment.timestamp()
@@ -329,17 +331,13 @@ class Stack:
             if record["dynamodb"].get("NewImage") != record["dynamodb"]["Keys"]
         ]
 
-    def _stream(self) -> tuple[str, str, int]:
-        """Return the stream of CounterTable, its only shard, and the shard's first number.
-
-        moto numbers the records of a shard without gaps.
-        """
+    def _stream(self) -> tuple[str, str]:
+        """Return the stream of CounterTable, and its only shard."""
         if self._known_stream is None:
             (stream,) = self._streams.list_streams(TableName=self.refs["CounterTable"])["Streams"]
             description = self._streams.describe_stream(StreamArn=stream["StreamArn"])
             (shard,) = description["StreamDescription"]["Shards"]
-            first = int(shard["SequenceNumberRange"]["StartingSequenceNumber"])
-            self._known_stream = (stream["StreamArn"], shard["ShardId"], first)
+            self._known_stream = (stream["StreamArn"], shard["ShardId"])
         return self._known_stream
 
     def record(self, records: Sequence[StreamRecord]) -> int:
