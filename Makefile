@@ -5,6 +5,7 @@ CONFIRM ?= yes
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# Without kept bytecode, each of many processes would compile its modules again.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 python_code := $(wildcard functions client scripts tests bench)

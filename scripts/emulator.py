@@ -370,11 +370,12 @@ def run_functions_alone() -> None:
     that is missing from the artifact would be noticed only on AWS. And botocore would import
     packages that only tests and tools need, which doubles the time of a cold start.
     """
-    lambda_runtime._PYTHON_WORKER_SCRIPT = (
-        "import sys\n"
-        "sys.path = [path for path in sys.path if not path.endswith('-packages')]\n"
-        f"{lambda_runtime._PYTHON_WORKER_SCRIPT}"
-    )
+    only_python = """
+import os, sys
+library = os.path.dirname(os.__file__)
+sys.path = [each for each in sys.path if each.startswith(library) and "-packages" not in each]
+"""
+    lambda_runtime._PYTHON_WORKER_SCRIPT = only_python + lambda_runtime._PYTHON_WORKER_SCRIPT
 
 
 def stop_with_parent() -> None:

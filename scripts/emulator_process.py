@@ -55,13 +55,14 @@ def free_port() -> int:
 def run_emulator(
     directory: Path, port: int, *, load: bool = False, persist: bool = False
 ) -> Iterator[Emulator]:
-    """Start an emulator without a stack. Stop the emulator when the with block ends.
+    """Start an emulator. Stop the emulator when the with block ends.
 
     Args:
         directory: the directory for state, builds and logs. Only one emulator can use it at a time.
         port: the port to listen on, on 127.0.0.1.
-        load: whether to load the state that an earlier run saved.
-        persist: as `load`, and whether to save the state of this run.
+        load: whether to load the state that an earlier run saved. Without a state, the emulator
+            has no stack.
+        persist: whether to load the state, and also to save the state of this run.
 
     Yields:
         The running emulator.
@@ -83,11 +84,8 @@ def run_emulator(
             open_log(directory / "emulator.log") as log,
         ):
             settings = _environment(directory, temporary, port, lock)
-            settings |= {
-                "PERSIST_STATE": str(int(load or persist)),
-                "SAVE_STATE": str(int(persist)),
-                "S3_PERSIST": str(int(load or persist)),
-            }
+            settings["PERSIST_STATE"] = str(int(load or persist))
+            settings["SAVE_STATE"] = str(int(persist))
             emulator = Emulator(directory, port, _start(directory, settings, lock, log), lock)
             (directory / "emulator.pid").write_text(f"{emulator.process.pid}\n")
             try:
@@ -145,7 +143,6 @@ def _environment(directory: Path, temporary: Path, port: int, lock: int) -> dict
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
         "STATE_DIR": str(directory / "state"),
-        "S3_DATA_DIR": str(directory / "state" / "s3"),
         "STATE_LOCK": str(lock),
         "TMPDIR": str(temporary),  # for the emulator's pid file and the functions' code
         "IOT_MTLS_ENABLED": "0",

@@ -94,7 +94,7 @@ def _run(directory: Path, port: int) -> None:
             stack = deploy(emulator, report=report)
             with offered_to_sam_local(emulator):
                 _write_atomically(stack_file, json.dumps(asdict(stack), indent=2) + "\n")
-                report(_welcome(stack, directory))
+                report(welcome(stack, directory))
                 emulator.process.wait()
         except _Stopped:
             report("Saving the state…")
@@ -124,9 +124,15 @@ def _write_atomically(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-def _welcome(stack: Stack, directory: Path) -> str:
+def welcome(stack: Stack, directory: Path) -> str:
+    """Return what `make run` prints when the stack is ready.
+
+    Args:
+        stack: the stack.
+        directory: the directory of its files.
+    """
     place, start = ".local/", _FIRST_STEP
-    if directory != LOCAL:  # the command `tally` finds only .local/stack.json
+    if directory.resolve() != LOCAL.resolve():  # the command `tally` finds only .local/stack.json
         place = f"{directory}/"
         start = f"Its addresses and secrets are in {directory}/stack.json.\n"
     return f"""

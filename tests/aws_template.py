@@ -33,7 +33,14 @@ def _long_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
 
 _Loader.add_multi_constructor("!", _long_form)
 
-TEMPLATE: dict[str, Any] = _Loader((ROOT / "template.yaml").read_text()).get_single_data()
+
+def parse(template: str) -> dict[str, Any]:
+    """Return the content of a template. `!Ref X` becomes `{"Ref": "X"}`."""
+    content: dict[str, Any] = _Loader(template).get_single_data()
+    return content
+
+
+TEMPLATE = parse((ROOT / "template.yaml").read_text())
 GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
 
 

@@ -33,7 +33,8 @@ GROUPS = {
     "long history": ("tests/component/test_long_history.py",),
 }
 
-# Tests whose path begins with one of these entries start first, in this order. The first group
+# Tests whose path begins with one of these entries start first, in this order. If entries overlap,
+# the last one counts. The first group
 # makes the build and the stack that later groups need. Meanwhile, other processes run unit tests.
 FIRST = (
     "tests/e2e/",

@@ -18,22 +18,17 @@ from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ig
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query
 _QUERY = inspect.signature(_query)
+# moto's own functions that were replaced, by owner and name; None if moto has none.
+ORIGINALS: dict[tuple[Any, str], Any] = {}
 # For a class that processes expressions, and a class of nodes: whether it processes such nodes.
 _processed: dict[tuple[type, type], bool] = {}
 
 
 def speed_up() -> None:
     """Install the faster functions in moto."""
-    for owner, name, method in [
-        (BaseJSONSerializer, "_serialize_type_structure", _serialize),
-        (Table, "query", _query_of_one_key),
-        (Table, "__deepcopy__", _copy_table),
-        (UpdateExpressionParser, "make", cache(UpdateExpressionParser.make)),
-        (DepthFirstTraverser, "traverse_node_recursively", _traverse),
-        (responses, "camelcase_to_underscores", cache(utils.camelcase_to_underscores)),
-        (responses, "method_names_from_class", cache(utils.method_names_from_class)),
-    ]:
-        setattr(owner, name, method)
+    for (owner, name), function in _FASTER.items():
+        ORIGINALS.setdefault((owner, name), getattr(owner, name, None))
+        setattr(owner, name, function)
 
 
 def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
@@ -105,3 +100,14 @@ def _copy_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
         copied.stream_shard.table = copied
         copied.stream_shard.items = list(self.stream_shard.items)
     return copied
+
+
+_FASTER: dict[tuple[Any, str], Any] = {
+    (BaseJSONSerializer, "_serialize_type_structure"): _serialize,
+    (Table, "query"): _query_of_one_key,
+    (Table, "__deepcopy__"): _copy_table,
+    (UpdateExpressionParser, "make"): cache(UpdateExpressionParser.make),
+    (DepthFirstTraverser, "traverse_node_recursively"): _traverse,
+    (responses, "camelcase_to_underscores"): cache(utils.camelcase_to_underscores),
+    (responses, "method_names_from_class"): cache(utils.method_names_from_class),
+}

@@ -1,6 +1,7 @@
 """Runs `sam build` and `sam deploy` once for all tests that need a build or a stack."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from emulator_process import free_port, run_emulator
 KEPT = ROOT / ".aws-sam" / "e2e"
 LOG = KEPT / "sam-build.log"  # the output of `sam build`
 STATE = KEPT / "state"
+STATE_STAMP = STATE / "scripts"  # a hash of the scripts that made the state
 
 
 def put_stack_into(directory: Path) -> None:
@@ -24,11 +26,12 @@ def put_stack_into(directory: Path) -> None:
     """
     put_build_into(directory)
     with _lock():
-        if not (STATE / "complete").exists():
+        digest = _digest_of_scripts()
+        if not STATE_STAMP.exists() or STATE_STAMP.read_text() != digest:
             shutil.rmtree(STATE, ignore_errors=True)
             with run_emulator(KEPT, free_port(), persist=True) as emulator:
                 deploy(emulator)
-            (STATE / "complete").touch()
+            STATE_STAMP.write_text(digest)
         shutil.copytree(STATE, directory / "state")
 
 
@@ -44,6 +47,13 @@ def put_build_into(directory: Path) -> None:
                 build(emulator)
         shutil.copytree(KEPT / BUILD, directory / BUILD, copy_function=_link)
         shutil.copy(KEPT / BUILD_STAMP, directory)
+
+
+def _digest_of_scripts() -> str:
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -116,6 +116,7 @@ class Buffer:
             BufferFull: the buffer has no room for another sum. Nothing was added.
             RuntimeError: the buffer is closed. Nothing was added.
         """
+        # These two conditions avoid two function calls for each increment.
         if type(by) is not int or not by or not -_MAX <= by <= _MAX:
             by = checks.amount(by)
         if type(counter_id) is not str:

@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 from tally_client import checks, model
 from tally_client.exchange import Reply, Request
+from tally_client.model import Increment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from tally_client.model import ChangedCounter, Counter, Increment
+    from tally_client.model import ChangedCounter, Counter
 
 MOST_NAMES = 100  # in one request to GET /counters?id=…
 
@@ -74,14 +75,14 @@ def get_many(counter_ids: Sequence[str]) -> Request:
 
 def increment(one: Increment, key: str) -> Request:
     """Return a request that adds to one counter."""
-    fields = checks.fields(one)
+    fields = _fields(one)
     path = path_of(str(fields.pop("counter_id")))
     return Request("POST", path, body=_json(fields), headers=_with_key(key))
 
 
 def increment_all(increments: Sequence[Increment], key: str) -> Request:
     """Return a request that adds to several counters, all or none."""
-    body = {"increments": [checks.fields(each) for each in increments]}
+    body = {"increments": [_fields(each) for each in increments]}
     return Request("POST", "/increments", body=_json(body), headers=_with_key(key))
 
 
@@ -127,6 +128,21 @@ def changed_counters_of(increments: Sequence[Increment]) -> Callable[[Reply], li
         return counters
 
     return parse
+
+
+def _fields(increment: Increment) -> dict[str, object]:
+    """Return an increment as a member of the body of `POST /increments`.
+
+    Raises:
+        InvalidRequest: it is not an Increment, or a part of it is not valid.
+    """
+    one = checks.instance("increments", increment, Increment)
+    bounds = (("min", one.min), ("max", one.max))
+    return {
+        "counter_id": checks.name(one.counter_id),
+        "by": checks.amount(one.by),
+        **{name: checks.integer(name, bound) for name, bound in bounds if bound is not None},
+    }
 
 
 def _same(counter_ids: Sequence[str], counters: Sequence[ChangedCounter]) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn, TypeGuard, TypeVar, get_args
+from typing import NoReturn, TypeGuard, TypeVar, get_args
 
 from tally_client.errors import InvalidRequest
-from tally_client.model import MAX_INTEGER, Increment, Length
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from tally_client.model import MAX_INTEGER, Length
 
 T = TypeVar("T")
 
@@ -43,18 +40,18 @@ def key(value: object) -> str:
 
 
 def text(argument: str, value: object) -> str:
-    """Return a text.
+    """Return a string.
 
     Args:
         argument: the name of the argument, for the error.
         value: its value.
 
     Raises:
-        InvalidRequest: the value is not a text, or cannot be sent as UTF-8. An argument of a
-            command that is not UTF-8 becomes such a text.
+        InvalidRequest: the value is not a string, or UTF-8 cannot encode it. If an argument of a
+            command is not UTF-8, Python makes such a string of it.
     """
     if not is_utf8(value):
-        _refuse(argument, "must be a text that can be sent as UTF-8")
+        _refuse(argument, "must be a string that UTF-8 can encode")
     return value
 
 
@@ -67,8 +64,7 @@ def integer(argument: str, value: object, lowest: int = -MAX_INTEGER) -> int:
         lowest: the lowest valid value. The highest one is MAX_INTEGER.
 
     Raises:
-        InvalidRequest: the value is not an integer, or is out of range. True and 1.0 are no
-            integers.
+        InvalidRequest: the value is not an integer, or is out of range. True and 1.0 are not valid.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= MAX_INTEGER:
         _refuse(argument, f"must be an integer from {lowest} to {MAX_INTEGER}")
@@ -88,20 +84,20 @@ def amount(by: object) -> int:
 
 
 def time(argument: str, value: object) -> str:
-    """Return a time as RFC 3339 text. A text is returned as it is.
+    """Return a time as an RFC 3339 string. A string is returned as it is: the service checks it.
 
     Args:
         argument: the name of the argument, for the error.
         value: its value.
 
     Raises:
-        InvalidRequest: the value is no text and no `datetime`, has no offset from UTC, or is out of
-            range in UTC.
+        InvalidRequest: the value is neither a string nor a `datetime`, has no offset from UTC, or
+            is out of range in UTC.
     """
     if isinstance(value, str):
         return text(argument, value)
     if not isinstance(value, dt.datetime) or value.utcoffset() is None:
-        detail = "must be a text, or a datetime with an offset from UTC, such as datetime.now(UTC)"
+        detail = "must be a string, or a datetime with an offset, such as datetime.now(UTC)"
         _refuse(argument, detail)
     try:
         return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
@@ -129,33 +125,38 @@ def several(argument: str, values: Iterable[T]) -> list[T]:
         values: the iterable.
 
     Raises:
-        InvalidRequest: it is not iterable, or is a text, whose items are letters.
+        InvalidRequest: it is not iterable, or is a string.
     """
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        _refuse(argument, "must be a list, or another iterable that is not a text")
+    if not has_items(values):
+        _refuse(argument, "must be a list, or another iterable that is not a string")
     return list(values)
 
 
-def fields(increment: object) -> dict[str, object]:
-    """Return an increment as a member of the body of `POST /increments`.
+def instance(argument: str, value: object, kind: type[T]) -> T:
+    """Return an instance of a class.
+
+    Args:
+        argument: the name of the argument, for the error.
+        value: its value.
+        kind: the class.
 
     Raises:
-        InvalidRequest: it is no Increment, or a part of it is not valid.
+        InvalidRequest: the value is of another type.
     """
-    if not isinstance(increment, Increment):
-        _refuse("increments", "each item must be an Increment")
-    bounds: Mapping[str, object] = {"min": increment.min, "max": increment.max}
-    return {
-        "counter_id": name(increment.counter_id),
-        "by": amount(increment.by),
-        **{each: integer(each, value) for each, value in bounds.items() if value is not None},
-    }
+    if not isinstance(value, kind):
+        _refuse(argument, f"each item must be of the type {kind.__name__}")
+    return value
+
+
+def has_items(values: object) -> TypeGuard[Iterable[object]]:
+    """Return whether a value is iterable, and is not a string, whose items are characters."""
+    return isinstance(values, Iterable) and not isinstance(values, str)
 
 
 def is_utf8(value: object) -> TypeGuard[str]:
-    """Return whether a value is a text that can be sent as UTF-8.
+    """Return whether a value is a string that UTF-8 can encode.
 
-    No exception leaves this function: it would carry the text, which can be a secret.
+    No exception leaves this function: it would carry the string, which can be a secret.
     """
     if not isinstance(value, str):
         return False

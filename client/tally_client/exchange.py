@@ -206,7 +206,7 @@ class Service:
             return NoReply(f"The service could not be reached: {_text(error)}.", sent=False)
         except httpx2.RequestError as error:
             return NoReply(f"The answer was lost: {_text(error)}.", sent=True)
-        except RuntimeError:
+        except RuntimeError:  # httpx2's error for a client that another thread has closed
             if not client.is_closed:
                 raise
             return NoReply(_CLOSED, sent=True)

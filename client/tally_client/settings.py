@@ -5,15 +5,18 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx2
 
-from tally_client.checks import is_utf8
+from tally_client.checks import has_items, is_utf8
 from tally_client.errors import SettingsMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # The file that `make run` writes: see docs/local-stack.md.
 STACK_FILE = Path(".local", "stack.json")
@@ -69,7 +72,7 @@ class Settings:
 
         Raises:
             SettingsMissing: a URL is not valid, or would send the credentials unencrypted. Or the
-                id, the secret or a scope is no text that can be sent as UTF-8.
+                id, the secret or a scope is empty, or is not a string that UTF-8 can encode.
         """
         for name, url in (("url", self.url), ("token_url", self.token_url)):
             if not _is_safe(url):
@@ -78,7 +81,7 @@ class Settings:
                 raise SettingsMissing(detail)
         unusable = self._unusable()
         if unusable:
-            detail = f"{unusable} must be text that can be sent as UTF-8"
+            detail = f"{unusable} must be a string that is not empty and that UTF-8 can encode"
             raise SettingsMissing(detail)
 
     def _unusable(self) -> str | None:
@@ -91,7 +94,7 @@ class Settings:
             ("client_secret", self.client_secret.reveal()),
             *(("scopes", scope) for scope in self.scopes),
         ]
-        return next((name for name, value in texts if not is_utf8(value)), None)
+        return next((name for name, value in texts if not value or not is_utf8(value)), None)
 
 
 def find() -> Settings:
@@ -165,10 +168,10 @@ def several_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     """Return scopes as a tuple.
 
     Raises:
-        SettingsMissing: they are not iterable, or are one text, whose items are letters.
+        SettingsMissing: they are not iterable, or are one string, whose items are characters.
     """
-    if isinstance(scopes, str) or not isinstance(scopes, Iterable):
-        detail = "scopes must be a list of texts"
+    if not has_items(scopes):
+        detail = "scopes must be a list of strings"
         raise SettingsMissing(detail)
     return tuple(scopes)
 
@@ -179,13 +182,13 @@ def _scopes() -> list[str]:
 
 def _is_safe(url: object) -> bool:
     """Return whether a URL is valid, and its requests are encrypted or stay on this machine."""
-    if not isinstance(url, str) or any(letter.isspace() for letter in url):
+    if not isinstance(url, str) or any(character.isspace() for character in url):
         return False
     try:
         parts, parsed = urlsplit(url), httpx2.URL(url)
         # Both raise ValueError: `port` above 65535, `encode` for an empty or long part of a host.
         port, host = parts.port, parsed.raw_host.decode().encode("idna")
-        if "xn--" in parsed.host:  # no international name of today, but perhaps an older one
+        if "xn--" in parsed.host:  # not valid in IDNA 2008, but perhaps in IDNA 2003
             host.decode("idna")
     except (ValueError, httpx2.InvalidURL):
         return False

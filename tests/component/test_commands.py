@@ -9,10 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from bench import __main__ as bench
@@ -24,7 +23,7 @@ import environment
 import local_stack
 from deployment import Stack
 from emulator_process import free_port
-from local_settings import HOST
+from local_settings import HOST, LOCAL
 
 SCRIPTS = ROOT / "scripts"
 
@@ -326,29 +325,21 @@ def test_a_second_stack_in_the_same_directory_is_refused(
     assert "another local stack is using" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [True, False])
-def test_a_running_stack_says_where_its_files_are(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    given: bool,
-) -> None:
-    usual, other = tmp_path / ".local", tmp_path / "other"
-    directory = other if given else usual
-    directory.mkdir()
-    stack = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", {})
-    monkeypatch.setattr(local_stack, "LOCAL", usual)
-    monkeypatch.setattr(local_stack, "run_emulator", lambda *_, **__: nullcontext(MagicMock()))
-    monkeypatch.setattr(local_stack, "deploy", lambda *_, **__: stack)
-    monkeypatch.setattr(local_stack, "offered_to_sam_local", lambda _: nullcontext())
-    monkeypatch.setattr(local_stack, "end_of", lambda _: "")
-    local_stack.main(["run", *([f"--directory={other}"] if given else [])])
-    printed = capsys.readouterr().out
-    assert f"are kept in {other if given else '.local'}/." in printed
-    assert (".local" in printed) != given
-    # The command finds only the settings of the usual directory.
-    assert ("tally increment" in printed) != given
+STACK = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", {})
+
+
+@pytest.mark.parametrize("directory", [LOCAL, Path(os.path.relpath(LOCAL))])
+def test_a_running_stack_says_what_to_do_next(directory: Path) -> None:
+    printed = local_stack.welcome(STACK, directory)
+    assert "are kept in .local/." in printed
+    assert "tally increment" in printed
+
+
+def test_a_stack_in_another_directory_says_where_its_files_are(tmp_path: Path) -> None:
+    printed = local_stack.welcome(STACK, tmp_path)
+    assert f"are kept in {tmp_path}/." in printed
+    assert f"{tmp_path}/stack.json" in printed
+    assert "tally increment" not in printed  # `tally` finds only the settings in .local/
 
 
 def test_make_deploy_checks_the_account_before_it_builds(make: Make) -> None:

@@ -1,10 +1,11 @@
 """Creates more stacks in the emulator of the end-to-end tests. This takes a few seconds each."""
 
-from tests.e2e.service import client
+from tests.aws_template import parse
+from tests.e2e.service import client, physical_name
 
 from deployment import Stack, describe
 from emulator_process import Emulator
-from local_settings import STACK_NAME
+from local_settings import LOCAL_ONLY, STACK_NAME
 
 
 def create(emulator: Emulator, stack: Stack, name: str) -> Stack:
@@ -18,6 +19,7 @@ def create(emulator: Emulator, stack: Stack, name: str) -> Stack:
     cloudformation = client(stack, "cloudformation")
     (first,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
     template = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Original")
+    _upload_code(stack, template["TemplateBody"])
     # The template is too long for the request, so it goes through S3.
     s3 = client(stack, "s3")
     s3.create_bucket(Bucket=name)
@@ -32,3 +34,17 @@ def create(emulator: Emulator, stack: Stack, name: str) -> Stack:
         StackName=name, WaiterConfig={"Delay": 1}
     )
     return describe(emulator, name)
+
+
+def _upload_code(stack: Stack, template: str) -> None:
+    """Put the code of all functions where a template expects it.
+
+    The emulator that `stack` runs in was started from a saved state, which has no S3 objects.
+    """
+    s3, lambda_ = client(stack, "s3"), client(stack, "lambda")
+    for logical_id, resource in parse(template)["Resources"].items():
+        if resource["Type"] == "AWS::Serverless::Function":
+            function = lambda_.get_function(FunctionName=physical_name(stack, logical_id))
+            bucket, key = resource["Properties"]["CodeUri"].removeprefix("s3://").split("/", 1)
+            with LOCAL_ONLY.open(function["Code"]["Location"]) as code:
+                s3.put_object(Bucket=bucket, Key=key, Body=code.read())

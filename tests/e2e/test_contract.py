@@ -126,7 +126,7 @@ def test_the_api_does_what_the_contract_says(
 
     # `SCHEMA.parametrize` would do this while pytest collects the tests. That takes seconds, in
     # each process of the test run.
-    load_all_checks()
+    load_all_checks()  # `SCHEMA.parametrize` would also load them
     for result in get_all_tests(
         schema=SCHEMA, test_func=check, settings=examples(full=400, part=5), given_kwargs=None
     ):

@@ -9,7 +9,7 @@ from tests.e2e.service import client
 from deployment import RUNTIME, Stack
 
 # Packages of the emulator and of the tests, which are not in the function's artifact.
-PACKAGES = ["ministack", "pytest", "botocore"]
+PACKAGES = ["ministack", "pytest", "botocore", "tally_client"]
 HANDLER = """
 import importlib.util
 
@@ -31,8 +31,11 @@ def test_a_function_can_import_only_its_artifact_and_the_standard_library(stack:
         Code={"ZipFile": code.getvalue()},
     )
 
-    answer = lambda_.invoke(
-        FunctionName="finds-packages", Payload=json.dumps([*PACKAGES, "index", "json"])
-    )
+    try:
+        answer = lambda_.invoke(
+            FunctionName="finds-packages", Payload=json.dumps([*PACKAGES, "index", "json"])
+        )
+    finally:
+        lambda_.delete_function(FunctionName="finds-packages")
 
     assert json.load(answer["Payload"]) == ["index", "json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import sys
 import time
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ Since = Annotated[
     _time_option("Begin at this time, such as 2026-11-22T10:00:00Z, or 2h for two hours ago."),
 ]
 Until = Annotated[dt.datetime | None, _time_option("End before this time.")]
+# The errors of standard output and standard error.
+_UNWRITABLE = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
 # Without this setting, the parser would take a negative number for an option.
 _NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
 
@@ -102,7 +105,7 @@ def increment(
     """Add to a counter, exactly once."""
     with _session(context, json) as tally:
         counter = tally.increment(name, by, min=minimum, max=maximum, key=key)
-        with exits.after_change(tally.key):
+        with session.after_change(tally.key):
             output.show_counter(counter, json_output=json)
 
 
@@ -120,7 +123,7 @@ def set_value(
     """Set a counter to a value."""
     with _session(context, json) as tally:
         counter = tally.set(name, value, if_version=if_version)
-        with exits.after_change(tally.key):
+        with session.after_change(None):
             output.show_counter(counter, json_output=json)
 
 
@@ -243,8 +246,8 @@ def main() -> None:
         app()
     except OSError as error:
         # Typer could not print help, a completion or a usage error. The commands report their own
-        # errors. An error with a file name is not about standard output or standard error.
-        if error.filename is not None:
+        # errors. Any other error is a bug.
+        if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
         streams.say(f"NotWritten: {exits.NotWritten.to('the output', error)}")
         # If this was a report of wrong usage, the exit code is that of wrong usage.

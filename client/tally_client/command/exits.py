@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from tally_client import errors
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Incomplete(errors.TallyError):
@@ -59,21 +55,3 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def code_of(error: errors.TallyError) -> int:
     """Return the exit code for an error."""
     return next(code for kind, code in CODES if isinstance(error, kind))
-
-
-@contextmanager
-def after_change(key: str | None) -> Iterator[None]:
-    """Run a block that prints the result of a change.
-
-    Args:
-        key: the idempotency key of the change; None if it has none.
-
-    Raises:
-        NotWritten: the result could not be printed. The error says that the change was applied.
-    """
-    try:
-        yield
-    except NotWritten as error:
-        with_key = f", with the key {key}" if key else ""
-        detail = f"{error}. The change was applied{with_key}."
-        raise NotWritten(detail, key=key) from error

@@ -49,6 +49,7 @@ def opened(deadline: float, *, as_json: bool) -> Iterator[Client]:
     Raises:
         typer.Exit: an error was reported.
     """
+    tally = None
     try:
         with Client.from_env(deadline=deadline) as tally:
             yield tally
@@ -56,11 +57,29 @@ def opened(deadline: float, *, as_json: bool) -> Iterator[Client]:
         _report(error, as_json=as_json)
         code = exits.code_of(error)
     except KeyboardInterrupt as error:
-        _report_interrupt(error, as_json=as_json)
+        _report_interrupt(error, tally.key if tally else None, as_json=as_json)
         code = exits.INTERRUPTED
     else:
         return
     raise typer.Exit(code)
+
+
+@contextmanager
+def after_change(key: str | None) -> Iterator[None]:
+    """Run a block that prints the result of a change.
+
+    Args:
+        key: the idempotency key of the change; None if it has none.
+
+    Raises:
+        NotWritten: the result could not be printed. The error says that the change was applied.
+    """
+    try:
+        yield
+    except exits.NotWritten as error:
+        with_key = f", with the key {key}" if key else ""
+        detail = f"{error}. The change was applied{with_key}."
+        raise exits.NotWritten(detail, key=key) from error
 
 
 def _report(error: errors.TallyError, *, as_json: bool) -> None:
@@ -75,13 +94,20 @@ def _report(error: errors.TallyError, *, as_json: bool) -> None:
     _say_json(kind, str(error), known)
 
 
-def _report_interrupt(error: KeyboardInterrupt, *, as_json: bool) -> None:
-    """Print how to resume a change that was under way."""
-    for note in getattr(error, "__notes__", []):
-        if as_json:
-            _say_json("Interrupted", note, {})
-        else:
-            streams.say(note)
+def _report_interrupt(error: KeyboardInterrupt, key: str | None, *, as_json: bool) -> None:
+    """Print how to resume a change that was under way.
+
+    Args:
+        error: the error. If a change was under way, the error has a note.
+        key: the idempotency key of the last change.
+        as_json: whether to print JSON, even if no change was under way.
+    """
+    notes = getattr(error, "__notes__", [])
+    if as_json:
+        known: dict[str, object] = {"key": key} if notes and key else {}
+        _say_json("Interrupted", " ".join(notes) or "The command was interrupted.", known)
+    elif notes:
+        streams.say(" ".join(notes))
 
 
 def _say_json(kind: str, detail: str, members: dict[str, object]) -> None:

@@ -37,18 +37,12 @@ def standard_output() -> Iterator[TextIO]:
 
 
 def say(text: str) -> None:
-    """Print a line to standard error. If that is full or closed, nobody can be told.
-
-    Raises:
-        BrokenPipeError: as in `standard_output`.
-    """
+    """Print a line to standard error. If that is full or closed, nobody can be told."""
     target = _stream("stderr")
     try:
         if target:
             target.write(f"{text}\n")
             target.flush()
-    except BrokenPipeError:
-        raise
     except OSError:
         pass
 

@@ -80,16 +80,25 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [
+        pytest.param(call, value, id=f"{name} {number}")
+        for name, (call, values) in CALLS.items()
+        for number, value in enumerate(values)
+    ],
+)
 def test_an_argument_of_another_type_or_out_of_range_is_an_invalid_request(
-    service: FakeService, call: str
+    service: FakeService,
+    call: Call,
+    value: Any,  # noqa: ANN401
 ) -> None:
-    function, values = CALLS[call]
-    with service.client() as tally:
-        for value in values:
-            with pytest.raises(InvalidRequest, match=r"^\w+: ") as caught:
-                function(tally, value)
-            assert (caught.value.status, caught.value.kind) == (400, "invalid-request")
+    with (
+        service.client() as tally,
+        pytest.raises(InvalidRequest, match=r"^\w+: ") as caught,
+    ):
+        call(tally, value)
+    assert (caught.value.status, caught.value.kind) == (400, "invalid-request")
     assert service.seen == []
 
 

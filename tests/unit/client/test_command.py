@@ -273,8 +273,10 @@ def test_an_interrupted_command_tells_how_to_resume(
     result = tally.run("increment a --key receipt-5 --json")
     assert result.exit_code == 130
     error = json.loads(result.stderr)
-    assert error["error"] == "Interrupted"
-    assert "receipt-5" in error["detail"]
+    assert (error["error"], error["key"]) == ("Interrupted", "receipt-5")
+    result = tally.run("get a --json")
+    assert result.exit_code == 130
+    assert json.loads(result.stderr).keys() == {"error", "detail"}
 
 
 def test_without_settings_the_exit_code_is_3(

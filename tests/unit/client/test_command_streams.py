@@ -158,7 +158,14 @@ def test_a_closed_standard_error_changes_no_exit_code(monkeypatch: pytest.Monkey
     assert code_of_main("get", "a/b") == 4
 
 
-def test_a_letter_that_the_encoding_lacks_cannot_be_written() -> None:
+def test_a_standard_error_that_nobody_reads_changes_no_exit_code() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:  # noqa: PTH123  a descriptor
+        assert run(["get", "a/b"], stderr=pipe).returncode == 4
+
+
+def test_a_character_that_the_encoding_lacks_cannot_be_written() -> None:
     done = run(["trend", "a"], PYTHONIOENCODING="ascii")
     assert done.returncode == 13
     assert done.stderr == (

@@ -30,10 +30,11 @@ URLS: list[Any] = [
     5,
     b"https://a.example",
 ]
+TEXTS: list[Any] = [NOT_UTF8, "", None, 5, b""]
 UNUSABLE: list[tuple[str, Any]] = [
     *[(name, url) for name in ("url", "token_url") for url in URLS],
-    *[(name, text) for name in ("client_id", "client_secret") for text in (NOT_UTF8, None, 5, b"")],
-    *[("scopes", scopes) for scopes in ([NOT_UTF8], [5], "counters/read", None, 5)],
+    *[(name, text) for name in ("client_id", "client_secret") for text in TEXTS],
+    *[("scopes", scopes) for scopes in ([NOT_UTF8], [""], [5], "counters/read", None, 5)],
 ]
 
 
