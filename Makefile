@@ -14,7 +14,7 @@ all_tests := $(wildcard tests/unit tests/component tests/e2e)
 template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs permissions template)
 
 .PHONY: help run token check test test-full bench contract build deploy clean
-.PHONY: lint types quick-tests packages-run packages-all
+.PHONY: lint types validate quick-tests packages-run packages-all
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile
@@ -30,8 +30,8 @@ token: ## print an access token for the running stack, with all scopes
 check: ## run lint, types, unit tests and template tests: less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint types quick-tests
 
-test: lint types ## run everything: lint, types, sam validate, and all tests
-	.venv/bin/sam validate --lint
+test: ## run everything: lint, types, sam validate, and all tests
+	@$(MAKE) --no-print-directory --jobs=2 lint types validate
 # The end-to-end tests and the tests of the client often wait. So four processes fill two cores.
 	.venv/bin/pytest --numprocesses 4 $(all_tests)
 
@@ -44,6 +44,9 @@ lint: packages-all
 
 types: packages-all
 	.venv/bin/mypy $(python_code)
+
+validate: packages-all
+	.venv/bin/sam validate --lint
 
 quick-tests: packages-all
 	.venv/bin/pytest --numprocesses 3 tests/unit $(template_tests)

@@ -183,8 +183,9 @@ def _steps_text(steps: Measured) -> str:
     introduction = (
         "The next table shows what each step of Tally's build saves. The first row is Tally. Each"
         " other row is a copy of Tally in which one step was undone. All rows were measured in the"
-        f" same {ROUNDS_OF_STEPS} rounds. On a shared machine, the rounds differ a lot. If the"
-        " lowest ratio of a row is below 1, these rounds do not prove that the step saves time."
+        f" same {ROUNDS_OF_STEPS} rounds. The ratio is the time of the copy divided by the time of"
+        " Tally in the same round. On a shared machine, the rounds differ a lot. If the lowest"
+        " ratio of a row is below 1, these rounds do not prove that the step saves time."
     )
     rows = [
         (name, _milliseconds(seconds), shown_ratio(seconds, steps[NAMES[OURS]]))

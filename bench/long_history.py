@@ -110,7 +110,7 @@ def hour(number: int, changes: int) -> Item:
 
 
 def hours(changes: int) -> int:
-    """Return the number of hours in which the changes are made. Every hour has changes."""
+    """Return over how many hours this number of changes is spread. No hour is without a change."""
     return (FIRST + INTERVAL * (changes - 1)) // HOUR - FIRST // HOUR + 1
 
 

@@ -31,7 +31,12 @@ async function read(file) {
   if (TALLY_URL && !file) {
     return { url: TALLY_URL, tokenUrl: TALLY_TOKEN_URL, id: TALLY_CLIENT_ID, secret: TALLY_CLIENT_SECRET };
   }
-  const stack = JSON.parse(await readFile(file ?? ".local/stack.json", "utf8"));
+  const place = file ?? ".local/stack.json";
+  const stack = JSON.parse(
+    await readFile(place, "utf8").catch(() => {
+      throw new Error(`${place} cannot be read: start the local stack with make run, in this directory`);
+    }),
+  );
   return { url: stack.url, tokenUrl: stack.token_url, id: stack.client_id, secret: stack.client_secret };
 }
 

@@ -14,8 +14,8 @@ from counters import audit, clients, clock, errors, init_phase, metrics, rules, 
 
 logger = Logger(service="tally")
 
-# The time for an audit is up this many seconds before the function's timeout. In these seconds, the
-# audit finishes the page of the history that it is checking, and saves its progress.
+# An audit stops this many seconds before the function's timeout. In these seconds, it finishes the
+# page of the history that it is checking, and saves its progress.
 _MARGIN = 60
 
 

@@ -169,13 +169,13 @@ def parallelization(stream: str) -> int:
 
 
 def batch_number(record: dict[str, Any], batches: int) -> int:
-    """Return the number of the part that a stream record belongs to.
+    """Return which of several batches a stream record belongs to, counted from 0.
 
-    All records of one DynamoDB item get the same number.
+    All records of one DynamoDB item belong to the same batch.
 
     Args:
         record: the stream record.
-        batches: the number of parts.
+        batches: how many batches there are.
     """
     return zlib.crc32(str(record["dynamodb"]["Keys"]).encode()) % batches
 

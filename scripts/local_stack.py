@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from deployment import Stack, access_token, deploy, offered_to_sam_local, read_stack
+from deployment import Stack, access_token, deploy, is_built, offered_to_sam_local, read_stack
 from emulator_process import run_emulator
 from local_settings import LOCAL, STACK_NAME, LocalStackError
 from state_directory import end_of
@@ -86,7 +86,8 @@ def _run(directory: Path, port: int) -> None:
     """Run the stack until Ctrl-C or SIGTERM."""
     stack_file = directory / "stack.json"
     report = partial(print, flush=True)
-    report(f"Starting Tally on port {port}. The first start takes about a minute.")
+    first = "" if is_built(directory) else " The first start takes about a minute."
+    report(f"Starting Tally on port {port}.{first}")
     report("Starting the emulator…")
     with run_emulator(directory, port, persist=True) as emulator:
         stack_file.unlink(missing_ok=True)  # an earlier run that was killed leaves it behind

@@ -154,14 +154,18 @@ class Service:
                 self._opened[1].close()
             self._opened = None
 
+    def require_open(self) -> None:
+        """Raise ClientClosed if the client is closed."""
+        if self._closed:
+            raise ClientClosed(_CLOSED)
+
     def _open(self) -> tuple[httpx2.Client, TokenSource]:
         """Return the HTTP client and the tokens of this process."""
         opened = self._opened
         if opened and opened[0] == os.getpid():
             return opened[1], opened[2]
         with self._lock():
-            if self._closed:
-                raise ClientClosed(_CLOSED)
+            self.require_open()
             if self._opened is None or self._opened[0] != os.getpid():
                 client = self._new_client()
                 tokens = TokenSource(self._settings, self._transport)
@@ -185,8 +189,7 @@ class Service:
     ) -> Reply | NoReply:
         if until - time.monotonic() < _SHORTEST_REQUEST:
             return NoReply("Too little time is left for a request.", sent=False)
-        if self._closed:  # another thread closed it while this one waited for a token
-            raise ClientClosed(_CLOSED)
+        self.require_open()  # another thread can close it while this one waits for a token
         try:
             with client.stream(
                 request.method,

@@ -36,14 +36,20 @@ def kind_of(reply: Reply) -> str:
     return kind.removeprefix(_PREFIX) if isinstance(kind, str) and kind.startswith(_PREFIX) else ""
 
 
+def detail_of(reply: Reply) -> str:
+    """Return the problem's `detail`, or the status of an answer that is not a problem."""
+    members = _members(reply)
+    detail = members.get("detail") or members.get("message")
+    return detail if isinstance(detail, str) else f"The service answered {reply.status}."
+
+
 def refusal(reply: Reply) -> Refused:
     """Convert an answer with a 4xx status.
 
     The status decides where the kind is missing: the local stack's own errors have other members.
     """
     members, kind = _members(reply), kind_of(reply)
-    detail = members.get("detail") or members.get("message")
-    text = detail if isinstance(detail, str) else f"The service answered {reply.status}."
+    text = detail_of(reply)
     instance = members.get("instance")
     request_id = instance if isinstance(instance, str) else None
     if kind == "bound-exceeded":

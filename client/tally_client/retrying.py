@@ -19,7 +19,7 @@ from tally_client.errors import (
     VersionMismatch,
 )
 from tally_client.exchange import ClientClosed, NoReply
-from tally_client.problems import kind_of, refusal
+from tally_client.problems import detail_of, kind_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,14 +121,12 @@ def _judge(reply: Reply) -> Refused | Again:
     """Return what an answer without success says about the change."""
     status, kind, after = reply.status, kind_of(reply), _retry_after(reply)
     if kind == "in-progress":
-        reason = "An earlier request with the key is in progress."
-        return Again(reason, may_be_applied=True, after=after)
+        return Again(detail_of(reply), may_be_applied=True, after=after)
     if kind == "throttled" and status in _THROTTLED:
-        return Again("The service throttled the request.", may_be_applied=False, after=after)
+        return Again(detail_of(reply), may_be_applied=False, after=after)
     if status in _CLIENT_ERRORS and status not in _TEMPORARY:
         return refusal(reply)
-    reason = f"The service answered {status} {kind}".rstrip() + "."
-    return Again(reason, may_be_applied=True, after=after)
+    return Again(detail_of(reply), may_be_applied=True, after=after)
 
 
 def read(service: Service, request: Request, parse: Callable[[Reply], T], deadline: float) -> T:

@@ -317,7 +317,11 @@ class Tally:
         """Return a buffer that sums increments and sends them together.
 
         The arguments are those of Buffer. Use the buffer in a `with` block, or close it.
+
+        Raises:
+            RuntimeError: the client is closed.
         """
+        self._service.require_open()
         buffer = Buffer(
             self._service,
             interval=interval,

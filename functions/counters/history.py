@@ -180,9 +180,9 @@ def expired(created_at: str) -> bool:
 
 
 def is_settled(created_at: str, now: float) -> bool:
-    """Return whether the stream can no longer add a version below the version of a given entry.
+    """Return whether no version below an entry can still be added to the history.
 
-    The reason is in three steps:
+    A version can be added for as long as the stream has its record. So there are three steps:
     1. The change of the entry was made at most one apply window after `created_at` (see `clock`).
     2. All lower versions were made before the change of the entry.
     3. The stream keeps the record of each version for at most 24 hours.

@@ -86,7 +86,7 @@ def ingest(records: "Sequence[Record]", until: float) -> Progress:
 
 
 def _ingest(group: str, batch: "Sequence[Record]", until: float, progress: Progress) -> int:
-    """Count the messages of one group in a batch.
+    """Add the messages of one group in a batch to their counters.
 
     Returns:
         The number of messages before the first message that is not done.

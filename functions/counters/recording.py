@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # The longest text that Tally writes into a change is a list of ten event sources of 256 characters
-# each. Escaping can triple the length of the list. So Tally did not write a text above this limit.
-# Such a text could make an entry too large for DynamoDB.
+# each. Escaping can triple the length of the list. So a longer text than this is not from Tally. It
+# could make an entry too large for DynamoDB.
 _LONGEST_TEXT = 16_384  # characters
 
 _REDRIVE_SECONDS = 900  # the longest time that a Lambda function can run

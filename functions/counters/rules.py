@@ -285,8 +285,8 @@ def window(interval: Interval, requested: Period, now: float) -> Period:
         now: the current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequestError: if the requested period begins in the future, if it ends at the
-            beginning of 1970, or if it has too many intervals.
+        InvalidRequestError: if the requested period begins in the future, ends at
+            1970-01-01T00:00:00Z or earlier, or has too many intervals.
     """
     if requested.start > now:
         invalid("from", "must not be in the future")

@@ -251,7 +251,8 @@ def _search(  # noqa: PLR0913, PLR0917  each argument is a part of the search
     if below is not None or above is None:
         return Boundary(older if below is None else below, above)
     newer = above
-    # After the guesses, try the first version, because all entries before `time` may have expired.
+    # After the guesses, read from the version `first` on. If all entries before `time` have
+    # expired, this read shows it, and the search ends.
     probes = itertools.chain(guesses, [first])
     while newer - older > _FEW:
         within = (version for version in probes if older < version < newer)
@@ -272,11 +273,9 @@ def _older_of_newest(
     """Read the highest 25 entries of a range of versions.
 
     Returns:
-        Two versions:
-        - the version of the highest of these entries that is older than `time`; None if no entry
-          is;
-        - the version of the next higher entry (of the lowest entry, if no entry is older than
-          `time`); None if there is no such entry.
+        Two versions: the highest version whose entry is older than `time`, and the version of the
+        entry above it. If no entry is older, the first is None, and the second is the lowest
+        version. If there is no entry above, the second is None.
     """
     above = None
     for entry in history.read(counter_id, first, last, until, _FEW, newest_first=True):

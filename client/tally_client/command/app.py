@@ -163,13 +163,15 @@ def history(
 ) -> None:
     """List the changes of a counter, the oldest first."""
     with _session(context, json) as tally:
-        entries = list(
-            tally.history(name, since=since, until=until, newest_first=newest, limit=limit)
-        )
+        most = min(limit + 1, MAX_INTEGER)  # one more than is shown, to see whether there are more
+        found = list(tally.history(name, since=since, until=until, newest_first=newest, limit=most))
+        entries = found[:limit]
         if json:
             output.show(output.as_json([output.members(each) for each in entries]))
         else:
             output.show_table(entries, output.ENTRY_COLUMNS)
+            if len(found) > limit:
+                streams.say(f"These are {limit} changes, and there are more: see --limit.")
 
 
 @app.command()

@@ -315,6 +315,12 @@ def test_a_closed_buffer_accepts_nothing(tally: Tally) -> None:
             counts.increment(name)
 
 
+def test_a_closed_client_makes_no_buffer(tally: Tally) -> None:
+    tally.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        tally.buffer()
+
+
 def test_a_late_batch_is_reported_once(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:

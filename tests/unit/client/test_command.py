@@ -70,7 +70,10 @@ def test_history(tally: Command, service: FakeService) -> None:
     ]
     assert [each["version"] for each in json.loads(tally("history a --newest --json"))] == [2, 1]
     assert json.loads(tally("history a --json")) == service.history["a"]
-    assert dict(service.seen[-1].query)["limit"] == "20"
+    assert len(tally("history a --limit 1").splitlines()) == 2
+    assert "there are more" in tally.run("history a --limit 1").stderr
+    assert tally.run("history a --limit 2").stderr == ""
+    assert tally.run("history a --limit 1 --json").stderr == ""
     tally("history a --since 2h --until 2026-11-22T10:00:00Z")
     assert dict(service.seen[-1].query)["to"] == "2026-11-22T10:00:00Z"
 
