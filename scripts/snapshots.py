@@ -68,7 +68,7 @@ def write(
     files = dict(old.files) if old else {}
     for service, text in texts.items():
         content = text.encode()
-        files[service] = f"{service}.{hashlib.blake2b(content, digest_size=12).hexdigest()}.json"
+        files[service] = _name(service, content)
         if not (directory / files[service]).exists():
             _replace(directory / files[service], content)
     write_index(directory, Snapshot(saved_at, port, end, files))
@@ -76,6 +76,11 @@ def write(
     for path in (*directory.glob("*.json"), *directory.glob("*.unfinished")):
         if path.name not in kept:
             path.unlink(missing_ok=True)
+
+
+def _name(service: str, content: bytes) -> str:
+    """Return the name of a service's file."""
+    return f"{service}.{hashlib.blake2b(content, digest_size=12).hexdigest()}.json"
 
 
 def write_index(directory: Path, snapshot: Snapshot) -> None:
@@ -110,11 +115,15 @@ def read(directory: Path, port: int) -> dict[str, str]:
     snapshot = read_index(directory)
     if snapshot:
         try:
-            texts = {
-                service: (directory / name).read_text() for service, name in snapshot.files.items()
+            contents = {
+                service: (directory / name).read_bytes() for service, name in snapshot.files.items()
             }
+            texts = {service: content.decode() for service, content in contents.items()}
         except (OSError, ValueError) as error:
             raise damaged(directory, str(error)) from error
+        for service, content in contents.items():
+            if snapshot.files[service] != _name(service, content):
+                raise damaged(directory, snapshot.files[service])
     else:  # MiniStack itself saved this state, which has no index
         texts = {path.stem: path.read_text() for path in directory.glob("*.json")}
     # The emulator wrote an address if the address is a whole JSON string, or the end of a key. An

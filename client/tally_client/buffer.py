@@ -351,7 +351,8 @@ class Buffer:
 
 def _seconds_until(until: float) -> float:
     """Return how many seconds to wait for a lock; -1, which means no limit, if `until` is never."""
-    return -1 if until == math.inf else max(0.0, until - time.monotonic())
+    seconds = max(0.0, until - time.monotonic())
+    return seconds if seconds <= threading.TIMEOUT_MAX else -1
 
 
 # A forked process has a copy of each buffer, but not its thread. The parent sends what was in the

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 class TallyError(Exception):
     """The root of all errors of this package."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return how to copy the error, also into another process (`pickle`)."""
+        return _copy, (type(self), self.args, self.__dict__)
+
+
+def _copy(
+    kind: type[TallyError], arguments: tuple[object, ...], attributes: dict[str, object]
+) -> TallyError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
+
 
 class SettingsMissing(TallyError):
     """The address of the service, or the credentials of the client, are missing or invalid."""

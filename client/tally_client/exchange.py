@@ -99,6 +99,9 @@ class Service:
         Args:
             settings: where the service is, and the credentials.
             transport: replaces the network; for tests.
+
+        Raises:
+            SettingsMissing: the network settings of this machine are not valid.
         """
         self.unanswered = Unanswered(self._lock)
         self._url = settings.url.rstrip("/")
@@ -109,6 +112,9 @@ class Service:
         self._final_until = 0.0  # until then, a 401 is final (monotonic clock, seconds)
         self._next_final = _FIRST_FINAL  # how long the next 401 is final, in seconds
         self._opened: tuple[int, httpx2.Client, TokenSource] | None = None
+        # The HTTP library loads modules here. If a process was forked while another thread loaded a
+        # module, it would wait for ever when it needs this module.
+        self._open()
 
     def exchange(self, request: Request, until: float) -> Reply | NoReply:
         """Send a request and return the answer.
@@ -167,14 +173,17 @@ class Service:
         with self._lock():
             self.require_open()
             if self._opened is None or self._opened[0] != os.getpid():
-                client = self._new_client()
+                client = self._new_client(self._url)
+                if not self._transport:
+                    # This only checks the network settings: TokenSource opens its own client.
+                    self._new_client(self._settings.token_url).close()
                 tokens = TokenSource(self._settings, self._transport)
                 self._opened = (os.getpid(), client, tokens)
             return self._opened[1], self._opened[2]
 
-    def _new_client(self) -> httpx2.Client:
+    def _new_client(self, url: str) -> httpx2.Client:
         try:
-            return httpx2.Client(**network.options(self._url, self._transport))
+            return httpx2.Client(**network.options(url, self._transport))
         except (ValueError, ImportError, OSError, httpx2.InvalidURL) as error:
             # Environment variables can name a proxy or a file of certificates that cannot be used.
             detail = f"The network settings of this machine are not valid: {_text(error)}"

@@ -212,7 +212,10 @@ def _text(members: Mapping[str, object], member: str) -> str:
 
 def _time(members: Mapping[str, object], member: str) -> dt.datetime:
     time = dt.datetime.fromisoformat(_text(members, member))
-    return time if time.tzinfo else _unexpected(f"{member}: time with an offset", time)
+    try:
+        return time.astimezone(dt.UTC) if time.tzinfo else _unexpected(f"{member}: offset", time)
+    except OverflowError:
+        return _unexpected(f"{member}: time in UTC", time)
 
 
 def _time_or_none(members: Mapping[str, object], member: str) -> dt.datetime | None:

@@ -154,9 +154,11 @@ def _read(file: Path) -> Settings | str | None:
             Secret(stack["client_secret"]),
             several_scopes(_scopes() or stack["scopes"]),
         )
+    except PermissionError:
+        return "cannot be read by this user"
     except OSError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return "is not JSON. Is make run starting or stopping?"
     except (KeyError, TypeError, AttributeError) as error:
         return f"lacks a member: {error}"
@@ -192,7 +194,7 @@ def _is_safe(url: object) -> bool:
             host.decode("idna")
     except (ValueError, httpx2.InvalidURL):
         return False
-    if port == 0:
+    if port == 0 or parts.query or parts.fragment:
         return False
     if parts.scheme == "http":
         return is_this_machine(parts.hostname)

@@ -89,6 +89,15 @@ def test_a_damaged_index_is_reported(tmp_path: Path, text: str) -> None:
             read()
 
 
+def test_a_file_with_another_content_than_its_name_says_is_reported(tmp_path: Path) -> None:
+    write(tmp_path, dynamodb={"value": 1})
+    (file,) = tmp_path.glob("dynamodb.*.json")
+    file.write_text(file.read_text().replace("1", "9"))
+
+    with pytest.raises(snapshots.DamagedError, match=file.name):
+        snapshots.read(tmp_path, 4566)
+
+
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     write(tmp_path, sqs={})
     (saved,) = tmp_path.glob("*.json")

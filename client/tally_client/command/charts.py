@@ -45,7 +45,7 @@ def _draw(intervals: Sequence[Interval], length: Length, console: Console) -> No
             line.append(_bar(each.increase / largest * width), "green")
             line.append(_bar(each.decrease / largest * width), "red")
         line.rstrip()
-        console.print(line, no_wrap=True, overflow="crop", soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _numbers(interval: Interval) -> str:

@@ -31,6 +31,8 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Entry))
 # Two versions can be in a different order than their times only if their times are less than this
 # apart (docs/history.md, Times).
 _DISORDER = dt.timedelta(seconds=20)
+# Names of standard output. If it is a file, opening it by such a name would empty the file.
+_STANDARD_OUTPUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 _FIRST_TIME = dt.datetime.min.replace(tzinfo=dt.UTC) + _DISORDER
 
 
@@ -116,10 +118,16 @@ def _destination(file: Path | None) -> Iterator[TextIO]:
     Raises:
         NotWritten: the file could not be written.
     """
-    if file is None:
+    if file is None or str(file) in _STANDARD_OUTPUT:
         with streams.standard_output() as target:
             yield target
         return
+    try:
+        file.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # such as a link to itself
+        raise exits.NotWritten.to(file, error) from error
     try:
         if file.exists() and not file.is_file():
             with file.open("w", encoding="utf-8", newline="") as target:
@@ -137,7 +145,7 @@ def _replacing(file: Path) -> Iterator[TextIO]:
     try:
         with open(handle, "w", encoding="utf-8", newline="") as target:  # noqa: PTH123  a handle
             yield target
-        mode = 0o666 & ~_umask()
+        mode = file.stat().st_mode & 0o777 if file.exists() else 0o666 & ~_umask()
         Path(name).chmod(mode)
         Path(name).replace(file)
     except BaseException:

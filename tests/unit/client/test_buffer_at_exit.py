@@ -11,6 +11,11 @@ PROGRAM = """
 import os, sys
 from tally_client import Tally
 tally = Tally(sys.argv[1], token_url=sys.argv[2], client_id="client", client_secret="s", deadline=1)
+if sys.argv[3] == "modules":
+    loaded = set(sys.modules)
+    tally.increment("a", 5)
+    print(*sorted(set(sys.modules) - loaded))
+    sys.exit()
 counts = tally.buffer(interval=60)
 counts.increment("a", 5)
 if sys.argv[3] == "fork":
@@ -50,6 +55,11 @@ def test_a_program_that_ends_sends_what_is_in_its_buffer(
     done = run_program(service, what)
     assert service.value("a") == value, done.stderr
     assert done.returncode == (what == "fail")
+
+
+def test_a_request_loads_no_module(service: FakeService) -> None:
+    # If it did, a process that is forked during a request could wait for ever for this module.
+    assert run_program(service, "modules").stdout == "\n"
 
 
 def test_a_program_that_ends_during_an_outage_logs_what_is_lost(service: FakeService) -> None:

@@ -186,6 +186,26 @@ def test_an_export_to_a_directory_that_does_not_exist_is_an_error(
     assert result.stderr.startswith("NotWritten: ")
 
 
+def test_an_export_to_a_link_to_itself_is_an_error(tally: Command, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    result = tally.run(f"export a --output {loop}")
+    assert result.exit_code == 13
+    assert result.stderr.startswith("NotWritten: ")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_an_export_to_standard_output_replaces_no_file(tally: Command, name: str) -> None:
+    assert tally(f"export a --output {name}") == tally("export a")
+
+
+def test_an_export_keeps_the_permissions_of_a_file(tally: Command, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.touch(mode=0o600)
+    tally(f"export a --output {file}")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_export_writes_into_a_pipe_and_through_a_link(
     tally: Command, service: FakeService, tmp_path: Path
 ) -> None:
@@ -316,3 +336,10 @@ def test_shell_completion_offers_names(service: FakeService) -> None:
         },
     )
     assert result.stdout.split() == ["orders"]
+
+
+def test_a_narrow_terminal_shows_whole_numbers(
+    tally: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "16")
+    assert "+10 -4" in tally("trend a")

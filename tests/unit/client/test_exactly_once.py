@@ -109,10 +109,18 @@ def test_if_every_attempt_was_throttled_the_change_is_not_applied(
     service: FakeService, fault: str
 ) -> None:
     service.faults = lambda: fault
-    # The problem's detail is the text "throttled".
-    with service.client(deadline=0.3) as tally, pytest.raises(Unavailable, match=r"\. throttled$"):
+    with service.client(deadline=0.3) as tally, pytest.raises(Unavailable):
         tally.increment("a")
     assert service.history == {}
+
+
+def test_the_error_has_the_reason_of_the_service(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tally_client.retrying.pause", lambda *_: False)
+    service.plan("503 throttled")  # the problem's detail is the text "throttled"
+    with service.client() as tally, pytest.raises(Unavailable, match=r"\. throttled$"):
+        tally.increment("a")
 
 
 def test_if_every_connection_was_refused_the_change_is_not_applied(service: FakeService) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tally_client import SettingsMissing, Tally
+from tally_client import SettingsMissing, Tally, network
 
 SETTINGS: dict[str, Any] = {
     "url": "https://a.example/v1",
@@ -26,6 +26,8 @@ URLS: list[Any] = [
     f"https://a.example/{NOT_UTF8}",
     f"https://{NOT_UTF8}.example",
     "https://a.example/a b",
+    "https://a.example/v1?stage=dev",
+    "https://a.example/v1#top",
     None,
     5,
     b"https://a.example",
@@ -71,3 +73,18 @@ def test_without_a_current_directory_the_settings_are_missing(
     here.rmdir()
     with pytest.raises(SettingsMissing, match="directory"):
         Tally.from_env()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/missing/certificates")],
+)
+@pytest.mark.parametrize("remote", ["url", "token_url"])
+def test_network_settings_that_cannot_be_used_are_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, remote: str
+) -> None:
+    monkeypatch.setattr(network, "_tls_context", network._tls_context.__wrapped__)  # noqa: SLF001
+    monkeypatch.setenv(variable, value)
+    local = {"url": "http://127.0.0.1:9/v1", "token_url": "http://127.0.0.1:9/token"}
+    with pytest.raises(SettingsMissing, match="network settings"):
+        Tally(**{**SETTINGS, **local, remote: SETTINGS[remote]})
