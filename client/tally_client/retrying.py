@@ -119,14 +119,11 @@ def _attempt(
 
 def _judge(reply: Reply) -> Refused | Again:
     """Return what an answer without success says about the change."""
-    status, kind, after = reply.status, kind_of(reply), _retry_after(reply)
-    if kind == "in-progress":
-        return Again(detail_of(reply), may_be_applied=True, after=after)
-    if kind == "throttled" and status in _THROTTLED:
-        return Again(detail_of(reply), may_be_applied=False, after=after)
-    if status in _CLIENT_ERRORS and status not in _TEMPORARY:
+    status, kind = reply.status, kind_of(reply)
+    if kind != "in-progress" and status in _CLIENT_ERRORS and status not in _TEMPORARY:
         return refusal(reply)
-    return Again(detail_of(reply), may_be_applied=True, after=after)
+    throttled = kind == "throttled" and status in _THROTTLED
+    return Again(detail_of(reply), may_be_applied=not throttled, after=_retry_after(reply))
 
 
 def read(service: Service, request: Request, parse: Callable[[Reply], T], deadline: float) -> T:

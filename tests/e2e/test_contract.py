@@ -124,9 +124,9 @@ def test_the_api_does_what_the_contract_says(
         )
         counts[case.operation.label] += 1
 
-    # `SCHEMA.parametrize` would do this while pytest collects the tests. That takes seconds, in
-    # each process of the test run.
-    load_all_checks()  # `SCHEMA.parametrize` would also load them
+    # The next lines do what `SCHEMA.parametrize` does. But it does so while pytest collects the
+    # tests, which takes seconds in each process of the test run.
+    load_all_checks()
     for result in get_all_tests(
         schema=SCHEMA, test_func=check, settings=examples(full=400, part=5), given_kwargs=None
     ):

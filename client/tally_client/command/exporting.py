@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import datetime as dt
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -123,13 +124,7 @@ def _destination(file: Path | None) -> Iterator[TextIO]:
             yield target
         return
     try:
-        file.stat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # such as a link to itself
-        raise exits.NotWritten.to(file, error) from error
-    try:
-        if file.exists() and not file.is_file():
+        if _is_special(file):
             with file.open("w", encoding="utf-8", newline="") as target:
                 yield target
         else:
@@ -137,6 +132,18 @@ def _destination(file: Path | None) -> Iterator[TextIO]:
                 yield target
     except (OSError, UnicodeEncodeError) as error:
         raise exits.NotWritten.to(file, error) from error
+
+
+def _is_special(file: Path) -> bool:
+    """Return whether something exists here that is not a regular file, such as a device.
+
+    Raises:
+        OSError: it cannot be known, for example because of a link to itself.
+    """
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
