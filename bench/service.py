@@ -17,7 +17,7 @@ from unittest.mock import patch
 import botocore.session
 from tests.event_queue import EventMessage, event_body
 from tests.meter import Meter
-from tests.proxy import proxy_event
+from tests.proxy import ALL_RIGHTS, proxy_event
 from tests.stack import CLIENT_ID, FACTORIES, REGION, Stack
 
 from bench.aws_output import access_log, http_response
@@ -59,7 +59,7 @@ class Service:
         """
         function, route, parameters = self._stack.route(method, path)
         text = json.dumps(body).encode() if body else b""
-        claims = {"sub": CLIENT_ID, "client_id": CLIENT_ID}
+        claims = ALL_RIGHTS | {"sub": CLIENT_ID, "client_id": CLIENT_ID}
         event = proxy_event(route, path, parameters, query, headers or {}, text, claims)
         usage, reply = self._run(function.name, event)
         if reply["statusCode"] != 200:  # noqa: PLR2004  the HTTP status

@@ -11,12 +11,13 @@ from counters.idempotency import Intent, once
 _TARGET = "/increments"
 
 
-@endpoint(body=["increments"], headers=["idempotency-key"])
+@endpoint(body=["increments"], headers=["idempotency-key"], access="counters")
 def handler(request: Request) -> Response:
     """Add to all counters. Return their state right after that, in the order of the request."""
     increments = rules.increments(request.body.get("increments"))
-    body = json.dumps(increments)
     counter_ids = tuple(each.counter_id for each in increments)
+    request.rights.require(counter_ids)
+    body = json.dumps(increments)
     counters, replayed = once(
         Intent(request.idempotency_key, _TARGET, counter_ids, body),
         request.change,

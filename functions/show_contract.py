@@ -14,7 +14,7 @@ _CONTRACT = json.loads(_TEXT)
 _VERSION = hashlib.sha256(_TEXT).hexdigest()[:16]
 
 
-@endpoint(headers=["if-none-match"], public=True)
+@endpoint(headers=["if-none-match"], access="public")
 def handler(request: Request) -> Response:
     """Return the contract. If the caller already has this version of it, return 304."""
     headers = {"ETag": f'"{_VERSION}"'}

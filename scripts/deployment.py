@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import environment
+import local_person
 import sam_local
 from emulator_process import Emulator, clean_environment, kill_group
 from local_settings import (
@@ -62,6 +63,8 @@ class Stack:
         scopes: the scopes that the app client may ask for.
         endpoint_url: the emulator's endpoint, which all its AWS services share.
         region: the AWS region.
+        dashboard: the `url` of the dashboard, and the `username` and `password` of a first person,
+            who is an editor.
         outputs: the outputs of the CloudFormation stack.
     """
 
@@ -72,6 +75,7 @@ class Stack:
     scopes: tuple[str, ...]
     endpoint_url: str
     region: str
+    dashboard: dict[str, str]
     outputs: dict[str, str]
 
 
@@ -96,9 +100,15 @@ def deploy(
     if not is_built(emulator.directory):
         report("Building the functions…")
         build(emulator)
-    if is_deployed(emulator, stack_name):
-        return describe(emulator, stack_name)
-    report("Deploying the stack to the emulator…")
+    if not is_deployed(emulator, stack_name):
+        report("Deploying the stack to the emulator…")
+        _deploy(emulator, stack_name)
+    stack = describe(emulator, stack_name)
+    local_person.admit(_client(emulator, "cognito-idp"), stack.outputs, stack.dashboard["url"])
+    return stack
+
+
+def _deploy(emulator: Emulator, stack_name: str) -> None:
     _sam(
         emulator,
         "deploy",
@@ -111,7 +121,6 @@ def deploy(
         *("--on-failure", "DELETE"),
         *("--parameter-overrides", PARAMETERS),
     )
-    return describe(emulator, stack_name)
 
 
 def build(emulator: Emulator) -> None:
@@ -312,13 +321,19 @@ def describe(emulator: Emulator, stack_name: str = STACK_NAME) -> Stack:
     # its path is the stage. The emulator serves the API at a different URL.
     api = urllib.parse.urlsplit(outputs["ApiUrl"])
     api_id = api.netloc.partition(".")[0]
+    url = f"{emulator.endpoint_url}/_aws/execute-api/{api_id}{api.path}"
     return Stack(
-        url=f"{emulator.endpoint_url}/_aws/execute-api/{api_id}{api.path}",
+        url=url,
         token_url=f"{emulator.endpoint_url}/oauth2/token",
         client_id=client["ClientId"],
         client_secret=client["ClientSecret"],
         scopes=tuple(client["AllowedOAuthScopes"]),
         endpoint_url=emulator.endpoint_url,
         region=REGION,
+        dashboard={
+            "url": f"{url}/",
+            "username": local_person.USERNAME,
+            "password": local_person.PASSWORD,
+        },
         outputs=outputs,
     )

@@ -147,6 +147,8 @@ def _environment(directory: Path, temporary: Path, port: int, lock: int) -> dict
         "TMPDIR": str(temporary),  # for the emulator's pid file and the functions' code
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
+        # As on AWS, no token is issued if the trigger IssueToken fails.
+        "MINISTACK_COGNITO_PRETOKEN_STRICT": "1",
         # When MiniStack starts and stops, it removes all of its containers from Docker, even those
         # that belong to another running MiniStack. This path is not Docker's socket. So MiniStack
         # cannot reach Docker, and removes nothing.

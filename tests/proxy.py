@@ -12,6 +12,9 @@ from tests.aws_template import GLOBALS, Route
 
 from counters import clock
 
+# The claims with which IssueToken lets a caller use all counters.
+ALL_RIGHTS = {"tally:read": "*", "tally:increment": "*", "tally:set": "*"}
+
 TIMEOUT: int = GLOBALS["Timeout"]  # seconds
 
 

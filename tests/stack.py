@@ -21,7 +21,7 @@ from moto.dynamodb.models.table import Table
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 from tests import aws_template, conformance
 from tests.aws_template import Function, Route
-from tests.proxy import Context, Reply, proxy_event, reply
+from tests.proxy import ALL_RIGHTS, Context, Reply, proxy_event, reply
 
 from counters import clients, clock
 
@@ -264,7 +264,10 @@ class Stack:
         body: Mapping[str, object] | bytes = b"",
         claims: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send an HTTP request to the function of its route. Return the reply."""
+        """Send an HTTP request to the function of its route. Return the reply.
+
+        Unless `claims` says otherwise, the caller may use all counters.
+        """
         function, route, parameters = self.route(method, path)
         event = proxy_event(
             route,
@@ -273,7 +276,7 @@ class Stack:
             query,
             headers or {},
             body if isinstance(body, bytes) else json.dumps(body).encode(),
-            claims or {"sub": CLIENT_ID, "client_id": CLIENT_ID},
+            {**ALL_RIGHTS, **(claims or {"sub": CLIENT_ID, "client_id": CLIENT_ID})},
         )
         return reply(self.invoke(function.name, event))
 

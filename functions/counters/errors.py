@@ -34,10 +34,17 @@ class InvalidRequestError(CounterError):
 
 
 class UnauthorizedError(CounterError):
-    """API Gateway did not verify who sent the request."""
+    """API Gateway did not verify who sent the request, or the access token says no rights."""
 
     status = HTTPStatus.UNAUTHORIZED
     kind = "unauthorized"
+
+
+class ForbiddenError(CounterError):
+    """The access token does not allow the counter."""
+
+    status = HTTPStatus.FORBIDDEN
+    kind = "forbidden"
 
 
 class NotFoundError(CounterError):

@@ -6,10 +6,11 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy
 
 import base64
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlencode
 
 from aws_lambda_powertools import Logger
@@ -20,13 +21,21 @@ from counters.clients import ATTEMPT
 from counters.errors import CounterError, InternalError, UnauthorizedError
 from counters.headers import supported_headers
 from counters.model import Change, ChangedCounter, Counter
+from counters.rights import Rights, Scope, of_token
 from counters.rules import invalid
 
 logger = Logger(service="tally")
 
 MAX_BODY = 64 * 1024  # characters; the largest valid request is much smaller
 
+# template.yaml has the same list, for API Gateway's own errors.
+_EXPOSED_HEADERS = "ETag, Idempotent-Replayed, Link, Retry-After"
+
 _BODY_METHODS = {"POST", "PUT"}
+# The scope that each method needs. template.yaml has the same scopes, in `AuthorizationScopes`.
+_SCOPES: Mapping[str, Scope] = {"GET": "read", "POST": "increment", "PUT": "set"}
+
+_NO_RIGHTS = Rights(())
 _ANYBODY = "anybody"  # the actor of a request without a token; such a request changes nothing
 
 
@@ -42,6 +51,7 @@ class Request(NamedTuple):
         idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
         change: the attempt: the work of this invocation to make one change. The attempt begins when
             the Request is created. Routes that only read do not use this attribute.
+        rights: the counters for which the caller has the route's scope.
         until: latest time to start a request to AWS, in seconds since the epoch.
     """
 
@@ -52,6 +62,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     idempotency_key: str | None
     change: Change
+    rights: Rights
     until: float
 
     def limit(self, most: int = 1000) -> int:
@@ -118,6 +129,14 @@ class Response(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
+# Who may use a route:
+# - counter: callers who have the route's scope for the counter that the path names. The handler
+#   checks this.
+# - counters: callers who have the route's scope. The route's function checks for which counters.
+# - public: everybody, without a token.
+Access = Literal["counter", "counters", "public"]
+
+
 class _Route(NamedTuple):
     """What a route supports. The attributes are the arguments of `endpoint`."""
 
@@ -125,7 +144,7 @@ class _Route(NamedTuple):
     lists: Collection[str]
     body: Collection[str]
     headers: Collection[str]
-    public: bool
+    access: Access
 
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
@@ -137,7 +156,7 @@ def endpoint(
     lists: Collection[str] = (),
     body: Collection[str] = (),
     headers: Collection[str] = (),
-    public: bool = False,
+    access: Access = "counter",
 ) -> Callable[[Callable[[Request], Response]], Handler]:
     """Return a decorator that turns a function into a Lambda handler.
 
@@ -155,10 +174,10 @@ def endpoint(
         headers: the headers that the route supports, in lower case. The handler rejects a request
             with any other header that changes the meaning of the request (see the module
             `headers`). The handler ignores headers that do not change the meaning.
-        public: whether the route needs no token. If it needs one, the handler rejects a request
-            whose sender API Gateway did not verify.
+        access: who may use the route: see `Access`. If the route needs a token, the handler rejects
+            a request whose sender API Gateway did not verify.
     """
-    route = _Route(query, lists, body, headers, public)
+    route = _Route(query, lists, body, headers, access)
 
     def decorate(function: Callable[[Request], Response]) -> Handler:
         def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -222,15 +241,18 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
 
 
 def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Request:
+    actor, rights = (_ANYBODY, _NO_RIGHTS) if route.access == "public" else _caller(event)
     path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
+    # A REST API does not decode the path, so the counter's name is still percent-encoded.
+    counter_id = rules.counter_id(unquote(path["counter_id"]))
+    if route.access == "counter":
+        rights.require([counter_id])
     all_headers, method = event["multiValueHeaders"] or {}, event["httpMethod"]
     supported = supported_headers(all_headers, route.headers, method)
     parameters = event["multiValueQueryStringParameters"] or {}
-    actor = _ANYBODY if route.public else _actor(event)
     until = clock.deadline(context, ATTEMPT)
     return Request(
-        # A REST API does not decode the path, so the counter's name is still percent-encoded.
-        rules.counter_id(unquote(path["counter_id"])),
+        counter_id,
         _query(parameters, route),
         {name: values for name, values in parameters.items() if name in route.lists},
         _body(event, route.body),
@@ -239,17 +261,20 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
         # Callers can choose API Gateway's request id. So an attempt is identified by Lambda's
         # request id instead.
         Change(actor, context.aws_request_id, clock.now(), until),
+        rights,
         until,
     )
 
 
-def _actor(event: dict[str, Any]) -> str:
-    """Return the caller: the `sub` or, if there is none, the `client_id` of the access token.
+def _caller(event: dict[str, Any]) -> tuple[str, Rights]:
+    """Return the caller and their rights, both from the access token.
+
+    The caller is the token's `sub` or, if there is none, its `client_id`.
 
     Raises:
-        UnauthorizedError: if the event has neither `sub` nor `client_id`. `sam local start-api` and
-            the method test in API Gateway's console send such events, because they skip the
-            authorizer.
+        UnauthorizedError: if the event has neither `sub` nor `client_id`, or if the token has no
+            rights. `sam local start-api` and the method test in API Gateway's console send events
+            without claims, because they skip the authorizer.
     """
     authorizer = event["requestContext"].get("authorizer") or {}
     claims = authorizer.get("claims") or {}
@@ -261,7 +286,7 @@ def _actor(event: dict[str, Any]) -> str:
             " the URL of make run, or of a deployed stack, with an access token."
         )
         raise UnauthorizedError(detail)
-    return actor
+    return actor, of_token(claims, _SCOPES[event["httpMethod"]])
 
 
 def _query(parameters: dict[str, list[str]], route: _Route) -> dict[str, str]:
@@ -347,6 +372,10 @@ def _proxy_response(response: Response) -> dict[str, Any]:
         "headers": {
             "Content-Type": "application/json",
             "Cache-Control": "no-cache",
+            # Web pages of this origin may read the response, and these of its headers:
+            # https://fetch.spec.whatwg.org/#http-cors-protocol
+            "Access-Control-Allow-Origin": os.environ["ALLOWED_ORIGIN"],
+            "Access-Control-Expose-Headers": _EXPOSED_HEADERS,
             **response.headers,
         },
         "body": body,

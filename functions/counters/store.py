@@ -27,7 +27,7 @@ from counters.clients import (
 from counters.model import Change, Condition, Counter, Increment, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
@@ -229,16 +229,18 @@ def transact(updates: "Sequence[dict[str, Any]]", token: str) -> None:
         raise
 
 
-def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[str], bool]:
+def list_names(
+    prefixes: "Iterable[str]", after: str, limit: int, until: float
+) -> tuple[list[str], bool]:
     """Return a page of counter names, in the order of their UTF-8 bytes.
 
     DynamoDB updates the index of names shortly after the table, so a new counter may be missing for
-    a moment.
+    a moment. Each prefix takes one read.
 
     Args:
-        prefix: return only names that begin with `prefix`; empty for all names.
+        prefixes: return only names with one of these prefixes; see `Rights.prefixes`.
         after: return only names after this name; empty for the first page.
-        limit: the maximum number of names.
+        limit: the most names to return.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
@@ -247,6 +249,17 @@ def list_names(prefix: str, after: str, limit: int, until: float) -> tuple[list[
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
+    found: list[str] = []
+    for prefix in prefixes:
+        names, has_more = _names(prefix, after, limit - len(found), until)
+        found += names
+        if has_more:
+            return found, True
+    return found, False
+
+
+def _names(prefix: str, after: str, limit: int, until: float) -> tuple[list[str], bool]:
+    """Return a page of the names that begin with one prefix; see `list_names`."""
     condition = "#catalog = :catalog"
     names = {"#catalog": "catalog"}
     values: dict[str, AttributeValueTypeDef] = {":catalog": _CATALOG}
@@ -379,7 +392,7 @@ def _update(
             ":at": at,
             ":change": {"M": description},
         },
-        # If the condition fails, the reply contains the counter's item, so Tally need not read it.
+        # A refusal then contains the counter's item, so Tally need not read it.
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.aws_template import ROOT
 from tests.event_queue import Forwarded, forwarded
-from tests.proxy import reply
+from tests.proxy import ALL_RIGHTS, reply
 from tests.stack import Stack
 
 EVENTS = ROOT / "events"
@@ -36,6 +36,15 @@ def prepare(stack: Stack) -> None:
             TableName=stack.refs["CounterTable"], Item=record["dynamodb"]["NewImage"]
         )
     stack.record(records)
+
+
+@check
+def issue_token(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert result["response"]["claimsAndScopeOverrideDetails"]["accessTokenGeneration"] == {
+        "claimsToAddOrOverride": ALL_RIGHTS,
+        "scopesToAdd": [],
+        "scopesToSuppress": [],
+    }
 
 
 @check

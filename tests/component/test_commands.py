@@ -325,7 +325,7 @@ def test_a_second_stack_in_the_same_directory_is_refused(
     assert "another local stack is using" in capsys.readouterr().err
 
 
-STACK = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", {})
+STACK = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", {}, {})
 
 
 @pytest.mark.parametrize("directory", [LOCAL, Path(os.path.relpath(LOCAL))])

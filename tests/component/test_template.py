@@ -57,7 +57,7 @@ def test_every_route_has_an_authorizer_and_its_scope_unless_it_is_documented_as_
 
 def test_the_app_client_may_request_every_scope_and_no_other() -> None:
     (server,) = aws_template.resources("AWS::Cognito::UserPoolResourceServer").values()
-    (client,) = aws_template.resources("AWS::Cognito::UserPoolClient").values()
+    client = TEMPLATE["Resources"]["Client"]
     identifier = server["Properties"]["Identifier"]
 
     offered = {f"{identifier}/{scope['ScopeName']}" for scope in server["Properties"]["Scopes"]}
@@ -74,18 +74,21 @@ def test_nobody_can_sign_up() -> None:
 
 
 def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> None:
-    # These two names may be fixed. The name of a stage must be unique only within an API, and the
-    # name of a resource server only within a user pool.
+    # These names may be fixed. The name of a stage must be unique only within an API, and the names
+    # of a resource server and of a group only within a user pool.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
+    allowed |= {
+        (group, "GroupName") for group in aws_template.resources("AWS::Cognito::UserPoolGroup")
+    }
 
     names = {
         (logical_id, key)
         for logical_id, resource in TEMPLATE["Resources"].items()
         for key, value in resource.get("Properties", {}).items()
         if key.endswith("Name") and key != "MetricName"
-        # Two kinds of values are not fixed names. The event bus must have a name, and gets the name
-        # of the stack. The EventBusName of a rule refers to the event bus.
-        if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"})
+        # These values are not fixed names. The event bus must have a name, and gets the name of the
+        # stack. The other values refer to resources.
+        if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"}, {"Ref": "IssueToken"})
     }
 
     assert names <= allowed

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.aws_template import Route
-from tests.proxy import Context, Reply, proxy_event, reply
+from tests.proxy import ALL_RIGHTS, Context, Reply, proxy_event, reply
 
 from counters import errors, model
 from counters.gateway import MAX_BODY, Handler, Request, Response, endpoint, page_response
@@ -19,7 +19,15 @@ from counters.headers import condition, none_match
 from counters.model import MAX_INTEGER, MIN_INTEGER
 
 POST = Route("POST", "/counters/{counter_id}", {})
-CLAIMS = {"sub": "ann", "client_id": "app"}
+CLAIMS = ALL_RIGHTS | {"sub": "ann", "client_id": "app"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed_origin() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ALLOWED_ORIGIN", "*")
+        yield
+
 
 integers = st.integers(MIN_INTEGER, MAX_INTEGER)
 json_values = st.recursive(
@@ -316,6 +324,7 @@ def test_an_unexpected_error_is_a_problem_without_its_message() -> None:
 ERRORS = {
     errors.InvalidRequestError("why"): 400,
     errors.UnauthorizedError("why"): 401,
+    errors.ForbiddenError("why"): 403,
     errors.NotFoundError("why"): 404,
     errors.BoundExceededError(model.Bounds(0, 9), model.Counter("orders", 7)): 409,
     errors.VersionMismatchError(model.Condition((7,)), model.Counter("orders", version=8)): 412,

@@ -1,0 +1,109 @@
+"""GrantTable: which scopes a client or a group of people has, and for which counters.
+
+An item has these attributes, and no others:
+- `principal`: `client:` and the id of an app client, or `group:` and the name of a group.
+- `scopes`: a set of `read`, `increment` and `set`.
+- `prefixes`: a set of prefixes of counter names. If it is missing, the grant is for all counters.
+"""
+
+import os
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from counters import rules
+from counters.clients import get_items, must_answer
+from counters.errors import InvalidRequestError
+from counters.rights import SCOPES, Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+    Item = Mapping[str, AttributeValueTypeDef]
+
+
+class MalformedGrantError(Exception):
+    """An item of GrantTable is malformed. The error's text names its principal."""
+
+
+# What a group may do if GrantTable has no item for it. Members of any other group may do nothing.
+_GROUPS = {
+    "group:readers": Grant(["read"]),
+    "group:writers": Grant(["read", "increment"]),
+    "group:editors": Grant(["read", "increment", "set"]),
+}
+
+
+def of_client(client_id: str, until: float) -> list[Grant]:
+    """Return the grant of an app client.
+
+    A client without an item in GrantTable has a grant with all scopes. Cognito still gives it only
+    the scopes that its app client allows.
+
+    Args:
+        client_id: the id of the app client.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Raises:
+        MalformedGrantError: if the item is malformed.
+        ThrottledError: if DynamoDB did not answer in time.
+    """
+    return list(_stored([f"client:{client_id}"], until).values()) or [Grant(SCOPES)]
+
+
+def of_groups(groups: Collection[str], until: float) -> list[Grant]:
+    """Return the grants of the groups in which a person is.
+
+    Args:
+        groups: the names of at most 100 groups, which is Cognito's limit:
+            https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html
+        until: latest time to start a read, in seconds since the epoch.
+
+    Raises:
+        MalformedGrantError: if an item is malformed.
+        ThrottledError: if DynamoDB did not answer in time.
+    """
+    principals = sorted({f"group:{group}" for group in groups})
+    grants = _GROUPS | _stored(principals, until)
+    return [grants[principal] for principal in principals if principal in grants]
+
+
+def _stored(principals: Collection[str], until: float) -> dict[str, Grant]:
+    """Return the grants in GrantTable, by principal."""
+    if not principals:
+        return {}
+    keys = [{"principal": {"S": principal}} for principal in principals]
+    with must_answer():
+        items = get_items(os.environ["GRANT_TABLE"], keys, until)
+    return {item["principal"]["S"]: _grant(item) for item in items}
+
+
+def _grant(item: "Item") -> Grant:
+    """Return the grant in an item.
+
+    Raises:
+        MalformedGrantError: if the item is malformed. An attribute with an unknown name counts as
+            malformed, because a misspelled `prefixes` must not open all counters.
+    """
+    principal = item["principal"]["S"]
+    try:
+        rules.only(["principal", "scopes", "prefixes"], item)
+        scopes = _set(item, "scopes")
+        if not set(scopes) <= set(SCOPES):
+            rules.invalid("scopes", f"must be some of {', '.join(SCOPES)}")
+        if "prefixes" not in item:
+            return Grant(scopes)
+        prefixes = [rules.counter_id(each, "prefixes") for each in _set(item, "prefixes")]
+        return Grant(scopes, prefixes)
+    except InvalidRequestError as error:
+        message = f"the grant of {principal} is malformed: {error}"
+        raise MalformedGrantError(message) from error
+
+
+def _set(item: "Item", name: str) -> "Sequence[str]":
+    """Return the set of strings in an attribute."""
+    values = item.get(name, {}).get("SS")
+    if not values:
+        rules.invalid(name, "must be a set of strings")
+    return values
