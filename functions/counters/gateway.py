@@ -28,8 +28,8 @@ logger = Logger(service="tally")
 
 MAX_BODY = 64 * 1024  # characters; the largest valid request is much smaller
 
-# template.yaml has the same list, for API Gateway's own errors.
-_EXPOSED_HEADERS = "ETag, Idempotent-Replayed, Link, Retry-After"
+# template.yaml has the same list, for API Gateway's own responses.
+EXPOSED_HEADERS = "ETag, Idempotent-Replayed, Link, Retry-After"
 
 _BODY_METHODS = {"POST", "PUT"}
 # The scope that each method needs. template.yaml has the same scopes, in `AuthorizationScopes`.
@@ -375,7 +375,7 @@ def _proxy_response(response: Response) -> dict[str, Any]:
             # Web pages of this origin may read the response, and these of its headers:
             # https://fetch.spec.whatwg.org/#http-cors-protocol
             "Access-Control-Allow-Origin": os.environ["ALLOWED_ORIGIN"],
-            "Access-Control-Expose-Headers": _EXPOSED_HEADERS,
+            "Access-Control-Expose-Headers": EXPOSED_HEADERS,
             **response.headers,
         },
         "body": body,

@@ -1,6 +1,7 @@
 """The template matches the code, and has the settings on which Tally depends."""
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,12 +13,15 @@ from tests.aws_template import ROOT, TEMPLATE, Function
 from tests.routes import ROUTES, documented_routes, documented_scopes
 from tests.stack import running
 
-from counters import clients
+from counters import clients, gateway
 
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
 API_GATEWAY_SECONDS = 29
+# How long Cognito waits for a trigger:
+# https://docs.aws.amazon.com/cognito/latest/developerguide/cognito-user-pools-working-with-lambda-triggers.html
+COGNITO_SECONDS = 5
 
 
 def test_every_module_is_the_handler_of_one_function() -> None:
@@ -231,3 +235,57 @@ def test_a_timeout_leaves_time_for_two_attempts_and_the_response() -> None:
     for function in FUNCTIONS.values():
         if function.routes:
             assert function.timeout > 2 * clients.ATTEMPT
+
+
+def test_a_token_over_its_limit_gets_a_problem_that_browsers_can_read() -> None:
+    acl = TEMPLATE["Resources"]["CallerLimitAcl"]["Properties"]
+    (rule,) = acl["Rules"]
+    response = rule["Action"]["Block"]["CustomResponse"]
+    headers = {header["Name"]: header["Value"] for header in response["ResponseHeaders"]}
+    problem = json.loads(acl["CustomResponseBodies"][response["CustomResponseBodyKey"]]["Content"])
+
+    assert response["ResponseCode"] == problem["status"] == 429
+    assert problem["type"] == "urn:tally:problem:throttled"
+    assert headers["Retry-After"].isdigit()
+    assert headers["Access-Control-Allow-Origin"] == {"Ref": "AllowedOrigin"}
+    assert headers["Access-Control-Expose-Headers"] == gateway.EXPOSED_HEADERS
+
+
+def test_a_limit_counts_the_requests_of_each_token_and_is_off_by_default() -> None:
+    acl = TEMPLATE["Resources"]["CallerLimitAcl"]
+    (rule,) = acl["Properties"]["Rules"]
+    statement = rule["Statement"]["RateBasedStatement"]
+
+    assert statement["AggregateKeyType"] == "CUSTOM_KEYS"
+    assert [key["Header"]["Name"] for key in statement["CustomKeys"]] == ["authorization"]
+    assert statement["Limit"] == {"Ref": "CallerLimit"}
+    for name in ("CallerLimitAcl", "CallerLimitOfApi"):
+        assert TEMPLATE["Resources"][name]["Condition"] == "HasCallerLimit"
+    assert aws_template.parameter("CallerLimit") == "0"
+
+
+def test_people_sign_in_without_a_secret_and_with_a_refresh_token_that_rotates() -> None:
+    client = TEMPLATE["Resources"]["DashboardClient"]["Properties"]
+
+    assert client["GenerateSecret"] is False
+    assert client["AllowedOAuthFlows"] == ["code"]
+    assert client["AllowedOAuthScopes"] == ["openid"]  # IssueToken adds the scopes of counters
+    assert client["RefreshTokenRotation"]["Feature"] == "ENABLED"
+    # Cognito refuses this flow together with rotation, and allows it if the list is missing:
+    # https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-refresh-token.html
+    assert client["ExplicitAuthFlows"]
+    assert "ALLOW_REFRESH_TOKEN_AUTH" not in client["ExplicitAuthFlows"]
+    assert client["EnableTokenRevocation"] is True
+    assert client["PreventUserExistenceErrors"] == "ENABLED"
+
+
+def test_cognito_calls_issue_token_for_people_and_for_programs() -> None:
+    pool = TEMPLATE["Resources"]["UserPool"]["Properties"]
+    permission = TEMPLATE["Resources"]["IssueTokenPermission"]["Properties"]
+
+    trigger = pool["LambdaConfig"]["PreTokenGenerationConfig"]
+    assert trigger["LambdaArn"] == {"Fn::GetAtt": "IssueToken.Arn"}
+    assert trigger["LambdaVersion"] == "V3_0"  # earlier versions skip client credentials
+    assert pool["UserPoolTier"] in {"ESSENTIALS", "PLUS"}  # LITE does not have this version
+    assert permission["SourceArn"] == {"Fn::GetAtt": "UserPool.Arn"}
+    assert FUNCTIONS["IssueToken"].timeout <= COGNITO_SECONDS
