@@ -9,8 +9,8 @@
   counters (chaos_callers.py). Some requests have an Idempotency-Key.
 - After all calls, the test checks every answer against the history (linearizability.py).
 
-Only `make test-full` runs this test. Each rule that it checks has a faster test of its own, which
-`make test` runs. This test looks for faults in the combination of the rules.
+Only `make test-full` runs this test. `make test` has faster tests for the rules that it checks.
+This test also checks the rules in combination.
 """
 
 import json
