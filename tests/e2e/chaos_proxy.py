@@ -10,7 +10,6 @@ attempt began (see counters/clock.py).
 """
 
 import json
-import math
 import random
 import re
 import socket
@@ -33,7 +32,6 @@ from tests.e2e.dynamodb_proxy import (
     read_request,
     refusal,
 )
-from tests.sizes import cases
 
 from counters import clock
 
@@ -47,10 +45,7 @@ LATEST_SECONDS = clock.APPLY_WINDOW - 1  # drop a change whose attempt began lon
 FAULT_SECONDS, PERIOD_SECONDS = 4, 16
 
 # READ, WRITE, KILLS and DECKS say how many cards of a deck name each fault. SIZES says how many
-# cards a deck has. The cards that name no fault let a request pass. `make test` sends fewer
-# requests than `make test-full`. So in `make test`, all these numbers are divided by DIVISOR. The
-# decks still contain every fault.
-DIVISOR = cases(1, part=6)
+# cards a deck has. The cards that name no fault let a request pass.
 READ = {
     "dropped": 3,
     "refused": 2,
@@ -270,8 +265,8 @@ class ChaosProxy(Proxy):
             deck = self._decks[deck_name]
             if not deck:
                 for fault, number in DECKS[deck_name].items():
-                    deck += [fault] * math.ceil(number / DIVISOR)
-                deck += ["delivered"] * (SIZES[deck_name] // DIVISOR - len(deck))
+                    deck += [fault] * number
+                deck += ["delivered"] * (SIZES[deck_name] - len(deck))
                 self._chances.shuffle(deck)
             fault = deck.pop()
             self.faults[fault, operation] += 1

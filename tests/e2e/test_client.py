@@ -19,7 +19,7 @@ from deployment import Stack
 from local_settings import HOST
 from tally_client import Increment, Tally
 
-CHANGES = cases(5000, part=200)
+CHANGES = cases(5000, part=96)
 THREADS = 8
 # The more changes a counter has, the slower the emulator reads its history. So the changes are
 # spread over several counters. Each counter is changed by several threads at once.
@@ -154,7 +154,7 @@ def test_each_increment_through_a_buffer_counts_once(
 def test_threads_share_one_token_until_it_expires(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = cases(1000, part=96)
+    calls = cases(1000, part=48)
     tokens: list[str] = []
     late = 0.0
     monotonic = time.monotonic

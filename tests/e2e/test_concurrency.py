@@ -9,8 +9,8 @@ from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(32, part=8)  # each client occupies a process of the function
-TIMES = 25
+CLIENTS = cases(32, part=4)  # each client occupies a process of the function
+TIMES = cases(25, part=50)
 TOTAL = CLIENTS * TIMES
 COUNTER = "/counters/busy"
 

@@ -15,11 +15,11 @@ from tests.sizes import cases
 
 from deployment import Stack
 
-CLIENTS = cases(32, part=8)  # each client occupies a process of a function
+CLIENTS = cases(32, part=4)  # each client occupies a process of a function
 STOCK = cases(100, part=25)
 INCREMENT = ["counters/increment"]
-SECONDS = cases(60, part=3)
-HOT_CLIENTS = cases(16, part=8)
+SECONDS = cases(60, part=1)
+HOT_CLIENTS = cases(16, part=4)
 LOST_SHARE = 0.2  # share of the writes to CounterTable whose replies are lost
 LOSS_CLIENTS = cases(8, part=4)
 LOSS_TIMES = cases(100, part=10)
