@@ -284,7 +284,11 @@ def test_the_local_stack_gets_nothing_of_the_users_aws_settings(
         aws_settings.setenv(name, value)
     assert tally.run("grants list").exit_code == 10
     assert tally.run("people list").exit_code == 10
-    assert len(listener.headers) == 2
+    aws_settings.setenv("AWS_PROFILE", "none")
+    assert tally.run("people list").exit_code == 10
+    config.write_text("[broken\n")
+    assert tally.run("people list").exit_code == 10
+    assert len(listener.headers) == 4
     for headers in listener.headers:
         assert "Credential=test/" in headers["Authorization"]
         assert "/eu-west-3/" in headers["Authorization"]

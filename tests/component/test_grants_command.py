@@ -130,16 +130,15 @@ def test_a_grant_needs_scopes_that_exist(tally: Administration) -> None:
 
 
 def test_a_grant_must_fit_into_a_token(tally: Administration) -> None:
-    # 15 prefixes of 128 characters, 14 spaces before them, and a last one with its space: 2,000.
-    prefixes = [*(f"{number:0>128}" for number in range(15)), "a" * 65]
-    fits = f"group:readers --scope read --scope set {' '.join(f'--prefix {p}' for p in prefixes)}"
-    assert len(" ".join(prefixes)) == 2000
-    tally(f"grants set {fits}")
-    error = tally.error(f"grants set {fits}a", 4)
-    assert "4002" in error["detail"]
+    # 31 prefixes of 128 characters, 30 spaces, and another prefix with its space: 4,000.
+    prefixes = [*(f"{number:0>128}" for number in range(31)), "a"]
+    assert len(" ".join(prefixes)) == 4000
+    options = " ".join(f"--prefix {prefix}" for prefix in prefixes)
+    fits = f"grants set group:readers --scope read {options}"
+    tally(fits)
+    assert "4001" in tally.error(f"{fits}a", 4)["detail"]
     assert tally.sent == []
-    error = tally.error(f"grants set {fits} --scope increment", 4)
-    assert "6000" in error["detail"]
+    assert "8000" in tally.error(f"{fits} --scope set", 4)["detail"]
 
 
 @pytest.mark.parametrize("principal", ["client:none", "group:none"])

@@ -102,8 +102,7 @@ def _local(deadline: float) -> Stack:
     import botocore.session  # noqa: PLC0415
 
     local = settings.from_stack_file(_take, _MISSING)
-    # No proxy of the environment may see the requests.
-    config = _config(deadline, proxies={}, use_dualstack_endpoint=False, use_fips_endpoint=False)
+    config = _config(deadline, proxies={})  # no proxy of the environment may see the requests
     with faults.of_settings():
         # This session ignores AWS_PROFILE and the user's configuration files.
         bare = botocore.session.Session(
