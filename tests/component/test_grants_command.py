@@ -6,6 +6,7 @@ import pytest
 from tests.component.administration import (
     FAULTS,
     Administration,
+    Send,
     interrupting,
     limited_to,
     losing_the_reply,
@@ -57,6 +58,20 @@ def test_list_shows_all_grants_in_order(tally: Administration) -> None:
     ]
     assert tally.operations() == ["Scan"] * 3
     assert all(each["ConsistentRead"] for name, each in tally.sent if name == "Scan")
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_the_order_of_the_list_is_not_that_of_the_table(
+    tally: Administration, *, descending: bool
+) -> None:
+    def scan(send: Send, parameters: dict[str, Any]) -> Any:  # noqa: ANN401
+        return {"Items": sorted(send(parameters)["Items"], key=str, reverse=descending)}
+
+    tally.faults["Scan"] = scan
+    for name in ("a", "b"):
+        tally.put(f"group:{name}", scopes=READ)
+    listed = [each["principal"] for each in tally.json("grants list")]
+    assert listed == ["group:a", "group:b"]
 
 
 def test_without_grants_the_list_is_empty(tally: Administration) -> None:
