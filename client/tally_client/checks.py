@@ -23,7 +23,7 @@ def name(counter_id: object) -> str:
         InvalidRequest: the name is not valid. In a path, it could lead to another route.
     """
     if not isinstance(counter_id, str) or not _NAME.fullmatch(counter_id):
-        _refuse("counter_id", f"must match {_NAME.pattern}")
+        refuse("counter_id", f"must match {_NAME.pattern}")
     return counter_id
 
 
@@ -35,7 +35,7 @@ def key(value: object) -> str:
             not begin with a quotation mark.
     """
     if not isinstance(value, str) or not _KEY.fullmatch(value):
-        _refuse("key", "must be 1 to 255 visible ASCII characters, and not begin with a quote")
+        refuse("key", "must be 1 to 255 visible ASCII characters, and not begin with a quote")
     return value
 
 
@@ -51,7 +51,7 @@ def text(argument: str, value: object) -> str:
             command is not UTF-8, Python makes such a string of it.
     """
     if not is_utf8(value):
-        _refuse(argument, "must be a string that UTF-8 can encode")
+        refuse(argument, "must be a string that UTF-8 can encode")
     return value
 
 
@@ -67,7 +67,7 @@ def integer(argument: str, value: object, lowest: int = -MAX_INTEGER) -> int:
         InvalidRequest: the value is not an integer, or is out of range. True and 1.0 are not valid.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= MAX_INTEGER:
-        _refuse(argument, f"must be an integer from {lowest} to {MAX_INTEGER}")
+        refuse(argument, f"must be an integer from {lowest} to {MAX_INTEGER}")
     return int(value)
 
 
@@ -79,7 +79,7 @@ def amount(by: object) -> int:
     """
     found = integer("by", by)
     if not found:
-        _refuse("by", "must not be 0")
+        refuse("by", "must not be 0")
     return found
 
 
@@ -98,11 +98,11 @@ def time(argument: str, value: object) -> str:
         return text(argument, value)
     if not isinstance(value, dt.datetime) or value.utcoffset() is None:
         detail = "must be a string, or a datetime with an offset, such as datetime.now(UTC)"
-        _refuse(argument, detail)
+        refuse(argument, detail)
     try:
         return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
     except OverflowError:
-        _refuse(argument, "is before the year 1 or after the year 9999 in UTC")
+        refuse(argument, "is before the year 1 or after the year 9999 in UTC")
 
 
 def length(interval: object) -> str:
@@ -113,7 +113,7 @@ def length(interval: object) -> str:
     """
     known = get_args(Length)
     if interval not in known:
-        _refuse("interval", f"must be one of {', '.join(known)}")
+        refuse("interval", f"must be one of {', '.join(known)}")
     return str(interval)
 
 
@@ -128,7 +128,7 @@ def several(argument: str, values: Iterable[T]) -> list[T]:
         InvalidRequest: it is not iterable, or is a string.
     """
     if not has_items(values):
-        _refuse(argument, "must be a list, or another iterable that is not a string")
+        refuse(argument, "must be a list, or another iterable that is not a string")
     return list(values)
 
 
@@ -144,7 +144,7 @@ def instance(argument: str, value: object, kind: type[T]) -> T:
         InvalidRequest: the value is of another type.
     """
     if not isinstance(value, kind):
-        _refuse(argument, f"each item must be of the type {kind.__name__}")
+        refuse(argument, f"each item must be of the type {kind.__name__}")
     return value
 
 
@@ -167,6 +167,15 @@ def is_utf8(value: object) -> TypeGuard[str]:
     return True
 
 
-def _refuse(argument: str, rule: str) -> NoReturn:
+def refuse(argument: str, rule: str) -> NoReturn:
+    """Refuse an argument.
+
+    Args:
+        argument: its name.
+        rule: the rule that it breaks.
+
+    Raises:
+        InvalidRequest: always.
+    """
     detail = f"{argument}: {rule}"
     raise InvalidRequest(detail, kind="invalid-request")

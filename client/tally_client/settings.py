@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -16,7 +16,7 @@ from tally_client.checks import has_items, is_utf8
 from tally_client.errors import SettingsMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 # The file that `make run` writes: see docs/local-stack.md.
 STACK_FILE = Path(".local", "stack.json")
@@ -28,6 +28,13 @@ _VARIABLES = {
 }
 _SECRET = "TALLY_CLIENT_SECRET"  # noqa: S105  the name of a variable
 _SCOPES = "TALLY_SCOPES"
+_MISSING = (
+    f"There are no settings. Set {', '.join(_VARIABLES.values())} and {_SECRET}, or start a"
+    f" local stack with make run, and work in its directory:"
+    f" there is no {STACK_FILE} here or above."
+)
+
+T = TypeVar("T")
 
 
 class Secret:
@@ -111,14 +118,26 @@ def find() -> Settings:
     missing = [_VARIABLES[name] for name, value in found.items() if not value]
     missing += [] if secret.reveal() else [_SECRET]
     if len(missing) > len(found):
-        return _from_stack_file()
+        return from_stack_file(_settings, _MISSING)
     if missing:
         detail = f"These environment variables are missing: {', '.join(missing)}"
         raise SettingsMissing(detail)
     return Settings(**found, client_secret=secret, scopes=tuple(_scopes()))
 
 
-def _from_stack_file() -> Settings:
+def from_stack_file(take: Callable[[Any], T], missing: str) -> T:
+    """Return what the nearest `.local/stack.json` has.
+
+    The file is searched in the current directory, and then in each of its parents.
+
+    Args:
+        take: a function that takes what is wanted out of the content of the file. If the content is
+            not valid, it raises SettingsMissing, KeyError, TypeError or AttributeError.
+        missing: what to say if there is no such file.
+
+    Raises:
+        SettingsMissing: there is no such file, or it is not valid.
+    """
     try:
         here = Path.cwd()
     except OSError:
@@ -126,44 +145,49 @@ def _from_stack_file() -> Settings:
         raise SettingsMissing(detail) from None
     for directory in (here, *here.parents):
         file = directory / STACK_FILE
-        stack = _read(file)
-        if isinstance(stack, Settings):
-            return stack
-        if stack is not None:
-            detail = f"{file} {stack}"
+        found = _read(file, take)
+        if isinstance(found, _Wrong):
+            detail = f"{file} {found.reason}"
             raise SettingsMissing(detail)
-    detail = (
-        f"There are no settings. Set {', '.join(_VARIABLES.values())} and {_SECRET}, or start a"
-        " local stack with make run, and work in its directory:"
-        f" there is no {STACK_FILE} here or above."
+        if found is not None:
+            return found
+    raise SettingsMissing(missing)
+
+
+def _settings(stack: Any) -> Settings:  # noqa: ANN401  content of a JSON file
+    return Settings(
+        stack["url"],
+        stack["token_url"],
+        stack["client_id"],
+        Secret(stack["client_secret"]),
+        several_scopes(_scopes() or stack["scopes"]),
     )
-    raise SettingsMissing(detail)
 
 
-def _read(file: Path) -> Settings | str | None:
-    """Return the settings in a file, or what is wrong with the file. None if it cannot be read.
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """What is wrong with a file."""
+
+    reason: str
+
+
+def _read(file: Path, take: Callable[[Any], T]) -> T | _Wrong | None:
+    """Return what `take` finds in a file, or what is wrong with the file. None if there is no file.
 
     An exception would carry the content of the file, with the secret. So this function raises none.
     """
     try:
-        stack = json.loads(file.read_text(encoding="utf-8"))
-        return Settings(
-            stack["url"],
-            stack["token_url"],
-            stack["client_id"],
-            Secret(stack["client_secret"]),
-            several_scopes(_scopes() or stack["scopes"]),
-        )
+        return take(json.loads(file.read_text(encoding="utf-8")))
     except PermissionError:
-        return "cannot be read by this user"
+        return _Wrong("cannot be read by this user")
     except OSError:
         return None
     except (ValueError, RecursionError):
-        return "is not JSON. Is make run starting or stopping?"
+        return _Wrong("is not JSON. Is make run starting or stopping?")
     except (KeyError, TypeError, AttributeError) as error:
-        return f"lacks a member: {error}"
+        return _Wrong(f"lacks a member: {error}")
     except SettingsMissing as error:
-        return f"is not valid: {error}"
+        return _Wrong(f"is not valid: {error}")
 
 
 def several_scopes(scopes: Iterable[str]) -> tuple[str, ...]:

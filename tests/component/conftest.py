@@ -4,15 +4,18 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import botocore
+import botocore.loaders
 import botocore.session
 import pytest
 from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
 from tests import fast_moto
 from tests.component import auditing
+from tests.component.administration import Administration, isolated
 from tests.component.ledger import Ledger
 from tests.component.output import silence
 from tests.component.reading import RETENTION_DAYS, record_orders
@@ -200,3 +203,29 @@ def set_clock(
         times[0] = time
 
     return set_time
+
+
+@pytest.fixture(scope="session")
+def loader() -> botocore.loaders.Loader:
+    """A loader of AWS's API models. It keeps them, because loading them is slow."""
+    return botocore.loaders.create_loader()
+
+
+@pytest.fixture
+def aws_settings(
+    moto_started: None,  # noqa: ARG001  moto sets variables of the environment, too
+    loader: botocore.loaders.Loader,
+    tmp_path: Path,
+) -> Iterator[pytest.MonkeyPatch]:
+    """The AWS settings of a user. No request leaves this machine."""
+    with isolated(tmp_path) as settings:
+        settings.setattr(botocore.session, "create_loader", lambda _path: loader)
+        yield settings
+
+
+@pytest.fixture
+def tally(aws_settings: pytest.MonkeyPatch) -> Iterator[Administration]:  # noqa: ARG001
+    """The command `tally`, with an empty stack to administer."""
+    administration = Administration()
+    with administration.connected():
+        yield administration

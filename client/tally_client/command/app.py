@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tally_client.command import arguments, charts, exits, exporting, output, session, streams
+from tally_client.command import (
+    arguments,
+    charts,
+    exits,
+    exporting,
+    grants,
+    output,
+    people,
+    session,
+    streams,
+)
 from tally_client.model import MAX_INTEGER
 
 if TYPE_CHECKING:
@@ -27,12 +37,15 @@ app = typer.Typer(
     epilog=(
         "Settings: TALLY_URL, TALLY_TOKEN_URL, TALLY_CLIENT_ID, TALLY_CLIENT_SECRET, and"
         " TALLY_SCOPES if wanted. Without them, the command uses .local/stack.json of a running"
-        " local stack, in this directory or a parent."
+        " local stack, in this directory or a parent. The commands grants and people use your AWS"
+        " credentials instead, and TALLY_STACK."
         " Exit codes: 0 done; 2 wrong usage; 3 no valid settings; 4 invalid request; 5 not allowed;"
         " 6 not found; 7 bound exceeded; 8 version mismatch; 9 key reused; 10 not applied, try"
         " again; 11 outcome unknown; 12 export incomplete; 13 output not written; 130 interrupted."
     ),
 )
+app.add_typer(grants.app, name="grants")
+app.add_typer(people.app, name="people")
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,16 @@ def show_counter(counter: Counter, *, json_output: bool) -> None:
 
 def show_table(records: Sequence[Record], columns: Sequence[str]) -> None:
     """Print records in aligned columns, numbers to the right."""
-    rows = [[members(each).get(name) for name in columns] for each in records]
+    show_rows([[members(each).get(name) for name in columns] for each in records], columns)
+
+
+def show_rows(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> None:
+    """Print rows in aligned columns, numbers to the right.
+
+    Args:
+        rows: the cells of each row.
+        columns: the headings.
+    """
     texts = [list(columns), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     right = [any(isinstance(value, int) for value in column) for column in zip(*rows, strict=True)]

@@ -49,15 +49,31 @@ def opened(deadline: float, *, as_json: bool) -> Iterator[Client]:
     Raises:
         typer.Exit: an error was reported.
     """
-    tally = None
-    try:
-        with Client.from_env(deadline=deadline) as tally:
+    tally: Client | None = None
+    with reported(as_json=as_json, key=lambda: tally.key if tally else None):
+        tally = Client.from_env(deadline=deadline)
+        with tally:
             yield tally
+
+
+@contextmanager
+def reported(*, as_json: bool, key: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Run the block of one command. Report an error, and exit with its code.
+
+    Args:
+        as_json: whether errors are reported as JSON.
+        key: returns the idempotency key of the last change; None if it has none.
+
+    Raises:
+        typer.Exit: an error was reported.
+    """
+    try:
+        yield
     except errors.TallyError as error:
         _report(error, as_json=as_json)
         code = exits.code_of(error)
     except KeyboardInterrupt as error:
-        _report_interrupt(error, tally.key if tally else None, as_json=as_json)
+        _report_interrupt(error, key(), as_json=as_json)
         code = exits.INTERRUPTED
     else:
         return

@@ -15,21 +15,32 @@ from tally_client.model import MAX_INTEGER
 
 COMMAND = typer.main.get_command(app)
 assert isinstance(COMMAND, TyperGroup)
-COMMANDS = COMMAND.commands
+# The groups of commands, such as `grants`, and all commands, such as `get` and `grants set`.
+GROUPS = {name: each for name, each in COMMAND.commands.items() if isinstance(each, TyperGroup)}
+IN_GROUPS = {
+    f"{name} {of_group}": command
+    for name, group in GROUPS.items()
+    for of_group, command in group.commands.items()
+}
+COMMANDS = {
+    **{name: each for name, each in COMMAND.commands.items() if name not in GROUPS},
+    **IN_GROUPS,
+}
+EVERYTHING = {"tally": COMMAND, **GROUPS, **COMMANDS}
 PAGE = read("client.md")
 # The sections about the command.
 TEXT = PAGE[PAGE.index("\n## The command\n") :]
 
-# The commands that have an option, by the names of the option. `tally` is the command without one
-# of its commands.
+# The commands and groups that have an option, by the names of the option. `tally` is the command
+# without one of its commands.
 OPTIONS = {
     option: {
         name
-        for name, command in {"tally": COMMAND, **COMMANDS}.items()
+        for name, command in EVERYTHING.items()
         for parameter in command.params
         if option in parameter.opts
     }
-    for command in (COMMAND, *COMMANDS.values())
+    for command in EVERYTHING.values()
     for parameter in command.params
     for option in parameter.opts
     if option.startswith("-")
@@ -46,12 +57,17 @@ def test_the_page_shows_each_command_with_its_output() -> None:
         for each in examples("docs/client.md")
         if each.output and (word := re.match(r"tally ([a-z]+)", each.command))
     }
-    assert shown == COMMANDS.keys()
+    assert shown == COMMANDS.keys() - IN_GROUPS.keys()
+
+
+def test_the_page_lists_exactly_the_commands_that_administer_access() -> None:
+    listed = [" ".join(command.split()[1:3]) for command in rows(TEXT, "administration")]
+    assert sorted(listed) == sorted(IN_GROUPS)
 
 
 def test_the_page_lists_exactly_the_options_of_each_command() -> None:
     listed = {
-        option: COMMANDS.keys() if row[0] == "all" else set(re.findall(r"`(\w+)`", row[0]))
+        option: COMMANDS.keys() if row[0] == "all" else set(re.findall(r"`([\w ]+)`", row[0]))
         for option, row in rows(TEXT, "option").items()
     }
     assert listed == OPTIONS
@@ -70,7 +86,7 @@ def test_the_page_lists_exactly_the_exit_codes() -> None:
 def test_the_page_has_the_limits_of_each_number() -> None:
     limits = {
         option: (lowest, getattr(parameter, "max", None))
-        for command in (COMMAND, *COMMANDS.values())
+        for command in EVERYTHING.values()
         for parameter in command.params
         for option in parameter.opts
         if (lowest := getattr(parameter, "min", None)) is not None

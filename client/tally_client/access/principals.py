@@ -1,0 +1,82 @@
+"""Principals, the app clients and groups that can have a grant: their names, and which exist."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tally_client.access import faults
+from tally_client.checks import is_utf8, refuse
+from tally_client.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tally_client.access.stack import Stack
+
+# What Cognito accepts as the id of an app client, and as the name of a group or a person.
+_CLIENT = re.compile(r"[\w+]{1,128}", re.ASCII)
+_NAME = re.compile(r"\S{1,128}")
+
+
+def split(principal: str) -> tuple[str, str]:
+    """Return the kind of a principal, `client` or `group`, and its id or name.
+
+    Raises:
+        InvalidRequest: it is not the text of a principal.
+    """
+    kind, _, name = principal.partition(":")
+    is_valid = {"client": _is_client, "group": is_name}.get(kind)
+    if not is_valid or not is_valid(name):
+        refuse("principal", "must be client:ID or group:NAME")
+    return kind, name
+
+
+def require(stack: Stack, principal: str) -> None:
+    """Check that a client or a group exists.
+
+    Raises:
+        InvalidRequest: it is not the text of a principal.
+        NotFound: the user pool has no such client or group.
+        TallyError: AWS did not say whether it exists.
+    """
+    kind, name = split(principal)
+    if kind == "group":
+        require_group(stack, name)
+        return
+    with _missing(f"The user pool {stack.user_pool_id} has no app client {name}."):
+        stack.cognito.describe_user_pool_client(UserPoolId=stack.user_pool_id, ClientId=name)
+
+
+def require_group(stack: Stack, name: str) -> None:
+    """Check that a group exists.
+
+    Raises:
+        InvalidRequest: a group cannot have this name.
+        NotFound: the user pool has no such group.
+        TallyError: AWS did not say whether it exists.
+    """
+    if not is_name(name):
+        refuse("group", "must be 1 to 128 characters without spaces")
+    with _missing(f"The user pool {stack.user_pool_id} has no group {name}."):
+        stack.cognito.get_group(UserPoolId=stack.user_pool_id, GroupName=name)
+
+
+def is_name(text: str) -> bool:
+    """Return whether a group or a person can have this name."""
+    return bool(_NAME.fullmatch(text)) and is_utf8(text)
+
+
+def _is_client(text: str) -> bool:
+    return bool(_CLIENT.fullmatch(text))
+
+
+@contextmanager
+def _missing(detail: str) -> Iterator[None]:
+    """Run a request that finds something. If AWS does not find it, raise NotFound with a detail."""
+    try:
+        with faults.reported(changes=False):
+            yield
+    except NotFound as error:
+        raise NotFound(detail, status=404, kind=error.kind) from error
