@@ -9,7 +9,7 @@ export SAM_CLI_TELEMETRY := 0
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 python_code := $(wildcard functions client scripts tests bench)
-all_tests := $(wildcard tests/unit tests/component tests/e2e)
+all_tests := $(wildcard tests/unit tests/component tests/e2e tests/browser)
 # The component tests that hardly need an emulated AWS, so they are fast.
 template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs permissions template)
 

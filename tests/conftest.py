@@ -23,17 +23,15 @@ GROUPS = {
     "restart": ("tests/e2e/test_restart.py",),
     "chaos": ("tests/e2e/test_chaos.py",),
     # The examples come first: they need a stack without counters, and making another takes long.
-    "client": tuple(
-        f"tests/e2e/test_{name}"
-        for name in (
-            "console",
-            "client",
-            "concurrency",
-            "contract",
-            "cost",
-            "first_steps",
-            "read_many",
-        )
+    "client": (
+        "tests/e2e/test_console",
+        "tests/e2e/test_client",
+        "tests/e2e/test_concurrency",
+        "tests/e2e/test_contract",
+        "tests/e2e/test_cost",
+        "tests/e2e/test_first_steps",
+        "tests/e2e/test_read_many",
+        "tests/browser/",
     ),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
     "e2e": ("tests/e2e/",),

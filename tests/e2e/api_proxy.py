@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             length = len(reply.data) // 2 if fault == "cut" else len(reply.data)
             self._reply(reply.status, reply.headers, reply.data, length)
 
-    do_GET = do_POST = do_PUT = handle_any  # noqa: N815
+    do_GET = do_POST = do_PUT = do_OPTIONS = handle_any  # noqa: N815
 
     def _reply(
         self, status: int, headers: Mapping[str, str], body: bytes, length: int | None = None

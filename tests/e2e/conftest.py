@@ -1,37 +1,7 @@
-import tempfile
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
+"""Gives the end-to-end tests the fixtures of tests/stack_fixtures.py."""
 
 import pytest
-from tests.e2e.service import Caller, token_for
-from tests.kept_build import put_stack_into
-
-from deployment import Stack, deploy
-from emulator_process import Emulator, free_port, run_emulator
 
 
-@pytest.fixture(scope="session")
-def emulator() -> Iterator[Emulator]:
-    with tempfile.TemporaryDirectory(prefix="tally-") as name:
-        put_stack_into(Path(name))
-        with run_emulator(Path(name), free_port(), load=True) as emulator:
-            yield emulator
-
-
-@pytest.fixture(scope="session")
-def stack(emulator: Emulator) -> Stack:
-    return deploy(emulator)
-
-
-@pytest.fixture(scope="session")
-def caller(stack: Stack) -> Iterator[Caller]:
-    """A caller with every scope."""
-    with Caller(stack.url, token_for(stack, stack.scopes)) as caller:
-        yield caller
-
-
-@pytest.fixture
-def counter() -> str:
-    """The path of a counter that was never written."""
-    return f"/counters/{uuid.uuid4()}"
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.import_plugin("tests.stack_fixtures")

@@ -1,0 +1,65 @@
+"""Opens web pages in an installed Chromium, for the browser tests."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from tests.browser.website import Website
+
+NO_CHROMIUM = (
+    "tests/browser was not run: there is no Chromium. Install it, or set CHROMIUM to its path"
+)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def chromium() -> str | None:
+    """Return the path of the installed Chromium or Google Chrome. Return None if there is none."""
+    chosen = os.environ.get("CHROMIUM")
+    names = [chosen] if chosen else ["chromium", "google-chrome"]
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.import_plugin("tests.stack_fixtures")
+
+
+def pytest_runtest_setup() -> None:
+    """Skip the test if there is no Chromium. Fail instead if TALLY_CHROMIUM is `required`.
+
+    If a fixture did this, pytest would not report all skipped tests in one line.
+    """
+    if chromium() is None:
+        if os.environ.get("TALLY_CHROMIUM") == "required":
+            pytest.fail(NO_CHROMIUM, pytrace=False)
+        pytest.skip(NO_CHROMIUM)
+
+
+# While Playwright is running, its event loop counts as running in this thread. So no other test of
+# the process can call asyncio.run.
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page in a new context: without cookies, and with an empty cache."""
+    with browser.new_context() as context:
+        yield context.new_page()
+
+
+@pytest.fixture(scope="session")
+def website() -> Iterator[Website]:
+    with Website() as website:
+        thread = threading.Thread(target=website.serve_forever, args=[0.05])
+        thread.start()
+        yield website
+        website.shutdown()
+        thread.join()
