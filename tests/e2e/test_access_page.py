@@ -16,6 +16,7 @@ from tests.e2e.service import client
 from deployment import Stack
 
 COMMAND_SECONDS = 120
+TESTED = 7  # blocks of commands
 # The emulator does not have these operations. So the AWS command line only checks their options.
 NOT_EMULATED = re.compile(r"aws cognito-idp \S+-user-pool-client-secrets? (?:\\\n|.)*")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -87,30 +88,50 @@ def blocks(command: str) -> list[str]:
     return [block for block in BLOCKS if command in block]
 
 
-def up_to(block: str, command: str) -> str:
-    """Return the part of a block before the first line that begins with a command."""
-    return block[: block.index(command)]
+@pytest.mark.parametrize("command", ["add-user-pool-client-secret", "create-user-pool-client"])
+def test_app_clients_are_created_and_changed(stack: Stack, clone: Path, command: str) -> None:
+    (block,) = blocks(command)
+
+    assert run(stack, clone, block)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_all_commands_in_a_block_succeed(stack: Stack, clone: Path, block: str) -> None:
-    run(stack, clone, block)
-
-
-def test_the_page_shows_how_to_get_a_token(stack: Stack, clone: Path) -> None:
+def test_a_program_gets_a_token(stack: Stack, clone: Path) -> None:
     (block,) = blocks("grant_type=client_credentials")
 
     assert json.loads(run(stack, clone, block))["access_token"]
 
 
-def test_both_ways_of_setting_a_grant_store_the_same(stack: Stack, clone: Path) -> None:
-    (with_tally,) = blocks("tally grants set")
-    (with_aws,) = blocks("aws dynamodb put-item")
+@pytest.mark.parametrize("command", ["tally people add", "aws cognito-idp admin-create-user"])
+def test_a_person_is_added_listed_and_removed(stack: Stack, clone: Path, command: str) -> None:
+    (block,) = blocks(command)
+
+    assert "alice@example.com" in run(stack, clone, block)
+
+
+@pytest.mark.parametrize(
+    ("command", "last", "others"),
+    [
+        ("tally grants set", "tally grants remove", {"group:writers"}),
+        ("aws dynamodb put-item", "aws dynamodb delete-item", {"group:support"}),
+    ],
+)
+def test_a_grant_is_set_and_removed(
+    stack: Stack, clone: Path, command: str, last: str, others: set[str]
+) -> None:
+    (block,) = blocks(command)
+    position = block.index(last)
     principal = f"client:{stack.client_id}"
 
-    run(stack, clone, up_to(with_tally, "tally grants remove"))
-    first = grants(stack)[principal]
-    run(stack, clone, up_to(with_aws, "aws dynamodb delete-item"))
+    run(stack, clone, block[:position])
 
-    assert grants(stack)[principal] == first
-    assert first == {"scopes": {"read", "increment"}, "prefixes": {"orders:"}}
+    found = grants(stack)
+    assert found[principal] == {"scopes": {"read", "increment"}, "prefixes": {"orders:"}}
+    assert found.keys() == {principal, *others}
+
+    run(stack, clone, block[position:])
+
+    assert principal not in grants(stack)
+
+
+def test_every_block_of_commands_on_the_page_has_a_test() -> None:
+    assert len(BLOCKS) == TESTED
