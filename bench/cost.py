@@ -6,14 +6,21 @@
 import uuid
 from collections.abc import Sequence
 
-from bench import prices
+from bench import prices, tokens
 from bench.aws_output import PLATFORM_BYTES
-from bench.report import Section, bars, table
+from bench.report import Section, bars, cents, table
 from bench.service import MESSAGES, Service, running
 from bench.usage import DATABASE_MS, FUNCTION_MS, MEMORY, SAMPLED, Operation
 
 # Increments in a POST /increments, entries on a page, and changes in a run of record_history.
 BATCH = 100
+
+# The units in which a price is shown, if that is not a million: how many, and their name.
+_CHARGED = {
+    "byte": (prices.GIGABYTE, "GB"),
+    "token": (1000, "1,000 tokens"),
+    "person and month": (1, "person and month"),
+}
 
 _MEASURED = f"""
 The next table shows what one operation consumes. In the columns "batch of 100", "queue, by 10" and
@@ -105,6 +112,7 @@ def measure() -> Section:
     """Measure each operation, and return the section of docs/benchmarks.md."""
     with running() as service:
         measured_operations = operations(service)
+        issued = tokens.measure(service)
     titles = [operation.name for operation in measured_operations]
     totals = {operation.name: operation.total(operation.alone) for operation in measured_operations}
     picture = bars("A million operations, each change recorded alone", "US dollars", totals)
@@ -116,6 +124,7 @@ def measure() -> Section:
         table(["US dollars per million", *titles], _lines(measured_operations)),
         picture,
         table(["list price in us-east-1", "US dollars", "source", "as of"], _prices()),
+        tokens.text(issued),
         _OTHERS,
         table(compared, _others(measured_operations)),
     )
@@ -159,15 +168,13 @@ def _lines(measured_operations: Sequence[Operation]) -> list[list[object]]:
             "**total**, a hundred changes recorded at a time": operation.total(operation.among),
         }.items():
             rows.setdefault(name, []).append(value)
-    return [[name, *map(_cents, values)] for name, values in rows.items()]
+    return [[name, *map(cents, values)] for name, values in rows.items()]
 
 
 def _prices() -> list[list[object]]:
     rows: list[list[object]] = []
     for price in prices.AWS:
-        factor, unit = prices.MILLION, f"million {price.unit}s"
-        if price.unit == "byte":
-            factor, unit = prices.GIGABYTE, "GB"
+        factor, unit = _CHARGED.get(price.unit, (prices.MILLION, f"million {price.unit}s"))
         charged = f"{price.dollars * factor:.6g} per {unit}"
         rows.append([price.name, charged, f"<{price.source}>", price.date])
     return rows
@@ -176,7 +183,7 @@ def _prices() -> list[list[object]]:
 def _others(measured_operations: Sequence[Operation]) -> list[list[object]]:
     plain, queued = measured_operations[0], measured_operations[4]
     rows: list[list[object]] = [
-        [f"Tally: {each.name}", _cents(each.total(each.alone)), "see the table above", "", ""]
+        [f"Tally: {each.name}", cents(each.total(each.alone)), "see the table above", "", ""]
         for each in (plain, queued)
     ]
     for other in sorted(prices.ALTERNATIVES, key=lambda each: each.dollars):
@@ -187,10 +194,6 @@ def _others(measured_operations: Sequence[Operation]) -> list[list[object]]:
 
 def _amount(value: float) -> str:
     return f"{value:,.0f}" if value >= BATCH else f"{value:.4g}"
-
-
-def _cents(dollars: float) -> str:
-    return f"{dollars + 1e-9:.2f}"  # rounds half a cent up
 
 
 if __name__ == "__main__":

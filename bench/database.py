@@ -45,6 +45,12 @@ _ENTRY: dict[str, Any] = {
     "counter_created_at": {"S": _AT},
 }
 
+# What the grant of each program and of each group of people has, besides its principal.
+_GRANT: dict[str, Any] = {
+    "scopes": {"SS": ["increment", "read"]},
+    "prefixes": {"SS": ["orders:", "views:"]},
+}
+
 
 def _entries(query: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the entries that a Query asks for, newest first. The history has two entries."""
@@ -137,10 +143,15 @@ class _Connection:
                 return _http({"Items": [], "Count": 0, "ScannedCount": 0})
             case "BatchGetItem":
                 (table,) = request["RequestItems"]
-                keys = request["RequestItems"][table]["Keys"]
-                items = self._left(keys) if "CounterTable" in table else []
+                items = self._items(table, request["RequestItems"][table]["Keys"])
                 return _http({"Responses": {table: items}, "UnprocessedKeys": {}})
         return _EMPTY
+
+    def _items(self, table: str, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the items with the given keys. Only counters and grants exist."""
+        if "CounterTable" in table:
+            return self._left(keys)
+        return [{**key, **_GRANT} for key in keys] if "GrantTable" in table else []
 
     def _left(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the counters as the last transaction left them.

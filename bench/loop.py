@@ -43,15 +43,18 @@ class Context:
 def caller(name: str, event: dict[str, Any]) -> Callable[[], int]:
     """Return a callable that calls a handler or a WSGI application, and returns the HTTP status.
 
+    The response of a handler that Cognito calls has no status. It counts as a 200.
+
     Args:
         name: the module and the attribute, such as `app.handler`.
-        event: an event of API Gateway. A WSGI application gets the event's method and body.
+        event: an event of API Gateway or Cognito. A WSGI application gets the event's method and
+            body.
     """
     module, _, attribute = name.rpartition(".")
     sys.path.insert(0, "")
     handler = getattr(importlib.import_module(module), attribute)
     if not hasattr(handler, "wsgi_app"):
-        return lambda: int(handler(event, Context())["statusCode"])
+        return lambda: int(handler(event, Context()).get("statusCode", OK))
     body = event["body"].encode()
     statuses: list[int] = []
 

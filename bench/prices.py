@@ -91,9 +91,26 @@ DATA_OUT = Price(
     "byte",
     "https://aws.amazon.com/ec2/pricing/on-demand/#Data_Transfer",
 )
+# Cognito does not charge for app clients. It stopped in November 2025.
+# https://aws.amazon.com/about-aws/whats-new/2025/11/amazon-cognito-removes-machine-machine-app-client-price-dimension/
+TOKEN = Price(
+    "Cognito, tokens for programs",
+    2.25 / 1000,
+    "token",
+    "https://aws.amazon.com/cognito/pricing/",
+    "2026-09",
+)
+PERSON = Price(
+    "Cognito Essentials, people beyond the first 10,000",
+    0.015,
+    "person and month",
+    "https://aws.amazon.com/cognito/pricing/",
+    "2026-09",
+)
 AWS = (
     *(WRITE_UNIT, READ_UNIT, API_REQUEST, LAMBDA_REQUEST, LAMBDA_TIME),
     *(LOGS, SQS_REQUEST, SQS_STANDARD_REQUEST, EVENT, TRACE, DATA_OUT),
+    *(TOKEN, PERSON),
 )
 
 

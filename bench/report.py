@@ -35,6 +35,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (columns, rule, *rows))
 
 
+def cents(dollars: float) -> str:
+    """Return an amount with two decimal places. Half a cent is rounded up."""
+    return f"{dollars + 1e-9:.2f}"
+
+
 def bars(title: str, unit: str, values: Mapping[str, float]) -> str:
     """Return a bar chart in Mermaid.
 

@@ -115,6 +115,36 @@ class Service:
         # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
         return replace(usage, reads=usage.reads + len(records)).per(len(records))
 
+    def grant(self, principal: str) -> None:
+        """Limit an app client or a group to the counters with one of two prefixes.
+
+        Args:
+            principal: `client:` and an id of an app client, or `group:` and a name of a group.
+        """
+        self._stack.dynamodb.put_item(
+            TableName=self._stack.refs["GrantTable"],
+            Item={
+                "principal": {"S": principal},
+                "scopes": {"SS": ["increment", "read"]},
+                "prefixes": {"SS": ["orders:", "views:"]},
+            },
+        )
+
+    def token(self, event: Mapping[str, object]) -> Usage:
+        """Run `issue_token` as Cognito does for an access token, and return what this consumes.
+
+        Args:
+            event: the event of Cognito.
+
+        Raises:
+            RuntimeError: if the token gives no rights.
+        """
+        usage, reply = self._run("IssueToken", event)
+        issued = reply["response"]["claimsAndScopeOverrideDetails"]["accessTokenGeneration"]
+        if not any(issued["claimsToAddOrOverride"].values()):
+            raise RuntimeError(reply)
+        return usage
+
     def _run(self, name: str, event: Mapping[str, object]) -> tuple[Usage, dict[str, Any]]:
         self._meter.clear()
         with captured() as log:

@@ -62,7 +62,7 @@ class Meter:
 def size_of(item: Mapping[str, Any]) -> int:
     """Return the size of an item in bytes, as DynamoDB counts it.
 
-    The item may contain only strings, numbers and maps.
+    The item may contain only strings, numbers, maps and sets of strings.
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     """
@@ -74,6 +74,8 @@ def size_of(item: Mapping[str, Any]) -> int:
                 size += len(text.encode())
             case {"N": digits}:
                 size += (len(digits) + 1) // 2 + 1
+            case {"SS": texts}:
+                size += sum(len(text.encode()) for text in texts)
             case {"M": members}:
                 size += 3 + len(members) + size_of(members)
     return size
