@@ -73,7 +73,7 @@ def test_web_pages_may_read_the_errors_of_api_gateway(error_type: str) -> None:
 
     assert headers[f"{prefix}-Allow-Origin"] == ORIGIN
     exposed = headers[f"{prefix}-Expose-Headers"]
-    assert exposed == f"'{gateway._EXPOSED_HEADERS}'"  # noqa: SLF001
+    assert exposed == f"'{gateway.EXPOSED_HEADERS}'"
     assert {name.lower() for name in names(exposed)} == conformance.EXPOSED
 
 
