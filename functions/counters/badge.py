@@ -11,7 +11,7 @@ from counters.rules import invalid
 COLORS = {
     "blue": "0969da",
     "green": "1a7f37",
-    "grey": "57606a",
+    "grey": "6e7781",
     "orange": "bc4c00",
     "purple": "8250df",
     "red": "cf222e",
