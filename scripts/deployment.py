@@ -48,7 +48,10 @@ BUILD_STAMP = "build.stamp"
 SOURCES_TAG = "tally:sources"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
-PARAMETERS = f"Stage=dev PythonRuntime={RUNTIME} Architecture={ARCHITECTURE}"
+PUBLIC_PREFIX = "public:"
+PARAMETERS = (
+    f"Stage=dev PythonRuntime={RUNTIME} Architecture={ARCHITECTURE} PublicPrefix={PUBLIC_PREFIX}"
+)
 
 
 @dataclass(frozen=True)

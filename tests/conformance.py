@@ -8,13 +8,14 @@ This check does not allow them: a member that the service sends must be in the c
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import jsonschema_rs
 from tests.contract_document import (
     COMPONENTS,
+    METHODS,
     PROBLEM,
     PROBLEM_TYPE,
     Operation,
@@ -31,7 +32,17 @@ HEADERS = {
 }
 # The headers that a response has only if its problem lists them.
 PROBLEM_HEADERS = {name.lower() for problem in problems().values() for name in problem.headers}
-NO_ROUTE = 404
+# The headers that the contract does not list for each response, because every response has them.
+CORS_HEADERS = {"Access-Control-Allow-Origin", "Access-Control-Expose-Headers"}
+# Scripts of a web page can read these response headers without a permission:
+# https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
+_ALWAYS_EXPOSED = {"cache-control"}
+# Browsers read these response headers, and scripts do not need them.
+_FOR_BROWSERS = {"content-security-policy", "x-content-type-options"}
+EXPOSED = HEADERS - _ALWAYS_EXPOSED - _FOR_BROWSERS
+# The request headers that every preflight response allows, besides those that the contract lists.
+_USUAL_REQUEST_HEADERS = {"authorization", "content-type"}
+OK, NO_ROUTE = 200, 404
 
 
 def _without_unknown_members(node: Any) -> Any:  # noqa: ANN401  any part of the contract
@@ -60,10 +71,19 @@ def check_answer(event: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
     Raises:
         ContractError: the contract does not allow this answer to this request.
     """
-    text = answer["body"]
-    body = json.loads(text) if text else None
     headers = answer["headers"]
+    body = parsed(headers["Content-Type"], answer["body"])
     check(event["httpMethod"], event["resource"], answer["statusCode"], headers, body)
+
+
+def parsed(media_type: str, text: str) -> Any:  # noqa: ANN401  any JSON
+    """Return the body of a response: the parsed JSON, or the text if it is not JSON.
+
+    If the body is empty, return None.
+    """
+    if not text:
+        return None
+    return json.loads(text) if media_type.endswith("json") else text
 
 
 def check(
@@ -80,12 +100,17 @@ def check(
         path: the path of the request, or of its route, without a query.
         status: the status of the response.
         headers: the headers of the response.
-        body: the parsed body of the response; None if the body is empty.
+        body: the body of the response, as `parsed` returns it.
 
     Raises:
         ContractError: the contract does not allow this response to this request.
     """
     request = f"{method} {path}: {status}"
+    given = {name.lower(): value for name, value in headers.items()}
+    if method == "OPTIONS" and (allowed := _operations_of(path)):
+        _require(status == OK, f"{request}: the status of a preflight response must be {OK}")
+        _check_preflight(request, allowed, given)
+        return
     found = operation(method, path)
     if found is None:
         _require(status == NO_ROUTE, f"{request}: the contract has no such route")
@@ -94,7 +119,6 @@ def check(
         responses = found.responses
     _require(status in responses, f"{request}: the contract does not have this status")
     response = responses[status]
-    given = {name.lower(): value for name, value in headers.items()}
     _check_body(request, response, given, body)
     problem_headers: set[str] | None = None
     if given.get("content-type") == PROBLEM and body is not None:
@@ -102,6 +126,7 @@ def check(
         problem = problems()[body["type"].removeprefix(PROBLEM_TYPE)]
         problem_headers = {name.lower() for name in problem.headers}
     _check_headers(request, response, given, problem_headers)
+    _check_cors(request, given)
 
 
 def operation(method: str, path: str) -> Operation | None:
@@ -118,6 +143,12 @@ def operation(method: str, path: str) -> Operation | None:
         if its_method == method and pattern.fullmatch(path):
             return found
     return None
+
+
+def _operations_of(path: str) -> list[Operation]:
+    """Return the operations of a path, which may be that of a request or of a route."""
+    found = [operation(method.upper(), path) for method in METHODS]
+    return [each for each in found if each]
 
 
 @cache
@@ -169,6 +200,38 @@ def _check_headers(
     if problem_headers is not None:
         present = headers.keys() & PROBLEM_HEADERS
         _require(present == problem_headers, f"{request}: the problem has the headers {present}")
+
+
+def _check_cors(request: str, headers: Mapping[str, str]) -> None:
+    """Check that web pages may read a response, with all headers that the contract describes."""
+    for name in CORS_HEADERS:
+        _require(name.lower() in headers, f"{request}: the header {name} is missing")
+    exposed = _names(headers, "access-control-expose-headers")
+    _require(exposed == EXPOSED, f"{request}: web pages can read only {sorted(exposed)}")
+
+
+def _check_preflight(
+    request: str, allowed: Iterable[Operation], headers: Mapping[str, str]
+) -> None:
+    """Check that a browser may send every request to a path, with every header of the contract.
+
+    Args:
+        request: the request, for the error.
+        allowed: the operations of the path.
+        headers: the headers of the preflight response.
+    """
+    _require("access-control-allow-origin" in headers, f"{request}: no origin is allowed")
+    methods = _names(headers, "access-control-allow-methods")
+    expected = {"options"} | {each.method.lower() for each in allowed}
+    _require(methods == expected, f"{request}: the allowed methods are {sorted(methods)}")
+    needed = {name.lower() for each in allowed for name in each.parameters("header")}
+    missing = (needed | _USUAL_REQUEST_HEADERS) - _names(headers, "access-control-allow-headers")
+    _require(not missing, f"{request}: these headers are not allowed: {sorted(missing)}")
+
+
+def _names(headers: Mapping[str, str], name: str) -> set[str]:
+    """Return the names that a header lists, in lower case."""
+    return {each.strip().lower() for each in headers.get(name, "").split(",")}
 
 
 def _validate(what: str, schema: Mapping[str, Any], value: Any) -> None:  # noqa: ANN401  any JSON

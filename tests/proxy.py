@@ -1,13 +1,13 @@
 """Does what API Gateway does: makes an event from a request, and parses the function's answer."""
 
 import base64
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
+from tests import conformance
 from tests.aws_template import GLOBALS, Route
 
 from counters import clock
@@ -32,7 +32,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Reply:
-    """A function's answer to API Gateway. `body` is the parsed JSON; None if the body is empty."""
+    """A function's answer to API Gateway.
+
+    Attributes:
+        body: the parsed JSON, or the text if it is not JSON; None if the body is empty.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -80,5 +84,6 @@ def proxy_event(  # noqa: PLR0913, PLR0917
 
 def reply(response: Mapping[str, Any]) -> Reply:
     """Parse the response of a function."""
-    text = response["body"]
-    return Reply(response["statusCode"], response["headers"], json.loads(text) if text else None)
+    headers = response["headers"]
+    body = conformance.parsed(headers["Content-Type"], response["body"])
+    return Reply(response["statusCode"], headers, body)

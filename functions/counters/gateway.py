@@ -121,8 +121,14 @@ class Request(NamedTuple):
         return rules.period(self.time("from"), self.time("to"))
 
 
+class Text(str):
+    """A body that is not JSON. It is sent unchanged. The header Content-Type says what it is."""
+
+    __slots__ = ()
+
+
 class Response(NamedTuple):
-    """A response. `body` is sent as JSON. If `body` is None, an empty body is sent."""
+    """A response. `body` is sent as JSON, unless it is a Text. If it is None, it is empty."""
 
     body: object = None
     status: HTTPStatus = HTTPStatus.OK
@@ -365,7 +371,9 @@ def _log(
 def _proxy_response(response: Response) -> dict[str, Any]:
     """Return the response in the format that API Gateway expects."""
     body = ""
-    if response.body is not None:
+    if isinstance(response.body, Text):
+        body = str(response.body)
+    elif response.body is not None:
         body = json.dumps(response.body, separators=(",", ":"))
     return {
         "statusCode": int(response.status),

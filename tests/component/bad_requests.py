@@ -204,6 +204,21 @@ BAD_QUERIES = [
     ("after-text", "GET", "/counter/history", "after", "after=abc"),
     ("after-empty", "GET", "/counter/history", "after", "after="),
     ("after-too-great", "GET", "/counter/history", "after", f"after={MAX_INTEGER + 1}"),
+    ("public-version", "GET", "/public/orders", "version", "version=1"),
+    ("public-label", "GET", "/public/orders", "label", "label=a"),
+    ("label-empty", "GET", "/public/orders/badge.svg", "label", "label="),
+    ("label-too-long", "GET", "/public/orders/badge.svg", "label", f"label={'a' * 65}"),
+    ("label-newline", "GET", "/public/orders/badge.svg", "label", "label=a%0Ab"),
+    ("label-nul", "GET", "/public/orders/badge.svg", "label", "label=%00"),
+    ("label-c1", "GET", "/public/orders/badge.svg", "label", "label=%C2%85"),
+    ("label-not-xml", "GET", "/public/orders/badge.svg", "label", "label=%EF%BF%BF"),
+    ("color-empty", "GET", "/public/orders/badge.svg", "color", "color="),
+    ("color-hash", "GET", "/public/orders/badge.svg", "color", "color=%23ff0000"),
+    ("color-four-digits", "GET", "/public/orders/badge.svg", "color", "color=ff00"),
+    ("color-not-hex", "GET", "/public/orders/badge.svg", "color", "color=ggg"),
+    ("color-unknown", "GET", "/public/orders/badge.svg", "color", "color=tomato"),
+    ("color-upper-case", "GET", "/public/orders/badge.svg", "color", "color=RED"),
+    ("color-newline", "GET", "/public/orders/badge.svg", "color", "color=fff%0A"),
 ]
 
 SUNDAY = "Sun, 22 Nov 2026 10:00:00 GMT"

@@ -174,6 +174,12 @@ def retention(stack: Stack) -> None:
 
 
 @pytest.fixture
+def public(stack: Stack) -> None:
+    """Make the counters public whose names begin with `public:`."""
+    stack.refs["PublicPrefix"] = "public:"
+
+
+@pytest.fixture
 def receive_without_waiting(wire: Wire) -> None:
     """Let moto answer a ReceiveMessage request at once, even if the queue has no message."""
     wire.through = without_waiting

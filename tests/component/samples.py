@@ -134,6 +134,17 @@ def show_contract(_stack: Stack, result: Any) -> None:  # noqa: ANN401
 
 
 @check
+def show_public_counter(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert (reply(result).body["counter_id"], reply(result).body["version"]) == ("public:visits", 0)
+
+
+@check
+def show_badge(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert reply(result).headers["Content-Type"] == "image/svg+xml"
+    assert "<title>visits: 0</title>" in reply(result).body
+
+
+@check
 def redrive_history(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert result == {"redriven": 0, "parked": 0}
 

@@ -8,6 +8,7 @@ import openapi_spec_validator
 import pytest
 from tests import aws_template
 from tests.aws_template import TEMPLATE, Function, Route
+from tests.conformance import CORS_HEADERS
 from tests.contract_document import (
     COMPONENTS,
     DOCUMENT,
@@ -22,7 +23,7 @@ from tests.documents import read, rows, table
 from tests.routes import ROUTES, documented_routes, supported
 
 import contract
-from counters import errors, headers, model, rules
+from counters import badge, errors, headers, model, rules
 from counters.errors import CounterError
 from counters.model import Bounds, Condition, Counter
 
@@ -38,6 +39,7 @@ every_route = pytest.mark.parametrize(
 ERRORS: list[CounterError] = [
     errors.InvalidRequestError("by: must be an integer"),
     errors.UnauthorizedError("no token"),
+    errors.ForbiddenError("not this counter"),
     errors.NotFoundError("no such version"),
     errors.BoundExceededError(Bounds(), COUNTER),
     errors.InProgressError(1),
@@ -50,12 +52,15 @@ ERRORS: list[CounterError] = [
 
 
 def gateway_problems() -> list[tuple[int, str, set[str]]]:
-    """Return API Gateway's own errors: the status, the last part of the type, and the headers."""
+    """Return API Gateway's own errors: the status, the last part of the type, and the headers.
+
+    The headers that all responses have are left out.
+    """
     responses: dict[str, Any] = TEMPLATE["Resources"]["Api"]["Properties"]["GatewayResponses"]
     found = []
     for response in responses.values():
         problem = json.loads(response["ResponseTemplates"]["application/json"])
-        sent = set(response["ResponseParameters"]["Headers"]) - {"Content-Type"}
+        sent = set(response["ResponseParameters"]["Headers"]) - {"Content-Type"} - CORS_HEADERS
         found.append((problem["status"], problem["type"].removeprefix(PROBLEM_TYPE), sent))
     return found
 
@@ -203,6 +208,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         assert {limit: schemas[name][limit] for limit in whole} == whole
     assert schemas["Version"]["maximum"] == model.MAX_INTEGER
     assert parameters["Interval"]["schema"]["enum"] == list(model.SECONDS)
+    colors = parameters["Color"]["schema"]
+    assert colors["pattern"].removeprefix("^(").startswith("|".join([*badge.COLORS, "["]))
+    assert colors["default"] == badge.DEFAULT_COLOR
+    assert f"{{1,{badge.LONGEST_LABEL}}}$" in parameters["Label"]["schema"]["pattern"]
     most = rules.MAX_COUNTERS
     assert schemas["Increments"]["properties"]["increments"]["maxItems"] == most
     assert parameters["Id"]["schema"]["maxItems"] == schemas["Counters"]["maxItems"] == most
@@ -258,9 +267,8 @@ def test_the_docs_have_exactly_the_members_of_the_contract() -> None:
 def test_the_docs_have_exactly_the_response_headers_of_the_contract() -> None:
     responses = [response for each in OPERATIONS.values() for response in each.responses.values()]
 
-    assert rows(API, "response header").keys() == {
-        name for response in responses for name in response.get("headers", {})
-    }
+    described = {name for response in responses for name in response.get("headers", {})}
+    assert rows(API, "response header").keys() == described | CORS_HEADERS
 
 
 def test_the_docs_have_exactly_the_problems_of_the_contract() -> None:

@@ -150,6 +150,9 @@ def test_an_operation_has_the_statuses_that_its_parts_can_lead_to(operation: Ope
 
     assert {200, 400, 403, 429, 500, 503} <= statuses
     assert (401 in statuses) == (operation.scope is not None)
+    # Only a token can be for certain counters.
+    forbidden = operation.content["responses"]["403"]["$ref"].rpartition("/")[2]
+    assert forbidden == ("Denied" if operation.scope is None else "Forbidden")
     assert ({413, 415} <= statuses) == (operation.body_schema() is not None)
     assert (304 in statuses) == (operation.method == "GET" and "if-none-match" in headers)
     assert (412 in statuses) == ("if-match" in headers)

@@ -14,6 +14,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 
 
 @every_function
+@pytest.mark.usefixtures("public")
 def test_the_sample_event_has_the_expected_result(
     stack: Stack, function: aws_template.Function
 ) -> None:
@@ -26,6 +27,7 @@ def test_the_sample_event_has_the_expected_result(
 
 
 @pytest.mark.parametrize("seed", [1, 0][: cases(full=2, part=1)])
+@pytest.mark.usefixtures("public")
 def test_sample_events_can_run_repeatedly_in_any_order_on_a_used_stack(
     stack: Stack, seed: int
 ) -> None:

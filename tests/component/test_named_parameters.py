@@ -56,6 +56,9 @@ QUERIES_BY_PATH = {
     "/counters": queries(
         prefix=[None, "", "o", "z"], limit=[None, "1", "1000"], after=[None, "", "a", "z"]
     ),
+    "/public/orders/badge.svg": queries(
+        label=[None, "", "a"], color=[None, "", "red", "fff", "tomato"]
+    ),
 }
 
 
@@ -68,6 +71,7 @@ def stack_with_gaps(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     parameter = aws_template.TEMPLATE["Parameters"]["HistoryDays"]
     monkeypatch.setitem(parameter, "Default", str(RETENTION))
     monkeypatch.setattr(clock, "now", lambda: NOW)
+    stack.refs["PublicPrefix"] = "orders"
     past = Past("orders")
     for time in (BEGINNING, BEGINNING + 1, NOW - 2 * DAY, NOW - DAY, NOW - HOUR):
         past.change(time, 1)
@@ -104,6 +108,7 @@ def test_an_error_names_a_parameter_of_the_request(stack_with_gaps: Stack, path:
             "/counters/orders/trend": {(400, "from"), (400, "to"), (404, "interval")},
             "/counters/orders/history": {(400, "from")},
             "/counters": set(),
+            "/public/orders/badge.svg": {(400, "label"), (400, "color")},
         }[path]
     )
 

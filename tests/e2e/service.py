@@ -53,7 +53,11 @@ def wait_for(
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to an HTTP request. `body` is the parsed JSON."""
+    """The answer to an HTTP request.
+
+    Attributes:
+        body: the parsed JSON, or the text if it is not JSON; None if the body is empty.
+    """
 
     url: str
     status: int
@@ -113,7 +117,8 @@ class Caller:
         response = self._http.request(
             method, url, body=body, headers={**self._headers, **(headers or {})}
         )
-        content = json.loads(response.data) if response.data else None
+        media_type = response.headers.get("Content-Type", "")
+        content = conformance.parsed(media_type, response.data.decode())
         # The emulator decodes a path before it looks for the route. API Gateway does not.
         route = unquote(urlsplit(url.removeprefix(self._url)).path)
         conformance.check(method, route, response.status, response.headers, content)
