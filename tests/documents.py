@@ -10,6 +10,12 @@ def read(document: str) -> str:
     return (ROOT / "docs" / document).read_text()
 
 
+def table_text(text: str, heading: str) -> str:
+    """Return the lines of the first table whose first column has this heading."""
+    _, start, rest = text.partition(f"\n| {heading} |")
+    return start.lstrip() + rest.partition("\n\n")[0].rstrip("\n") + "\n"
+
+
 def table(text: str, heading: str) -> list[list[str]]:
     """Find the first table whose first column has this heading. Return the cells of each row."""
     lines = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]

@@ -232,6 +232,11 @@ def stored_counters(stack: Stack) -> list[Any]:
     return _scan(stack, stack.outputs["CounterTable"])
 
 
+def stored_items(stack: Stack, table: str) -> list[Any]:
+    """Return every item of the table with this logical id."""
+    return _scan(stack, stack.outputs[table])
+
+
 def stored_data(stack: Stack) -> dict[str, list[Any]]:
     """Wait until the history is complete. Return every item of CounterTable and HistoryTable."""
     deadline = time.monotonic() + HISTORY_SECONDS
