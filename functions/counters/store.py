@@ -4,8 +4,7 @@ Each item is a counter, with these attributes:
 - `value`, `version`, `created_at` and `updated_at`;
 - `change`: a description of the last change. record_history reads it from the table's stream, and
   writes it to the history;
-- `catalog`: the partition key of the index of counter names. This attribute has the same value in
-  each item;
+- `catalog`: the partition key of the index of counter names, the same in each item;
 - `sequence_numbers`: which queue messages the counter includes (see `folding`).
 
 This module sends each write once. A write to a counter is not idempotent, so the module `attempt`
@@ -234,13 +233,13 @@ def list_names(
 ) -> tuple[list[str], bool]:
     """Return a page of counter names, in the order of their UTF-8 bytes.
 
-    DynamoDB updates the index of names shortly after the table, so a new counter may be missing for
-    a moment. Each prefix takes one read.
+    Each prefix takes one read. A new counter may be missing for a moment, because DynamoDB updates
+    the index of names shortly after the table.
 
     Args:
         prefixes: return only names with one of these prefixes; see `Rights.prefixes`.
         after: return only names after this name; empty for the first page.
-        limit: the most names to return.
+        limit: the maximum number of names.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
