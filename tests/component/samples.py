@@ -29,7 +29,12 @@ def load(name: str) -> dict[str, Any]:
 
 
 def prepare(stack: Stack) -> None:
-    """Store the counters in the sample event record_history.json, and record their changes."""
+    """Prepare a stack for the sample events of the HTTP API.
+
+    Store the counters in the sample event record_history.json, and record their changes. Make the
+    counters public whose names begin with `public:`, as on the local stack.
+    """
+    stack.refs["PublicPrefix"] = "public:"
     records = load("record_history")["Records"]
     for record in records:
         stack.dynamodb.put_item(

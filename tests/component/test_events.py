@@ -14,7 +14,6 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 
 
 @every_function
-@pytest.mark.usefixtures("public")
 def test_the_sample_event_has_the_expected_result(
     stack: Stack, function: aws_template.Function
 ) -> None:
