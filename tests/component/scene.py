@@ -20,7 +20,7 @@ from botocore.exceptions import ReadTimeoutError
 from tests import conformance
 from tests.component.simulation import BEGINNING, Stream
 from tests.past import Past
-from tests.proxy import TIMEOUT, Context, proxy_event
+from tests.proxy import ALL_RIGHTS, TIMEOUT, Context, proxy_event
 from tests.stack import Stack
 from tests.wire import (
     Fault,
@@ -172,7 +172,9 @@ class Scene:
         """
         function, route, parameters = self.stack.route(method, path)
         text = b"" if body is None else json.dumps(body).encode()
-        event = proxy_event(route, path, parameters, "", headers or {}, text, {"sub": caller})
+        event = proxy_event(
+            route, path, parameters, "", headers or {}, text, ALL_RIGHTS | {"sub": caller}
+        )
         invocation = Invocation(Context(function.name), self.time)
         handler = importlib.import_module(function.module).handler
         self._invocations.append(invocation)

@@ -21,7 +21,7 @@ from tests.component.reading import (
     timestamp,
 )
 from tests.contents import delete_entries
-from tests.proxy import proxy_event
+from tests.proxy import ALL_RIGHTS, proxy_event
 from tests.stack import Stack
 from tests.wire import Fault, Wire, reply_lost, throttled
 
@@ -30,7 +30,9 @@ def get_if_none_match(stack: Stack, query: str, tags: str) -> tuple[int, str]:
     """Send a GET for `orders` with If-None-Match. Return the status and the ETag of the answer."""
     path, headers = "/counters/orders", {"If-None-Match": tags}
     function, route, parameters = stack.route("GET", path)
-    event = proxy_event(route, path, parameters, query, headers, b"", {"sub": "somebody"})
+    event = proxy_event(
+        route, path, parameters, query, headers, b"", ALL_RIGHTS | {"sub": "somebody"}
+    )
     response = stack.invoke(function.name, event)
     assert (response["body"] == "") == (response["statusCode"] == 304)
     return response["statusCode"], response["headers"]["ETag"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 from tests.aws_template import Function, Route
 from tests.component.scene import Invocation, Scene
-from tests.proxy import proxy_event
+from tests.proxy import ALL_RIGHTS, proxy_event
 from tests.routes import ROUTES, sample_body, supported
 from tests.stack import CLIENT_ID, Stack
 from tests.wire import Wire
@@ -375,7 +375,9 @@ def test_a_header_that_occurs_several_times_is_one_list(
         stack.request("POST", "/counters/hits")
     function, route, parameters = stack.route(method, "/counters/hits")
     body = b'{"value": 10}' if method == "PUT" else b""
-    event = proxy_event(route, "/counters/hits", parameters, "", {}, body, {"sub": CLIENT_ID})
+    event = proxy_event(
+        route, "/counters/hits", parameters, "", {}, body, ALL_RIGHTS | {"sub": CLIENT_ID}
+    )
     event["multiValueHeaders"] = lines
 
     response = stack.invoke(function.name, event)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.component.simulation import Caller, World
-from tests.proxy import TIMEOUT, proxy_event
+from tests.proxy import ALL_RIGHTS, TIMEOUT, proxy_event
 from tests.sizes import FULL, cases
 from tests.stack import Stack
 from tests.wire import (
@@ -220,7 +220,7 @@ class Run:
             "",
             {"Idempotency-Key": key} if key else {},
             b"",
-            {"sub": "somebody" if key else "another"},
+            ALL_RIGHTS | {"sub": "somebody" if key else "another"},
         )
         return self.world.call(name, event)
 

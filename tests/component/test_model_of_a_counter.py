@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from tests.component.simulation import BEGINNING
-from tests.proxy import proxy_event
+from tests.proxy import ALL_RIGHTS, proxy_event
 from tests.sizes import cases, examples
 from tests.stack import Stack, StreamRecord
 from tests.times import DAY
@@ -62,7 +62,9 @@ class Service:
         path = f"/counters/{counter}"
         function, route, parameters = self.stack.route(method, path)
         text = json.dumps(body).encode() if body else b""
-        event = proxy_event(route, path, parameters, "", headers, text, {"sub": "somebody"})
+        event = proxy_event(
+            route, path, parameters, "", headers, text, ALL_RIGHTS | {"sub": "somebody"}
+        )
         response = self.stack.invoke(function.name, event)
         content = json.loads(response["body"] or "{}")
         if response["statusCode"] >= 400:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from tests import aws_template, conformance
 from tests.e2e.recorded_run import Answer, Call, Update
 from tests.e2e.workers import Workers
-from tests.proxy import proxy_event
+from tests.proxy import ALL_RIGHTS, proxy_event
 from tests.runtime_api import Outcome
 
 from counters import clock
@@ -24,7 +24,7 @@ from counters import clock
 # had SETTLED_SECONDS ago can no longer change.
 SETTLED_SECONDS = clock.APPLY_WINDOW + 2
 LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
-CLAIMS = {"sub": "chaos", "client_id": "chaos"}
+CLAIMS = ALL_RIGHTS | {"sub": "chaos", "client_id": "chaos"}
 
 # The operations of the callers, with their relative frequencies.
 FREQUENCIES = {
