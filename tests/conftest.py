@@ -28,6 +28,7 @@ GROUPS = {
         f"tests/e2e/test_{name}" for name in ("client", "console", "first_steps", "read_many")
     ),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
+    "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
     "e2e": ("tests/e2e/",),
     "artifact": ("tests/component/test_artifact.py",),
     "long history": ("tests/component/test_long_history.py",),
@@ -42,6 +43,7 @@ FIRST = (
     *GROUPS["chaos"],
     *GROUPS["client"],
     *GROUPS["queues"],
+    *GROUPS["tokens"],
     "tests/e2e/test_restart.py",
     "tests/component/test_interleavings.py",
     "tests/component/test_reply_sequences.py",
