@@ -1,7 +1,8 @@
 """Runs MiniStack, an emulator of AWS, with corrections and with a faster start of Lambda functions.
 
-The corrections change how MiniStack handles streams, queues, alarms and errors of API Gateway. They
-replace private Python functions of MiniStack, so they fit exactly one version of MiniStack.
+The corrections change how MiniStack handles streams, queues, alarms, errors of API Gateway, and
+Cognito's sign-in. They replace private Python functions of MiniStack, so they fit exactly one
+version of MiniStack.
 `emulator_process.py` starts this program, and passes the settings of the program as environment
 variables.
 """
@@ -28,6 +29,7 @@ from ministack.core import lambda_runtime
 from ministack.services import dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
 
+import cognito_corrections
 import gateway_responses
 import saving
 import snapshots
@@ -60,6 +62,7 @@ def main() -> None:
     run_message_groups_at_once()
     accept_alarms_of_several_metrics()
     gateway_responses.use()
+    cognito_corrections.use()
     share_code()
     run_functions_alone()
     if os.environ["PERSIST_STATE"] == "1":

@@ -1,11 +1,11 @@
-"""A proxy between a deployed function and DynamoDB that makes writes to one table fail."""
+"""A proxy between a deployed function and DynamoDB that makes requests to one table fail."""
 
 import json
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -78,12 +78,20 @@ class FaultProxy(Proxy):
     def __init__(self, endpoint_url: str) -> None:
         super().__init__(endpoint_url)
         self.requests: list[HandledRequest] = []
-        self._failing: tuple[str, Fault] | None = None
+        self._failing: tuple[str, Fault, Collection[str]] | None = None
 
     @contextmanager
-    def failing(self, table: str, fault: Fault) -> Iterator[None]:
-        """Inject a fault into every write to a table, until the with block ends."""
-        self._failing = table, fault
+    def failing(
+        self, table: str, fault: Fault, operations: Collection[str] = _WRITES
+    ) -> Iterator[None]:
+        """Inject a fault into the requests to a table, until the with block ends.
+
+        Args:
+            table: the name of the table.
+            fault: the fault.
+            operations: the operations that fail. By default, these are all writes.
+        """
+        self._failing = table, fault, operations
         try:
             yield
         finally:
@@ -108,9 +116,11 @@ class FaultProxy(Proxy):
         started_at = time.monotonic()
         parameters = json.loads(request.body)
         fault = None
-        if self._failing and request.operation in _WRITES:
-            table, injected = self._failing
-            if table in parameters.get("RequestItems", {parameters.get("TableName")}):
+        if self._failing:
+            table, injected, operations = self._failing
+            if request.operation in operations and table in parameters.get(
+                "RequestItems", {parameters.get("TableName")}
+            ):
                 fault = injected
         reply = fault(lambda: self.forward(request)) if fault else self.forward(request)
         ended_at = time.monotonic()
