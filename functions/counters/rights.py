@@ -17,6 +17,9 @@ SCOPES: tuple[Scope, ...] = ("read", "increment", "set")
 # token, and callers cannot add any. So only `issue_token` can have set the claim.
 _CLAIM = "tally:"
 _ALL = "*"  # the claim for all counters; no counter's name has this character
+# The claim for no counters; no counter's name begins with this character. Cognito does not document
+# whether a claim may be empty.
+_NONE = "-"
 
 # A token must fit into a request's headers, for which API Gateway accepts 10,240 bytes in all. In a
 # token, 4,000 characters take 5,334 bytes.
@@ -89,8 +92,9 @@ def claims(grants: Collection[Grant]) -> dict[str, str]:
         prefixes = {
             prefix for grant in grants if scope in grant.scopes for prefix in grant.prefixes
         }
-        found[f"{_CLAIM}{scope}"] = _ALL if "" in prefixes else " ".join(_shortest(prefixes))
-    if sum(map(len, found.values())) > MOST_CHARACTERS:
+        listed = " ".join(_shortest(prefixes)) or _NONE
+        found[f"{_CLAIM}{scope}"] = _ALL if "" in prefixes else listed
+    if sum(len(claim) for claim in found.values() if claim != _NONE) > MOST_CHARACTERS:
         message = f"the prefixes of all scopes together have over {MOST_CHARACTERS} characters"
         raise TooManyPrefixesError(message)
     return found
@@ -108,7 +112,9 @@ def of_token(token_claims: Mapping[str, str], scope: Scope) -> Rights:
     if claim is None:
         detail = f"The access token has no claim {_CLAIM}{scope}. Get a new token."
         raise UnauthorizedError(detail)
-    return Rights(("",) if claim == _ALL else tuple(claim.split()))
+    if claim == _ALL:
+        return Rights(("",))
+    return Rights(() if claim == _NONE else tuple(claim.split()))
 
 
 def _shortest(prefixes: Iterable[str]) -> list[str]:

@@ -38,7 +38,7 @@ PRINCIPAL = f"client:{CLIENT}"
 PERSONS = ("TokenGeneration_HostedAuth", "TokenGeneration_RefreshTokens")
 EVERY = {"SS": ["read", "increment", "set"]}
 ALL = {"tally:read": "*", "tally:increment": "*", "tally:set": "*"}
-NONE = {"tally:read": "", "tally:increment": "", "tally:set": ""}
+NONE = {"tally:read": "-", "tally:increment": "-", "tally:set": "-"}
 
 Grants = dict[str, tuple[set[str], set[str]]]  # scopes and prefixes by principal
 
@@ -151,7 +151,7 @@ def test_a_person_gets_the_scopes_of_their_groups(
     found, claims = issue(stack, of_person(groups, source))
 
     assert found == {"openid", *(f"counters/{scope}" for scope in scopes)}
-    assert claims == {f"tally:{scope}": "*" if scope in scopes else "" for scope in SCOPES}
+    assert claims == {f"tally:{scope}": "*" if scope in scopes else "-" for scope in SCOPES}
 
 
 def test_a_grant_replaces_what_a_group_may_do_otherwise(stack: Stack) -> None:
