@@ -131,18 +131,18 @@ def test_a_program_does_not_get_the_grants_of_a_group_or_of_another_program(stac
 @pytest.mark.parametrize(
     ("groups", "scopes"),
     [
-        (None, set()),
-        ([], set()),
-        (["guests"], set()),
-        (["readers"], {"read"}),
-        (["writers"], {"read", "increment"}),
-        (["editors"], {"read", "increment", "set"}),
-        (["readers", "guests", "editors"], {"read", "increment", "set"}),
+        (None, ""),
+        ([], ""),
+        (["guests"], ""),
+        (["readers"], "read"),
+        (["writers"], "read increment"),
+        (["editors"], "read increment set"),
+        (["readers", "guests", "editors"], "read increment set"),
     ],
     ids=str,
 )
 def test_a_person_gets_the_scopes_of_their_groups(
-    stack: Stack, source: str, groups: list[str] | None, scopes: set[str]
+    stack: Stack, source: str, groups: list[str] | None, scopes: str
 ) -> None:
     # A person has no grant of their own, and does not get the one of their app client.
     for principal in (PRINCIPAL, "client:ann", "group:ann", "group:ann's sub", "group:others"):
@@ -150,8 +150,8 @@ def test_a_person_gets_the_scopes_of_their_groups(
 
     found, claims = issue(stack, of_person(groups, source))
 
-    assert found == {"openid", *(f"counters/{scope}" for scope in scopes)}
-    assert claims == {f"tally:{scope}": "*" if scope in scopes else "-" for scope in SCOPES}
+    assert found == {"openid", *(f"counters/{scope}" for scope in scopes.split())}
+    assert claims == {f"tally:{scope}": "*" if scope in scopes.split() else "-" for scope in SCOPES}
 
 
 def test_a_grant_replaces_what_a_group_may_do_otherwise(stack: Stack) -> None:

@@ -45,23 +45,23 @@ def put_into_group(stack: Stack, person: Person, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("groups", "scopes"),
     [
-        ([], set()),
-        (["readers"], {"read"}),
-        (["writers"], {"read", "increment"}),
-        (["editors"], EVERYTHING),
-        (["readers", "editors"], EVERYTHING),
+        ([], ""),
+        (["readers"], "read"),
+        (["writers"], "read increment"),
+        (["editors"], "read increment set"),
+        (["readers", "editors"], "read increment set"),
     ],
     ids=str,
 )
 def test_a_person_gets_the_scopes_of_their_groups(
-    stack: Stack, browser: Browser, counter: str, groups: list[str], scopes: set[str]
+    stack: Stack, browser: Browser, counter: str, groups: list[str], scopes: str
 ) -> None:
     with created_person(stack, *groups) as person:
         tokens = browser.sign_in(person)
-        assert allowed(stack, tokens["access_token"], counter) == scopes
+        assert allowed(stack, tokens["access_token"], counter) == set(scopes.split())
 
         renewed = browser.refresh(tokens["refresh_token"])
-        assert allowed(stack, renewed["access_token"], counter) == scopes
+        assert allowed(stack, renewed["access_token"], counter) == set(scopes.split())
 
 
 def test_a_token_for_the_app_itself_gives_no_access(
