@@ -24,6 +24,7 @@ from bench.aws_output import access_log, http_response
 from bench.output import captured
 from bench.usage import Usage
 from counters import clients
+from counters.rights import NONE
 from emulator_process import free_port, run_emulator
 from local_settings import CREDENTIALS
 
@@ -141,7 +142,7 @@ class Service:
         """
         usage, reply = self._run("IssueToken", event)
         issued = reply["response"]["claimsAndScopeOverrideDetails"]["accessTokenGeneration"]
-        if not any(issued["claimsToAddOrOverride"].values()):
+        if all(claim == NONE for claim in issued["claimsToAddOrOverride"].values()):
             raise RuntimeError(reply)
         return usage
 

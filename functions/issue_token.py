@@ -42,7 +42,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         groups = request["groupConfiguration"]["groupsToOverride"] or []
         found = grants.of_groups(groups, until)
     scopes = {scope for grant in found for scope in grant.scopes}
-    claims = rights.claims(found)
+    claims = grants.claims(found, actor)
     event["response"] = {
         "claimsAndScopeOverrideDetails": {
             "accessTokenGeneration": {

@@ -240,16 +240,7 @@ def keep_browsers_signed_in() -> None:
             or not pool["_users"].get(session["username"], {}).get("Enabled")
         ):
             return page
-        names = ("nonce", "code_challenge", "code_challenge_method", "state")
-        redirect: Response = cognito._issue_auth_code_redirect(
-            given["client_id"],
-            pool_id,
-            given["redirect_uri"],
-            given.get("scope", ""),
-            session["username"],
-            *(given.get(name, "") for name in names),
-        )
-        return redirect
+        return redirect_with_code(given, pool_id, session["username"])
 
     def logout_with_cookie(
         method: str, path: str, headers: dict[str, str], query: dict[str, Any]
@@ -263,6 +254,26 @@ def keep_browsers_signed_in() -> None:
     cognito.handle_login_submit = login_with_cookie
     cognito.handle_oauth2_authorize = authorize_with_cookie
     cognito.handle_logout = logout_with_cookie
+
+
+def redirect_with_code(given: dict[str, str], pool_id: str, username: str) -> Response:
+    """Return the redirect to a web page, with a code for its tokens.
+
+    Args:
+        given: the parameters of the request for the sign-in page.
+        pool_id: the user pool.
+        username: who is signed in.
+    """
+    names = ("nonce", "code_challenge", "code_challenge_method", "state")
+    redirect: Response = cognito._issue_auth_code_redirect(
+        given["client_id"],
+        pool_id,
+        given["redirect_uri"],
+        given.get("scope", ""),
+        username,
+        *(given.get(name, "") for name in names),
+    )
+    return redirect
 
 
 def refuse_sign_up() -> None:

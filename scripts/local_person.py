@@ -46,6 +46,8 @@ def admit(
             ],
         )
     except cognito.exceptions.UsernameExistsException:
-        return
+        if cognito.admin_get_user(**person)["UserStatus"] == "CONFIRMED":
+            return
+        # An earlier start was killed after it created the person.
     cognito.admin_set_user_password(**person, Password=PASSWORD, Permanent=True)
     cognito.admin_add_user_to_group(**person, GroupName=GROUP)

@@ -34,7 +34,7 @@ class InvalidRequestError(CounterError):
 
 
 class UnauthorizedError(CounterError):
-    """API Gateway did not verify who sent the request, or the access token says no rights."""
+    """API Gateway did not verify who sent the request, or the access token lacks its rights."""
 
     status = HTTPStatus.UNAUTHORIZED
     kind = "unauthorized"
@@ -48,7 +48,7 @@ class ForbiddenError(CounterError):
 
 
 class NotFoundError(CounterError):
-    """The requested version does not exist, or it has expired from the history."""
+    """The requested version does not exist or has expired, or the counter is not public."""
 
     status = HTTPStatus.NOT_FOUND
     kind = "not-found"

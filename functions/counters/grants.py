@@ -1,19 +1,21 @@
-"""GrantTable: which scopes a client or a group of people has, and for which counters.
+"""Grants: which scopes a client or a group of people has, and for which counters.
 
-An item has these attributes, and no others:
+`issue_token` reads the grants of a caller, and writes them into the access token as claims.
+
+An item of GrantTable has these attributes, and no others:
 - `principal`: `client:` and the id of an app client, or `group:` and the name of a group.
 - `scopes`: a set of `read`, `increment` and `set`.
 - `prefixes`: a set of prefixes of counter names. If it is missing, the grant is for all counters.
 """
 
 import os
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from counters import rules
 from counters.clients import get_items, must_answer
 from counters.errors import InvalidRequestError
-from counters.rights import SCOPES, Grant
+from counters.rights import ALL, CLAIM, NONE, SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +25,32 @@ if TYPE_CHECKING:
     Item = Mapping[str, AttributeValueTypeDef]
 
 
+# A token must fit into a request's headers, for which API Gateway accepts 10,240 bytes in all. In a
+# token, 4,000 characters take 5,334 bytes.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html
+MOST_CHARACTERS = 4000
+MOST_PREFIXES = 100  # for each scope; a list of counters takes one read per prefix
+
+
+class Grant(NamedTuple):
+    """Scopes for some counters, or for all counters.
+
+    Attributes:
+        scopes: the scopes.
+        prefixes: the scopes are for the counters whose names begin with one of these prefixes. The
+            empty prefix stands for all counters.
+    """
+
+    scopes: Collection[str]
+    prefixes: Collection[str] = ("",)
+
+
 class MalformedGrantError(Exception):
     """An item of GrantTable is malformed. The error's text names its principal."""
+
+
+class TooManyPrefixesError(Exception):
+    """The rights of a caller do not fit into an access token. The error's text names the caller."""
 
 
 # What a group may do if GrantTable has no item for it. Members of any other group may do nothing.
@@ -67,6 +93,44 @@ def of_groups(groups: Collection[str], until: float) -> list[Grant]:
     principals = sorted({f"group:{group}" for group in groups})
     grants = _GROUPS | _stored(principals, until)
     return [grants[principal] for principal in principals if principal in grants]
+
+
+def claims(grants: Collection[Grant], caller: str) -> dict[str, str]:
+    """Return the claims of a caller to whom these grants apply, one claim per scope.
+
+    A caller has the rights of all their grants. But the scopes of one grant do not extend to the
+    prefixes of another.
+
+    Args:
+        grants: the grants.
+        caller: who gets the token, for the error.
+
+    Raises:
+        TooManyPrefixesError: if a claim has over 100 prefixes, or if all claims together have over
+            4,000 characters.
+    """
+    found: dict[str, str] = {}
+    characters = 0
+    for scope in SCOPES:
+        prefixes = _shortest(
+            prefix for grant in grants if scope in grant.scopes for prefix in grant.prefixes
+        )
+        listed = " ".join(prefixes)
+        characters += len(listed)
+        if len(prefixes) > MOST_PREFIXES or characters > MOST_CHARACTERS:
+            message = f"the grants of {caller} have too many prefixes"
+            raise TooManyPrefixesError(message)
+        found[f"{CLAIM}{scope}"] = ALL if prefixes == [""] else listed or NONE
+    return found
+
+
+def _shortest(prefixes: Iterable[str]) -> list[str]:
+    """Return sorted prefixes, without those that begin with another one."""
+    shortest: list[str] = []
+    for prefix in sorted(set(prefixes)):
+        if not shortest or not prefix.startswith(shortest[-1]):
+            shortest.append(prefix)
+    return shortest
 
 
 def _stored(principals: Collection[str], until: float) -> dict[str, Grant]:

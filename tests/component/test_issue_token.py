@@ -27,8 +27,8 @@ from tests.wire import (
 from counters import clock, rights
 from counters.clients import ATTEMPT
 from counters.errors import ForbiddenError, ThrottledError
-from counters.grants import MalformedGrantError
-from counters.rights import SCOPES, Scope, TooManyPrefixesError
+from counters.grants import MalformedGrantError, TooManyPrefixesError
+from counters.rights import SCOPES, Scope
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -269,6 +269,18 @@ def test_claims_have_at_most_4000_characters(stack: Stack) -> None:
 
     put(stack, PRINCIPAL, scopes={"SS": ["read", "set"]}, prefixes={"SS": fitting})
     with pytest.raises(TooManyPrefixesError):
+        issue(stack, of_program("read"))
+
+
+def test_a_scope_has_at_most_100_prefixes_and_the_error_names_the_caller(stack: Stack) -> None:
+    fitting = [f"{number:02}:" for number in range(100)]
+    covered = [f"{prefix}x" for prefix in fitting]
+    put(stack, PRINCIPAL, scopes={"SS": ["read"]}, prefixes={"SS": [*fitting, *covered]})
+    _, claims = issue(stack, of_program("read"))
+    assert claims == {**NONE, "tally:read": " ".join(fitting)}
+
+    put(stack, PRINCIPAL, scopes={"SS": ["read"]}, prefixes={"SS": [*fitting, "a"]})
+    with pytest.raises(TooManyPrefixesError, match=PRINCIPAL.removeprefix("client:")):
         issue(stack, of_program("read"))
 
 

@@ -14,7 +14,7 @@ from tests.sizes import cases, examples
 from tests.stack import Item, Stack
 from tests.wire import Wire
 
-from counters.rights import Grant, claims
+from counters.grants import Grant, claims
 
 NAMES = ["Orders:", "a", "order", "orders", "orders-1", "orders.1", "orders0"]
 NAMES += ["orders:", "orders:e", "orders:eu", "orders:eu:1", "orders:us", "ordersA", "views:", "z"]
@@ -191,7 +191,7 @@ def test_the_pages_have_exactly_the_sorted_names_that_begin_with_a_prefix(  # no
 ) -> None:
     stack.empty_tables()
     create(stack, names)
-    rights = claims([Grant(["read"], sorted(some)) for some in prefixes])
+    rights = claims([Grant(["read"], sorted(some)) for some in prefixes], "app")
     allowed = tuple(itertools.chain.from_iterable(prefixes))
 
     found = pages(stack, rights, prefix=prefix, limit=limit, values=values)

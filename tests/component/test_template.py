@@ -279,6 +279,26 @@ def test_people_sign_in_without_a_secret_and_with_a_refresh_token_that_rotates()
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
 
+def test_people_need_a_second_factor_only_if_the_parameter_says_so() -> None:
+    pool = TEMPLATE["Resources"]["UserPool"]["Properties"]
+    no_value = {"Ref": "AWS::NoValue"}
+
+    assert pool["MfaConfiguration"] == {"Ref": "Mfa"}
+    # Cognito refuses a list of factors together with OFF.
+    assert pool["EnabledMfas"] == {"Fn::If": ["HasMfa", ["SOFTWARE_TOKEN_MFA"], no_value]}
+    assert TEMPLATE["Conditions"]["HasMfa"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "Mfa"}, "OFF"]}]
+    }
+    assert aws_template.parameter("Mfa") == "OFF"
+
+
+def test_people_stay_signed_in_for_longer_than_an_access_token_is_valid() -> None:
+    parameters = TEMPLATE["Parameters"]
+
+    longest = parameters["AccessTokenMinutes"]["MaxValue"]
+    assert longest < 60 * parameters["SignInHours"]["MinValue"]  # Cognito refuses it otherwise
+
+
 def test_cognito_calls_issue_token_for_people_and_for_programs() -> None:
     pool = TEMPLATE["Resources"]["UserPool"]["Properties"]
     permission = TEMPLATE["Resources"]["IssueTokenPermission"]["Properties"]

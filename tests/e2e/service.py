@@ -237,18 +237,6 @@ def stored_items(stack: Stack, table: str) -> list[Any]:
     return _scan(stack, stack.outputs[table])
 
 
-def stored_data(stack: Stack) -> dict[str, list[Any]]:
-    """Wait until the history is complete. Return every item of CounterTable and HistoryTable."""
-    deadline = time.monotonic() + HISTORY_SECONDS
-    while True:
-        counters = stored_counters(stack)
-        history = _scan(stack, stack.outputs["HistoryTable"])
-        if len(history) == sum(int(counter["version"]["N"]) for counter in counters):
-            return {"counters": counters, "history": history}
-        assert time.monotonic() < deadline, "the history is not complete"
-        time.sleep(0.1)
-
-
 def cognito(stack: Stack) -> "CognitoIdentityProviderClient":
     """Return a client for Cognito in the stack's emulator."""
     return _session(stack.region).client(

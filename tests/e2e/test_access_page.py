@@ -8,15 +8,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import documents
 from tests.e2e.service import client
 
 from deployment import Stack
+from local_settings import STACK_NAME
 
 COMMAND_SECONDS = 120
-TESTED = 7  # blocks of commands
+TESTED = 9  # blocks of commands
 # The emulator does not have these operations. So the AWS command line only checks their options.
 NOT_EMULATED = re.compile(r"aws cognito-idp \S+-user-pool-client-secrets? (?:\\\n|.)*")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -30,6 +32,10 @@ def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone = tmp_path_factory.mktemp("clone")
     (clone / ".local").mkdir()
     (clone / ".local" / "stack.json").write_text(json.dumps(asdict(stack)))
+    # The script `aws` in .venv does not work if the path of .venv contains a space.
+    aws = clone / "aws"
+    aws.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m awscli "$@"\n')
+    aws.chmod(0o755)
     return clone
 
 
@@ -62,9 +68,11 @@ def run(stack: Stack, clone: Path, commands: str) -> str:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PATH": f"{clone}:{Path(sys.executable).parent}:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "OldSecretId": "an-id",
+        "SenderRoleArn": "arn:aws:iam::000000000000:role/sender",
+        "StackName": STACK_NAME,
         **stack.outputs,
         "TokenUrl": stack.token_url,
     }
@@ -88,7 +96,9 @@ def blocks(command: str) -> list[str]:
     return [block for block in BLOCKS if command in block]
 
 
-@pytest.mark.parametrize("command", ["add-user-pool-client-secret", "create-user-pool-client"])
+@pytest.mark.parametrize(
+    "command", ["add-user-pool-client-secret", "--client-name orders", "--client-name my-page"]
+)
 def test_app_clients_are_created_and_changed(stack: Stack, clone: Path, command: str) -> None:
     (block,) = blocks(command)
 
@@ -131,6 +141,21 @@ def test_a_grant_is_set_and_removed(
     run(stack, clone, block[position:])
 
     assert principal not in grants(stack)
+
+
+def test_a_policy_of_the_queue_names_who_may_send(stack: Stack, clone: Path) -> None:
+    (block,) = blocks("set-queue-attributes")
+    queue: Any = {"QueueUrl": stack.outputs["IncrementQueueUrl"]}
+
+    run(stack, clone, block)
+
+    sqs = client(stack, "sqs")
+    attributes = sqs.get_queue_attributes(**queue, AttributeNames=["Policy"])["Attributes"]
+    (statement,) = json.loads(attributes["Policy"])["Statement"]
+    forwarder, sender = statement["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]
+    assert "ForwardEventsRole" in forwarder
+    assert sender == "arn:aws:iam::000000000000:role/sender"
+    sqs.set_queue_attributes(**queue, Attributes={"Policy": ""})
 
 
 def test_every_block_of_commands_on_the_page_has_a_test() -> None:

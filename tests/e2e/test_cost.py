@@ -13,7 +13,7 @@ from tests.aws_template import ROOT, functions
 from tests.e2e.service import Caller, client, physical_name
 from tests.fifo_queue import MAX_BATCH, FifoQueue
 from tests.meter import FACTORIES, Meter
-from tests.proxy import Context, proxy_event, reply
+from tests.proxy import ALL_RIGHTS, Context, proxy_event, reply
 
 from counters import clients
 from deployment import Stack
@@ -48,7 +48,7 @@ class Handlers:
                         request.get("query", ""),
                         request.get("headers", {}),
                         json.dumps(request.get("body", {})).encode() if method != "GET" else b"",
-                        {"sub": "somebody"},
+                        ALL_RIGHTS | {"sub": "somebody"},
                     )
                     module = importlib.import_module(function.module)
                     answer = reply(module.handler(event, Context(function.name)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 import pytest
-from tests.e2e.service import Answer, Caller, stored_data
+from tests.e2e.service import Answer, Caller, stored_counters
 from tests.routes import ROUTES
 
 from deployment import PUBLIC_PREFIX, Stack
@@ -89,13 +89,13 @@ def test_a_counter_outside_the_prefix_is_not_found(
 def test_nobody_can_change_a_counter_on_a_public_path(
     stack: Stack, caller: Caller, anybody: Caller, method: str, suffix: str
 ) -> None:
-    before = stored_data(stack)
+    before = stored_counters(stack)
 
     for sender in (anybody, caller):
         answer = sender.request(method, f"/public/{PUBLIC_PREFIX}a{suffix}", '{"value": 1}')
         assert (answer.status, is_open(answer)) == (404, True)
 
-    assert stored_data(stack) == before
+    assert stored_counters(stack) == before
 
 
 def test_a_public_counter_still_needs_a_token_on_every_other_path(
