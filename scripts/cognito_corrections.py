@@ -218,8 +218,7 @@ def keep_browsers_signed_in() -> None:
         location = urllib.parse.urlsplit(headers.get("Location", ""))
         code = dict(urllib.parse.parse_qsl(location.query)).get("code")
         if code in cognito._authorization_codes:
-            cookie = secrets.token_urlsafe()
-            ends_at = time.time() + SESSION_SECONDS
+            cookie, ends_at = secrets.token_urlsafe(), time.time() + SESSION_SECONDS
             sessions[cookie] = {**cognito._authorization_codes[code], "ends_at": ends_at}
             headers["Set-Cookie"] = (
                 f"{COOKIE}={cookie}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"

@@ -41,9 +41,7 @@ class Rights(NamedTuple):
         """
         for counter_id in counter_ids:
             if not counter_id.startswith(self.prefixes):
-                detail = (
-                    f"The access token does not allow this request for the counter {counter_id}."
-                )
+                detail = f"The access token does not allow this for the counter {counter_id}."
                 raise ForbiddenError(detail)
 
     def within(self, prefix: str) -> list[str]:
