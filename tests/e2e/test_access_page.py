@@ -34,7 +34,9 @@ def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (clone / ".local" / "stack.json").write_text(json.dumps(asdict(stack)))
     # The script `aws` in .venv does not work if the path of .venv contains a space.
     aws = clone / "aws"
-    aws.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m awscli "$@"\n')
+    aws.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m awscli --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n'
+    )
     aws.chmod(0o755)
     return clone
 
