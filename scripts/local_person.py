@@ -49,5 +49,5 @@ def admit(
         if cognito.admin_get_user(**person)["UserStatus"] == "CONFIRMED":
             return
         # An earlier start was killed after it created the person.
-    cognito.admin_set_user_password(**person, Password=PASSWORD, Permanent=True)
     cognito.admin_add_user_to_group(**person, GroupName=GROUP)
+    cognito.admin_set_user_password(**person, Password=PASSWORD, Permanent=True)
