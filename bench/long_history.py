@@ -110,7 +110,7 @@ def hour(number: int, changes: int) -> Item:
 
 
 def hours(changes: int) -> int:
-    """Return over how many hours this number of changes is spread. No hour is without a change."""
+    """Return how many hours the first changes of the history take. Every hour has a change."""
     return (FIRST + INTERVAL * (changes - 1)) // HOUR - FIRST // HOUR + 1
 
 

@@ -62,7 +62,7 @@ _clients_of_import = _clients
 
 
 def handler(event: Any, context: Any) -> dict[str, float]:  # noqa: ANN401  Lambda's own
-    """Call the other handler with the event, and return how long each part of its start took.
+    """Call the handler that is measured. Return how long each part of the cold start took.
 
     The result is in seconds.
     """

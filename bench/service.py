@@ -117,7 +117,7 @@ class Service:
         return replace(usage, reads=usage.reads + len(records)).per(len(records))
 
     def grant(self, principal: str) -> None:
-        """Limit an app client or a group to the counters with one of two prefixes.
+        """Limit an app client or a group to the counters that begin with `orders:` or `views:`.
 
         Args:
             principal: `client:` and an id of an app client, or `group:` and a name of a group.
