@@ -166,6 +166,22 @@ def test_a_grant_needs_a_principal_that_exists(tally: Administration, principal:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{}, {"AllowedOAuthFlows": []}, {"AllowedOAuthFlows": ["code", "implicit"]}],
+    ids=str,
+)
+def test_an_app_client_for_people_gets_no_grant(
+    tally: Administration, settings: dict[str, Any]
+) -> None:
+    principal = f"client:{tally.created_client(**settings)}"
+    error = tally.error(f"grants set {principal} --scope read", 4)
+    assert error["error"] == "InvalidRequest"
+    assert "The grants of people come from their groups" in error["detail"]
+    assert "PutItem" not in tally.operations()
+    assert tally.item(principal) is None
+
+
+@pytest.mark.parametrize(
     ("principal", "then"),
     [
         ("client:gone", "what its app client allows, to all counters: this can be more than"),

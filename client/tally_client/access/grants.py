@@ -118,6 +118,7 @@ def put(stack: Stack, grant: Grant) -> None:
     """Write a grant. It replaces any other grant of its principal.
 
     Raises:
+        InvalidRequest: its principal is an app client for people.
         NotFound: the user pool has no such client or group.
         TallyError: AWS did not write it.
     """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # What Cognito accepts as the id of an app client, and as the name of a group or a person.
 _CLIENT = re.compile(r"[\w+]{1,128}", re.ASCII)
 _NAME = re.compile(r"\S{1,128}")
+_FOR_PROGRAMS = "client_credentials"  # the OAuth flow with which a program gets a token
 
 
 def split(principal: str) -> tuple[str, str]:
@@ -34,10 +35,11 @@ def split(principal: str) -> tuple[str, str]:
 
 
 def require(stack: Stack, principal: str) -> None:
-    """Check that a client or a group exists.
+    """Check that a principal exists, and that its grant has an effect.
 
     Raises:
-        InvalidRequest: it is not the text of a principal.
+        InvalidRequest: it is not the text of a principal. Or it is an app client for people: the
+            grants of people come from their groups, so a grant of the client has no effect.
         NotFound: the user pool has no such client or group.
         TallyError: AWS did not say whether it exists.
     """
@@ -46,7 +48,15 @@ def require(stack: Stack, principal: str) -> None:
         require_group(stack, name)
         return
     with _missing(f"The user pool {stack.user_pool_id} has no app client {name}."):
-        stack.cognito.describe_user_pool_client(UserPoolId=stack.user_pool_id, ClientId=name)
+        app_client = stack.cognito.describe_user_pool_client(
+            UserPoolId=stack.user_pool_id, ClientId=name
+        )["UserPoolClient"]
+    if _FOR_PROGRAMS not in app_client.get("AllowedOAuthFlows", ()):
+        rule = (
+            f"must be an app client for programs: {name} does not allow the OAuth flow"
+            f" {_FOR_PROGRAMS}. The grants of people come from their groups"
+        )
+        refuse("principal", rule)
 
 
 def require_group(stack: Stack, name: str) -> None:
