@@ -92,6 +92,7 @@ def test_without_grants_the_list_is_empty(tally: Administration) -> None:
             {"scopes": READ, "prefixes": {"SS": [f"{n:0>128}" for n in range(32)]}},
             "4000",
         ),
+        ("group:a", {"scopes": READ, "prefixes": {"SS": [f"{n}:" for n in range(101)]}}, "100"),
         ("group:a", {"scopes": READ, "note": {"S": "x"}}, "note"),
         ("a:person", {"scopes": READ}, "principal"),
         ("group:", {"scopes": READ}, "principal"),
@@ -154,6 +155,30 @@ def test_a_grant_must_fit_into_a_token(tally: Administration) -> None:
     assert "4001" in tally.error(f"{fits}a", 4)["detail"]
     assert tally.sent == []
     assert "8000" in tally.error(f"{fits} --scope set", 4)["detail"]
+
+
+def test_a_grant_has_at_most_100_prefixes(tally: Administration) -> None:
+    options = " ".join(f"--prefix {number}:" for number in range(100))
+    fits = f"grants set group:readers --scope read {options}"
+    assert len(tally.json(fits)["prefixes"]) == 100
+    assert "101" in tally.error(f"{fits} --prefix 100:", 4)["detail"]
+    assert tally.sent == []
+
+
+def test_prefixes_that_begin_with_another_one_are_dropped_before_the_limits(
+    tally: Administration,
+) -> None:
+    covered = [f"a{number:0>127}" for number in range(101)]
+    options = " ".join(f"--prefix {prefix}" for prefix in (*covered, "b:", "a", "b:c", "A"))
+    grant = tally.json(f"grants set group:readers --scope read --scope set {options}")
+    assert grant["prefixes"] == ["A", "a", "b:"]
+    item = tally.item("group:readers")
+    assert item
+    assert item["prefixes"] == {"SS": ["A", "a", "b:"]}
+    # The table can have such an item from the AWS CLI. IssueToken issues tokens for it.
+    tally.put("group:readers", scopes=READ, prefixes={"SS": [*covered, "b:", "a"]})
+    (listed,) = tally.json("grants list")
+    assert listed == {"principal": "group:readers", "scopes": ["read"], "prefixes": ["a", "b:"]}
 
 
 @pytest.mark.parametrize("principal", ["client:none", "group:none"])
