@@ -5,11 +5,11 @@ GrantTable has one item per principal. The function that issues tokens reads it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from tally_client import checks
 from tally_client.access import faults, principals
 from tally_client.checks import is_utf8, refuse
 from tally_client.errors import InvalidRequest, NotFound
@@ -37,7 +37,6 @@ DEFAULTS: dict[str, tuple[Scope, ...]] = {
     "editors": (Scope.READ, Scope.INCREMENT, Scope.SET),
 }
 
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 # IssueToken has the same limits, after it drops prefixes that begin with another one. A token has
 # the prefixes once for each scope, and API Gateway accepts 10,240 bytes of headers.
 MOST_CHARACTERS = 4000
@@ -90,10 +89,7 @@ def valid(principal: str, scopes: Collection[str], prefixes: Collection[str]) ->
     in_order = tuple(scope for scope in Scope if scope in scopes)
     if not in_order or not set(scopes) <= set(Scope):
         refuse("scope", f"must be one or more of {', '.join(Scope)}")
-    for prefix in prefixes:
-        if not _PREFIX.fullmatch(prefix):
-            refuse("prefix", f"must match {_PREFIX.pattern}")
-    shortest = _shortest(prefixes)
+    shortest = _shortest([checks.name(prefix, "prefix") for prefix in prefixes])
     if len(shortest) > MOST_PREFIXES:
         rule = (
             f"there may be at most {MOST_PREFIXES}, because a list of counters takes one read for"

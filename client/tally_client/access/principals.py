@@ -28,7 +28,7 @@ def split(principal: str) -> tuple[str, str]:
         InvalidRequest: it is not the text of a principal.
     """
     kind, _, name = principal.partition(":")
-    is_valid = {"client": _is_client, "group": is_name}.get(kind)
+    is_valid = {"client": _is_client, "group": _is_name}.get(kind)
     if not is_valid or not is_valid(name):
         refuse("principal", "must be client:ID or group:NAME")
     return kind, name
@@ -67,14 +67,26 @@ def require_group(stack: Stack, name: str) -> None:
         NotFound: the user pool has no such group.
         TallyError: AWS did not say whether it exists.
     """
-    if not is_name(name):
-        refuse("group", "must be 1 to 128 characters without spaces")
+    check_name("group", name)
     with _missing(f"The user pool {stack.user_pool_id} has no group {name}."):
         stack.cognito.get_group(UserPoolId=stack.user_pool_id, GroupName=name)
 
 
-def is_name(text: str) -> bool:
-    """Return whether a group or a person can have this name."""
+def check_name(argument: str, name: str) -> None:
+    """Check that a group or a person can have this name.
+
+    Args:
+        argument: the name of the argument, for the error.
+        name: the name of the group or person.
+
+    Raises:
+        InvalidRequest: they cannot have it.
+    """
+    if not _is_name(name):
+        refuse(argument, "must be 1 to 128 characters without spaces")
+
+
+def _is_name(text: str) -> bool:
     return bool(_NAME.fullmatch(text)) and is_utf8(text)
 
 
