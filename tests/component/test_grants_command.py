@@ -12,7 +12,17 @@ from tests.component.administration import (
     losing_the_reply,
 )
 
+from counters import grants as of_functions
+from counters.rights import SCOPES
+from tally_client.access import grants as of_client
+from tally_client.errors import InvalidRequest
+
 READ: dict[str, Any] = {"SS": ["read"]}
+
+
+def with_characters(count: int) -> list[str]:
+    """Return prefixes that have so many characters, with the spaces between them."""
+    return " ".join(f"{number:02}".ljust(98, "x") for number in range(41))[:count].split()
 
 
 def test_set_writes_the_whole_grant(tally: Administration) -> None:
@@ -179,6 +189,44 @@ def test_prefixes_that_begin_with_another_one_are_dropped_before_the_limits(
     tally.put("group:readers", scopes=READ, prefixes={"SS": [*covered, "b:", "a"]})
     (listed,) = tally.json("grants list")
     assert listed == {"principal": "group:readers", "scopes": ["read"], "prefixes": ["a", "b:"]}
+
+
+def test_the_client_has_the_same_groups_scopes_and_limits_as_the_functions() -> None:
+    defaults = of_functions._GROUPS  # noqa: SLF001  the client has a copy of it
+    assert {
+        f"group:{name}": of_functions.Grant(list(scopes))
+        for name, scopes in of_client.DEFAULTS.items()
+    } == defaults
+    assert tuple(of_client.Scope) == SCOPES
+    assert of_client.MOST_CHARACTERS == of_functions.MOST_CHARACTERS
+    assert of_client.MOST_PREFIXES == of_functions.MOST_PREFIXES
+
+
+@pytest.mark.parametrize(
+    ("scopes", "prefixes", "fits"),
+    [
+        (["read"], with_characters(4000), True),
+        (["read"], with_characters(4001), False),
+        (["read", "set"], with_characters(2000), True),
+        (["read", "set"], with_characters(2001), False),
+        (SCOPES, [f"{number}:" for number in range(100)], True),
+        (SCOPES, [f"{number}:" for number in range(101)], False),
+    ],
+    ids=range(6),
+)
+def test_the_client_refuses_exactly_the_grants_that_do_not_fit_into_a_token(
+    scopes: list[str], prefixes: list[str], *, fits: bool
+) -> None:
+    every = [*prefixes, *(f"{prefix}covered" for prefix in prefixes)]
+    grant = of_functions.Grant(scopes, every)
+    if fits:
+        of_client.valid("group:readers", scopes, every)
+        of_functions.claims([grant], "a reader")
+        return
+    with pytest.raises(InvalidRequest):
+        of_client.valid("group:readers", scopes, every)
+    with pytest.raises(of_functions.TooManyPrefixesError):
+        of_functions.claims([grant], "a reader")
 
 
 @pytest.mark.parametrize("principal", ["client:none", "group:none"])
