@@ -16,14 +16,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _KEY = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
 
 
-def name(counter_id: object) -> str:
+def name(counter_id: object, argument: str = "counter_id") -> str:
     """Return a counter's name.
+
+    Args:
+        counter_id: the name.
+        argument: the name of the argument, for the error.
 
     Raises:
         InvalidRequest: the name is not valid. In a path, it could lead to another route.
     """
     if not isinstance(counter_id, str) or not _NAME.fullmatch(counter_id):
-        refuse("counter_id", f"must match {_NAME.pattern}")
+        refuse(argument, f"must match {_NAME.pattern}")
     return counter_id
 
 

@@ -52,7 +52,7 @@ class Administration:
             CloudFormation answers, which takes seconds to import.
         pool: the id of the user pool.
         table: the name of the table of grants.
-        client_id: the id of an app client.
+        client_id: the id of an app client for programs.
     """
 
     def __init__(self) -> None:
@@ -72,8 +72,7 @@ class Administration:
         self.pool = pool["UserPool"]["Id"]
         for group in GROUPS:
             self.cognito.create_group(UserPoolId=self.pool, GroupName=group)
-        client = self.cognito.create_user_pool_client(UserPoolId=self.pool, ClientName="reports")
-        self.client_id = client["UserPoolClient"]["ClientId"]
+        self.client_id = self.created_client(AllowedOAuthFlows=["client_credentials"])
         self.outputs: dict[str, str] | None = {
             "GrantTable": self.table,
             "UserPoolId": self.pool,
@@ -133,6 +132,13 @@ class Administration:
             Username=name,
             UserAttributes=[{"Name": "email", "Value": f"{name}@example.com"}],
         )
+
+    def created_client(self, **settings: Any) -> str:  # noqa: ANN401  settings of Cognito
+        """Create an app client with these settings. Return its id."""
+        answer = self.cognito.create_user_pool_client(
+            UserPoolId=self.pool, ClientName="made-by-a-test", **settings
+        )
+        return answer["UserPoolClient"]["ClientId"]
 
     def groups_of(self, name: str) -> set[str]:
         answer = self.cognito.admin_list_groups_for_user(UserPoolId=self.pool, Username=name)

@@ -12,7 +12,17 @@ from tests.component.administration import (
     losing_the_reply,
 )
 
+from counters import grants as of_functions
+from counters.rights import SCOPES
+from tally_client.access import grants as of_client
+from tally_client.errors import InvalidRequest
+
 READ: dict[str, Any] = {"SS": ["read"]}
+
+
+def with_characters(count: int) -> list[str]:
+    """Return prefixes that have so many characters, with the spaces between them."""
+    return " ".join(f"{number:02}".ljust(98, "x") for number in range(41))[:count].split()
 
 
 def test_set_writes_the_whole_grant(tally: Administration) -> None:
@@ -92,6 +102,7 @@ def test_without_grants_the_list_is_empty(tally: Administration) -> None:
             {"scopes": READ, "prefixes": {"SS": [f"{n:0>128}" for n in range(32)]}},
             "4000",
         ),
+        ("group:a", {"scopes": READ, "prefixes": {"SS": [f"{n}:" for n in range(101)]}}, "100"),
         ("group:a", {"scopes": READ, "note": {"S": "x"}}, "note"),
         ("a:person", {"scopes": READ}, "principal"),
         ("group:", {"scopes": READ}, "principal"),
@@ -156,11 +167,89 @@ def test_a_grant_must_fit_into_a_token(tally: Administration) -> None:
     assert "8000" in tally.error(f"{fits} --scope set", 4)["detail"]
 
 
+def test_a_grant_has_at_most_100_prefixes(tally: Administration) -> None:
+    options = " ".join(f"--prefix {number}:" for number in range(100))
+    fits = f"grants set group:readers --scope read {options}"
+    assert len(tally.json(fits)["prefixes"]) == 100
+    assert "101" in tally.error(f"{fits} --prefix 100:", 4)["detail"]
+    assert tally.sent == []
+
+
+def test_prefixes_that_begin_with_another_one_are_dropped_before_the_limits(
+    tally: Administration,
+) -> None:
+    covered = [f"a{number:0>127}" for number in range(101)]
+    options = " ".join(f"--prefix {prefix}" for prefix in (*covered, "b:", "a", "b:c", "A"))
+    grant = tally.json(f"grants set group:readers --scope read --scope set {options}")
+    assert grant["prefixes"] == ["A", "a", "b:"]
+    item = tally.item("group:readers")
+    assert item
+    assert item["prefixes"] == {"SS": ["A", "a", "b:"]}
+    # The table can have such an item from the AWS CLI. IssueToken issues tokens for it.
+    tally.put("group:readers", scopes=READ, prefixes={"SS": [*covered, "b:", "a"]})
+    (listed,) = tally.json("grants list")
+    assert listed == {"principal": "group:readers", "scopes": ["read"], "prefixes": ["a", "b:"]}
+
+
+def test_the_client_has_the_same_groups_scopes_and_limits_as_the_functions() -> None:
+    defaults = of_functions._GROUPS  # noqa: SLF001  the client has a copy of it
+    assert {
+        f"group:{name}": of_functions.Grant(list(scopes))
+        for name, scopes in of_client.DEFAULTS.items()
+    } == defaults
+    assert tuple(of_client.Scope) == SCOPES
+    assert of_client.MOST_CHARACTERS == of_functions.MOST_CHARACTERS
+    assert of_client.MOST_PREFIXES == of_functions.MOST_PREFIXES
+
+
+@pytest.mark.parametrize(
+    ("scopes", "prefixes", "fits"),
+    [
+        (["read"], with_characters(4000), True),
+        (["read"], with_characters(4001), False),
+        (["read", "set"], with_characters(2000), True),
+        (["read", "set"], with_characters(2001), False),
+        (SCOPES, [f"{number}:" for number in range(100)], True),
+        (SCOPES, [f"{number}:" for number in range(101)], False),
+    ],
+    ids=range(6),
+)
+def test_the_client_refuses_exactly_the_grants_that_do_not_fit_into_a_token(
+    scopes: list[str], prefixes: list[str], *, fits: bool
+) -> None:
+    every = [*prefixes, *(f"{prefix}covered" for prefix in prefixes)]
+    grant = of_functions.Grant(scopes, every)
+    if fits:
+        of_client.valid("group:readers", scopes, every)
+        of_functions.claims([grant], "a reader")
+        return
+    with pytest.raises(InvalidRequest):
+        of_client.valid("group:readers", scopes, every)
+    with pytest.raises(of_functions.TooManyPrefixesError):
+        of_functions.claims([grant], "a reader")
+
+
 @pytest.mark.parametrize("principal", ["client:none", "group:none"])
 def test_a_grant_needs_a_principal_that_exists(tally: Administration, principal: str) -> None:
     error = tally.error(f"grants set {principal} --scope read", 6)
     assert error["error"] == "NotFound"
     assert "none" in error["detail"]
+    assert "PutItem" not in tally.operations()
+    assert tally.item(principal) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"AllowedOAuthFlows": []}, {"AllowedOAuthFlows": ["code", "implicit"]}],
+    ids=str,
+)
+def test_an_app_client_for_people_gets_no_grant(
+    tally: Administration, settings: dict[str, Any]
+) -> None:
+    principal = f"client:{tally.created_client(**settings)}"
+    error = tally.error(f"grants set {principal} --scope read", 4)
+    assert error["error"] == "InvalidRequest"
+    assert "The grants of people come from their groups" in error["detail"]
     assert "PutItem" not in tally.operations()
     assert tally.item(principal) is None
 

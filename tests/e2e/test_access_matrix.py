@@ -19,12 +19,13 @@ from tests.aws_template import ROOT
 from tests.e2e.kinds_of_callers import INSIDE, KINDS, OUTSIDE, PREFIX, Kind, tokens
 from tests.e2e.service import Answer, Caller, stored_items
 
-from deployment import Stack
+from deployment import PUBLIC_PREFIX, Stack
 
 # For a caller with a grant for PREFIX: the counters that the grant covers, and others.
 INSIDE_COUNTERS = (f"{PREFIX}eu", PREFIX)
 OUTSIDE_COUNTERS = ("orders", "orders2", "Orders:eu", "other")
 DEFAULT = "default"  # the counter of /counter
+PUBLIC = f"{PUBLIC_PREFIX}access-matrix"  # the counter of requests that need no token
 ALLOWED = "✓"
 SECTION = "## Who may do what"
 HEADING = "request"  # of the table's first column
@@ -70,7 +71,9 @@ class Row:
 
     def requests(self, kind: Kind) -> list[tuple[str, ...]]:
         """Return the counters of each request that a kind of caller sends."""
-        if self.counters in {"default", "list"} or not self.scope:
+        if not self.scope:
+            return [(PUBLIC,)]
+        if self.counters in {"default", "list"}:
             return [(DEFAULT,)]
         if self.counters == "path":
             every = [*INSIDE_COUNTERS, *OUTSIDE_COUNTERS]
@@ -122,10 +125,8 @@ def expected_mark(kind: Kind, row: Row, counters: Sequence[str]) -> str:
     return ALLOWED if all(each.startswith(prefix) for each in counters) else "403"
 
 
-def mark_of(answer: Answer, row: Row, counters: Sequence[str]) -> str:
+def mark_of(answer: Answer, counters: Sequence[str]) -> str:
     """Return ALLOWED, or the status with which Tally refused a request."""
-    if not row.scope and answer.status == 404:
-        return ALLOWED  # a route that needs no token, and that is turned off by default
     if answer.status == 401:
         assert answer.body["type"] == "urn:tally:problem:unauthorized"
     if answer.status == 403:
@@ -178,7 +179,7 @@ class Matrix:
     def _compare(
         self, kind: Kind, row: Row, counters: Sequence[str], answer: Answer
     ) -> Iterator[str]:
-        expected, mark = expected_mark(kind, row, counters), mark_of(answer, row, counters)
+        expected, mark = expected_mark(kind, row, counters), mark_of(answer, counters)
         if mark != expected:
             yield f"{row.label} {counters}: {mark} instead of {expected}: {answer.body}"
         if kind.column == INSIDE:
@@ -227,7 +228,7 @@ class Matrix:
 def matrix(stack: Stack) -> Iterator[Matrix]:
     with tokens(stack) as token_of:
         matrix = Matrix(stack, token_of)
-        names = [*INSIDE_COUNTERS, *OUTSIDE_COUNTERS, DEFAULT]
+        names = [*INSIDE_COUNTERS, *OUTSIDE_COUNTERS, DEFAULT, PUBLIC]
         everything = next(kind for kind in KINDS if kind.name == "machine with all scopes")
         with Caller(stack.url, token_of(everything)) as caller:
             increments = [{"counter_id": name} for name in names]

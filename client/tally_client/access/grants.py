@@ -5,11 +5,11 @@ GrantTable has one item per principal. The function that issues tokens reads it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from tally_client import checks
 from tally_client.access import faults, principals
 from tally_client.checks import is_utf8, refuse
 from tally_client.errors import InvalidRequest, NotFound
@@ -37,9 +37,10 @@ DEFAULTS: dict[str, tuple[Scope, ...]] = {
     "editors": (Scope.READ, Scope.INCREMENT, Scope.SET),
 }
 
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-# A token has the prefixes once for each scope, and API Gateway accepts 10,240 bytes of headers.
-_MOST_CHARACTERS = 4000
+# IssueToken has the same limits, after it drops prefixes that begin with another one. A token has
+# the prefixes once for each scope, and API Gateway accepts 10,240 bytes of headers.
+MOST_CHARACTERS = 4000
+MOST_PREFIXES = 100  # a list of counters takes one read for each prefix
 _LONGEST_KEY = 2048  # bytes, of DynamoDB
 
 
@@ -50,7 +51,8 @@ class Grant:
     Attributes:
         principal: `client:` and the id of an app client, or `group:` and the name of a group.
         scopes: at least one, in the order of Scope.
-        prefixes: how the names of the counters begin, sorted. None means all counters.
+        prefixes: how the names of the counters begin, sorted. No prefix begins with another one.
+            None means all counters.
     """
 
     principal: str
@@ -77,7 +79,8 @@ def valid(principal: str, scopes: Collection[str], prefixes: Collection[str]) ->
     Args:
         principal: who gets it.
         scopes: what they may do. The order does not matter, and neither do duplicates.
-        prefixes: how the names of the counters begin. None of them means all counters.
+        prefixes: how the names of the counters begin. None of them means all counters. The grant
+            lacks prefixes that begin with another one, because they change nothing.
 
     Raises:
         InvalidRequest: it would not be valid.
@@ -86,18 +89,21 @@ def valid(principal: str, scopes: Collection[str], prefixes: Collection[str]) ->
     in_order = tuple(scope for scope in Scope if scope in scopes)
     if not in_order or not set(scopes) <= set(Scope):
         refuse("scope", f"must be one or more of {', '.join(Scope)}")
-    for prefix in prefixes:
-        if not _PREFIX.fullmatch(prefix):
-            refuse("prefix", f"must match {_PREFIX.pattern}")
-    different = sorted(set(prefixes))
-    size = len(" ".join(different)) * len(in_order)
-    if size > _MOST_CHARACTERS:
+    shortest = _shortest([checks.name(prefix, "prefix") for prefix in prefixes])
+    if len(shortest) > MOST_PREFIXES:
         rule = (
-            f"all prefixes, joined by spaces, times the number of scopes must be at most"
-            f" {_MOST_CHARACTERS} characters, so that they fit into a token. They are {size}"
+            f"there may be at most {MOST_PREFIXES}, because a list of counters takes one read for"
+            f" each. There are {len(shortest)}"
         )
         refuse("prefix", rule)
-    return Grant(principal, in_order, tuple(different) or None)
+    size = len(" ".join(shortest)) * len(in_order)
+    if size > MOST_CHARACTERS:
+        rule = (
+            f"all prefixes, joined by spaces, times the number of scopes must be at most"
+            f" {MOST_CHARACTERS} characters, so that they fit into a token. They are {size}"
+        )
+        refuse("prefix", rule)
+    return Grant(principal, in_order, tuple(shortest) or None)
 
 
 def find_all(stack: Stack) -> list[Grant | Malformed]:
@@ -118,6 +124,7 @@ def put(stack: Stack, grant: Grant) -> None:
     """Write a grant. It replaces any other grant of its principal.
 
     Raises:
+        InvalidRequest: its principal is an app client for people.
         NotFound: the user pool has no such client or group.
         TallyError: AWS did not write it.
     """
@@ -155,6 +162,15 @@ def remove(stack: Stack, principal: str) -> None:
     if not removed.get("Attributes"):
         detail = f"There is no grant of {principal}."
         raise NotFound(detail, status=404)
+
+
+def _shortest(prefixes: Collection[str]) -> list[str]:
+    """Return sorted prefixes, without those that begin with another one."""
+    shortest: list[str] = []
+    for prefix in sorted(prefixes):
+        if not shortest or not prefix.startswith(shortest[-1]):
+            shortest.append(prefix)
+    return shortest
 
 
 def _parse(item: Mapping[str, Any]) -> Grant | Malformed:

@@ -74,8 +74,7 @@ def email_of(name: str, email: str | None) -> str | None:
     Raises:
         InvalidRequest: the name or the address is not valid.
     """
-    if not principals.is_name(name):
-        refuse("name", "must be 1 to 128 characters without spaces")
+    principals.check_name("name", name)
     if email is None and "@" not in name:
         return None
     found = name if email is None else email
@@ -151,8 +150,7 @@ def remove(stack: Stack, name: str) -> None:
         NotFound: there is no such person.
         TallyError: AWS did not delete them.
     """
-    if not principals.is_name(name):
-        refuse("name", "must be 1 to 128 characters without spaces")
+    principals.check_name("name", name)
     try:
         with faults.reported(changes=True):
             stack.cognito.admin_delete_user(UserPoolId=stack.user_pool_id, Username=name)
