@@ -144,6 +144,12 @@ class Administration:
         answer = self.cognito.admin_list_groups_for_user(UserPoolId=self.pool, Username=name)
         return {each["GroupName"] for each in answer["Groups"]}
 
+    def sub_of(self, name: str) -> str:
+        """Return the id of a person, which the history shows as the actor."""
+        user = self.cognito.admin_get_user(UserPoolId=self.pool, Username=name)
+        attributes = {each["Name"]: each["Value"] for each in user["UserAttributes"]}
+        return attributes["sub"]
+
     def names(self) -> list[str]:
         """Return the names of all people."""
         users = self.cognito.list_users(UserPoolId=self.pool)["Users"]

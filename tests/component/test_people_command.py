@@ -1,5 +1,6 @@
 """The commands `tally people`."""
 
+import os
 import re
 import string
 import sys
@@ -250,6 +251,21 @@ def test_a_change_whose_result_cannot_be_printed_is_reported_as_applied(
     assert advice in line
 
 
+def test_a_password_that_nobody_reads_is_reported(
+    tally: Administration, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as broken, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", broken)
+        patch.setattr(sys, "argv", ["tally", "people", "add", "alice"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    assert caught.value.code == 13
+    assert tally.names() == ["alice"]
+    assert "nobody knows the password" in capsys.readouterr().err
+
+
 def test_list_shows_all_people_in_order(tally: Administration) -> None:
     for operation in ("ListUsers", "ListGroups", "ListUsersInGroup"):
         tally.faults[operation] = limited_to(2)
@@ -275,6 +291,7 @@ def test_list_shows_all_people_in_order(tally: Administration) -> None:
         "status": "FORCE_CHANGE_PASSWORD",
         "enabled": False,
         "groups": ["readers", "writers"],
+        "actor": tally.sub_of("bob"),
     }
     assert (eve["email"], eve["groups"], eve["enabled"]) == (None, [], True)
 

@@ -279,6 +279,16 @@ def test_people_sign_in_without_a_secret_and_with_a_refresh_token_that_rotates()
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
 
+def test_people_cannot_sign_in_with_the_app_client_for_programs() -> None:
+    client = TEMPLATE["Resources"]["Client"]["Properties"]
+    triggers = TEMPLATE["Resources"]["UserPool"]["Properties"]["LambdaConfig"]
+
+    # Custom authentication needs three triggers, and a refresh token comes from a sign-in.
+    assert set(client["ExplicitAuthFlows"]) == {"ALLOW_CUSTOM_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
+    assert triggers.keys() == {"PreTokenGenerationConfig"}
+    assert client["AllowedOAuthFlows"] == ["client_credentials"]
+
+
 def test_people_need_a_second_factor_only_if_the_parameter_says_so() -> None:
     pool = TEMPLATE["Resources"]["UserPool"]["Properties"]
     no_value = {"Ref": "AWS::NoValue"}

@@ -18,7 +18,7 @@ from deployment import Stack
 from local_settings import STACK_NAME
 
 COMMAND_SECONDS = 120
-TESTED = 9  # blocks of commands
+TESTED = 10  # blocks of commands
 # The emulator does not have these operations. So the AWS command line only checks their options.
 NOT_EMULATED = re.compile(r"aws cognito-idp \S+-user-pool-client-secrets? (?:\\\n|.)*")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -73,6 +73,7 @@ def run(stack: Stack, clone: Path, commands: str) -> str:
         "PATH": f"{clone}:{Path(sys.executable).parent}:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "OldSecretId": "an-id",
+        "OrdersClientId": stack.client_id,
         "SenderRoleArn": "arn:aws:iam::000000000000:role/sender",
         "StackName": STACK_NAME,
         **stack.outputs,
@@ -98,13 +99,28 @@ def blocks(command: str) -> list[str]:
     return [block for block in BLOCKS if command in block]
 
 
-@pytest.mark.parametrize(
-    "command", ["add-user-pool-client-secret", "--client-name orders", "--client-name my-page"]
-)
+@pytest.mark.parametrize("command", ["add-user-pool-client-secret", "--client-name my-page"])
 def test_app_clients_are_created_and_changed(stack: Stack, clone: Path, command: str) -> None:
     (block,) = blocks(command)
 
     assert run(stack, clone, block)
+
+
+def test_a_program_gets_an_app_client_with_a_grant_and_loses_both(
+    stack: Stack, clone: Path
+) -> None:
+    (create,) = blocks("--client-name orders")
+    (delete,) = blocks("delete-user-pool-client --user-pool-id")
+
+    output = run(stack, clone, f"{create}echo $OrdersClientId\n")
+
+    client_id = output.split()[-1]
+    expected = {"scopes": {"increment"}, "prefixes": {"orders:"}}
+    assert grants(stack) == {f"client:{client_id}": expected}
+
+    run(stack, clone, f"OrdersClientId={client_id}\n{delete}")
+
+    assert grants(stack) == {}
 
 
 def test_a_program_gets_a_token(stack: Stack, clone: Path) -> None:

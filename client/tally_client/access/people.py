@@ -38,6 +38,7 @@ class Person:
             not signed in yet.
         enabled: whether they may sign in.
         groups: the names of their groups, sorted.
+        actor: how the history names them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Person:
     status: str
     enabled: bool
     groups: tuple[str, ...]
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ def _person(user: Mapping[str, Any], groups: Mapping[str, list[str]]) -> Person:
         user["UserStatus"],
         user["Enabled"],
         tuple(groups.get(name, ())),
+        attributes["sub"] or "",
     )
 
 

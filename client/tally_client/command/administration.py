@@ -86,6 +86,8 @@ def if_unwritten(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except exits.NotWritten as error:
-        detail = f"{error}. {advice}"
+    except (exits.NotWritten, BrokenPipeError) as error:
+        # Commands that change nothing end silently if nobody reads the pipe any more.
+        reason = exits.NotWritten.to("the output", error) if isinstance(error, OSError) else error
+        detail = f"{reason}. {advice}"
         raise exits.NotWritten(detail) from error
