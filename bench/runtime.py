@@ -67,6 +67,8 @@ class Runtime:
             return str(name)
         if name in aws_template.queues():
             return f"{self.endpoint}/123456789012/{name}"
+        if name == "PublicPrefix":
+            return "public:"  # the prefix of the counter in the sample events
         return "tally" if name == "AWS::StackName" else aws_template.parameter(name)
 
 
