@@ -139,7 +139,7 @@ def test_a_person_is_added_listed_and_removed(stack: Stack, clone: Path, command
 @pytest.mark.parametrize(
     ("command", "last", "others"),
     [
-        ("tally grants set", "tally grants remove", {"group:writers"}),
+        ("tally grants list", "tally grants remove", {"group:writers"}),
         ("aws dynamodb put-item", "aws dynamodb delete-item", {"group:support"}),
     ],
 )
