@@ -142,11 +142,13 @@ class Caller:
             yield answer.body
             url = answer.next_url
 
-    def history(self, counter: str, entries: int, after: int = 0) -> list[Any]:
+    def history(
+        self, counter: str, entries: int, after: int = 0, seconds: float = HISTORY_SECONDS
+    ) -> list[Any]:
         """Wait until the first page after version `after` has `entries` entries. Return the page.
 
         A change appears in the history a moment after it is applied. If the page does not have all
-        entries in time, this method returns the page as it is.
+        entries after some seconds, this method returns the page as it is.
         """
 
         def page() -> list[Any]:
@@ -155,19 +157,21 @@ class Caller:
             page: list[Any] = answer.body
             return page
 
-        return wait_for(page, lambda page: len(page) >= entries)
+        return wait_for(page, lambda page: len(page) >= entries, seconds)
 
-    def whole_history(self, counter: str) -> list[Any]:
-        """Return the complete history of a counter.
+    def whole_history(self, counter: str, seconds: float = HISTORY_SECONDS) -> list[Any]:
+        """Wait until the history of a counter is complete, and return it.
 
         Also check that the history has no gap, and that its amounts add up to the counter's value.
         """
         current = self.get(counter).body
         before = max(0, current["version"] - PAGE)
-        self.history(counter, entries=current["version"] - before, after=before)
+        self.history(counter, current["version"] - before, before, seconds)
         pages = self.pages(f"{counter}/history?limit={PAGE}")
         entries = [entry for page in pages for entry in page]
-        assert [entry["version"] for entry in entries] == list(range(1, current["version"] + 1))
+        versions = [entry["version"] for entry in entries]
+        missing = sorted({*range(1, current["version"] + 1)} - {*versions})
+        assert versions == list(range(1, current["version"] + 1)), f"missing: {missing}"
         assert entries[0]["previous_value"] == 0
         assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
         assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))

@@ -226,7 +226,7 @@ def assert_consistent(caller: Caller, version: int) -> None:
         lambda: caller.get("/counters/killed"), lambda answer: answer.status != 504, seconds=60
     ).body
     assert counter["version"] >= version
-    caller.whole_history("/counters/killed")
+    caller.whole_history("/counters/killed", seconds=START_SECONDS)  # RecordHistory starts, too
     assert caller.post("/counters/killed").body["version"] == counter["version"] + 1
     caller.whole_history("/counters/killed")
     # Five messages were sent before each kill. The saved state has each message, either in the
