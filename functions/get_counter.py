@@ -1,14 +1,7 @@
 """GET /counter, GET /counters/{counter_id}: return a counter as it is now, or as it was before."""
 
 from counters import clients, init_phase, model, rules, store, timeline
-from counters.gateway import (
-    Request,
-    Response,
-    counter_response,
-    endpoint,
-    not_modified_response,
-)
-from counters.headers import none_match
+from counters.gateway import Request, Response, counter_response, endpoint, unless_known
 from counters.model import Counter
 
 
@@ -19,9 +12,7 @@ def handler(request: Request) -> Response:
     If the request's If-None-Match says that the caller already has this version, return 304.
     """
     counter = _counter(request)
-    if none_match(request.headers, counter.version):
-        return counter_response(counter)
-    return not_modified_response(counter)
+    return unless_known(request, counter.version, counter_response(counter))
 
 
 def _counter(request: Request) -> Counter:

@@ -23,7 +23,7 @@ def handler(request: Request) -> Response:
     color = badge.color(request.query.get("color", badge.DEFAULT_COLOR))
     counter = public.counter(request.counter_id, request.until)
     image = Text(badge.svg(text, counter.value, color))
-    return public.response(request.headers, counter, image, _HEADERS)
+    return public.response(request, counter, image, _HEADERS)
 
 
 init_phase.end(clients.dynamodb)

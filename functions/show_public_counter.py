@@ -8,7 +8,7 @@ from counters.gateway import Request, Response, endpoint
 def handler(request: Request) -> Response:
     """Return the counter, if it is public. If the caller already has this version, return 304."""
     counter = public.counter(request.counter_id, request.until)
-    return public.response(request.headers, counter, counter._asdict())
+    return public.response(request, counter, counter._asdict())
 
 
 init_phase.end(clients.dynamodb)

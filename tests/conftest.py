@@ -41,8 +41,8 @@ GROUPS = {
 }
 
 # Tests whose path begins with one of these entries start first, in this order. If entries overlap,
-# the last one counts. The first group
-# makes the build and the stack that later groups need. Meanwhile, other processes run unit tests.
+# the last one counts. The first group makes the build and the stack that later groups need.
+# Meanwhile, other processes run unit tests.
 FIRST = (
     "tests/e2e/",
     "tests/unit/",

@@ -148,6 +148,16 @@ def store(stack: Stack, counters: Sequence[Item]) -> None:
         stack.dynamodb.batch_write_item(RequestItems={stack.refs["CounterTable"]: writes})
 
 
+def create(stack: Stack, names: Iterable[str]) -> None:
+    """Write a counter for each name to CounterTable, with one change and without a history."""
+    items = []
+    for name in names:
+        past = Past(name)
+        past.change(START, by=1)
+        items.append(past.item)
+    store(stack, items)
+
+
 def take_parked(stack: Stack) -> list[StreamRecord]:
     """Receive all records in the history's dead-letter queue, and return them."""
     return [json.loads(body) for body in stack.messages(DEAD_LETTERS)]

@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from counters import clock, model, rules
 from counters.clients import ATTEMPT
 from counters.errors import CounterError, InternalError, UnauthorizedError
-from counters.headers import supported_headers
+from counters.headers import none_match, supported_headers
 from counters.model import Change, ChangedCounter, Counter
 from counters.rights import Rights, Scope, of_token
 from counters.rules import invalid
@@ -128,7 +128,7 @@ class Text(str):
 
 
 class Response(NamedTuple):
-    """A response. `body` is sent as JSON, unless it is a Text. If it is None, it is empty."""
+    """A response. `body` is sent as JSON, or unchanged if it is a Text. None sends no body."""
 
     body: object = None
     status: HTTPStatus = HTTPStatus.OK
@@ -227,9 +227,15 @@ def counters_response(
     return Response(members, headers=_replayed(replayed=replayed))
 
 
-def not_modified_response(counter: Counter) -> Response:
-    """Return a response with the status 304: the caller already has this version of the counter."""
-    return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": counter.entity_tag()})
+def unless_known(request: Request, version: int | str, response: Response) -> Response:
+    """Return the response; 304 with its headers if the caller already has this version.
+
+    Raises:
+        InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.
+    """
+    if none_match(request.headers, version):
+        return response
+    return Response(None, HTTPStatus.NOT_MODIFIED, response.headers)
 
 
 def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response:

@@ -2,13 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from http import HTTPStatus
 from types import MappingProxyType
 
 from counters import store
 from counters.errors import NotFoundError
-from counters.gateway import Response
-from counters.headers import none_match
+from counters.gateway import Request, Response, unless_known
 from counters.model import Counter
 
 # A cache may answer for Tally for a minute. So a page with many visitors costs few requests.
@@ -37,7 +35,7 @@ def counter(counter_id: str, until: float) -> Counter:
 
 
 def response(
-    request_headers: Mapping[str, str],
+    request: Request,
     current: Counter,
     body: object,
     headers: Mapping[str, str] = MappingProxyType({}),
@@ -45,7 +43,7 @@ def response(
     """Return a response that shows a public counter; 304 if the caller already has this version.
 
     Args:
-        request_headers: the supported headers of the request, by name in lower case.
+        request: the request.
         current: the counter.
         body: the body of the response, unless it is a 304.
         headers: additional headers. A cache also gets them from a 304.
@@ -54,6 +52,4 @@ def response(
         InvalidRequestError: if If-None-Match is neither `*` nor a list of entity tags.
     """
     headers = {**headers, "ETag": current.entity_tag(), "Cache-Control": _CACHE_CONTROL}
-    if none_match(request_headers, current.version):
-        return Response(body, headers=headers)
-    return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+    return unless_known(request, current.version, Response(body, headers=headers))

@@ -391,7 +391,7 @@ def _update(
             ":at": at,
             ":change": {"M": description},
         },
-        # A refusal then contains the counter's item, so Tally need not read it.
+        # If the condition fails, the reply has the counter's item. That saves a read.
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 

@@ -1,12 +1,10 @@
 import itertools
-from collections.abc import Iterable
 from itertools import product
 from urllib.parse import urlsplit
 
 import pytest
 from tests.component.links import follow
-from tests.component.simulation import BEGINNING
-from tests.past import Past, store
+from tests.past import create
 from tests.stack import Stack
 from tests.wire import Wire, throttled
 
@@ -19,15 +17,6 @@ def stack_with_names(stack: Stack) -> Stack:
     """A stack with a counter for each name in NAMES, created in a different order."""
     create(stack, NAMES[1::2] + NAMES[::-2])
     return stack
-
-
-def create(stack: Stack, names: Iterable[str]) -> None:
-    items = []
-    for name in names:
-        counter = Past(name)
-        counter.change(BEGINNING, by=1)
-        items.append(counter.item)
-    store(stack, items)
 
 
 def test_there_are_no_names_before_the_first_change(stack: Stack) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.component.links import BASE, target
-from tests.past import START, Past, store
+from tests.past import create, store
 from tests.sizes import cases, examples
 from tests.stack import Item, Stack
 from tests.wire import Wire
@@ -38,16 +38,6 @@ def claims_of_grants(stack: Stack, *prefixes: Collection[str]) -> dict[str, str]
     response = stack.invoke("IssueToken", event)["response"]["claimsAndScopeOverrideDetails"]
     claims: dict[str, str] = response["accessTokenGeneration"]["claimsToAddOrOverride"]
     return claims
-
-
-def create(stack: Stack, names: Collection[str]) -> None:
-    """Write a counter for each name to CounterTable."""
-    items = []
-    for name in names:
-        past = Past(name)
-        past.change(START, by=1)
-        items.append(past.item)
-    store(stack, items)
 
 
 def pages(stack: Stack, rights: dict[str, str], **query: object) -> list[list[str]]:
