@@ -65,7 +65,7 @@ Access = Literal["counter", "counters", "public"]
 class _Route(NamedTuple):
     """What a route supports. The attributes are the arguments of `endpoint`."""
 
-    query: Collection[str]
+    query: Collection[str] | None
     lists: Collection[str]
     body: Collection[str]
     headers: Collection[str]
@@ -77,7 +77,7 @@ Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 def endpoint(
     *,
-    query: Collection[str] = (),
+    query: Collection[str] | None = (),
     lists: Collection[str] = (),
     body: Collection[str] = (),
     headers: Collection[str] = (),
@@ -93,7 +93,8 @@ def endpoint(
 
     Args:
         query: the query parameters that a request may have once. The handler rejects a request
-            with any parameter that is neither in `query` nor in `lists`.
+            with any parameter that is neither in `query` nor in `lists`. None accepts every
+            parameter, any number of times; they are all in the Request's `lists`.
         lists: the query parameters that a request may have several times.
         body: the fields that the body may have. The handler rejects a request with any other field.
         headers: the headers that the route supports, in lower case. The handler rejects a request
@@ -173,9 +174,9 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
 
 def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Request:
     actor, rights = (_ANYBODY, _NO_RIGHTS) if route.access == "public" else _caller(event)
-    path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
-    # A REST API does not decode the path, so the counter's name is still percent-encoded.
-    counter_id = rules.counter_id(unquote(path["counter_id"]))
+    # A REST API does not decode the path, so its parameters are still percent-encoded.
+    path = {name: unquote(text) for name, text in (event["pathParameters"] or {}).items()}
+    counter_id = rules.counter_id(path.get("counter_id", model.DEFAULT_COUNTER_ID))
     if route.access == "counter":
         rights.require([counter_id])
     all_headers, method = event["multiValueHeaders"] or {}, event["httpMethod"]
@@ -184,8 +185,14 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
     until = clock.deadline(context, ATTEMPT)
     return Request(
         counter_id,
+        path,
+        event["requestContext"]["path"],
         _query(parameters, route),
-        {name: values for name, values in parameters.items() if name in route.lists},
+        {
+            name: values
+            for name, values in parameters.items()
+            if route.query is None or name in route.lists
+        },
         _body(event, route.body),
         supported,
         supported.get("idempotency-key"),
@@ -221,6 +228,8 @@ def _caller(event: dict[str, Any]) -> tuple[str, Rights]:
 
 
 def _query(parameters: dict[str, list[str]], route: _Route) -> dict[str, str]:
+    if route.query is None:
+        return {}
     for name, values in parameters.items():
         if name not in route.query and name not in route.lists:
             invalid(name, "unknown parameter")
@@ -305,6 +314,7 @@ def _proxy_response(response: Response) -> dict[str, Any]:
         "headers": {
             "Content-Type": "application/json",
             "Cache-Control": "no-cache",
+            "Vary": "Accept-Encoding",  # API Gateway compresses the response if the caller may
             # Web pages of this origin may read the response, and these of its headers:
             # https://fetch.spec.whatwg.org/#http-cors-protocol
             "Access-Control-Allow-Origin": os.environ["ALLOWED_ORIGIN"],

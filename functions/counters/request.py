@@ -14,8 +14,11 @@ class Request(NamedTuple):
 
     Attributes:
         counter_id: the counter in the path; `default` if the path has none.
+        path: the parameters in the path, decoded.
+        url_path: the path of the URL as the caller sent it, with the stage or the base path.
         query: the query parameters that may be given once.
-        lists: the query parameters that may be repeated. Each has the list of its values.
+        lists: the query parameters that may be repeated. Each has the list of its values. If the
+            route accepts any query, these are all parameters.
         body: the fields of the body.
         headers: the supported headers, by name in lower case.
         idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
@@ -26,6 +29,8 @@ class Request(NamedTuple):
     """
 
     counter_id: str
+    path: Mapping[str, str]
+    url_path: str
     query: Mapping[str, str]
     lists: Mapping[str, Sequence[str]]
     body: Mapping[str, object]
