@@ -1,8 +1,9 @@
 """GET /counter, GET /counters/{counter_id}: return a counter as it is now, or as it was before."""
 
 from counters import clients, init_phase, model, rules, store, timeline
-from counters.gateway import Request, Response, counter_response, endpoint, unless_known
+from counters.gateway import Response, counter_response, endpoint, unless_known
 from counters.model import Counter
+from counters.request import Request
 
 
 @endpoint(query=["version", "at"], headers=["if-none-match"])

@@ -3,8 +3,9 @@
 import json
 
 from counters import attempt, clients, init_phase, rules
-from counters.gateway import Request, Response, counter_response, endpoint
+from counters.gateway import Response, counter_response, endpoint
 from counters.idempotency import Intent, once
+from counters.request import Request
 
 
 @endpoint(body=["by", "min", "max"], headers=["idempotency-key"])

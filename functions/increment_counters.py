@@ -3,8 +3,9 @@
 import json
 
 from counters import attempt, clients, init_phase, rules
-from counters.gateway import Request, Response, counters_response, endpoint
+from counters.gateway import Response, counters_response, endpoint
 from counters.idempotency import Intent, once
+from counters.request import Request
 
 # The target of the idempotency key (see `Intent`). No counter has this name, because a counter's
 # name cannot contain a slash.

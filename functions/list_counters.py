@@ -1,7 +1,8 @@
 """GET /counters: list the names of the counters, or return many counters in one request."""
 
 from counters import clients, init_phase, rules, store
-from counters.gateway import Request, Response, counters_response, endpoint, page_response
+from counters.gateway import Response, counters_response, endpoint, page_response
+from counters.request import Request
 
 
 @endpoint(query=["prefix", "limit", "after", "values"], lists=["id"], access="counters")

@@ -1,9 +1,10 @@
 """GET /counter/history, GET /counters/{counter_id}/history: list a counter's changes."""
 
 from counters import clients, init_phase, listing, model, rules
-from counters.gateway import Request, Response, endpoint, page_response
+from counters.gateway import Response, endpoint, page_response
 from counters.listing import Listing
 from counters.model import Entry
+from counters.request import Request
 
 
 @endpoint(query=["limit", "order", "after", "from", "to"])

@@ -1,7 +1,8 @@
 """GET /counter/trend, GET /counters/{counter_id}/trend: sum up changes by minute, hour or day."""
 
 from counters import buckets, clients, clock, init_phase, rules
-from counters.gateway import Request, Response, endpoint
+from counters.gateway import Response, endpoint
+from counters.request import Request
 
 
 @endpoint(query=["interval", "from", "to"])

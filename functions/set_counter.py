@@ -1,8 +1,9 @@
 """PUT /counter, PUT /counters/{counter_id}: set a counter to the body's `value`."""
 
 from counters import attempt, clients, init_phase, rules
-from counters.gateway import Request, Response, counter_response, endpoint
+from counters.gateway import Response, counter_response, endpoint
 from counters.headers import condition
+from counters.request import Request
 
 
 @endpoint(body=["value"], headers=["if-match", "if-none-match"])

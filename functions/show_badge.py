@@ -4,7 +4,8 @@ This route needs no token.
 """
 
 from counters import badge, clients, init_phase, public
-from counters.gateway import Request, Response, Text, endpoint
+from counters.gateway import Response, Text, endpoint
+from counters.request import Request
 
 _HEADERS = {
     # A 304 needs the media type, too. Otherwise it would get the media type of JSON, which some

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from counters import init_phase
-from counters.gateway import Request, Response, endpoint, unless_known
+from counters.gateway import Response, endpoint, unless_known
+from counters.request import Request
 
 _TEXT = Path(__file__).with_name("openapi.json").read_bytes()
 _CONTRACT = json.loads(_TEXT)

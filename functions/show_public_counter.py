@@ -1,7 +1,8 @@
 """GET /public/{counter_id}: return a public counter. This route needs no token."""
 
 from counters import clients, init_phase, public
-from counters.gateway import Request, Response, endpoint
+from counters.gateway import Response, endpoint
+from counters.request import Request
 
 
 @endpoint(headers=["if-none-match"], access="public")

@@ -30,7 +30,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import environment
+import dashboard
+from pip_install import BuildError, install
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
@@ -46,7 +47,7 @@ RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Files that list all files of a package. These lists are wrong after the build has removed files.
 OUTDATED_LISTS = {"RECORD"}
 
-# The data files that functions read.
+# The data files in functions/ that functions read.
 FILES = {"openapi.json"}
 
 # Powertools imports this module only to serialize pydantic models. The artifact does not contain
@@ -73,14 +74,11 @@ SERVICES = {
         "SendMessage",
         "SendMessageBatch",
     },
+    "ssm": {"GetParameter"},
 }
 
 # The data files that botocore always reads, whatever the service.
 DATA = {"endpoints.json", "sdk-default-configuration.json", "_retry.json"}
-
-
-class BuildError(Exception):
-    """The artifact cannot be built. The message says why."""
 
 
 def main(artifacts: Path) -> None:
@@ -136,9 +134,10 @@ def key(pythons: list[str]) -> str:
         pythons: the interpreters that compile the artifact.
     """
     digest = hashlib.sha256(json.dumps(pythons).encode() + Path(__file__).read_bytes())
-    for path in sorted(FUNCTIONS.rglob("*")):
+    digest.update(Path(dashboard.__file__).read_bytes())
+    for path in sorted([*FUNCTIONS.rglob("*"), *dashboard.SOURCES.rglob("*")]):
         if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(FUNCTIONS)}\0".encode() + path.read_bytes())
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -153,15 +152,7 @@ def make(directory: Path, pythons: list[str]) -> None:
         BuildError: pip failed, or a package contains compiled code.
         subprocess.CalledProcessError: the compiler failed.
     """
-    pip = [pythons[-1], "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    requirements = str(FUNCTIONS / "requirements.txt")
-    target = ["--no-deps", "--no-compile", "--target", str(directory)]
-    done = environment.captured(*pip, *target, "-r", requirements)
-    if done.returncode:
-        if environment.is_offline(done.stdout):
-            raise BuildError(environment.NOT_DOWNLOADED)
-        message = f"pip could not install {requirements}:\n{done.stdout}"
-        raise BuildError(message)
+    install(pythons[-1], FUNCTIONS / "requirements.txt", directory)
     if compiled := [path.name for path in directory.rglob("*.so")]:
         message = f"compiled code does not run on every architecture: {', '.join(compiled)}"
         raise BuildError(message)
@@ -169,6 +160,7 @@ def make(directory: Path, pythons: list[str]) -> None:
     unbuilt = shutil.ignore_patterns("__pycache__")
     shutil.copytree(FUNCTIONS, directory, ignore=unbuilt, dirs_exist_ok=True)
     leave_out_modules(directory)
+    dashboard.pack(directory / "dashboard", pythons[-1])
     for python in pythons:
         compiler = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
         # Write into the bytecode the paths that the files will have on Lambda. If the bytecode had

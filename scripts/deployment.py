@@ -108,6 +108,11 @@ def deploy(
         _deploy(emulator, stack_name)
     stack = describe(emulator, stack_name)
     local_person.admit(_client(emulator, "cognito-idp"), stack.outputs, stack.dashboard["url"])
+    # The sign-in page of the emulator has another address than Cognito's.
+    settings = {"client_id": stack.outputs["DashboardClientId"], "sign_in": emulator.endpoint_url}
+    _client(emulator, "ssm").put_parameter(
+        Name=f"/tally/{stack_name}/dashboard", Value=json.dumps(settings), Overwrite=True
+    )
     return stack
 
 
@@ -241,10 +246,15 @@ def read_stack(path: Path = LOCAL / "stack.json") -> Stack:
 def digest_of_sources() -> str:
     """Return a hash of everything that a build and a deployment depend on."""
     digest = hashlib.sha256(PARAMETERS.encode())
-    names = ("artifact.py", "environment.py", "requirements.txt")
+    names = ("artifact.py", "dashboard.py", "environment.py", "pip_install.py", "requirements.txt")
     scripts = [ROOT / "scripts" / name for name in names]
-    functions = [path for path in (ROOT / "functions").rglob("*") if path.is_file()]
-    for path in [ROOT / "template.yaml", *scripts, *sorted(functions)]:
+    shipped = [
+        path
+        for name in ("functions", "dashboard")
+        for path in (ROOT / name).rglob("*")
+        if path.is_file()
+    ]
+    for path in [ROOT / "template.yaml", *scripts, *sorted(shipped)]:
         if "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()

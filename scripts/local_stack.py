@@ -132,12 +132,18 @@ def welcome(stack: Stack, directory: Path) -> str:
         stack: the stack.
         directory: the directory of its files.
     """
-    place, start = ".local/", _FIRST_STEP
+    place, start, page = ".local/", _FIRST_STEP, stack.dashboard
     if directory.resolve() != LOCAL.resolve():  # the command `tally` finds only .local/stack.json
         place = f"{directory}/"
         start = f"Its addresses and secrets are in {directory}/stack.json.\n"
     return f"""
 Tally is at {stack.url}. {start}
+To see the counters in a browser, open the dashboard, and sign in with this address and password:
+
+    {page["url"]}
+    {page["username"]}
+    {page["password"]}
+
 Press Ctrl-C to stop. Counters, history and tokens are kept in {place}.
 """
 

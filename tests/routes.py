@@ -53,7 +53,7 @@ def supported(function: Function, argument: str) -> set[str]:
     ]
     keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     lists = keywords.get("lists", ()) if argument == "query" else ()
-    return {*keywords.get(argument, ()), *lists}
+    return {*(keywords.get(argument) or ()), *lists}
 
 
 def sample_body(function: Function) -> bytes:

@@ -88,6 +88,12 @@ def sqs() -> "SQSClient":
 
 
 @cache
+def ssm() -> Any:  # noqa: ANN401  only GetParameter is used, and its types would be a package
+    """Return the client for Systems Manager, whose Parameter Store has the dashboard's settings."""
+    return _client("ssm")
+
+
+@cache
 def _session() -> botocore.session.Session:
     # boto3 would create the same clients. But boto3 also imports code for S3 and for its resource
     # API. Tally does not use that code, and the import makes each cold start slower.

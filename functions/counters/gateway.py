@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy
 import base64
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from counters.clients import ATTEMPT
 from counters.errors import CounterError, InternalError, UnauthorizedError
 from counters.headers import none_match, supported_headers
 from counters.model import Change, ChangedCounter, Counter
+from counters.request import Request
 from counters.rights import Rights, Scope, of_token
 from counters.rules import invalid
 
@@ -37,88 +38,6 @@ _SCOPES: Mapping[str, Scope] = {"GET": "read", "POST": "increment", "PUT": "set"
 
 _NO_RIGHTS = Rights(())
 _ANYBODY = "anybody"  # the actor of a request without a token; such a request changes nothing
-
-
-class Request(NamedTuple):
-    """A validated request. Its parameters, fields and headers are those that the route supports.
-
-    Attributes:
-        counter_id: the counter in the path; `default` if the path has none.
-        query: the query parameters that may be given once.
-        lists: the query parameters that may be repeated. Each has the list of its values.
-        body: the fields of the body.
-        headers: the supported headers, by name in lower case.
-        idempotency_key: the value of Idempotency-Key, without quotes; None if it is missing.
-        change: the attempt: the work of this invocation to make one change. The attempt begins when
-            the Request is created. Routes that only read do not use this attribute.
-        rights: the counters for which the caller has the route's scope.
-        until: latest time to start a request to AWS, in seconds since the epoch.
-    """
-
-    counter_id: str
-    query: Mapping[str, str]
-    lists: Mapping[str, Sequence[str]]
-    body: Mapping[str, object]
-    headers: Mapping[str, str]
-    idempotency_key: str | None
-    change: Change
-    rights: Rights
-    until: float
-
-    def limit(self, most: int = 1000) -> int:
-        """Return the parameter `limit`; 100 if it is missing.
-
-        Raises:
-            InvalidRequestError: if the parameter is not an integer from 1 to `most`.
-        """
-        return self.integer("limit", 1, most) or 100
-
-    def flag(self, name: str) -> bool:
-        """Return whether the parameter `name` is `true`; False if it is missing.
-
-        Raises:
-            InvalidRequestError: if the parameter is neither `true` nor `false`.
-        """
-        text = self.query.get(name, "false")
-        if text not in {"true", "false"}:
-            invalid(name, "must be true or false")
-        return text == "true"
-
-    def integer(self, name: str, least: int, most: int) -> int | None:
-        """Return the parameter `name` as an integer; None if it is missing.
-
-        Raises:
-            InvalidRequestError: if the parameter is not an integer from `least` to `most`.
-        """
-        text = self.query.get(name)
-        if text is None:
-            return None
-        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
-            invalid(name, f"must be an integer from {least} to {most}")
-        value = int(text)
-        if not least <= value <= most:
-            invalid(name, f"must be an integer from {least} to {most}")
-        return value
-
-    def time(self, name: str) -> float | None:
-        """Return the parameter `name` as a time in seconds since the epoch; None if it is missing.
-
-        Raises:
-            InvalidRequestError: if the parameter is not an RFC 3339 time.
-        """
-        text = self.query.get(name)
-        return None if text is None else rules.time(name, text)
-
-    def period(self) -> model.Period:
-        """Return the period that begins at the parameter `from` and ends at the parameter `to`.
-
-        Without `from`, the period has no start. Without `to`, it has no end.
-
-        Raises:
-            InvalidRequestError: if a parameter is not an RFC 3339 time, or if `from` is not before
-                `to`.
-        """
-        return rules.period(self.time("from"), self.time("to"))
 
 
 class Text(str):
@@ -146,7 +65,7 @@ Access = Literal["counter", "counters", "public"]
 class _Route(NamedTuple):
     """What a route supports. The attributes are the arguments of `endpoint`."""
 
-    query: Collection[str]
+    query: Collection[str] | None
     lists: Collection[str]
     body: Collection[str]
     headers: Collection[str]
@@ -158,7 +77,7 @@ Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 def endpoint(
     *,
-    query: Collection[str] = (),
+    query: Collection[str] | None = (),
     lists: Collection[str] = (),
     body: Collection[str] = (),
     headers: Collection[str] = (),
@@ -174,7 +93,8 @@ def endpoint(
 
     Args:
         query: the query parameters that a request may have once. The handler rejects a request
-            with any parameter that is neither in `query` nor in `lists`.
+            with any parameter that is neither in `query` nor in `lists`. None accepts every
+            parameter, any number of times; they are all in the Request's `lists`.
         lists: the query parameters that a request may have several times.
         body: the fields that the body may have. The handler rejects a request with any other field.
         headers: the headers that the route supports, in lower case. The handler rejects a request
@@ -254,9 +174,9 @@ def page_response(items: list[Any], next_page: Mapping[str, object]) -> Response
 
 def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Request:
     actor, rights = (_ANYBODY, _NO_RIGHTS) if route.access == "public" else _caller(event)
-    path = event["pathParameters"] or {"counter_id": model.DEFAULT_COUNTER_ID}
-    # A REST API does not decode the path, so the counter's name is still percent-encoded.
-    counter_id = rules.counter_id(unquote(path["counter_id"]))
+    # A REST API does not decode the path, so its parameters are still percent-encoded.
+    path = {name: unquote(text) for name, text in (event["pathParameters"] or {}).items()}
+    counter_id = rules.counter_id(path.get("counter_id", model.DEFAULT_COUNTER_ID))
     if route.access == "counter":
         rights.require([counter_id])
     all_headers, method = event["multiValueHeaders"] or {}, event["httpMethod"]
@@ -265,8 +185,14 @@ def _request(event: dict[str, Any], context: LambdaContext, route: _Route) -> Re
     until = clock.deadline(context, ATTEMPT)
     return Request(
         counter_id,
+        path,
+        event["requestContext"]["path"],
         _query(parameters, route),
-        {name: values for name, values in parameters.items() if name in route.lists},
+        {
+            name: values
+            for name, values in parameters.items()
+            if route.query is None or name in route.lists
+        },
         _body(event, route.body),
         supported,
         supported.get("idempotency-key"),
@@ -302,6 +228,8 @@ def _caller(event: dict[str, Any]) -> tuple[str, Rights]:
 
 
 def _query(parameters: dict[str, list[str]], route: _Route) -> dict[str, str]:
+    if route.query is None:
+        return {}
     for name, values in parameters.items():
         if name not in route.query and name not in route.lists:
             invalid(name, "unknown parameter")
@@ -386,6 +314,7 @@ def _proxy_response(response: Response) -> dict[str, Any]:
         "headers": {
             "Content-Type": "application/json",
             "Cache-Control": "no-cache",
+            "Vary": "Accept-Encoding",  # API Gateway compresses the response if the caller may
             # Web pages of this origin may read the response, and these of its headers:
             # https://fetch.spec.whatwg.org/#http-cors-protocol
             "Access-Control-Allow-Origin": os.environ["ALLOWED_ORIGIN"],

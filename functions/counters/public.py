@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 from counters import store
 from counters.errors import NotFoundError
-from counters.gateway import Request, Response, unless_known
+from counters.gateway import Response, unless_known
 from counters.model import Counter
+from counters.request import Request
 
 # A cache may answer for Tally for a minute. So a page with many visitors costs few requests.
 _CACHE_CONTROL = "public, max-age=60"  # seconds

@@ -116,7 +116,7 @@ NEVER_NEEDED = {
 # A function must not import a module of `counters` from which it uses no code. The modules in this
 # set are exceptions: other modules of `counters` import them.
 SHARED_IMPORTS = {"counters.listing", "counters.timeline", "counters.trend"}
-HTTP_ONLY = {"counters.gateway", "counters.idempotency"}
+HTTP_ONLY = {"counters.gateway", "counters.idempotency", "counters.request"}
 NEVER_FOR_HTTP = {
     "counters.audit",
     "counters.verification",

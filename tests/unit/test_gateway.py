@@ -14,9 +14,10 @@ from tests.aws_template import Route
 from tests.proxy import ALL_RIGHTS, Context, Reply, proxy_event, reply
 
 from counters import errors, model
-from counters.gateway import MAX_BODY, Handler, Request, Response, endpoint, page_response
+from counters.gateway import MAX_BODY, Handler, Response, endpoint, page_response
 from counters.headers import condition, none_match
 from counters.model import MAX_INTEGER, MIN_INTEGER
+from counters.request import Request
 
 POST = Route("POST", "/counters/{counter_id}", {})
 CLAIMS = ALL_RIGHTS | {"sub": "ann", "client_id": "app"}
