@@ -1,2 +1,90 @@
-const { clientId, signIn } = document.documentElement.dataset;
-document.querySelector("#app").textContent = `${clientId} signs in at ${signIn}`;
+// Starts the page: signs in, and shows the view that the URL names.
+
+import { compareView } from "./compare.js";
+import { counterView } from "./counter.js";
+import { button, element, replace } from "./dom.js";
+import { isUtc, ownZone, useUtc } from "./format.js";
+import { listView } from "./list.js";
+import { errorBox } from "./messages.js";
+import { current } from "./route.js";
+import { isSignedIn, openSignIn, person, signOut, start } from "./session.js";
+
+const VIEWS = { list: listView, counter: counterView, compare: compareView };
+const THEMES = { auto: "light", light: "dark", dark: "auto" }; // each theme and the next one
+
+const view = document.getElementById("view");
+let shown = new AbortController(); // aborted when the view is left
+
+/** Show the view that the URL names. `message` says why nobody is signed in. */
+function show(message = "") {
+  shown.abort();
+  shown = new AbortController();
+  document.getElementById("connection").hidden = true;
+  document.getElementById("person").textContent = person();
+  document.getElementById("sign-out").hidden = !isSignedIn();
+  if (!isSignedIn()) {
+    document.title = "Sign in · Tally";
+    replace(view, welcome(message));
+    return;
+  }
+  const { name, counterId, query } = current();
+  const { title, node } = VIEWS[name]({ counterId, query, signal: shown.signal });
+  document.title = `${title} · Tally`;
+  replace(view, node);
+}
+
+function welcome(message) {
+  return element("section", { class: "welcome" },
+    element("h1", {}, "Counters that you can trust"),
+    message ? element("p", { class: "message error", role: "alert" }, message) : null,
+    element("p", {}, "Sign in to see your counters, their trends and their history."),
+    button("Sign in", openSignIn, { class: "primary" }));
+}
+
+function showZone() {
+  const text = isUtc() ? "UTC" : ownZone();
+  const other = isUtc() ? ownZone() : "UTC";
+  const zone = document.getElementById("zone");
+  zone.textContent = text;
+  zone.setAttribute("aria-label", `Times are in ${text}. Show them in ${other}`);
+}
+
+function showTheme() {
+  const { theme } = document.documentElement.dataset;
+  document.getElementById("theme").textContent = `Theme: ${theme}`;
+}
+
+document.getElementById("zone").addEventListener("click", () => {
+  useUtc(!isUtc());
+  showZone();
+  show();
+});
+document.getElementById("theme").addEventListener("click", () => {
+  const theme = THEMES[document.documentElement.dataset.theme];
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("tally.theme", theme);
+  showTheme();
+  document.dispatchEvent(new Event("themechange"));
+});
+document.getElementById("sign-out").addEventListener("click", () => {
+  signOut();
+  show("You are signed out.");
+});
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  view.focus();
+});
+document.addEventListener("signedout", () => show("Your session has ended. Sign in again."));
+window.addEventListener("hashchange", () => {
+  show();
+  view.focus({ preventScroll: true });
+  scrollTo(0, 0);
+});
+
+showZone();
+showTheme();
+try {
+  show(await start());
+} catch (error) {
+  replace(view, errorBox(error, () => location.reload()));
+}

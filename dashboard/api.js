@@ -1,0 +1,134 @@
+// Sends requests to the API, which serves this page, too.
+
+import { SignedOutError, accessToken } from "./session.js";
+
+const BASE = location.origin + location.pathname;
+const TRIES = 3; // how often a request is sent before its problem is shown
+
+/** The API's answer is an error. */
+export class Problem extends Error {
+  constructor(status, body, retryAfter) {
+    super(body.detail ?? `The API answered with the status ${status}.`);
+    this.status = status;
+    this.kind = (body.type ?? "").replace("urn:tally:problem:", "");
+    this.value = body.value; // the counter's value, if a bound refused a change
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** No answer came. If the request was a change, it may have been made. */
+export class NoAnswerError extends Error {}
+
+/**
+ * Read from the API. A read that was throttled is sent again.
+ *
+ * @param {string} path the path, such as `counters/visits/trend`
+ * @param {object} options
+ *   `query`: the query parameters; those that are null are left out
+ *   `known`: the ETag that is already known
+ *   `signal`: an AbortSignal
+ * @returns {Promise<{body, etag: ?string, next: ?URLSearchParams}>} `body` is null if the answer
+ *   is the one that is already known. `next` has the query parameters of the next page.
+ * @throws {Problem|NoAnswerError|SignedOutError}
+ */
+export async function read(path, { query = {}, known = null, signal } = {}) {
+  const headers = known === null ? {} : { "If-None-Match": known };
+  for (let tries = 1; ; tries++) {
+    try {
+      return await send("GET", path, { query, headers, signal });
+    } catch (error) {
+      if (!(error instanceof Problem && error.retryAfter) || tries === TRIES) throw error;
+      await sleep(error.retryAfter * 1000, signal);
+    }
+  }
+}
+
+/**
+ * Add to a counter. With the same key, the addition is made only once, however often it is sent.
+ * So if no answer comes, it is sent again.
+ *
+ * @param {string} counterId
+ * @param {object} body `by`, and perhaps `min` and `max`
+ * @param {string} key the idempotency key
+ * @throws {Problem|NoAnswerError|SignedOutError}
+ */
+export async function increment(counterId, body, key) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await send("POST", counterPath(counterId), {
+        body, headers: { "Idempotency-Key": key },
+      });
+    } catch (error) {
+      const again = error instanceof NoAnswerError || error.status === 503 || error.retryAfter;
+      if (!again || tries === TRIES) throw error;
+      await sleep((error.retryAfter ?? 1) * 1000);
+    }
+  }
+}
+
+/**
+ * Set a counter, if nobody has changed it since its ETag was read. So a repeat changes nothing.
+ *
+ * @throws {Problem|NoAnswerError|SignedOutError}
+ */
+export function set(counterId, value, etag) {
+  const condition = etag === '"0"' ? { "If-None-Match": "*" } : { "If-Match": etag };
+  return send("PUT", counterPath(counterId), { body: { value }, headers: condition });
+}
+
+/** Return the path of a counter. */
+export const counterPath = (counterId) => `counters/${encodeURIComponent(counterId)}`;
+
+/** Wait. Throws the signal's reason if the signal is aborted meanwhile. */
+export function sleep(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); });
+  });
+}
+
+async function send(method, path, { query = {}, headers = {}, body, signal }, refused = null) {
+  const url = new URL(path, BASE);
+  for (const [name, value] of Object.entries(query)) {
+    for (const each of [value].flat()) {
+      if (each !== null && each !== undefined) url.searchParams.append(name, each);
+    }
+  }
+  let token;
+  let response;
+  try {
+    token = await accessToken(refused);
+    response = await fetch(url, {
+      method, signal, cache: "no-store", headers: { ...headers, Authorization: token },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error instanceof SignedOutError || signal?.aborted) throw error;
+    throw new NoAnswerError("The API does not answer.");
+  }
+  if (response.status === 401) {
+    if (refused !== null) throw new SignedOutError();
+    return send(method, path, { query, headers, body, signal }, token);
+  }
+  const answer = response.status === 304 ? null : await parsed(response, signal);
+  if (!response.ok && response.status !== 304) {
+    const retryAfter = Number(response.headers.get("Retry-After")) || null;
+    throw new Problem(response.status, answer ?? {}, retryAfter);
+  }
+  return { body: answer, etag: response.headers.get("ETag"), next: nextPage(response) };
+}
+
+async function parsed(response, signal) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    if (response.ok) throw new NoAnswerError("The API's answer was cut off.");
+    return {};
+  }
+}
+
+function nextPage(response) {
+  const link = /^<\?(.*)>; rel="next"$/.exec(response.headers.get("Link") ?? "");
+  return link && Object.fromEntries(new URLSearchParams(link[1]));
+}

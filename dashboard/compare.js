@@ -1,0 +1,41 @@
+// The view of several counters: their values, and their trends in one chart.
+
+import { read } from "./api.js";
+import { element, replace } from "./dom.js";
+import { agoElement, number } from "./format.js";
+import { emptyBox, errorBox } from "./messages.js";
+import { poll } from "./polling.js";
+import { counterUrl, listUrl } from "./route.js";
+import { MOST_LINES, trendPanel } from "./trend.js";
+
+const PAUSE = 5_000; // milliseconds between two reads of the values
+
+/** Return the view of the counters that the query names. */
+export function compareView({ query, signal }) {
+  const counterIds = [...new Set(query.getAll("id"))].slice(0, MOST_LINES);
+  const title = `${counterIds.length} counters`;
+  const heading = element("h1", {}, title);
+  if (counterIds.length === 0) {
+    return { title, node: element("section", {}, heading, emptyBox(
+      element("p", {}, "Choose counters in ", element("a", { href: listUrl() }, "the list"), "."))) };
+  }
+  const values = element("ul", { class: "values" });
+  const trend = trendPanel(counterIds, query, signal);
+  let versions = "";
+  poll(async () => {
+    const { body } = await read("counters", { query: { id: counterIds }, signal });
+    const now = body.map((counter) => counter.version).join();
+    replace(values, ...body.map(item));
+    if (versions && now !== versions) trend.refresh();
+    versions = now;
+    return PAUSE;
+  }, signal, (error) => replace(values, element("li", {}, errorBox(error, () => location.reload()))));
+  return { title, node: element("section", {}, heading, values, trend.node) };
+}
+
+function item(counter, index) {
+  return element("li", {},
+    element("a", { href: counterUrl(counter.counter_id), class: `key-${index + 1}` },
+      counter.counter_id),
+    element("strong", {}, number(counter.value)), agoElement(counter.updated_at));
+}

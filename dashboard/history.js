@@ -1,0 +1,150 @@
+// The history of a counter: a table of its changes, the newest first.
+
+import { counterPath, read } from "./api.js";
+import { button, element, labelled, replace } from "./dom.js";
+import { fileName, saveCsv } from "./download.js";
+import { fieldTime, fieldValue, number, signed, timeElement } from "./format.js";
+import { emptyBox, errorBox, inWords, loadingLine } from "./messages.js";
+import { atMostEvery } from "./polling.js";
+import { setQuery } from "./route.js";
+
+const PAGE = 25;
+const LARGE_PAGE = 1000; // for downloads; the most that the API returns at once
+const MOST_ROWS = 50_000; // of a download
+const REFRESH = 5_000; // the shortest pause between two reads, in milliseconds
+
+const COLUMNS = ["version", "created_at", "operation", "by", "increase", "decrease",
+  "previous_value", "value", "actor", "events", "sender"];
+
+/**
+ * Return the history of a counter.
+ *
+ * The query of the URL has what is shown: `changes_from`, `changes_to`, and `before`, a version: the
+ * page begins with the version below.
+ *
+ * @param {string} counterId
+ * @param {URLSearchParams} query the query of the view
+ * @param {AbortSignal} signal
+ * @returns {{node: HTMLElement, refresh: function()}} `refresh` reads the first page again
+ */
+export function historyPanel(counterId, query, signal) {
+  const path = `${counterPath(counterId)}/history`;
+  const state = {
+    from: query.get("changes_from"), to: query.get("changes_to"), after: query.get("before"),
+  };
+  const place = element("div", {}, loadingLine());
+  const status = element("p", { role: "status", class: "facts" });
+
+  const load = async () => {
+    try {
+      const page = { ...state, order: "desc", limit: PAGE };
+      const { body, next } = await read(path, { query: page, signal });
+      replace(place, ...pageOf(body, next, state, go));
+    } catch (error) {
+      if (!signal.aborted) replace(place, errorBox(error, load));
+    }
+  };
+  const go = (changes) => {
+    Object.assign(state, changes);
+    setQuery({ changes_from: state.from, changes_to: state.to, before: state.after });
+    return load();
+  };
+  const download = async () => {
+    status.textContent = "Reading…";
+    try {
+      const rows = await allRows(path, state, signal);
+      saveCsv(fileName(counterId, "history"), COLUMNS, rows);
+      status.textContent = rows.length < MOST_ROWS ? ""
+        : `The file has the newest ${number(MOST_ROWS)} changes. Choose a period for older ones.`;
+    } catch (error) {
+      if (!signal.aborted) status.textContent = inWords(error);
+    }
+  };
+  load();
+  const refresh = atMostEvery(REFRESH, load, signal);
+  const node = element("section", { class: "panel", "aria-label": "History" },
+    element("div", { class: "panel-head" }, element("h2", {}, "History"),
+      element("div", { class: "buttons" },
+        button("CSV", download, { "aria-label": "Download the history as CSV" }))),
+    filterForm(state, go), status, place);
+  return { node, refresh: () => state.after === null && refresh() };
+}
+
+function filterForm(state, go) {
+  const from = element("input", { type: "datetime-local", step: "1",
+    value: state.from && fieldValue(state.from) });
+  const to = element("input", { type: "datetime-local", step: "1",
+    value: state.to && fieldValue(state.to) });
+  const form = element("form", { "aria-label": "Period of the history" },
+    labelled("From", from), labelled("Before", to), button("Filter", null, { type: "submit" }),
+    button("All", () => {
+      from.value = to.value = "";
+      go({ from: null, to: null, after: null });
+    }));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    go({ from: fieldTime(from.value), to: fieldTime(to.value), after: null });
+  });
+  return form;
+}
+
+function pageOf(entries, next, state, go) {
+  if (entries.length === 0 && state.after === null) {
+    return [emptyBox(element("p", {}, state.from || state.to
+      ? "There are no changes in this period." : "There are no changes yet."))];
+  }
+  const last = entries.at(-1)?.version;
+  return [
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Changes" },
+      table(entries)),
+    element("div", { class: "buttons" },
+      button("Newest", () => go({ after: null }), { disabled: state.after === null }),
+      button("Older", () => go({ after: last }), { disabled: next === null || !last })),
+  ];
+}
+
+function table(entries) {
+  const heads = ["Version", "Time", "How", "Change", "Value", "Who"];
+  return element("table", { class: "history" },
+    element("thead", {}, element("tr", {},
+      ...heads.map((head) => element("th", { scope: "col" }, head)))),
+    element("tbody", {}, ...entries.map(row)));
+}
+
+function row(entry) {
+  return element("tr", {},
+    element("th", { scope: "row" }, number(entry.version)),
+    element("td", {}, timeElement(entry.created_at)),
+    element("td", {}, how(entry)),
+    element("td", { class: entry.by < 0 ? "down" : "up" }, change(entry)),
+    element("td", {}, `${number(entry.previous_value)} → ${number(entry.value)}`),
+    element("td", { class: "actor" }, who(entry)));
+}
+
+function how(entry) {
+  if (entry.events !== undefined) {
+    return `${number(entry.events)} ${entry.events === 1 ? "event" : "events"}`;
+  }
+  return entry.operation;
+}
+
+/** Return the change. Only a change that counts several messages has additions and subtractions. */
+function change(entry) {
+  if (entry.operation === "set" || !entry.increase || !entry.decrease) return signed(entry.by);
+  return `${signed(entry.increase)} ${signed(-entry.decrease)}`;
+}
+
+function who(entry) {
+  return entry.sender === undefined ? entry.actor : `${entry.actor} (${entry.sender})`;
+}
+
+async function allRows(path, { from, to }, signal) {
+  const rows = [];
+  let query = { from, to, order: "desc", limit: LARGE_PAGE };
+  while (query !== null && rows.length < MOST_ROWS) {
+    const { body, next } = await read(path, { query, signal });
+    rows.push(...body.map((entry) => COLUMNS.map((column) => entry[column] ?? null)));
+    query = next;
+  }
+  return rows.slice(0, MOST_ROWS);
+}

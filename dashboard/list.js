@@ -1,0 +1,124 @@
+// The list of counters. It reads 100 counters at a time, as far as somebody scrolls.
+
+import { read } from "./api.js";
+import { lost } from "./connection.js";
+import { curveReader } from "./curves.js";
+import { button, element, labelled, replace } from "./dom.js";
+import { emptyBox, errorBox } from "./messages.js";
+import { newPage } from "./page.js";
+import { poll } from "./polling.js";
+import { compareUrl, counterUrl, setQuery } from "./route.js";
+import { MOST_LINES } from "./trend.js";
+
+const PAGE = 100; // the most counters that the API returns at once
+const PAUSE = 5_000; // milliseconds between two reads of the pages in sight
+const TYPING = 200; // milliseconds without a key press before a search begins
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/; // the names that a counter can have
+
+/** Return the view of all counters. The query of the URL has the `prefix`. */
+export function listView({ query, signal }) {
+  const place = element("div");
+  const chosen = new Set();
+  const compare = element("a", { class: "button", hidden: true });
+  const choose = (counterId, isChosen) => {
+    if (isChosen) chosen.add(counterId);
+    else chosen.delete(counterId);
+    compare.hidden = chosen.size < 2;
+    compare.href = compareUrl([...chosen]);
+    compare.textContent = chosen.size > MOST_LINES ? `Compare the first ${MOST_LINES}`
+      : `Compare ${chosen.size} counters`;
+  };
+  let searched = new AbortController();
+  const search = (prefix) => {
+    searched.abort();
+    searched = new AbortController();
+    replace(place, table(prefix, { chosen, choose }, AbortSignal.any([signal, searched.signal])));
+  };
+  const field = element("input", {
+    type: "search", value: query.get("prefix") ?? "", autocomplete: "off", spellcheck: "false",
+    placeholder: "Name begins with…",
+  });
+  let timer;
+  field.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      setQuery({ prefix: field.value });
+      search(field.value);
+    }, TYPING);
+  });
+  search(field.value);
+  const node = element("section", {},
+    element("h1", {}, "Counters"),
+    element("div", { class: "controls" }, labelled("Search", field), compare), place);
+  return { title: "Counters", node };
+}
+
+/** Return the table of the counters whose names begin with a prefix. */
+function table(prefix, choices, signal) {
+  const pages = [];
+  const rows = element("table", { class: "counters" }, head());
+  const more = button("Show more", () => grow().catch(lost), { hidden: true });
+  const hint = element("div");
+  const context = { choices, curves: curveReader(signal), signal };
+  let growing = false;
+
+  const readPage = async (page) => {
+    let after = page.after;
+    do {
+      const { body, next } = await read("counters", {
+        query: { values: "true", limit: PAGE, prefix: prefix || null, after }, signal,
+      });
+      page.merge(body);
+      after = next?.after ?? null;
+      // New counters may have moved the last counters of this page out of the answer.
+    } while (after !== null && after < page.last());
+    if (page === pages.at(-1)) more.hidden = after === null;
+  };
+  const grow = async () => {
+    if (growing || (pages.length && more.hidden)) return;
+    growing = true;
+    const page = newPage(pages.at(-1)?.last() ?? null, context);
+    pages.push(page);
+    rows.append(page.node);
+    try {
+      await readPage(page);
+    } catch (error) {
+      pages.pop();
+      page.node.remove();
+      throw error;
+    } finally {
+      growing = false;
+    }
+  };
+  poll(async () => {
+    if (pages.length === 0) await grow();
+    else await Promise.all(pages.filter((page) => page.inSight()).map(readPage));
+    replace(hint, pages[0].last() === null ? noCounters(prefix) : null);
+    rows.hidden = pages[0].last() === null;
+    return PAUSE;
+  }, signal, (error) => replace(hint, errorBox(error, () => location.reload())));
+  const end = new IntersectionObserver(([entry]) => {
+    if (entry.isIntersecting && pages.length) grow().catch(lost);
+  }, { rootMargin: "800px" });
+  end.observe(more);
+  signal.addEventListener("abort", () => end.disconnect());
+  return element("div", {}, rows, hint, more);
+}
+
+function head() {
+  return element("thead", {}, element("tr", {},
+    element("td", {}),
+    ...["Name", "Value", "Last 24 hours", "Last change"].map((text) =>
+      element("th", { scope: "col" }, text))));
+}
+
+function noCounters(prefix) {
+  if (!prefix) {
+    return emptyBox(element("p", {}, "There are no counters yet. A counter appears here as soon as"
+      + " somebody counts, for example with the command ", element("code", {}, "tally add visits"),
+    "."));
+  }
+  return emptyBox(element("p", {}, `No counter's name begins with “${prefix}”.`),
+    NAME.test(prefix) ? element("p", {}, element("a", { href: counterUrl(prefix) },
+      `Open “${prefix}” and count the first one`)) : null);
+}

@@ -1,0 +1,49 @@
+// The value of a counter at a moment in the past.
+
+import { counterPath, read } from "./api.js";
+import { button, element, labelled, replace } from "./dom.js";
+import { fieldTime, fieldValue, number, time, timeElement } from "./format.js";
+import { errorBox, loadingLine } from "./messages.js";
+import { setQuery } from "./route.js";
+
+/**
+ * Return a form that shows the value at a moment. The query of the URL has the moment: `at`.
+ *
+ * @param {string} counterId
+ * @param {URLSearchParams} query the query of the view
+ * @param {AbortSignal} signal
+ */
+export function momentPanel(counterId, query, signal) {
+  const field = element("input", { type: "datetime-local", step: "1", required: true,
+    value: query.has("at") ? fieldValue(query.get("at")) : null });
+  const place = element("div", { role: "status" });
+  const show = async (at) => {
+    replace(place, loadingLine());
+    try {
+      const { body } = await read(counterPath(counterId), { query: { at }, signal });
+      replace(place, ...answer(body, at));
+    } catch (error) {
+      if (!signal.aborted) replace(place, errorBox(error, () => show(at)));
+    }
+  };
+  const form = element("form", { "aria-label": "Value in the past" },
+    labelled("Date and time", field), button("Show", null, { type: "submit" }));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const at = fieldTime(field.value);
+    setQuery({ at });
+    show(at);
+  });
+  if (query.has("at")) show(query.get("at"));
+  return element("section", { class: "panel", "aria-label": "Value in the past" },
+    element("div", { class: "panel-head" }, element("h2", {}, "Value in the past")), form, place);
+}
+
+function answer(counter, at) {
+  const value = element("p", { class: "past" }, element("strong", {}, number(counter.value)),
+    ` at ${time(at)}`);
+  const facts = counter.version === 0 ? "Nobody had counted here yet."
+    : element("span", {}, `Version ${number(counter.version)}, made `,
+      timeElement(counter.updated_at));
+  return [value, element("p", { class: "facts" }, facts)];
+}

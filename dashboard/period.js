@@ -1,0 +1,109 @@
+// Which period a chart shows, and how long its intervals are.
+
+import { button, choice, dropdown, element, labelled, replace } from "./dom.js";
+import { fieldTime, fieldValue } from "./format.js";
+import { setQuery } from "./route.js";
+
+/** The lengths of the intervals, in seconds. */
+export const SECONDS = { minute: 60, hour: 3600, day: 86400 };
+
+// The longest period that the API returns for each interval, in seconds.
+const LONGEST = { minute: 180 * 60, hour: 1000 * 3600, day: 1000 * 86400 };
+
+const RANGES = {
+  "1h": ["Last hour", 3600],
+  "3h": ["Last 3 hours", 3 * 3600],
+  "24h": ["Last 24 hours", 86400],
+  "7d": ["Last 7 days", 7 * 86400],
+  "30d": ["Last 30 days", 30 * 86400],
+  "90d": ["Last 90 days", 90 * 86400],
+  "1y": ["Last year", 365 * 86400],
+};
+
+/**
+ * Return fields for a period and an interval, with what they show now.
+ *
+ * The query of the URL has what was chosen: `range`, or `from` and `to`; and `interval`.
+ *
+ * @param {URLSearchParams} query
+ * @param {function()} changed called when something else is chosen
+ * @returns {{node: HTMLElement, chosen: function()}} `chosen` returns the `interval`, `from` and
+ *   `to` for the API; and `isLive`, whether the period ends now.
+ */
+export function periodFields(query, changed) {
+  const state = {
+    range: query.get("range") in RANGES ? query.get("range") : "24h",
+    from: query.get("from"), to: query.get("to"), interval: query.get("interval"),
+  };
+  const node = element("div", { class: "period" });
+  const update = (changes) => {
+    Object.assign(state, changes);
+    setQuery({
+      range: state.from ? null : state.range, from: state.from, to: state.to,
+      interval: state.interval,
+    });
+    show();
+    changed();
+  };
+  const show = () => replace(node,
+    labelled("Period", dropdown(
+      [...Object.entries(RANGES).map(([key, [text]]) => [key, text]), ["custom", "From … to …"]],
+      state.from ? "custom" : state.range, (range) => update(rangeChosen(range, state)))),
+    choice("Interval", intervals(state), intervalOf(state), (interval) => update({ interval })),
+    state.from ? customFields(state, update) : null);
+  show();
+  return { node, chosen: () => periodOf(state) };
+}
+
+function rangeChosen(range, state) {
+  if (range !== "custom") return { range, from: null, to: null, interval: null };
+  const { from } = periodOf(state);
+  return { from, to: new Date().toISOString(), interval: intervalOf(state) };
+}
+
+function customFields(state, update) {
+  const attributes = { type: "datetime-local", step: "1", required: true };
+  const from = element("input", { ...attributes, value: fieldValue(state.from) });
+  const to = element("input", { ...attributes, value: fieldValue(state.to ?? Date.now()) });
+  const form = element("form", { "aria-label": "Period" },
+    labelled("From", from), labelled("To", to), button("Show", null, { type: "submit" }));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    to.setCustomValidity(from.value < to.value ? "" : "The end must be after the start.");
+    if (to.reportValidity()) {
+      update({ from: fieldTime(from.value), to: fieldTime(to.value), interval: null });
+    }
+  });
+  to.addEventListener("input", () => to.setCustomValidity(""));
+  return form;
+}
+
+function length(state) {
+  if (!state.from) return RANGES[state.range][1];
+  return (Date.parse(state.to ?? new Date()) - Date.parse(state.from)) / 1000;
+}
+
+/** Return the intervals that the API allows for the period. */
+function intervals(state) {
+  const fitting = Object.keys(SECONDS).filter((interval) =>
+    length(state) <= LONGEST[interval] && length(state) >= SECONDS[interval]);
+  const names = fitting.length ? fitting : ["day"];
+  return names.map((interval) => [interval, interval[0].toUpperCase() + interval.slice(1)]);
+}
+
+function intervalOf(state) {
+  const allowed = intervals(state).map(([interval]) => interval);
+  if (allowed.includes(state.interval)) return state.interval;
+  const usual = length(state) <= LONGEST.minute ? "minute"
+    : length(state) <= 8 * SECONDS.day ? "hour" : "day";
+  return allowed.includes(usual) ? usual : allowed[0];
+}
+
+function periodOf(state) {
+  const interval = intervalOf(state);
+  if (state.from) return { interval, from: state.from, to: state.to, isLive: false };
+  // The last interval is the current one. So a period of 24 hours has 24 intervals.
+  const step = SECONDS[interval] * 1000;
+  const first = Math.floor(Date.now() / step) * step + step - RANGES[state.range][1] * 1000;
+  return { interval, from: new Date(first).toISOString(), to: null, isLive: true };
+}

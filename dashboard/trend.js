@@ -1,0 +1,189 @@
+// The trend of one or several counters, as a chart and as a table.
+
+import { counterPath, read } from "./api.js";
+import { chart } from "./chart.js";
+import { button, choice, element, replace } from "./dom.js";
+import { fileName, saveCsv, savePng } from "./download.js";
+import { minute, number, timeElement } from "./format.js";
+import { errorBox, loadingLine } from "./messages.js";
+import { SECONDS, periodFields } from "./period.js";
+import { atMostEvery } from "./polling.js";
+import { setQuery } from "./route.js";
+
+/** How many counters a chart can show. style.css has as many colors. */
+export const MOST_LINES = 8;
+
+const REFRESH = 10_000; // the shortest pause between two reads, in milliseconds
+const ROUTINE = 60_000; // the pause between two reads if nothing changes, in milliseconds
+
+/**
+ * Return the trend of counters.
+ *
+ * @param {Array<string>} counterIds
+ * @param {URLSearchParams} query the query of the view; `show` is `changes` or `value`
+ * @param {AbortSignal} signal
+ * @returns {{node: HTMLElement, refresh: function()}} `refresh` reads the trend again, but not too
+ *   often
+ */
+export function trendPanel(counterIds, query, signal) {
+  const place = element("div", { class: "place" }, loadingLine());
+  const buttons = element("div", { class: "buttons" });
+  let form = query.get("show") === "value" ? "value" : "changes";
+  let latest = 0; // counts the reads, so that an old answer does not replace a newer one
+  let drawn = new AbortController();
+
+  const load = async () => {
+    const mine = ++latest;
+    const period = chosen();
+    try {
+      const trends = await Promise.all(counterIds.map((id) => readTrend(id, period, counterIds, signal)));
+      if (mine === latest && !signal.aborted) show(trends, period.interval);
+    } catch (error) {
+      if (mine === latest && !signal.aborted) replace(place, errorBox(error, load));
+    }
+  };
+  const show = (trends, interval) => {
+    drawn.abort();
+    drawn = new AbortController();
+    const view = counterIds.length > 1 ? severalTrends(counterIds, trends, form)
+      : oneTrend(trends[0], form, interval);
+    const times = middles(trends[0], interval, form);
+    const drawing = chart({
+      ...view, times, signal: AbortSignal.any([signal, drawn.signal]),
+      describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
+    });
+    const open = place.querySelector("details")?.open ?? false;
+    replace(place, element("p", { class: "summary" }, view.summary), drawing.node,
+      dataTable(view, open));
+    const name = fileName(...counterIds, interval);
+    const title = `${counterIds.join(", ")}: ${form} by ${interval}`;
+    replace(buttons,
+      button("CSV", () => saveCsv(name, view.header, view.rows), { "aria-label": "Download as CSV" }),
+      button("PNG", () => savePng(name, title, drawing.canvas), { "aria-label": "Download as PNG" }));
+  };
+  const { node: fields, chosen } = periodFields(query, load);
+  const forms = choice("What to show", [["changes", "Changes"], ["value", "Value"]], form,
+    (value) => {
+      form = value;
+      setQuery({ show: value === "changes" ? null : value });
+      load();
+    });
+  const refresh = atMostEvery(REFRESH, load, signal);
+  const routine = setInterval(() => document.hidden || !chosen().isLive || load(), ROUTINE);
+  signal.addEventListener("abort", () => clearInterval(routine));
+  load();
+  const node = element("section", { class: "panel", "aria-label": "Trend" },
+    element("div", { class: "panel-head" }, element("h2", {}, "Trend"), buttons),
+    element("div", { class: "controls" }, fields, forms), place);
+  return { node, refresh: () => chosen().isLive && refresh() };
+}
+
+async function readTrend(counterId, { interval, from, to }, counterIds, signal) {
+  const expected = counterIds.length === 1 && interval !== "minute" ? "true" : null;
+  const path = `${counterPath(counterId)}/trend`;
+  const { body } = await read(path, { query: { interval, from, to, expected }, signal });
+  return body;
+}
+
+/** Return the chart and the table of one counter. */
+function oneTrend(buckets, form, interval) {
+  const has = (bucket) => bucket.expected !== null && bucket.expected !== undefined;
+  const unusual = buckets.filter((bucket) => bucket.unusual).length;
+  const increase = sum(buckets, "increase");
+  const decrease = sum(buckets, "decrease");
+  return {
+    summary: `${number(increase)} added and ${number(decrease)} subtracted in `
+      + `${number(buckets.length)} ${interval}s.`
+      + (unusual ? ` ${number(unusual)} unusual.` : ""),
+    lines: form === "value"
+      ? [line("Value", buckets.map((bucket) => bucket.close), "line", "--line-1")]
+      : changeLines(buckets),
+    band: form === "changes" && buckets.some(has) ? {
+      low: buckets.map((bucket) => (has(bucket) ? bucket.expected.low : null)),
+      high: buckets.map((bucket) => (has(bucket) ? bucket.expected.high : null)),
+    } : null,
+    fromZero: form === "changes",
+    describe: (index, when) => describeOne(buckets[index], when),
+    header: ["start", "changes", "increase", "decrease", "close", "expected_low", "expected_high",
+      "unusual"],
+    rows: buckets.map((bucket) => [bucket.start, bucket.changes, bucket.increase, bucket.decrease,
+      bucket.close, bucket.expected?.low ?? null, bucket.expected?.high ?? null,
+      bucket.unusual ?? null]),
+  };
+}
+
+function changeLines(buckets) {
+  const lines = [line("Added", buckets.map((bucket) => bucket.increase), "bars", "--up")];
+  if (buckets.some((bucket) => bucket.decrease)) {
+    lines.push(line("Subtracted", buckets.map((bucket) => -bucket.decrease), "bars", "--down"));
+  }
+  if (buckets.some((bucket) => bucket.unusual)) {
+    const marks = buckets.map((bucket) => (bucket.unusual ? bucket.increase : null));
+    lines.push(line("Unusual", marks, "points", "--unusual"));
+  }
+  return lines;
+}
+
+function describeOne(bucket, when) {
+  const parts = [`${when}: ${number(bucket.increase)} added`];
+  if (bucket.decrease) parts.push(`${number(bucket.decrease)} subtracted`);
+  parts.push(`value ${number(bucket.close)}`);
+  if (bucket.expected) {
+    parts.push(`expected ${number(bucket.expected.low)} to ${number(bucket.expected.high)}`);
+  }
+  return parts.join(", ") + (bucket.unusual ? " — unusual" : "");
+}
+
+/** Return the chart and the table of several counters. */
+function severalTrends(counterIds, trends, form) {
+  const member = form === "value" ? "close" : "increase";
+  return {
+    summary: form === "value" ? "The values of these counters."
+      : "What was added to these counters.",
+    lines: trends.map((buckets, index) =>
+      line(counterIds[index], buckets.map((bucket) => bucket[member]), "line", `--line-${index + 1}`)),
+    band: null,
+    fromZero: form === "changes",
+    describe: (index, when) => `${when}: ${trends.map((buckets, each) =>
+      `${counterIds[each]} ${number(buckets[index][member])}`).join(", ")}`,
+    header: ["start", ...counterIds],
+    rows: trends[0].map((bucket, index) =>
+      [bucket.start, ...trends.map((buckets) => buckets[index][member])]),
+  };
+}
+
+const line = (label, values, form, color) => ({ label, values, form, color });
+
+const sum = (buckets, member) => buckets.reduce((total, bucket) => total + bucket[member], 0);
+
+/** Return where the intervals are on the time axis: values at their ends, sums in their middles. */
+function middles(buckets, interval, form) {
+  const shift = SECONDS[interval] * (form === "value" ? 1 : 0.5);
+  return buckets.map((bucket) => Date.parse(bucket.start) / 1000 + shift);
+}
+
+function period(start, interval) {
+  if (interval === "minute") return minute(start);
+  return `${minute(start)} to ${minute(Date.parse(start) + SECONDS[interval] * 1000)}`;
+}
+
+/** Return the table of a chart. It is filled when somebody opens it. */
+function dataTable({ header, rows }, open) {
+  const table = element("div", { class: "scroll", tabindex: "0", role: "region",
+    "aria-label": "Data of the chart" });
+  const fill = () => table.childElementCount || replace(table, element("table", {},
+    element("thead", {}, element("tr", {},
+      ...header.map((name) => element("th", { scope: "col" }, name.replaceAll("_", " "))))),
+    element("tbody", {}, ...rows.map(([start, ...cells]) => element("tr", {},
+      element("th", { scope: "row" }, timeElement(start)),
+      ...cells.map((cell) => element("td", {}, shown(cell))))))));
+  const details = element("details", { open },
+    element("summary", {}, "Show as a table"), table);
+  details.addEventListener("toggle", fill);
+  return details;
+}
+
+function shown(cell) {
+  if (cell === null) return "";
+  return typeof cell === "number" ? number(cell) : cell === true ? "yes" : cell === false ? "no" : cell;
+}
