@@ -30,7 +30,7 @@ function addForm(counterId, run) {
     button("Add", null, { type: "submit", value: "1", class: "primary" }),
     button("Subtract", null, { type: "submit", value: "-1" }),
     element("details", {}, element("summary", {}, "Limits"),
-      labelled("Not below", min), labelled("Not above", max)));
+      element("div", {}, labelled("Not below", min), labelled("Not above", max))));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const sign = Number(event.submitter?.value ?? 1);

@@ -113,7 +113,7 @@ function settings({ lines, band, fromZero }, width, show) {
       ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
     scales: { y: { range: (_, low, high) => range(low, high, fromZero) } },
     axes: [
-      { ...axis(), space: 70, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
+      { ...axis(), space: 70, size: 30, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
       { ...axis(), size: 56, values: (_, ticks) => ticks.map(compact) },
     ],
     bands: band ? [{ series: [1, 2], fill: color("--expected") }] : [],
