@@ -42,11 +42,10 @@ function welcome(message) {
 }
 
 function showZone() {
-  const text = isUtc() ? "UTC" : ownZone();
-  const other = isUtc() ? ownZone() : "UTC";
-  const zone = document.getElementById("zone");
-  zone.textContent = text;
-  zone.setAttribute("aria-label", `Times are in ${text}. Show them in ${other}`);
+  const [zone, other] = isUtc() ? ["UTC", ownZone()] : [ownZone(), "UTC"];
+  const shown = document.getElementById("zone");
+  shown.textContent = isUtc() ? "UTC" : "Local time";
+  shown.title = `Times are in ${zone}. Click to show them in ${other}.`;
 }
 
 function showTheme() {

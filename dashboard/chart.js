@@ -22,6 +22,7 @@ const HEIGHT = 280; // in CSS pixels
  *   `band`: an area to show behind the lines: `{low, high}`, each an Array of numbers or null;
  *   `summary`: what the chart shows, for people who cannot see it;
  *   `describe`: a function that returns the text for the time with an index;
+ *   `step`: the length of an interval, in seconds;
  *   `fromZero`: whether the vertical axis includes 0;
  *   `signal`: an AbortSignal. When it is aborted, the chart is removed.
  * @returns {{node: HTMLElement, canvas: HTMLCanvasElement}} The chart is drawn as soon as the node
@@ -32,7 +33,7 @@ export function chart(options) {
   const plot = element("div", {
     class: "plot", tabindex: "0", role: "img", "aria-label": options.summary,
   });
-  const node = element("div", { class: "chart" }, plot, readout);
+  const node = element("div", { class: "chart" }, readout, plot);
   let graph = null;
 
   const show = (index) => {
@@ -102,7 +103,7 @@ function table({ times, lines, band }) {
   return [times, ...(band ? [band.high, band.low] : []), ...lines.map((line) => line.values)];
 }
 
-function settings({ lines, band, fromZero }, width, show) {
+function settings({ lines, band, step, fromZero }, width, show) {
   const edge = { points: { show: false }, stroke: color("--expected-edge"), width: 1 };
   return {
     width,
@@ -111,15 +112,22 @@ function settings({ lines, band, fromZero }, width, show) {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     tzDate: (seconds) => (isUtc()
       ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
-    scales: { y: { range: (_, low, high) => range(low, high, fromZero) } },
+    scales: {
+      x: { range: (_, first, last) => [first - step / 2, last + step / 2] },
+      y: { range: (_, low, high) => range(low, high, fromZero) },
+    },
     axes: [
-      { ...axis(), space: 70, size: 30, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
+      { ...axis(), space: 70, size: 30, values: tickTexts },
       { ...axis(), size: 56, values: (_, ticks) => ticks.map(compact) },
     ],
     bands: band ? [{ series: [1, 2], fill: color("--expected") }] : [],
     series: [{}, ...(band ? [edge, edge] : []), ...lines.map(series)],
     hooks: { setCursor: [(graph) => show(graph.cursor.idx)] },
   };
+}
+
+function tickTexts(_graph, ticks, _axis, _space, distance) {
+  return ticks.map((at) => tick(at, distance));
 }
 
 function axis() {

@@ -5,7 +5,7 @@ import { element } from "./dom.js";
 const NUMBER = new Intl.NumberFormat();
 const SIGNED = new Intl.NumberFormat(undefined, { signDisplay: "exceptZero" });
 const COMPACT = new Intl.NumberFormat(undefined, { notation: "compact" });
-const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 

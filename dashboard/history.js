@@ -7,6 +7,7 @@ import { fieldTime, fieldValue, number, signed, timeElement } from "./format.js"
 import { emptyBox, errorBox, inWords, loadingLine } from "./messages.js";
 import { atMostEvery } from "./polling.js";
 import { setQuery } from "./route.js";
+import { isMe } from "./session.js";
 
 const PAGE = 25;
 const LARGE_PAGE = 1000; // for downloads; the most that the API returns at once
@@ -135,6 +136,7 @@ function change(entry) {
 }
 
 function who(entry) {
+  if (isMe(entry.actor)) return "you";
   return entry.sender === undefined ? entry.actor : `${entry.actor} (${entry.sender})`;
 }
 

@@ -18,6 +18,9 @@ export const isSignedIn = () => tokens !== null;
 /** Return the person's name; an empty string if nobody is signed in. */
 export const person = () => tokens?.claims.username ?? "";
 
+/** Return whether an actor of the history is the person. */
+export const isMe = (actor) => actor === tokens?.claims.sub;
+
 /**
  * Return whether the person may do something with a counter. The API decides. This answer only
  * spares people buttons that do not work.
@@ -78,7 +81,8 @@ export async function signOut() {
   const token = tokens.refresh;
   forget();
   const body = new URLSearchParams({ token, client_id: clientId });
-  await fetch(`${signIn}/oauth2/revoke`, { method: "POST", body }).catch(() => {});
+  const revoked = fetch(`${signIn}/oauth2/revoke`, { method: "POST", body });
+  await revoked.then((response) => response.text()).catch(() => {});
   const target = new URLSearchParams({ client_id: clientId, logout_uri: PAGE });
   location.assign(`${signIn}/logout?${target}`);
 }

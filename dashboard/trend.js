@@ -49,7 +49,7 @@ export function trendPanel(counterIds, query, signal) {
       : oneTrend(trends[0], form, interval);
     const times = middles(trends[0], interval, form);
     const drawing = chart({
-      ...view, times, signal: AbortSignal.any([signal, drawn.signal]),
+      ...view, times, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
       describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
     });
     const open = place.querySelector("details")?.open ?? false;
