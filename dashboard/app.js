@@ -5,9 +5,9 @@ import { counterView } from "./counter.js";
 import { button, element, replace } from "./dom.js";
 import { isUtc, ownZone, useUtc } from "./format.js";
 import { listView } from "./list.js";
-import { errorBox } from "./messages.js";
+import { emptyBox, errorBox } from "./messages.js";
 import { current } from "./route.js";
-import { isSignedIn, openSignIn, person, signOut, start } from "./session.js";
+import { isSignedIn, mayRead, openSignIn, person, signOut, start } from "./session.js";
 
 const VIEWS = { list: listView, counter: counterView, compare: compareView };
 const THEMES = { auto: "light", light: "dark", dark: "auto" }; // each theme and the next one
@@ -25,6 +25,12 @@ function show(message = "") {
   if (!isSignedIn()) {
     document.title = "Sign in · Tally";
     replace(view, welcome(message));
+    return;
+  }
+  if (!mayRead()) {
+    document.title = "Tally";
+    replace(view, emptyBox(element("p", {}, "Your account may not read any counter yet. Ask the"
+      + " people who run Tally to put you into a group.")));
     return;
   }
   const { name, counterId, query } = current();

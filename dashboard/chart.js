@@ -24,9 +24,11 @@ const HEIGHT = 280; // in CSS pixels
  *   `describe`: a function that returns the text for the time with an index;
  *   `step`: the length of an interval, in seconds;
  *   `fromZero`: whether the vertical axis includes 0;
+ *   `focus`: what `focus` of the chart returned that this chart replaces;
  *   `signal`: an AbortSignal. When it is aborted, the chart is removed.
- * @returns {{node: HTMLElement, canvas: HTMLCanvasElement}} The chart is drawn as soon as the node
- *   is in the page.
+ * @returns {{node: HTMLElement, canvas: HTMLCanvasElement, focus: function(): ?number}} The chart is
+ *   drawn as soon as the node is in the page. `focus` returns the index at the cursor; null if the
+ *   chart does not have the focus.
  */
 export function chart(options) {
   const readout = element("p", { class: "readout", "aria-live": "polite" });
@@ -44,8 +46,13 @@ export function chart(options) {
     graph = new uPlot(settings(options, plot.clientWidth, show), table(options), plot);
   };
   const resized = new ResizeObserver(() => {
-    if (graph === null) draw();
-    else if (plot.clientWidth !== graph.width) {
+    if (graph === null) {
+      draw();
+      if (typeof options.focus === "number") {
+        plot.focus({ preventScroll: true });
+        point(graph, options.focus);
+      }
+    } else if (plot.clientWidth !== graph.width) {
       graph.setSize({ width: plot.clientWidth, height: HEIGHT });
     }
   });
@@ -58,7 +65,11 @@ export function chart(options) {
     resized.disconnect();
     graph?.destroy();
   });
-  return { node, get canvas() { return graph.ctx.canvas; } };
+  return {
+    node,
+    get canvas() { return graph.ctx.canvas; },
+    focus: () => (plot === document.activeElement ? graph.cursor.idx ?? 0 : null),
+  };
 }
 
 /** Return a small curve without axes. */
@@ -94,7 +105,11 @@ function move(event, graph, count) {
   }[event.key];
   if (target === undefined) return;
   event.preventDefault();
-  const index = Math.min(Math.max(target, 0), count - 1);
+  point(graph, Math.min(Math.max(target, 0), count - 1));
+}
+
+/** Move the cursor of a chart to the time with an index. */
+function point(graph, index) {
   graph.setCursor({ left: graph.valToPos(graph.data[0][index], "x"), top: HEIGHT / 2 });
 }
 

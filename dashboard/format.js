@@ -76,6 +76,11 @@ export function fieldValue(value) {
   return shifted.toISOString().slice(0, 19);
 }
 
+/** Return a parameter of the URL that is a time; null if it is missing or no time. */
+export function timeParameter(query, name) {
+  return Number.isNaN(Date.parse(query.get(name))) ? null : query.get(name);
+}
+
 /** Return the time that such an `input` shows, as an RFC 3339 time in UTC; null if it is empty. */
 export function fieldTime(text) {
   if (!text) return null;

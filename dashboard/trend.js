@@ -30,7 +30,8 @@ export function trendPanel(counterIds, query, signal) {
   const buttons = element("div", { class: "buttons" });
   let form = query.get("show") === "value" ? "value" : "changes";
   let latest = 0; // counts the reads, so that an old answer does not replace a newer one
-  let drawn = new AbortController();
+  let drawn = new AbortController(); // aborted when another chart replaces the current one
+  let drawing = null;
 
   const load = async () => {
     const mine = ++latest;
@@ -43,13 +44,14 @@ export function trendPanel(counterIds, query, signal) {
     }
   };
   const show = (trends, interval) => {
+    const focus = drawing?.focus();
     drawn.abort();
     drawn = new AbortController();
     const view = counterIds.length > 1 ? severalTrends(counterIds, trends, form)
       : oneTrend(trends[0], form, interval);
     const times = middles(trends[0], interval, form);
-    const drawing = chart({
-      ...view, times, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
+    drawing = chart({
+      ...view, times, focus, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
       describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
     });
     const open = place.querySelector("details")?.open ?? false;
