@@ -38,7 +38,7 @@ function newItem(counterId, index) {
   const value = element("strong", {}, "…");
   const changed = element("span");
   const node = element("li", {},
-    element("a", { href: counterUrl(counterId), class: `key-${index + 1}` }, counterId),
+    element("a", { href: counterUrl(counterId), class: `key key--line-${index + 1}` }, counterId),
     value, changed);
   const update = (counter) => {
     value.textContent = number(counter.value);

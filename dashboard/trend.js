@@ -55,7 +55,7 @@ export function trendPanel(counterIds, query, signal) {
       describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
     });
     const open = place.querySelector("details")?.open ?? false;
-    replace(place, element("p", { class: "summary" }, view.summary), drawing.node,
+    replace(place, element("p", { class: "summary" }, view.summary), legend(view), drawing.node,
       dataTable(view, open));
     const name = fileName(...counterIds, interval);
     const title = `${counterIds.join(", ")}: ${form} by ${interval}`;
@@ -157,6 +157,14 @@ function severalTrends(counterIds, trends, form) {
 const line = (label, values, form, color) => ({ label, values, form, color });
 
 const sum = (buckets, member) => buckets.reduce((total, bucket) => total + bucket[member], 0);
+
+/** Return what each color of a chart means. */
+function legend({ lines, band }) {
+  const keys = lines.map(({ label, color }) => [label, color]);
+  if (band) keys.push(["Expected", "--expected"]);
+  return element("ul", { class: "legend" },
+    ...keys.map(([label, color]) => element("li", { class: `key key${color}` }, label)));
+}
 
 /** Return where the intervals are on the time axis: values at their ends, sums in their middles. */
 function middles(buckets, interval, form) {
