@@ -19,3 +19,9 @@ def use() -> None:
         # The functions read all files once, and keep them.
         served.assets()
         served.template()
+
+
+def asset_path(name: str) -> str:
+    """Return the path of a file that the page loads."""
+    use()
+    return f"/assets/{served.digest()}/{name}"

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from tests import packed_dashboard
 from tests.component.samples import load
+from tests.packed_dashboard import asset_path
 from tests.proxy import reply
 from tests.stack import REGION, SETTINGS, Stack
 from tests.wire import Wire, request_lost
@@ -32,10 +33,7 @@ PARAMETER = "/tally/tally-test/dashboard"
 YEAR = 365 * 24 * 60 * 60
 
 
-@pytest.fixture(autouse=True)
-def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the function read the settings again, as a new process does."""
-    monkeypatch.setattr(dashboard, "_known", {})
+pytestmark = pytest.mark.usefixtures("unread_settings")
 
 
 class Page(HTMLParser):
@@ -69,11 +67,6 @@ class Page(HTMLParser):
 
 def page(stack: Stack) -> Page:
     return Page(stack.request("GET", "/").body)
-
-
-def asset_path(stack: Stack, name: str) -> str:
-    stack.request("GET", "/")
-    return f"/assets/{dashboard.digest()}/{name}"
 
 
 def store(settings: dict[str, str]) -> None:
@@ -241,9 +234,7 @@ def test_the_settings_are_read_once_and_again_after_five_minutes(
 
 
 def test_an_asset_needs_no_request_to_aws(stack: Stack, wire: Wire) -> None:
-    packed_dashboard.use()
-
-    assert stack.request("GET", f"/assets/{dashboard.digest()}/style.css").status == 200
+    assert stack.request("GET", asset_path("style.css")).status == 200
     assert not wire.operations()
 
 
@@ -280,7 +271,7 @@ def test_without_an_answer_of_parameter_store_the_caller_is_told_to_retry(
 def test_a_file_is_served_with_its_media_type_and_may_be_kept_for_a_year(
     stack: Stack, source: Path
 ) -> None:
-    answer = stack.request("GET", asset_path(stack, source.name))
+    answer = stack.request("GET", asset_path(source.name))
 
     assert (answer.status, answer.body) == (200, source.read_text())
     assert answer.headers["Content-Type"] == MEDIA_TYPES[source.suffix]
@@ -290,9 +281,9 @@ def test_a_file_is_served_with_its_media_type_and_may_be_kept_for_a_year(
 
 
 def test_the_library_for_charts_is_served_with_its_licence(stack: Stack) -> None:
-    script = stack.request("GET", asset_path(stack, "uPlot.iife.js"))
-    style = stack.request("GET", asset_path(stack, "uPlot.min.css"))
-    licence = stack.request("GET", asset_path(stack, "uplot-license.txt"))
+    script = stack.request("GET", asset_path("uPlot.iife.js"))
+    style = stack.request("GET", asset_path("uPlot.min.css"))
+    licence = stack.request("GET", asset_path("uplot-license.txt"))
 
     assert "var uPlot = " in script.body
     assert script.headers["Content-Type"] == MEDIA_TYPES[".js"]
@@ -302,7 +293,7 @@ def test_the_library_for_charts_is_served_with_its_licence(stack: Stack) -> None
 
 
 def test_a_file_that_did_not_change_is_not_sent_again(stack: Stack) -> None:
-    path = asset_path(stack, "app.js")
+    path = asset_path("app.js")
     tag = stack.request("GET", path).headers["ETag"]
 
     known = stack.request("GET", path, headers={"If-None-Match": tag})
