@@ -4,7 +4,8 @@
 first runs `artifact.py check STAGE`. This command checks whether this machine can compile for the
 stage.
 
-SAM's own build would only copy the functions and their packages. This script does three more things:
+SAM's own build would only copy the functions and their packages. This script does three more
+things:
 
 - It removes what the functions do not use: the modules that no function imports, and botocore's
   data about operations that no function calls (see `SERVICES`). This reduces botocore's data from
