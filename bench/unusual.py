@@ -38,12 +38,12 @@ this program compute the ranges with the same module.
 - **Rhythm**: 200 events an hour on average, but 13 times as many in a busy hour as in a quiet hour,
   and fewer at weekends. Each day and each hour is also busier or quieter than usual, by
   {VARIATION:.0%} (one standard deviation). All other kinds have the same rhythm.
-- **Growth**: {GROWTH} times as many events at the end of the year as at its beginning, from 20 to 400 an
-  hour.
+- **Growth**: {GROWTH} times as many events at the end of the year as at its beginning: from 20 to
+  400 an hour.
 - **Holidays**: on 10 days of the year and in its last week, only {HOLIDAY:.0%} of the traffic.
 - **Sparse**: one event in three hours.
-- **Bursty**: events come in batches of {BATCH} on average. So the standard deviation is three times as
-  great as that of independent events.
+- **Bursty**: events come in batches of {BATCH} on average. So the standard deviation is three
+  times as great as that of independent events.
 
 How the numbers are counted:
 
