@@ -41,6 +41,8 @@ WEEK = 7 * DAY
 COMPARED = ["hour", "day"]
 FEW, USUAL, MANY = 10, 60, 200
 
+Unusual = bool | None
+
 
 def expected_of(
     stack: Stack, interval: str, start: int, end: int, counter_id: str = "orders"
@@ -79,7 +81,7 @@ def noons(days: int, by: int = USUAL) -> list[Change]:
     ("today", "unusual"), [(0, True), (FEW, True), (USUAL, False), (MANY, True)]
 )
 def test_an_increase_outside_the_expected_range_is_unusual(
-    stack: Stack, interval: str, expected: dict[str, int], today: int, unusual: bool
+    stack: Stack, interval: str, expected: dict[str, int], today: int, unusual: Unusual
 ) -> None:
     changes = noons(56) + ([Change(NOON, today)] if today else [])
     make_counter(changes).record(stack)
@@ -241,8 +243,8 @@ def test_the_current_bucket_can_only_be_too_high(  # noqa: PLR0913, PLR0917  col
     monkeypatch: pytest.MonkeyPatch,
     interval: str,
     increase: int,
-    running: bool | None,
-    ended: bool,
+    running: Unusual,
+    ended: Unusual,
 ) -> None:
     end = NOON // STEPS[interval] * STEPS[interval] + STEPS[interval]
     changes = noons(56) + ([Change(NOON, increase)] if increase else [])

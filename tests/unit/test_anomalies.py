@@ -65,7 +65,11 @@ def test_the_range_is_wider_if_fewer_weeks_are_known() -> None:
 
 
 @examples(full=1000, part=60)
-@given(DAYS.flatmap(lambda day: st.tuples(st.just(day), st.lists(weeks_of(day), min_size=4, max_size=9))))
+@given(
+    DAYS.flatmap(
+        lambda day: st.tuples(st.just(day), st.lists(weeks_of(day), min_size=4, max_size=9))
+    )
+)
 def test_a_range_is_never_below_0_and_never_empty(case: tuple[int, list[list[int]]]) -> None:
     day, weeks = case
     found = expected_after(list(itertools.chain.from_iterable(weeks)), day)
