@@ -1,23 +1,10 @@
 // Sends requests to the API, which serves this page, too.
 
-import { SignedOutError, accessToken } from "./session.js";
+import { NoAnswerError, Problem, SignedOutError } from "./errors.js";
+import { accessToken } from "./session.js";
 
 const BASE = location.origin + location.pathname;
 const TRIES = 3; // how often a request is sent before its problem is shown
-
-/** The API's answer is an error. */
-export class Problem extends Error {
-  constructor(status, body, retryAfter) {
-    super(body.detail ?? `The API answered with the status ${status}.`);
-    this.status = status;
-    this.kind = (body.type ?? "").replace("urn:tally:problem:", "");
-    this.value = body.value; // the counter's value, if a bound refused a change
-    this.retryAfter = retryAfter;
-  }
-}
-
-/** No answer came. If the request was a change, it may have been made. */
-export class NoAnswerError extends Error {}
 
 /**
  * Read from the API. A read that was throttled is sent again.
@@ -107,7 +94,8 @@ async function send(method, path, { query = {}, headers = {}, body, signal }, re
     throw new NoAnswerError("The API does not answer.");
   }
   if (response.status === 401) {
-    if (refused !== null) throw new SignedOutError();
+    // A token that was issued just now is valid. So it lacks the scope of the request.
+    if (refused !== null) throw new Problem(401, { type: "forbidden" });
     return send(method, path, { query, headers, body, signal }, token);
   }
   const answer = response.status === 304 ? null : await parsed(response, signal);

@@ -5,9 +5,9 @@ import { counterView } from "./counter.js";
 import { button, element, replace } from "./dom.js";
 import { isUtc, ownZone, useUtc } from "./format.js";
 import { listView } from "./list.js";
-import { errorBox } from "./messages.js";
+import { emptyBox, errorBox } from "./messages.js";
 import { current } from "./route.js";
-import { isSignedIn, openSignIn, person, signOut, start } from "./session.js";
+import { isSignedIn, mayRead, openSignIn, person, signOut, start } from "./session.js";
 
 const VIEWS = { list: listView, counter: counterView, compare: compareView };
 const THEMES = { auto: "light", light: "dark", dark: "auto" }; // each theme and the next one
@@ -27,6 +27,12 @@ function show(message = "") {
     replace(view, welcome(message));
     return;
   }
+  if (!mayRead()) {
+    document.title = "Tally";
+    replace(view, emptyBox(element("p", {}, "Your account may not read any counter yet. Ask the"
+      + " people who run Tally to put you into a group.")));
+    return;
+  }
   const { name, counterId, query } = current();
   const { title, node } = VIEWS[name]({ counterId, query, signal: shown.signal });
   document.title = `${title} · Tally`;
@@ -42,11 +48,10 @@ function welcome(message) {
 }
 
 function showZone() {
-  const text = isUtc() ? "UTC" : ownZone();
-  const other = isUtc() ? ownZone() : "UTC";
-  const zone = document.getElementById("zone");
-  zone.textContent = text;
-  zone.setAttribute("aria-label", `Times are in ${text}. Show them in ${other}`);
+  const [zone, other] = isUtc() ? ["UTC", ownZone()] : [ownZone(), "UTC"];
+  const shown = document.getElementById("zone");
+  shown.textContent = isUtc() ? "UTC" : "Local time";
+  shown.title = `Times are in ${zone}. Click to show them in ${other}.`;
 }
 
 function showTheme() {

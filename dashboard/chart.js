@@ -22,17 +22,20 @@ const HEIGHT = 280; // in CSS pixels
  *   `band`: an area to show behind the lines: `{low, high}`, each an Array of numbers or null;
  *   `summary`: what the chart shows, for people who cannot see it;
  *   `describe`: a function that returns the text for the time with an index;
+ *   `step`: the length of an interval, in seconds;
  *   `fromZero`: whether the vertical axis includes 0;
+ *   `focus`: what `focus` of the chart returned that this chart replaces;
  *   `signal`: an AbortSignal. When it is aborted, the chart is removed.
- * @returns {{node: HTMLElement, canvas: HTMLCanvasElement}} The chart is drawn as soon as the node
- *   is in the page.
+ * @returns {{node: HTMLElement, canvas: HTMLCanvasElement, focus: function(): ?number}} The chart is
+ *   drawn as soon as the node is in the page. `focus` returns the index at the cursor; null if the
+ *   chart does not have the focus.
  */
 export function chart(options) {
   const readout = element("p", { class: "readout", "aria-live": "polite" });
   const plot = element("div", {
     class: "plot", tabindex: "0", role: "img", "aria-label": options.summary,
   });
-  const node = element("div", { class: "chart" }, plot, readout);
+  const node = element("div", { class: "chart" }, readout, plot);
   let graph = null;
 
   const show = (index) => {
@@ -43,8 +46,13 @@ export function chart(options) {
     graph = new uPlot(settings(options, plot.clientWidth, show), table(options), plot);
   };
   const resized = new ResizeObserver(() => {
-    if (graph === null) draw();
-    else if (plot.clientWidth !== graph.width) {
+    if (graph === null) {
+      draw();
+      if (typeof options.focus === "number") {
+        plot.focus({ preventScroll: true });
+        point(graph, options.focus);
+      }
+    } else if (plot.clientWidth !== graph.width) {
       graph.setSize({ width: plot.clientWidth, height: HEIGHT });
     }
   });
@@ -57,7 +65,11 @@ export function chart(options) {
     resized.disconnect();
     graph?.destroy();
   });
-  return { node, get canvas() { return graph.ctx.canvas; } };
+  return {
+    node,
+    get canvas() { return graph.ctx.canvas; },
+    focus: () => (plot === document.activeElement ? graph.cursor.idx ?? 0 : null),
+  };
 }
 
 /** Return a small curve without axes. */
@@ -93,7 +105,11 @@ function move(event, graph, count) {
   }[event.key];
   if (target === undefined) return;
   event.preventDefault();
-  const index = Math.min(Math.max(target, 0), count - 1);
+  point(graph, Math.min(Math.max(target, 0), count - 1));
+}
+
+/** Move the cursor of a chart to the time with an index. */
+function point(graph, index) {
   graph.setCursor({ left: graph.valToPos(graph.data[0][index], "x"), top: HEIGHT / 2 });
 }
 
@@ -102,7 +118,7 @@ function table({ times, lines, band }) {
   return [times, ...(band ? [band.high, band.low] : []), ...lines.map((line) => line.values)];
 }
 
-function settings({ lines, band, fromZero }, width, show) {
+function settings({ lines, band, step, fromZero }, width, show) {
   const edge = { points: { show: false }, stroke: color("--expected-edge"), width: 1 };
   return {
     width,
@@ -111,15 +127,22 @@ function settings({ lines, band, fromZero }, width, show) {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     tzDate: (seconds) => (isUtc()
       ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
-    scales: { y: { range: (_, low, high) => range(low, high, fromZero) } },
+    scales: {
+      x: { range: (_, first, last) => [first - step / 2, last + step / 2] },
+      y: { range: (_, low, high) => range(low, high, fromZero) },
+    },
     axes: [
-      { ...axis(), space: 70, size: 30, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
+      { ...axis(), space: 70, size: 30, values: tickTexts },
       { ...axis(), size: 56, values: (_, ticks) => ticks.map(compact) },
     ],
     bands: band ? [{ series: [1, 2], fill: color("--expected") }] : [],
     series: [{}, ...(band ? [edge, edge] : []), ...lines.map(series)],
     hooks: { setCursor: [(graph) => show(graph.cursor.idx)] },
   };
+}
+
+function tickTexts(_graph, ticks, _axis, _space, distance) {
+  return ticks.map((at) => tick(at, distance));
 }
 
 function axis() {

@@ -19,13 +19,14 @@ export function compareView({ query, signal }) {
     return { title, node: element("section", {}, heading, emptyBox(
       element("p", {}, "Choose counters in ", element("a", { href: listUrl() }, "the list"), "."))) };
   }
-  const values = element("ul", { class: "values" });
+  const items = counterIds.map(newItem);
+  const values = element("ul", { class: "values" }, ...items.map((item) => item.node));
   const trend = trendPanel(counterIds, query, signal);
   let versions = "";
   poll(async () => {
     const { body } = await read("counters", { query: { id: counterIds }, signal });
     const now = body.map((counter) => counter.version).join();
-    replace(values, ...body.map(item));
+    body.forEach((counter, index) => items[index].update(counter));
     if (versions && now !== versions) trend.refresh();
     versions = now;
     return PAUSE;
@@ -33,9 +34,15 @@ export function compareView({ query, signal }) {
   return { title, node: element("section", {}, heading, values, trend.node) };
 }
 
-function item(counter, index) {
-  return element("li", {},
-    element("a", { href: counterUrl(counter.counter_id), class: `key-${index + 1}` },
-      counter.counter_id),
-    element("strong", {}, number(counter.value)), agoElement(counter.updated_at));
+function newItem(counterId, index) {
+  const value = element("strong", {}, "…");
+  const changed = element("span");
+  const node = element("li", {},
+    element("a", { href: counterUrl(counterId), class: `key key--line-${index + 1}` }, counterId),
+    value, changed);
+  const update = (counter) => {
+    value.textContent = number(counter.value);
+    replace(changed, agoElement(counter.updated_at));
+  };
+  return { node, update };
 }

@@ -1,7 +1,7 @@
 // Shows whether Tally answers.
 
+import { SignedOutError } from "./errors.js";
 import { inWords } from "./messages.js";
-import { SignedOutError } from "./session.js";
 
 const line = document.getElementById("connection");
 

@@ -5,7 +5,7 @@ import { element } from "./dom.js";
 const NUMBER = new Intl.NumberFormat();
 const SIGNED = new Intl.NumberFormat(undefined, { signDisplay: "exceptZero" });
 const COMPACT = new Intl.NumberFormat(undefined, { notation: "compact" });
-const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -74,6 +74,11 @@ export function fieldValue(value) {
   const date = new Date(value);
   const shifted = isUtc() ? date : new Date(date - date.getTimezoneOffset() * 60000);
   return shifted.toISOString().slice(0, 19);
+}
+
+/** Return a parameter of the URL that is a time; null if it is missing or no time. */
+export function timeParameter(query, name) {
+  return Number.isNaN(Date.parse(query.get(name))) ? null : query.get(name);
 }
 
 /** Return the time that such an `input` shows, as an RFC 3339 time in UTC; null if it is empty. */

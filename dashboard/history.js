@@ -3,10 +3,11 @@
 import { counterPath, read } from "./api.js";
 import { button, element, labelled, replace } from "./dom.js";
 import { fileName, saveCsv } from "./download.js";
-import { fieldTime, fieldValue, number, signed, timeElement } from "./format.js";
+import { fieldTime, fieldValue, number, signed, timeElement, timeParameter } from "./format.js";
 import { emptyBox, errorBox, inWords, loadingLine } from "./messages.js";
 import { atMostEvery } from "./polling.js";
 import { setQuery } from "./route.js";
+import { isMe } from "./session.js";
 
 const PAGE = 25;
 const LARGE_PAGE = 1000; // for downloads; the most that the API returns at once
@@ -30,16 +31,24 @@ const COLUMNS = ["version", "created_at", "operation", "by", "increase", "decrea
 export function historyPanel(counterId, query, signal) {
   const path = `${counterPath(counterId)}/history`;
   const state = {
-    from: query.get("changes_from"), to: query.get("changes_to"), after: query.get("before"),
+    from: timeParameter(query, "changes_from"), to: timeParameter(query, "changes_to"),
+    after: query.get("before"),
   };
-  const place = element("div", {}, loadingLine());
+  const place = element("div", { class: "scroll", tabindex: "0", role: "region",
+    "aria-label": "Changes" }, loadingLine());
+  const newest = button("Newest", () => go({ after: null }), { disabled: true });
+  const older = button("Older", () => go({ after: last }), { disabled: true });
+  let last = null; // the version of the last row
   const status = element("p", { role: "status", class: "facts" });
 
   const load = async () => {
     try {
       const page = { ...state, order: "desc", limit: PAGE };
       const { body, next } = await read(path, { query: page, signal });
-      replace(place, ...pageOf(body, next, state, go));
+      replace(place, contentOf(body, state));
+      last = body.at(-1)?.version ?? null;
+      newest.disabled = state.after === null;
+      older.disabled = next === null || last === null;
     } catch (error) {
       if (!signal.aborted) replace(place, errorBox(error, load));
     }
@@ -47,6 +56,7 @@ export function historyPanel(counterId, query, signal) {
   const go = (changes) => {
     Object.assign(state, changes);
     setQuery({ changes_from: state.from, changes_to: state.to, before: state.after });
+    place.scrollTop = 0;
     return load();
   };
   const download = async () => {
@@ -66,7 +76,8 @@ export function historyPanel(counterId, query, signal) {
     element("div", { class: "panel-head" }, element("h2", {}, "History"),
       element("div", { class: "buttons" },
         button("CSV", download, { "aria-label": "Download the history as CSV" }))),
-    filterForm(state, go), status, place);
+    filterForm(state, go), status, place,
+    element("div", { class: "buttons" }, newest, older));
   return { node, refresh: () => state.after === null && refresh() };
 }
 
@@ -88,19 +99,11 @@ function filterForm(state, go) {
   return form;
 }
 
-function pageOf(entries, next, state, go) {
-  if (entries.length === 0 && state.after === null) {
-    return [emptyBox(element("p", {}, state.from || state.to
-      ? "There are no changes in this period." : "There are no changes yet."))];
-  }
-  const last = entries.at(-1)?.version;
-  return [
-    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Changes" },
-      table(entries)),
-    element("div", { class: "buttons" },
-      button("Newest", () => go({ after: null }), { disabled: state.after === null }),
-      button("Older", () => go({ after: last }), { disabled: next === null || !last })),
-  ];
+function contentOf(entries, state) {
+  if (entries.length > 0) return table(entries);
+  return emptyBox(element("p", {}, state.after !== null ? "There are no older changes."
+    : state.from || state.to ? "There are no changes in this period."
+      : "There are no changes yet."));
 }
 
 function table(entries) {
@@ -135,6 +138,7 @@ function change(entry) {
 }
 
 function who(entry) {
+  if (isMe(entry.actor)) return "you";
   return entry.sender === undefined ? entry.actor : `${entry.actor} (${entry.sender})`;
 }
 

@@ -59,6 +59,8 @@ function table(prefix, choices, signal) {
   const rows = element("table", { class: "counters" }, head());
   const more = button("Show more", () => grow().catch(lost), { hidden: true });
   const hint = element("div");
+  const empty = noCounters(prefix);
+  empty.hidden = true;
   const context = { choices, curves: curveReader(signal), signal };
   let growing = false;
 
@@ -93,8 +95,9 @@ function table(prefix, choices, signal) {
   poll(async () => {
     if (pages.length === 0) await grow();
     else await Promise.all(pages.filter((page) => page.inSight()).map(readPage));
-    replace(hint, pages[0].last() === null ? noCounters(prefix) : null);
-    rows.hidden = pages[0].last() === null;
+    empty.hidden = pages[0].last() !== null;
+    rows.hidden = !empty.hidden;
+    replace(hint);
     return PAUSE;
   }, signal, (error) => replace(hint, errorBox(error, () => location.reload())));
   const end = new IntersectionObserver(([entry]) => {
@@ -102,7 +105,7 @@ function table(prefix, choices, signal) {
   }, { rootMargin: "800px" });
   end.observe(more);
   signal.addEventListener("abort", () => end.disconnect());
-  return element("div", {}, rows, hint, more);
+  return element("div", {}, rows, empty, hint, more);
 }
 
 function head() {

@@ -1,9 +1,8 @@
 // Says what went wrong, and what to do.
 
-import { NoAnswerError, Problem } from "./api.js";
 import { button, element } from "./dom.js";
+import { NoAnswerError, Problem, SignedOutError } from "./errors.js";
 import { number } from "./format.js";
-import { SignedOutError } from "./session.js";
 
 /** Return what an error means for a reader. */
 export function inWords(error) {

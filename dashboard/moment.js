@@ -2,7 +2,7 @@
 
 import { counterPath, read } from "./api.js";
 import { button, element, labelled, replace } from "./dom.js";
-import { fieldTime, fieldValue, number, time, timeElement } from "./format.js";
+import { fieldTime, fieldValue, number, time, timeElement, timeParameter } from "./format.js";
 import { errorBox, loadingLine } from "./messages.js";
 import { setQuery } from "./route.js";
 
@@ -14,8 +14,9 @@ import { setQuery } from "./route.js";
  * @param {AbortSignal} signal
  */
 export function momentPanel(counterId, query, signal) {
+  const chosen = timeParameter(query, "at");
   const field = element("input", { type: "datetime-local", step: "1", required: true,
-    value: query.has("at") ? fieldValue(query.get("at")) : null });
+    value: chosen && fieldValue(chosen) });
   const place = element("div", { role: "status" });
   const show = async (at) => {
     replace(place, loadingLine());
@@ -34,7 +35,7 @@ export function momentPanel(counterId, query, signal) {
     setQuery({ at });
     show(at);
   });
-  if (query.has("at")) show(query.get("at"));
+  if (chosen) show(chosen);
   return element("section", { class: "panel", "aria-label": "Value in the past" },
     element("div", { class: "panel-head" }, element("h2", {}, "Value in the past")), form, place);
 }

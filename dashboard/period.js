@@ -1,7 +1,7 @@
 // Which period a chart shows, and how long its intervals are.
 
 import { button, choice, dropdown, element, labelled, replace } from "./dom.js";
-import { fieldTime, fieldValue } from "./format.js";
+import { fieldTime, fieldValue, timeParameter } from "./format.js";
 import { setQuery } from "./route.js";
 
 /** The lengths of the intervals, in seconds. */
@@ -33,25 +33,30 @@ const RANGES = {
 export function periodFields(query, changed) {
   const state = {
     range: query.get("range") in RANGES ? query.get("range") : "24h",
-    from: query.get("from"), to: query.get("to"), interval: query.get("interval"),
+    from: timeParameter(query, "from"), to: timeParameter(query, "to"),
+    interval: query.get("interval"),
   };
-  const node = element("div", { class: "period" });
   const update = (changes) => {
     Object.assign(state, changes);
     setQuery({
       range: state.from ? null : state.range, from: state.from, to: state.to,
       interval: state.interval,
     });
-    show();
     changed();
   };
-  const show = () => replace(node,
-    labelled("Period", dropdown(
-      [...Object.entries(RANGES).map(([key, [text]]) => [key, text]), ["custom", "From … to …"]],
-      state.from ? "custom" : state.range, (range) => update(rangeChosen(range, state)))),
+  const rest = element("div", { class: "period" }); // depends on the period
+  const show = () => replace(rest,
     choice("Interval", intervals(state), intervalOf(state), (interval) => update({ interval })),
-    state.from ? customFields(state, update) : null);
+    state.from ? customFields(state, updatePeriod) : null);
+  const updatePeriod = (changes) => {
+    update(changes);
+    show();
+  };
+  const ranges = Object.entries(RANGES).map(([key, [text]]) => [key, text]);
+  const range = dropdown([...ranges, ["custom", "From … to …"]], state.from ? "custom" : state.range,
+    (chosen) => updatePeriod(rangeChosen(chosen, state)));
   show();
+  const node = element("div", { class: "period" }, labelled("Period", range), rest);
   return { node, chosen: () => periodOf(state) };
 }
 

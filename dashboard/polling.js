@@ -1,8 +1,8 @@
 // Repeats a read while somebody may look at the result.
 
-import { NoAnswerError, Problem, sleep } from "./api.js";
+import { sleep } from "./api.js";
 import { lost, restored } from "./connection.js";
-import { SignedOutError } from "./session.js";
+import { NoAnswerError, Problem, SignedOutError } from "./errors.js";
 
 const HIDDEN = 60_000; // milliseconds between two reads while the tab is hidden
 const AFTER_FAILURE = 5_000; // milliseconds after a read that failed

@@ -7,10 +7,10 @@
 /** Return the view that the URL names: `name`, `counterId` and `query`. */
 export function current() {
   const [path, query] = location.hash.slice(1).split("?", 2);
-  const counterId = /^\/counters\/([^/]+)$/.exec(path)?.[1];
+  const counterId = decoded(/^\/counters\/([^/]+)$/.exec(path)?.[1]);
   return {
     name: counterId ? "counter" : path === "/compare" ? "compare" : "list",
-    counterId: counterId && decodeURIComponent(counterId),
+    counterId,
     query: new URLSearchParams(query),
   };
 }
@@ -32,4 +32,12 @@ export function setQuery(changes) {
   }
   const path = location.hash.slice(1).split("?", 1)[0] || "/";
   history.replaceState(null, "", `#${path}${query.size ? `?${query}` : ""}`);
+}
+
+function decoded(text) {
+  try {
+    return text && decodeURIComponent(text);
+  } catch {
+    return undefined; // somebody has edited the URL by hand
+  }
 }

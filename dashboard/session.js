@@ -1,13 +1,12 @@
 // Signs people in with authorization code and PKCE (RFC 7636), and keeps the tokens in memory only.
 
+import { NoAnswerError, SignedOutError } from "./errors.js";
+
 const { clientId, signIn } = document.documentElement.dataset;
 const PAGE = location.origin + location.pathname;
 const PENDING = "tally.sign-in"; // what the page must still know when the browser comes back
 const WAS_SIGNED_IN = "tally.signed-in"; // only whether, so that a reload can sign in again
 const MARGIN = 60_000; // renew a token so long before it expires, in milliseconds
-
-/** The person is not signed in, or no longer. */
-export class SignedOutError extends Error {}
 
 let tokens = null;
 let renewal = null;
@@ -17,6 +16,12 @@ export const isSignedIn = () => tokens !== null;
 
 /** Return the person's name; an empty string if nobody is signed in. */
 export const person = () => tokens?.claims.username ?? "";
+
+/** Return whether the person may read any counter. */
+export const mayRead = () => (tokens?.claims["tally:read"] ?? "-") !== "-";
+
+/** Return whether an actor of the history is the person. */
+export const isMe = (actor) => actor === tokens?.claims.sub;
 
 /**
  * Return whether the person may do something with a counter. The API decides. This answer only
@@ -36,6 +41,7 @@ export function may(right, counterId) {
  * again, start another sign-in: the sign-in page remembers the person for an hour.
  *
  * @returns {Promise<string>} what went wrong, in words; an empty string if nothing did
+ * @throws {NoAnswerError} if the sign-in service does not answer
  */
 export async function start() {
   const query = new URLSearchParams(location.search);
@@ -78,7 +84,8 @@ export async function signOut() {
   const token = tokens.refresh;
   forget();
   const body = new URLSearchParams({ token, client_id: clientId });
-  await fetch(`${signIn}/oauth2/revoke`, { method: "POST", body }).catch(() => {});
+  const revoked = fetch(`${signIn}/oauth2/revoke`, { method: "POST", body });
+  await revoked.then((response) => response.text()).catch(() => {});
   const target = new URLSearchParams({ client_id: clientId, logout_uri: PAGE });
   location.assign(`${signIn}/logout?${target}`);
 }
@@ -88,7 +95,7 @@ export async function signOut() {
  *
  * @param {string|null} refused a token that the API has refused, so that another one is needed
  * @throws {SignedOutError} if the person must sign in again
- * @throws {TypeError} if the sign-in service cannot be reached
+ * @throws {NoAnswerError} if the sign-in service does not answer
  */
 export async function accessToken(refused = null) {
   if (tokens === null) throw new SignedOutError();
@@ -116,9 +123,10 @@ function forget() {
 /** Ask for tokens. Return what went wrong, in words; an empty string if there are new tokens. */
 async function exchange(parameters) {
   const body = new URLSearchParams({ client_id: clientId, ...parameters });
-  const response = await fetch(`${signIn}/oauth2/token`, { method: "POST", body });
+  const response = await fetch(`${signIn}/oauth2/token`, { method: "POST", body })
+    .catch(() => ({ status: 503 }));
+  if (response.status >= 500) throw new NoAnswerError("The sign-in service does not answer.");
   const answer = await response.json().catch(() => ({}));
-  if (response.status >= 500) throw new TypeError("The sign-in service does not answer.");
   if (!response.ok) return `The sign-in failed: ${answer.error ?? response.status}.`;
   tokens = {
     access: answer.access_token,

@@ -30,7 +30,8 @@ export function trendPanel(counterIds, query, signal) {
   const buttons = element("div", { class: "buttons" });
   let form = query.get("show") === "value" ? "value" : "changes";
   let latest = 0; // counts the reads, so that an old answer does not replace a newer one
-  let drawn = new AbortController();
+  let drawn = new AbortController(); // aborted when another chart replaces the current one
+  let drawing = null;
 
   const load = async () => {
     const mine = ++latest;
@@ -43,17 +44,18 @@ export function trendPanel(counterIds, query, signal) {
     }
   };
   const show = (trends, interval) => {
+    const focus = drawing?.focus();
     drawn.abort();
     drawn = new AbortController();
     const view = counterIds.length > 1 ? severalTrends(counterIds, trends, form)
       : oneTrend(trends[0], form, interval);
     const times = middles(trends[0], interval, form);
-    const drawing = chart({
-      ...view, times, signal: AbortSignal.any([signal, drawn.signal]),
+    drawing = chart({
+      ...view, times, focus, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
       describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
     });
     const open = place.querySelector("details")?.open ?? false;
-    replace(place, element("p", { class: "summary" }, view.summary), drawing.node,
+    replace(place, element("p", { class: "summary" }, view.summary), legend(view), drawing.node,
       dataTable(view, open));
     const name = fileName(...counterIds, interval);
     const title = `${counterIds.join(", ")}: ${form} by ${interval}`;
@@ -155,6 +157,14 @@ function severalTrends(counterIds, trends, form) {
 const line = (label, values, form, color) => ({ label, values, form, color });
 
 const sum = (buckets, member) => buckets.reduce((total, bucket) => total + bucket[member], 0);
+
+/** Return what each color of a chart means. */
+function legend({ lines, band }) {
+  const keys = lines.map(({ label, color }) => [label, color]);
+  if (band) keys.push(["Expected", "--expected"]);
+  return element("ul", { class: "legend" },
+    ...keys.map(([label, color]) => element("li", { class: `key key${color}` }, label)));
+}
 
 /** Return where the intervals are on the time axis: values at their ends, sums in their middles. */
 function middles(buckets, interval, form) {
