@@ -37,26 +37,30 @@ export function historyPanel(counterId, query, signal) {
   const place = element("div", { class: "scroll", tabindex: "0", role: "region",
     "aria-label": "Changes" }, loadingLine());
   const newest = button("Newest", () => go({ after: null }), { disabled: true });
-  const older = button("Older", () => go({ after: last }), { disabled: true });
-  let last = null; // the version of the last row
+  const older = button("Older", () => last && go({ after: last }), { disabled: true });
+  let last = null; // the version of the last row; null while other rows are read
+  let latest = 0; // counts the reads, so that an old answer does not replace a newer one
   const status = element("p", { role: "status", class: "facts" });
 
   const load = async () => {
+    const mine = ++latest;
     try {
       const page = { ...state, order: "desc", limit: PAGE };
       const { body, next } = await read(path, { query: page, signal });
+      if (mine !== latest) return;
       replace(place, contentOf(body, state));
       last = body.at(-1)?.version ?? null;
       newest.disabled = state.after === null;
       older.disabled = next === null || last === null;
     } catch (error) {
-      if (!signal.aborted) replace(place, errorBox(error, load));
+      if (mine === latest && !signal.aborted) replace(place, errorBox(error, load));
     }
   };
   const go = (changes) => {
     Object.assign(state, changes);
     setQuery({ changes_from: state.from, changes_to: state.to, before: state.after });
     place.scrollTop = 0;
+    last = null;
     return load();
   };
   const download = async () => {
