@@ -29,17 +29,17 @@ def stored(caller: Caller, name: str) -> tuple[int, int]:
 
 def write(stack: Stack, past: Past) -> None:
     """Write the changes of a counter to CounterTable. Its stream brings them to the history."""
+    dynamodb = client(stack, "dynamodb")
     for record in past.records:
-        client(stack, "dynamodb").put_item(
-            TableName=stack.outputs["CounterTable"], Item=record["dynamodb"]["NewImage"]
-        )
+        item = record["dynamodb"]["NewImage"]
+        dynamodb.put_item(TableName=stack.outputs["CounterTable"], Item=item)
 
 
 def test_a_new_counter_and_a_change_appear_without_a_reload(
     editor: Dashboard, caller: Caller, name: str
 ) -> None:
     editor.open(f"#/?prefix={name}")
-    expect(editor.content).to_contain_text("No counter's name begins with")
+    expect(editor.content.get_by_text("No counter's name begins with")).to_be_visible()
     editor.page.evaluate("window.loadedOnce = true")
 
     caller.post(f"/counters/{name}", by=1234)
@@ -63,6 +63,8 @@ def test_a_double_click_counts_once(editor: Dashboard, caller: Caller, name: str
     expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
     expect(editor.value).to_have_text("5")
     assert stored(caller, name) == (5, 1)
+    expect(editor.changes()).to_have_count(1)
+    assert editor.change(1)["who"] == "you"
     editor.add(5)
     expect(editor.value).to_have_text("10")
     assert stored(caller, name) == (10, 2)
@@ -164,6 +166,7 @@ def test_the_past_and_the_pages_of_the_history(
     editor.history.get_by_label("From").fill(half)
     editor.history.get_by_label("Before").fill("")
     editor.button("Filter").click()
+    expect(editor.changes().first).to_contain_text("59 → 60")
     expect(editor.button("Older")).to_be_enabled()
     editor.button("Older").click()
     expect(editor.changes()).to_have_count(5)
