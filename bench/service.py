@@ -23,7 +23,8 @@ from tests.stack import CLIENT_ID, FACTORIES, REGION, Stack
 from bench.aws_output import access_log, http_response
 from bench.output import captured
 from bench.usage import Usage
-from counters import clients
+from counters import clients, clock, trend
+from counters.model import Sums
 from counters.rights import NONE
 from emulator_process import free_port, run_emulator
 from local_settings import CREDENTIALS
@@ -115,6 +116,15 @@ class Service:
         # Reading an item that does not exist takes a read unit, which the emulator does not report.
         # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
         return replace(usage, reads=usage.reads + len(records)).per(len(records))
+
+    def trend(self, counter_id: str, weeks: int) -> None:
+        """Write the sums of a busy counter for each hour of the last weeks."""
+        hour = trend.hour_of(clock.now())
+        for back in range(1, weeks * 7 * 24 + 1):
+            sums = Sums(
+                900, 1200, 200, first_version=1_000_000, last_version=1_000_899, close=100_000
+            )
+            trend.replace(counter_id, hour - back * trend.HOUR, Sums(), sums, clock.now() + 5)
 
     def grant(self, principal: str) -> None:
         """Limit an app client or a group to the counters that begin with `orders:` or `views:`.
