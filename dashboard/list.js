@@ -42,11 +42,11 @@ export function listView({ query, signal }) {
   field.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(() => {
-      setQuery({ prefix: field.value });
-      search(field.value);
+      setQuery({ prefix: field.value.trim() });
+      search(field.value.trim());
     }, TYPING);
   });
-  search(field.value);
+  search(field.value.trim());
   const node = element("section", {},
     element("h1", {}, "Counters"),
     element("div", { class: "controls" }, labelled("Search", field), compare), place);
@@ -55,6 +55,7 @@ export function listView({ query, signal }) {
 
 /** Return the table of the counters whose names begin with a prefix. */
 function table(prefix, choices, signal) {
+  if (prefix && !NAME.test(prefix)) return noCounters(prefix);
   const pages = [];
   const rows = element("table", { class: "counters" }, head());
   const more = button("Show more", () => grow().catch(lost), { hidden: true });
