@@ -30,7 +30,7 @@ class Dashboard:
         self.requests: list[Request] = []
         self.errors: list[str] = []
         # Playwright cannot call `append` itself: it sets an attribute of the function.
-        page.on("request", lambda request: self.requests.append(request))
+        page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 

@@ -4,7 +4,7 @@ import time
 import uuid
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from tests.browser.dashboard import Dashboard, lost_reply
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller, client
