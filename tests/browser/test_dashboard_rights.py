@@ -120,7 +120,7 @@ def test_markup_in_a_search_or_in_the_url_is_text(editor: Dashboard) -> None:
 
     editor.open(f"#/counters/{MARKUP.replace('/', '%2F')}")
     expect(editor.heading).to_have_text(MARKUP)
-    expect(editor.alert.first).to_contain_text("counter_id")
+    expect(editor.content).to_contain_text("No counter can have this name.")
     assert_that_nothing_has_run(editor)
 
 
