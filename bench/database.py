@@ -1,4 +1,4 @@
-"""A stand-in for DynamoDB and SQS that responds at once with fixed data.
+"""A stand-in for DynamoDB, SQS and Parameter Store that responds at once with fixed data.
 
 With this database, a benchmark measures only the program that sends the requests. The database runs
 in a process of its own, so its CPU time is not measured. The responses contain only what
@@ -43,6 +43,12 @@ _ENTRY: dict[str, Any] = {
     **_CHANGE,
     "created_at": {"S": _AT},
     "counter_created_at": {"S": _AT},
+}
+
+# The settings of the dashboard.
+_SETTINGS = {
+    "client_id": "2example23456789abcdefghij",
+    "sign_in": "https://tally-example.auth.eu-west-1.amazoncognito.com",
 }
 
 # What the grant of each program and of each group of people has, besides its principal.
@@ -98,6 +104,7 @@ def _http(answer: Any) -> bytes:  # noqa: ANN401  any JSON
 _ANSWERS = {
     "UpdateItem": _http({"Attributes": _COUNTER}),
     "BatchWriteItem": _http({"UnprocessedItems": {}}),
+    "GetParameter": _http({"Parameter": {"Value": json.dumps(_SETTINGS)}}),
     "SendMessage": _http({"MessageId": "0b8f5b7e-9b0d-4a4b-8e61-5d2f0f3c7a22"}),
 }
 _EMPTY = _http({})

@@ -61,7 +61,7 @@ class Runtime:
         if not isinstance(value, dict):
             return str(value)
         if "Ref" not in value:
-            return "AROAFORWARDER1234567"  # the id of a role
+            return "AROAFORWARDER1234567"  # the id of a role; or the name of any parameter
         name = value["Ref"]
         if name in aws_template.tables():
             return str(name)

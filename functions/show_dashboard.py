@@ -7,7 +7,7 @@ import hashlib
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
-from counters import dashboard, init_phase
+from counters import clients, dashboard, init_phase
 from counters.errors import NotFoundError
 from counters.gateway import Response, Text, endpoint, unless_known
 from counters.request import Request
@@ -42,7 +42,9 @@ def handler(request: Request) -> Response:
 def _asset(request: Request) -> Response:
     asset = dashboard.assets().get(request.path["file"])
     if asset is None or request.path["digest"] != dashboard.digest():
-        detail = "file: there is no such file. Reload the page: it has the current addresses."
+        detail = (
+            "file: the dashboard has no such file. Reload the page: it has the current addresses."
+        )
         raise NotFoundError(detail)
     headers = {
         **_NO_SNIFFING,
@@ -82,4 +84,4 @@ def _policy(settings: dashboard.Settings) -> str:
     )
 
 
-init_phase.end()
+init_phase.end(clients.ssm)

@@ -138,11 +138,10 @@ def welcome(stack: Stack, directory: Path) -> str:
         start = f"Its addresses and secrets are in {directory}/stack.json.\n"
     return f"""
 Tally is at {stack.url}. {start}
-To see the counters in a browser, open the dashboard, and sign in with this address and password:
+To see the counters in a browser, open the dashboard, and sign in as {page["username"]}
+with the password {page["password"]}:
 
     {page["url"]}
-    {page["username"]}
-    {page["password"]}
 
 Press Ctrl-C to stop. Counters, history and tokens are kept in {place}.
 """

@@ -38,7 +38,14 @@ CORS_HEADERS = {"Access-Control-Allow-Origin", "Access-Control-Expose-Headers"}
 # https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
 _ALWAYS_EXPOSED = {"cache-control"}
 # Browsers read these response headers, and scripts do not need them.
-_FOR_BROWSERS = {"content-security-policy", "x-content-type-options"}
+_FOR_BROWSERS = {
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "location",
+    "referrer-policy",
+    "strict-transport-security",
+    "x-content-type-options",
+}
 EXPOSED = HEADERS - _ALWAYS_EXPOSED - _FOR_BROWSERS
 # The request headers that every preflight response allows, besides those that the contract lists.
 _USUAL_REQUEST_HEADERS = {"authorization", "content-type"}

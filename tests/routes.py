@@ -56,6 +56,11 @@ def supported(function: Function, argument: str) -> set[str]:
     return {*(keywords.get(argument) or ()), *lists}
 
 
+def takes_any_query(function: Function) -> bool:
+    """Return whether a function's handler accepts every query parameter."""
+    return "query=None" in (ROOT / "functions" / f"{function.module}.py").read_text()
+
+
 def sample_body(function: Function) -> bytes:
     """Return the body of the function's sample request; empty if the request has no body."""
     event = json.loads((ROOT / "events" / f"{function.module}.json").read_text())

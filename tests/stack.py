@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -19,7 +20,7 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
 from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
-from tests import aws_template, conformance
+from tests import aws_template, conformance, packed_dashboard
 from tests.aws_template import Function, Route
 from tests.proxy import ALL_RIGHTS, Context, Reply, proxy_event, reply
 
@@ -33,6 +34,11 @@ FACTORIES = [
 ]
 FORWARDER_ROLE_ID = "AROAFORWARDER1234567"
 CLIENT_ID = "1example23456789abcdefghij"
+# The settings of the dashboard.
+SETTINGS = {
+    "client_id": "2example23456789abcdefghij",
+    "sign_in": "https://tally-example.auth.eu-west-1.amazoncognito.com",
+}
 
 Item = dict[str, AttributeValueTypeDef]
 StreamRecord = dict[str, Any]
@@ -173,6 +179,7 @@ class Stack:
             self._create_table(logical_id)
         for logical_id in aws_template.queues():
             self.refs[logical_id] = self._create_queue(logical_id)
+        self._store_settings()
 
     def _create_table(self, logical_id: str) -> None:
         arguments = aws_template.tables()[logical_id]
@@ -234,12 +241,22 @@ class Stack:
 
         The variables in the template's `Globals` are not included.
         """
-        return {
-            name: self.refs.get(value["Ref"]) or aws_template.parameter(value["Ref"])
-            if "Ref" in value
-            else self.attributes[value["Fn::GetAtt"]]
-            for name, value in function.environment.items()
-        }
+        return {name: self._value(value) for name, value in function.environment.items()}
+
+    def _value(self, value: Mapping[str, str]) -> str:
+        """Return the value of `!Ref`, `!GetAtt` or `!Sub`."""
+        if "Ref" in value:
+            return self.refs.get(value["Ref"]) or aws_template.parameter(value["Ref"])
+        if "Fn::Sub" in value:
+            return re.sub(r"\${(.+?)}", lambda match: self.refs[match[1]], value["Fn::Sub"])
+        return self.attributes[value["Fn::GetAtt"]]
+
+    def _store_settings(self) -> None:
+        """Store the settings of the dashboard, as the template does."""
+        name = aws_template.TEMPLATE["Resources"]["DashboardSettings"]["Properties"]["Name"]
+        boto3.client("ssm", REGION).put_parameter(
+            Name=self._value(name), Type="String", Value=json.dumps(SETTINGS), Overwrite=True
+        )
 
     def invoke(self, name: str, event: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Call the handler of a function with an event, in the function's environment.
@@ -248,6 +265,8 @@ class Stack:
         """
         function = self.functions[name]
         handler = importlib.import_module(function.module).handler
+        if function.module == "show_dashboard":
+            packed_dashboard.use()
         with patch.dict(os.environ, self.environment(function)):
             answer = handler(event, Context(name, deadline=clock.now() + function.timeout))
         if function.routes:

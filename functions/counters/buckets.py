@@ -6,14 +6,16 @@ added up from the history, so they are available only until the history expires.
 
 from typing import TYPE_CHECKING
 
-from counters import clock, history, listing, trend
+from counters import anomalies, clock, history, listing, trend
 from counters.errors import NotFoundError
-from counters.model import SECONDS, Bucket, Period, Sums
+from counters.model import SECONDS, Bucket, ComparedBucket, Period, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from counters.model import Interval
+
+_WEEK = 7 * SECONDS["day"]
 
 
 def by_interval(
@@ -33,14 +35,77 @@ def by_interval(
         NotFoundError: if the interval is a minute, and the history of the period has expired.
         ThrottledError: if DynamoDB did not answer in time.
     """
-    step = SECONDS[interval]
-    found: dict[float, Sums] = {}
     parts: Iterable[tuple[float, Sums]]
     if interval == "minute":
         closed, parts = _minutes(counter_id, period, until)
     else:
-        closed = trend.before(counter_id, period.start, until)
-        parts = trend.hours(counter_id, period, until)
+        closed, parts = _hours(counter_id, period, until)
+    return _buckets(closed, parts, period, SECONDS[interval])
+
+
+def compared(
+    counter_id: str, interval: "Interval", period: Period, now: float, until: float
+) -> list[ComparedBucket]:
+    """Return one bucket for each hour or day of a period, with the range that was expected.
+
+    The reads are those of `by_interval`, for a period that begins eight weeks earlier.
+
+    Args:
+        counter_id: the counter.
+        interval: the length of each bucket: `hour` or `day`.
+        period: the period. It consists of whole intervals.
+        now: the current time, in seconds since the epoch.
+        until: latest time to start a read, in seconds since the epoch.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time.
+    """
+    step = SECONDS[interval]
+    longer = Period(max(0, period.start - anomalies.WEEKS * _WEEK), period.end)
+    closed, parts = _hours(counter_id, longer, until)
+    buckets = _buckets(closed, parts, longer, step)
+    first = int(period.start - longer.start) // step
+    # If the counter has changes before these buckets, all weeks count. Otherwise, the weeks count
+    # from the first change on.
+    changed = (position for position, bucket in enumerate(buckets) if bucket.changes)
+    began = 0 if closed[0] else next(changed, len(buckets))
+    increases = [bucket.increase for bucket in buckets]
+    ranges = anomalies.ranges(increases, SECONDS["day"] // step, first, began)
+    ends = (period.start + step * number for number in range(1, len(ranges) + 1))
+    return [
+        ComparedBucket(
+            *bucket, expected, anomalies.is_unusual(bucket.increase, expected, ended=end <= now)
+        )
+        for bucket, expected, end in zip(buckets[first:], ranges, ends, strict=True)
+    ]
+
+
+def _hours(
+    counter_id: str, period: Period, until: float
+) -> "tuple[tuple[int, int], Iterable[tuple[float, Sums]]]":
+    """Read the hours of a period from TrendTable.
+
+    Returns:
+        Two values:
+        - the highest version before the period, and the counter's value at that version;
+        - for each hour that has changes, the beginning of the hour and its sums.
+    """
+    closed = trend.before(counter_id, period.start, until)
+    return closed, trend.hours(counter_id, period, until)
+
+
+def _buckets(
+    closed: tuple[int, int], parts: "Iterable[tuple[float, Sums]]", period: Period, step: int
+) -> list[Bucket]:
+    """Return one bucket for each interval of a period, oldest first.
+
+    Args:
+        closed: the highest version before the period, and the counter's value at that version.
+        parts: the sums of the minutes or hours that have changes, each with its beginning.
+        period: the period. It consists of whole intervals.
+        step: the length of an interval in seconds.
+    """
+    found: dict[float, Sums] = {}
     for start, sums in parts:
         found.setdefault(start // step * step, Sums()).merge(sums)
     buckets = []

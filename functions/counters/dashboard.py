@@ -74,7 +74,7 @@ def digest() -> str:
 
 def page(settings: Settings) -> str:
     """Return the page of a stack with these settings."""
-    return _template().substitute(
+    return template().substitute(
         assets=f"assets/{digest()}",
         client_id=html.escape(settings.client_id),
         sign_in=html.escape(settings.sign_in),
@@ -82,7 +82,8 @@ def page(settings: Settings) -> str:
 
 
 @cache
-def _template() -> Template:
+def template() -> Template:
+    """Return the page, with placeholders for what differs between stacks."""
     return Template((DIRECTORY / "index.html").read_text("utf-8"))
 
 

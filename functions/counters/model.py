@@ -257,3 +257,29 @@ class Bucket(NamedTuple):
     first_version: int | None
     last_version: int | None
     close: int
+
+
+class Range(NamedTuple):
+    """The range that is expected for the `increase` of a bucket. Both ends are expected values."""
+
+    low: int
+    high: int
+
+
+class ComparedBucket(NamedTuple):
+    """A Bucket, compared with the eight weeks before it.
+
+    Attributes:
+        expected: the expected range of `increase`; None if there are too few weeks.
+        unusual: whether `increase` is outside this range; None if that is not known, or not yet.
+    """
+
+    start: str
+    changes: int
+    increase: int
+    decrease: int
+    first_version: int | None
+    last_version: int | None
+    close: int
+    expected: Range | None
+    unusual: bool | None

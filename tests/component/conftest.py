@@ -27,7 +27,7 @@ from tests.stack import FACTORIES, Stack, moto, running
 from tests.times import HOUR
 from tests.wire import Wire
 
-from counters import clock, idempotency, recording
+from counters import clock, dashboard, idempotency, recording
 from counters.clients import ATTEMPT
 
 fast_moto.speed_up()
@@ -165,6 +165,12 @@ def orders(stack: Stack) -> Past:
     In the order of counter ids, these two counters come just before and just after "orders".
     """
     return record_orders(stack)
+
+
+@pytest.fixture
+def unread_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ShowDashboard read its settings at the next request, as a new process does."""
+    monkeypatch.setattr(dashboard, "_known", {})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 from tests.aws_template import ROOT
 from tests.event_queue import Forwarded, forwarded
 from tests.proxy import ALL_RIGHTS, reply
-from tests.stack import Stack
+from tests.stack import SETTINGS, Stack
 
 EVENTS = ROOT / "events"
 
@@ -136,6 +136,12 @@ def list_trend(_stack: Stack, result: Any) -> None:  # noqa: ANN401
 @check
 def show_contract(_stack: Stack, result: Any) -> None:  # noqa: ANN401
     assert reply(result).body["info"]["title"] == "Tally"
+
+
+@check
+def show_dashboard(_stack: Stack, result: Any) -> None:  # noqa: ANN401
+    assert reply(result).status == 200
+    assert f'data-client-id="{SETTINGS["client_id"]}"' in reply(result).body
 
 
 @check

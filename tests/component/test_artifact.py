@@ -75,6 +75,7 @@ session = botocore.session.get_session()
 calls = {
     "dynamodb": lambda client: client.get_item(TableName="t", Key={"counter_id": {"S": "c"}}),
     "sqs": lambda client: client.send_message(QueueUrl="queue", MessageBody="{}"),
+    "ssm": lambda client: client.get_parameter(Name="parameter"),
 }
 for service, call in calls.items():
     for partition in session.get_available_partitions():
@@ -260,9 +261,9 @@ def test_the_first_event_uses_the_connection_that_the_init_phase_opened(run: Run
         assert run.requests[0] == replace(run.first_request, method="POST")
 
 
-# Each function opens one connection in its init phase: to DynamoDB, as GetCounter does, or to SQS,
-# as ForwardEvents does.
-ONE_PER_SERVICE = ["GetCounter", "ForwardEvents"]
+# Each function opens one connection in its init phase: to DynamoDB, as GetCounter does, to SQS, as
+# ForwardEvents does, or to Systems Manager, as ShowDashboard does.
+ONE_PER_SERVICE = ["GetCounter", "ForwardEvents", "ShowDashboard"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS if FULL else ONE_PER_SERVICE)
@@ -305,7 +306,7 @@ def test_the_artifact_has_only_what_the_functions_need(artifact_directory: Path)
     assert not names & {"tests", "events", "pytest", "moto", "template.yaml", "bin"}
     assert not names & {"Makefile", "requirements.txt"}
     data = artifact_directory / "botocore" / "data"
-    assert {path.name for path in data.iterdir() if path.is_dir()} == {"dynamodb", "sqs"}
+    assert {path.name for path in data.iterdir() if path.is_dir()} == {"dynamodb", "sqs", "ssm"}
     size = sum(path.stat().st_size for path in artifact_directory.rglob("*"))
     assert size < 15 * MEGABYTE
 

@@ -77,7 +77,9 @@ def test_web_pages_may_read_the_errors_of_api_gateway(error_type: str) -> None:
     assert {name.lower() for name in names(exposed)} == conformance.EXPOSED
 
 
-@pytest.mark.parametrize("path", ["/counter", "/openapi.json", "/public/a", "/public/a/badge.svg"])
+@pytest.mark.parametrize(
+    "path", ["/", "/counter", "/openapi.json", "/public/a", "/public/a/badge.svg"]
+)
 @pytest.mark.parametrize("query", ["", "unknown=1"])
 def test_the_allowed_origin_is_that_of_the_parameter(stack: Stack, path: str, query: str) -> None:
     stack.refs["AllowedOrigin"] = "https://shop.example"

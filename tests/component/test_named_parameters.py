@@ -48,7 +48,9 @@ def queries(**values: Sequence[str | None]) -> list[Query]:
 QUERIES_BY_PATH = {
     "/counters/orders": queries(version=VERSIONS, at=TIMES),
     "/counters/orders/trend": queries(
-        interval=[None, "minute", "hour", "day"], **{"from": TIMES, "to": TIMES}
+        interval=[None, "minute", "hour", "day"],
+        expected=[None, "true"],
+        **{"from": TIMES, "to": TIMES},
     ),
     "/counters/orders/history": queries(
         order=[None, "desc"], after=[None, "2"], **{"from": TIMES[::2], "to": TIMES[::2]}
@@ -105,7 +107,9 @@ def test_an_error_names_a_parameter_of_the_request(stack_with_gaps: Stack, path:
                 *[(400, "at"), (404, "at"), (503, "at")],
                 *[(404, "version"), (503, "version")],
             },
-            "/counters/orders/trend": {(400, "from"), (400, "to"), (404, "interval")},
+            "/counters/orders/trend": {
+                *[(400, "from"), (400, "to"), (400, "expected"), (404, "interval")]
+            },
             "/counters/orders/history": {(400, "from")},
             "/counters": set(),
             "/public/orders/badge.svg": {(400, "label"), (400, "color")},

@@ -29,6 +29,9 @@ ACTIONS = {
     "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 
+# The ARN of a parameter in Parameter Store, without its name.
+PARAMETER = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter"
+
 # Lambda reads the queue or the stream for a function, with the permissions of the function's role.
 # These are the actions that the role must permit.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
@@ -161,6 +164,11 @@ def test_a_role_permits_calls_only_on_resources_that_the_environment_names(
 
     owners = set()
     for name, actions in permissions_of_code(function).items():
+        if name.startswith(PARAMETER):
+            # The environment has the name of the parameter, which begins with a slash.
+            assert {"Fn::Sub": name.removeprefix(PARAMETER)} in function.environment.values()
+            assert actions == {"ssm:GetParameter"}
+            continue
         owner, _, attribute = name.removeprefix("${").partition(".")
         owners.add(owner)
         service = services[resources[owner]["Type"]]

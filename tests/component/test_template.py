@@ -91,8 +91,10 @@ def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> 
         for key, value in resource.get("Properties", {}).items()
         if key.endswith("Name") and key != "MetricName"
         # These values are not fixed names. The event bus must have a name, and gets the name of the
-        # stack. The other values refer to resources.
+        # stack. The name of a parameter contains the name of the stack. The other values refer to
+        # resources.
         if value not in ({"Ref": "AWS::StackName"}, {"Ref": "EventBus"}, {"Ref": "IssueToken"})
+        and "${AWS::StackName}" not in str(value)
     }
 
     assert names <= allowed
@@ -300,6 +302,25 @@ def test_people_need_a_second_factor_only_if_the_parameter_says_so() -> None:
         "Fn::Not": [{"Fn::Equals": [{"Ref": "Mfa"}, "OFF"]}]
     }
     assert aws_template.parameter("Mfa") == "OFF"
+
+
+def test_the_dashboard_reads_the_parameter_with_the_client_and_the_page_for_signing_in() -> None:
+    settings = TEMPLATE["Resources"]["DashboardSettings"]["Properties"]
+    outputs = TEMPLATE["Outputs"]
+
+    assert FUNCTIONS["ShowDashboard"].environment["DASHBOARD_PARAMETER"] == settings["Name"]
+    assert json.loads(settings["Value"]["Fn::Sub"]) == {
+        "client_id": "${DashboardClient}",
+        "sign_in": outputs["SignInUrl"]["Value"]["Fn::Sub"],
+    }
+
+
+def test_people_return_to_the_dashboard_after_signing_in_and_out() -> None:
+    client = TEMPLATE["Resources"]["DashboardClient"]["Properties"]
+
+    url = TEMPLATE["Outputs"]["DashboardUrl"]["Value"]
+    assert client["CallbackURLs"] == client["LogoutURLs"] == [url]
+    assert url["Fn::Sub"].endswith("/"), "the page's links are relative"
 
 
 def test_people_stay_signed_in_for_longer_than_an_access_token_is_valid() -> None:
