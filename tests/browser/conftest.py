@@ -19,6 +19,8 @@ NO_CHROMIUM = (
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in milliseconds
 
+RESTING = "#/compare"  # a view that sends no requests
+
 
 def chromium() -> str | None:
     """Return the path of the installed Chromium or Google Chrome. Return None if there is none."""
@@ -79,6 +81,7 @@ def editor(_editor: Dashboard) -> Iterator[Dashboard]:
     _editor.errors.clear()
     yield _editor
     _editor.page.unroute_all()
+    _editor.open(RESTING)
     assert _editor.errors == []
 
 
