@@ -157,6 +157,7 @@ function series({ label, form, color: name }) {
   if (form === "bars") {
     return {
       label, stroke: paint, fill: paint, width: 0, points: { show: false },
+      alpha: 0.75, // so that the band is visible behind the bars
       paths: uPlot.paths.bars({ size: [0.8, 60] }),
     };
   }
