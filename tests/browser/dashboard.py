@@ -157,12 +157,14 @@ class Dashboard:
     def choose_period(self, text: str) -> None:
         self.trend.get_by_label("Period").select_option(text)
 
-    def table_of_chart(self) -> Locator:
-        """Open the table of the chart. Return its rows."""
-        table = self.trend.get_by_role("region", name="Data of the chart")
-        if not table.is_visible():
-            self.trend.get_by_text("Show as a table").click()
-        return table.locator("tbody tr")
+    @property
+    def data(self) -> Locator:
+        """The rows of the table of the chart, if the table is open."""
+        return self.trend.get_by_role("region", name="Data of the chart").locator("tbody tr")
+
+    def open_table(self) -> None:
+        """Open the table of the chart."""
+        self.trend.get_by_text("Show as a table").click()
 
     @property
     def past(self) -> Locator:

@@ -127,7 +127,9 @@ def test_the_trend_of_the_last_hour(editor: Dashboard, caller: Caller, name: str
     editor.choose_period("Last hour")
 
     expect(editor.trend).to_contain_text("7 added and 2 subtracted in 60 minutes.")
-    expect(editor.table_of_chart()).to_have_count(60)
+    editor.open_table()
+    expect(editor.data).to_have_count(60)
+    expect(editor.data.last).to_contain_text("5")
     assert "range=1h" in editor.page.url
 
 

@@ -92,7 +92,8 @@ def show_empty_list(tab: Dashboard, _: str) -> None:
 
 def show_counter(tab: Dashboard, name: str) -> None:
     tab.open(f"#/counters/{name}?range=1h&at=2026-01-02T03:04:05Z")
-    expect(tab.table_of_chart()).to_have_count(60)
+    tab.open_table()
+    expect(tab.data).to_have_count(60)
     expect(tab.changes()).to_have_count(25)
     expect(tab.past).to_contain_text("Nobody had counted here yet.")
     tab.limit("Not below", 0)
@@ -196,7 +197,7 @@ def test_everything_works_with_the_keyboard(stack: Stack, page: Page, name: str)
     expect(tab.readout).to_have_text(last)
     tab_to(tab, tab.trend.locator("summary"))
     keys.press("Enter")
-    expect(tab.table_of_chart()).to_have_count(60)
+    expect(tab.data).to_have_count(60)
 
     tab_to(tab, tab.button("Older"))
     keys.press("Enter")
