@@ -43,7 +43,7 @@ export function counterView({ counterId, query, signal }) {
     if (!changed) return;
     flash(value, counter.value - before);
     trend.refresh();
-    history.refresh();
+    history.refresh(counter.version);
   };
   const change = changePanel(counterId, state, (counter, etag) => {
     showCounter(counter, etag);

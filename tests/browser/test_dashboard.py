@@ -176,6 +176,17 @@ def test_the_past_and_the_pages_of_the_history(
     expect(editor.changes()).to_have_count(25)
 
 
+def test_the_history_catches_up_with_the_counter(editor: Dashboard, name: str) -> None:
+    editor.open(f"#/counters/{name}")
+    expect(editor.history).to_contain_text("There are no changes yet.")
+
+    # As if the stream of CounterTable were late.
+    editor.page.route("**/history?*", lambda route: route.fulfill(json=[]), times=1)
+    editor.add(5)
+
+    expect(editor.changes()).to_have_count(1)
+
+
 def test_who_signs_out_stays_signed_out(stack: Stack, page: Page) -> None:
     tab = Dashboard(page, stack)
     tab.open()
