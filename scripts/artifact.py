@@ -4,7 +4,8 @@
 first runs `artifact.py check STAGE`. This command checks whether this machine can compile for the
 stage.
 
-SAM's own build would only copy the functions and their packages. This script does two more things:
+SAM's own build would only copy the functions and their packages. This script does three more
+things:
 
 - It removes what the functions do not use: the modules that no function imports, and botocore's
   data about operations that no function calls (see `SERVICES`). This reduces botocore's data from
@@ -14,6 +15,7 @@ SAM's own build would only copy the functions and their packages. This script do
   the source files. Lambda's disk is read-only, so Python could not store new bytecode, and every
   cold start would compile the modules again. Therefore the script makes unchecked bytecode, which
   Python uses without comparing the times (https://peps.python.org/pep-0552/).
+- It adds the page of the dashboard and its files: see `dashboard.py`.
 """
 
 import fcntl

@@ -22,6 +22,7 @@ from tests.stack import Stack
 from tests.stack import running as running_stack
 
 import artifact
+import dashboard
 from deployment import BUILD
 from emulator_process import free_port
 
@@ -302,13 +303,32 @@ def artifact_directory(artifacts: Path) -> Path:
 def test_the_artifact_has_only_what_the_functions_need(artifact_directory: Path) -> None:
     names = {path.name for path in artifact_directory.iterdir()}
 
-    assert {f"{each.module}.py" for each in FUNCTIONS.values()} | artifact.FILES <= names
+    modules = {f"{each.module}.py" for each in FUNCTIONS.values()}
+    assert modules | artifact.FILES | {"dashboard"} <= names
     assert not names & {"tests", "events", "pytest", "moto", "template.yaml", "bin"}
     assert not names & {"Makefile", "requirements.txt"}
     data = artifact_directory / "botocore" / "data"
     assert {path.name for path in data.iterdir() if path.is_dir()} == {"dynamodb", "sqs", "ssm"}
     size = sum(path.stat().st_size for path in artifact_directory.rglob("*"))
     assert size < 15 * MEGABYTE
+
+
+@pytest.mark.parametrize("directory", ["functions", "dashboard"])
+def test_a_change_of_any_source_leads_to_a_new_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+) -> None:
+    for name in ("functions", "dashboard"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("before")
+    monkeypatch.setattr(artifact, "ROOT", tmp_path)
+    monkeypatch.setattr(artifact, "FUNCTIONS", tmp_path / "functions")
+    monkeypatch.setattr(dashboard, "SOURCES", tmp_path / "dashboard")
+    before = artifact.key([])
+    assert artifact.key([]) == before
+
+    (tmp_path / directory / "file").write_text("after")
+
+    assert artifact.key([]) != before
 
 
 def test_bytecode_does_not_depend_on_the_time_of_its_source(artifact_directory: Path) -> None:
