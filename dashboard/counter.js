@@ -42,7 +42,7 @@ export function counterView({ counterId, query, signal }) {
     replace(facts, ...factsOf(counter));
     if (!changed) return;
     flash(value, counter.value - before);
-    trend.refresh();
+    trend.refresh(counter.value);
     history.refresh(counter.version);
   };
   const change = changePanel(counterId, state, (counter, etag) => {

@@ -214,6 +214,10 @@ class Dashboard:
         finally:
             self.page.unroute("**/counters/*", handle)
 
+    def requests_to(self, end: str) -> list[Request]:
+        """Return the requests to paths with this end."""
+        return [each for each in self.requests if urlsplit(each.url).path.endswith(end)]
+
     def hosts(self) -> set[str]:
         """Return the hosts to which the tab has sent requests."""
         schemes = {"http", "https"}

@@ -176,15 +176,21 @@ def test_the_past_and_the_pages_of_the_history(
     expect(editor.changes()).to_have_count(25)
 
 
-def test_the_history_catches_up_with_the_counter(editor: Dashboard, name: str) -> None:
-    editor.open(f"#/counters/{name}")
+def test_history_and_trend_catch_up_with_the_counter(editor: Dashboard, name: str) -> None:
+    editor.open(f"#/counters/{name}?range=1h")
     expect(editor.history).to_contain_text("There are no changes yet.")
+    expect(editor.trend).to_contain_text("0 added")
+    trend = editor.requests_to("/trend")[-1].response()
+    assert trend
+    before = trend.json()
 
     # As if the stream of CounterTable were late.
     editor.page.route("**/history?*", lambda route: route.fulfill(json=[]), times=1)
+    editor.page.route("**/trend?*", lambda route: route.fulfill(json=before), times=1)
     editor.add(5)
 
     expect(editor.changes()).to_have_count(1)
+    expect(editor.trend).to_contain_text("5 added")
 
 
 def test_who_signs_out_stays_signed_out(stack: Stack, page: Page) -> None:
