@@ -5,10 +5,10 @@ import { changePanel } from "./change.js";
 import { element, replace } from "./dom.js";
 import { number, signed, timeElement } from "./format.js";
 import { historyPanel } from "./history.js";
-import { errorBox } from "./messages.js";
+import { emptyBox, errorBox } from "./messages.js";
 import { momentPanel } from "./moment.js";
 import { poll } from "./polling.js";
-import { listUrl } from "./route.js";
+import { isName, listUrl } from "./route.js";
 import { trendPanel } from "./trend.js";
 
 const FAST = 2_000; // milliseconds between two reads after a change
@@ -17,6 +17,7 @@ const SLOWER = 1.25; // how much longer each pause is
 
 /** Return the view of a counter. */
 export function counterView({ counterId, query, signal }) {
+  if (!isName(counterId)) return noCounter(counterId);
   const value = element("output", { class: "value", "aria-live": "off" }, "…");
   const facts = element("p", { class: "facts" });
   const state = { value: null, version: null, etag: null };
@@ -41,8 +42,8 @@ export function counterView({ counterId, query, signal }) {
     replace(facts, ...factsOf(counter));
     if (!changed) return;
     flash(value, counter.value - before);
-    trend.refresh();
-    history.refresh();
+    trend.refresh(counter.value);
+    history.refresh(counter.version);
   };
   const change = changePanel(counterId, state, (counter, etag) => {
     showCounter(counter, etag);
@@ -61,6 +62,12 @@ export function counterView({ counterId, query, signal }) {
     momentPanel(counterId, query, signal),
     history.node);
   return { title: counterId, node };
+}
+
+function noCounter(name) {
+  return { title: name, node: element("article", {}, element("h1", {}, name), emptyBox(
+    element("p", {}, "No counter can have this name. Look for a counter in ",
+      element("a", { href: listUrl() }, "the list"), "."))) };
 }
 
 function factsOf(counter) {

@@ -26,7 +26,8 @@ const COLUMNS = ["version", "created_at", "operation", "by", "increase", "decrea
  * @param {string} counterId
  * @param {URLSearchParams} query the query of the view
  * @param {AbortSignal} signal
- * @returns {{node: HTMLElement, refresh: function()}} `refresh` reads the first page again
+ * @returns {{node: HTMLElement, refresh: function(number)}} `refresh` reads the first page again. Its
+ *   argument is the counter's version.
  */
 export function historyPanel(counterId, query, signal) {
   const path = `${counterPath(counterId)}/history`;
@@ -37,26 +38,34 @@ export function historyPanel(counterId, query, signal) {
   const place = element("div", { class: "scroll", tabindex: "0", role: "region",
     "aria-label": "Changes" }, loadingLine());
   const newest = button("Newest", () => go({ after: null }), { disabled: true });
-  const older = button("Older", () => go({ after: last }), { disabled: true });
-  let last = null; // the version of the last row
+  const older = button("Older", () => last && go({ after: last }), { disabled: true });
+  let last = null; // the version of the last row; null while other rows are read
+  let newestVersion = 0; // the counter's version
+  let latest = 0; // counts the reads, so that an old answer does not replace a newer one
   const status = element("p", { role: "status", class: "facts" });
 
   const load = async () => {
+    const mine = ++latest;
     try {
       const page = { ...state, order: "desc", limit: PAGE };
       const { body, next } = await read(path, { query: page, signal });
+      if (mine !== latest) return;
       replace(place, contentOf(body, state));
       last = body.at(-1)?.version ?? null;
       newest.disabled = state.after === null;
       older.disabled = next === null || last === null;
+      // The history has a change a moment after the counter.
+      const isAll = state.after === null && !state.from && !state.to;
+      if (isAll && (body[0]?.version ?? 0) < newestVersion) refresh();
     } catch (error) {
-      if (!signal.aborted) replace(place, errorBox(error, load));
+      if (mine === latest && !signal.aborted) replace(place, errorBox(error, load));
     }
   };
   const go = (changes) => {
     Object.assign(state, changes);
     setQuery({ changes_from: state.from, changes_to: state.to, before: state.after });
     place.scrollTop = 0;
+    last = null;
     return load();
   };
   const download = async () => {
@@ -78,7 +87,13 @@ export function historyPanel(counterId, query, signal) {
         button("CSV", download, { "aria-label": "Download the history as CSV" }))),
     filterForm(state, go), status, place,
     element("div", { class: "buttons" }, newest, older));
-  return { node, refresh: () => state.after === null && refresh() };
+  return {
+    node,
+    refresh(version) {
+      newestVersion = version;
+      if (state.after === null) refresh();
+    },
+  };
 }
 
 function filterForm(state, go) {

@@ -7,13 +7,12 @@ import { button, element, labelled, replace } from "./dom.js";
 import { emptyBox, errorBox } from "./messages.js";
 import { newPage } from "./page.js";
 import { poll } from "./polling.js";
-import { compareUrl, counterUrl, setQuery } from "./route.js";
+import { compareUrl, counterUrl, isName, setQuery } from "./route.js";
 import { MOST_LINES } from "./trend.js";
 
 const PAGE = 100; // the most counters that the API returns at once
 const PAUSE = 5_000; // milliseconds between two reads of the pages in sight
 const TYPING = 200; // milliseconds without a key press before a search begins
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/; // the names that a counter can have
 
 /** Return the view of all counters. The query of the URL has the `prefix`. */
 export function listView({ query, signal }) {
@@ -42,11 +41,11 @@ export function listView({ query, signal }) {
   field.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(() => {
-      setQuery({ prefix: field.value });
-      search(field.value);
+      setQuery({ prefix: field.value.trim() });
+      search(field.value.trim());
     }, TYPING);
   });
-  search(field.value);
+  search(field.value.trim());
   const node = element("section", {},
     element("h1", {}, "Counters"),
     element("div", { class: "controls" }, labelled("Search", field), compare), place);
@@ -55,6 +54,7 @@ export function listView({ query, signal }) {
 
 /** Return the table of the counters whose names begin with a prefix. */
 function table(prefix, choices, signal) {
+  if (prefix && !isName(prefix)) return noCounters(prefix);
   const pages = [];
   const rows = element("table", { class: "counters" }, head());
   const more = button("Show more", () => grow().catch(lost), { hidden: true });
@@ -122,6 +122,6 @@ function noCounters(prefix) {
     "."));
   }
   return emptyBox(element("p", {}, `No counter's name begins with “${prefix}”.`),
-    NAME.test(prefix) ? element("p", {}, element("a", { href: counterUrl(prefix) },
+    isName(prefix) ? element("p", {}, element("a", { href: counterUrl(prefix) },
       `Open “${prefix}” and count the first one`)) : null);
 }

@@ -15,6 +15,9 @@ export function current() {
   };
 }
 
+/** Return whether a counter can have this name. */
+export const isName = (text) => /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/.test(text);
+
 export const listUrl = () => "#/";
 
 export const counterUrl = (counterId) => `#/counters/${encodeURIComponent(counterId)}`;

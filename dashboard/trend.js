@@ -22,13 +22,14 @@ const ROUTINE = 60_000; // the pause between two reads if nothing changes, in mi
  * @param {Array<string>} counterIds
  * @param {URLSearchParams} query the query of the view; `show` is `changes` or `value`
  * @param {AbortSignal} signal
- * @returns {{node: HTMLElement, refresh: function()}} `refresh` reads the trend again, but not too
- *   often
+ * @returns {{node: HTMLElement, refresh: function(number=)}} `refresh` reads the trend again, but not
+ *   too often. Its argument is the value if there is only one counter.
  */
 export function trendPanel(counterIds, query, signal) {
   const place = element("div", { class: "place" }, loadingLine());
   const buttons = element("div", { class: "buttons" });
   let form = query.get("show") === "value" ? "value" : "changes";
+  let newestValue = null; // the value of the only counter; null if it is not known
   let latest = 0; // counts the reads, so that an old answer does not replace a newer one
   let drawn = new AbortController(); // aborted when another chart replaces the current one
   let drawing = null;
@@ -38,7 +39,10 @@ export function trendPanel(counterIds, query, signal) {
     const period = chosen();
     try {
       const trends = await Promise.all(counterIds.map((id) => readTrend(id, period, counterIds, signal)));
-      if (mine === latest && !signal.aborted) show(trends, period.interval);
+      if (mine !== latest || signal.aborted) return;
+      show(trends, period.interval);
+      // The trend has a change a moment after the counter.
+      if (period.isLive && newestValue !== null && trends[0].at(-1)?.close !== newestValue) refresh();
     } catch (error) {
       if (mine === latest && !signal.aborted) replace(place, errorBox(error, load));
     }
@@ -77,7 +81,13 @@ export function trendPanel(counterIds, query, signal) {
   const node = element("section", { class: "panel", "aria-label": "Trend" },
     element("div", { class: "panel-head" }, element("h2", {}, "Trend"), buttons),
     element("div", { class: "controls" }, fields, forms), place);
-  return { node, refresh: () => chosen().isLive && refresh() };
+  return {
+    node,
+    refresh(value = null) {
+      newestValue = value;
+      if (chosen().isLive) refresh();
+    },
+  };
 }
 
 async function readTrend(counterId, { interval, from, to }, counterIds, signal) {

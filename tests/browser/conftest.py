@@ -6,13 +6,20 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.browser.dashboard import Dashboard
 from tests.browser.website import Website
+from tests.e2e.people import first_person
+
+from deployment import Stack
 
 NO_CHROMIUM = (
     "tests/browser was not run: there is no Chromium. Install it, or set CHROMIUM to its path"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in milliseconds
+
+RESTING = "#/compare"  # a view that sends no requests
 
 
 def chromium() -> str | None:
@@ -45,6 +52,7 @@ def browser() -> Iterator[Browser]:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS) as browser,
     ):
+        expect.set_options(timeout=TIMEOUT)
         yield browser
 
 
@@ -53,6 +61,28 @@ def page(browser: Browser) -> Iterator[Page]:
     """An empty page in a new context: without cookies, and with an empty cache."""
     with browser.new_context() as context:
         yield context.new_page()
+
+
+@pytest.fixture(scope="session")
+def _editor(browser: Browser, stack: Stack) -> Iterator[Dashboard]:
+    with browser.new_context(locale="en-US", timezone_id="UTC") as context:
+        dashboard = Dashboard(context.new_page(), stack)
+        dashboard.open()
+        dashboard.sign_in(first_person(stack))
+        yield dashboard
+
+
+@pytest.fixture
+def editor(_editor: Dashboard) -> Iterator[Dashboard]:
+    """The dashboard in a browser in which an editor has signed in. Many tests share the browser.
+
+    Its numbers and times have the format of the United States. Its zone is UTC.
+    """
+    _editor.errors.clear()
+    yield _editor
+    _editor.page.unroute_all()
+    _editor.open(RESTING)
+    assert _editor.errors == []
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import pytest
 import urllib3
 from tests.e2e.dynamodb_proxy import Reply
 from tests.e2e.fault_proxy import Fault, serving, throttled
+from tests.e2e.granted import created_groups, delete_grants, put_grants
 from tests.e2e.people import Browser, allowed, claims_of, created_person
 from tests.e2e.service import Caller, client, cognito, extra_variables, physical_name
 
@@ -23,7 +24,6 @@ from deployment import RUNTIME, Stack
 from tally_client.access.grants import MOST_PREFIXES
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
     Item = dict[str, AttributeValueTypeDef]
@@ -87,22 +87,6 @@ def program(stack: Stack) -> Iterator[Program]:
     finally:
         cognito(stack).delete_user_pool_client(UserPoolId=pool_id, ClientId=program.client_id)
         delete_grants(stack, [f"client:{program.client_id}"])
-
-
-def put_grants(stack: Stack, items: list["Item"]) -> None:
-    dynamodb: DynamoDBClient = client(stack, "dynamodb")
-    for start in range(0, len(items), 25):
-        puts: Any = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
-        dynamodb.batch_write_item(RequestItems={stack.outputs["GrantTable"]: puts})
-
-
-def delete_grants(stack: Stack, principals: Iterable[str]) -> None:
-    dynamodb: DynamoDBClient = client(stack, "dynamodb")
-    keys: Any = [{"DeleteRequest": {"Key": {"principal": {"S": each}}}} for each in principals]
-    for start in range(0, len(keys), 25):
-        dynamodb.batch_write_item(
-            RequestItems={stack.outputs["GrantTable"]: keys[start : start + 25]}
-        )
 
 
 # --- The trigger fails ---------------------------------------------------------------------------
@@ -300,22 +284,6 @@ def rights_in(token: str) -> dict[str, list[str]]:
     """Return the words in the claims of IssueToken, by scope."""
     claims = claims_of(token)
     return {scope: claims[f"tally:{scope}"].split() for scope in ("read", "increment", "set")}
-
-
-@contextmanager
-def created_groups(stack: Stack, grants: dict[str, "Item"]) -> Iterator[None]:
-    """Create groups with these grants. Delete both when the with block ends."""
-    pool, pool_id = cognito(stack), stack.outputs["UserPoolId"]
-    principals = [f"group:{group}" for group in grants]
-    put_grants(stack, [{"principal": {"S": f"group:{group}"}, **grants[group]} for group in grants])
-    for group in grants:
-        pool.create_group(UserPoolId=pool_id, GroupName=group)
-    try:
-        yield
-    finally:
-        for group in grants:
-            pool.delete_group(UserPoolId=pool_id, GroupName=group)
-        delete_grants(stack, principals)
 
 
 @pytest.mark.usefixtures("others")

@@ -1,0 +1,147 @@
+"""What the dashboard shows when something is missing, and in the reader's format and zone."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, Route, expect
+from tests.browser.dashboard import Dashboard, problem
+from tests.e2e.people import first_person
+from tests.e2e.service import Caller
+
+from deployment import Stack
+
+
+@pytest.fixture
+def name() -> str:
+    return f"states:{uuid.uuid4()}"
+
+
+@contextmanager
+def opened(browser: Browser, stack: Stack, view: str, **options: Any) -> Iterator[Dashboard]:
+    """Sign in on a view, in a new context with these options."""
+    with browser.new_context(**options) as context:
+        tab = Dashboard(context.new_page(), stack)
+        tab.open(view)
+        tab.sign_in(first_person(stack))
+        yield tab
+
+
+def test_an_empty_list_says_how_to_begin(editor: Dashboard) -> None:
+    editor.page.route("**/counters?*", lambda route: route.fulfill(json=[]))
+    editor.open()
+    expect(editor.content.get_by_text("There are no counters yet.")).to_be_visible()
+
+
+def test_a_search_without_a_result_offers_the_counter(editor: Dashboard, name: str) -> None:
+    editor.open()
+    editor.search(name)
+    editor.link(f"Open “{name}” and count the first one").click()
+    expect(editor.heading).to_have_text(name)
+    expect(editor.content).to_contain_text("Nobody has counted here yet.")
+    expect(editor.history).to_contain_text("There are no changes yet.")
+
+
+@pytest.mark.parametrize("view", ["#/", "#/counters/{}", "#/compare?id={}&id=other"])
+def test_a_page_that_was_offline_goes_on_by_itself(
+    editor: Dashboard, caller: Caller, name: str, view: str
+) -> None:
+    caller.post(f"/counters/{name}", by=6)
+    editor.open(view.format(name))
+    if view == "#/":
+        editor.search(name)
+    expect(editor.content.get_by_text("6", exact=True).first).to_be_visible()
+
+    editor.page.context.set_offline(offline=True)
+    try:
+        expect(editor.connection).to_contain_text("You are offline.")
+        caller.post(f"/counters/{name}", by=3)
+    finally:
+        editor.page.context.set_offline(offline=False)
+
+    expect(editor.content.get_by_text("9", exact=True).first).to_be_visible()
+    expect(editor.connection).to_be_hidden()
+
+
+def test_a_throttled_page_goes_on_by_itself(editor: Dashboard, caller: Caller, name: str) -> None:
+    caller.post(f"/counters/{name}", by=6)
+    busy = problem(503, "throttled", "DynamoDB is throttling requests.", **{"Retry-After": "1"})
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(**busy)
+
+    editor.page.route("**/counters/**", refuse)
+    editor.open(f"#/counters/{name}")
+    expect(editor.connection).to_have_text(
+        "Tally is busy. Try again in a moment. This page tries again by itself."
+    )
+    expect(editor.history).to_contain_text("Tally is busy.")
+    editor.page.unroute("**/counters/**", refuse)
+
+    expect(editor.value).to_have_text("6")
+    expect(editor.connection).to_be_hidden()
+    editor.history.get_by_role("button", name="Try again").click()
+    expect(editor.changes()).to_have_count(1)
+    assert len(refused) > 3
+
+
+def test_who_has_no_session_any_more_signs_in_to_the_same_view(
+    browser: Browser, stack: Stack, caller: Caller, name: str
+) -> None:
+    caller.post(f"/counters/{name}", by=6)
+    view = f"#/counters/{quote(name, safe='')}?range=1h"
+    with opened(browser, stack, view) as tab:
+        expect(tab.value).to_have_text("6")
+        # As if the token had expired, and the token to renew it, too.
+        tab.page.route(
+            "**/oauth2/token",
+            lambda route: route.fulfill(status=400, json={"error": "invalid_grant"}),
+        )
+        tab.page.route(
+            "**/v1/counters/**",
+            lambda route: route.fulfill(**problem(401, "unauthorized", "The token has expired.")),
+        )
+        expect(tab.alert).to_have_text("Your session has ended. Sign in again.")
+        tab.page.unroute_all()
+        tab.page.context.clear_cookies()
+
+        tab.sign_in(first_person(stack))
+
+        expect(tab.value).to_have_text("6")
+        assert tab.page.url == tab.url + view
+
+
+def test_a_shared_url_shows_the_same_view_to_another_person(
+    browser: Browser, stack: Stack, caller: Caller, name: str
+) -> None:
+    others = [f"{name}:{number}" for number in range(2)]
+    for other in others:
+        caller.post(f"/counters/{other}", by=6)
+    caller.history(f"/counters/{others[0]}", entries=1)
+    ids = "&".join(f"id={quote(other, safe='')}" for other in others)
+    counter = f"#/counters/{quote(others[0], safe='')}"
+    with opened(browser, stack, f"#/?prefix={name}", timezone_id="UTC") as tab:
+        expect(tab.content.locator("tbody tr")).to_have_count(2)
+        expect(tab.page.get_by_label("Search")).to_have_value(name)
+
+        for view, text in (
+            (f"{counter}?range=1h&show=value", "6 added and 0 subtracted in 60 minutes."),
+            (f"{counter}?from=2026-01-02T00:00:00Z&to=2026-01-04T00:00:00Z&interval=minute", ""),
+            (f"{counter}?at=2026-01-02T03:04:05.000Z", "Nobody had counted here yet."),
+            (
+                f"{counter}?changes_to=2026-01-02T03:04:05.000Z",
+                "There are no changes in this period.",
+            ),
+            (f"#/compare?{ids}&range=1h", "What was added to these counters."),
+        ):
+            tab.page.goto("about:blank")
+            tab.open(view)
+            expect(tab.sign_out_button).to_be_visible()
+            expect(tab.content).to_contain_text(text)
+            assert tab.page.url == tab.url + view
