@@ -95,7 +95,9 @@ def _two_visits(stack: Stack, browser: Browser) -> tuple[Visit, Visit]:
     with browser.new_context() as context:
         first = _visit(stack, context, lambda page: _sign_in(stack, page))
         # The sign-in page remembers the person.
-        second = _visit(stack, context, lambda page: page.get_by_text("Sign in").click())
+        second = _visit(
+            stack, context, lambda page: page.get_by_role("button", name="Sign in").click()
+        )
     return first, second
 
 
@@ -133,7 +135,7 @@ def _is_own(url: str, home: str) -> bool:
 
 
 def _sign_in(stack: Stack, page: Page) -> None:
-    page.get_by_text("Sign in").click()
+    page.get_by_role("button", name="Sign in").click()
     page.locator("input[name=username]").fill(stack.dashboard["username"])
     page.locator("input[name=password]").fill(stack.dashboard["password"])
     page.locator("input[name=password]").press("Enter")
