@@ -6,8 +6,9 @@ import uuid
 import pytest
 from playwright.sync_api import Page, expect
 from tests.browser.dashboard import Dashboard, lost_reply
+from tests.browser.samples import store
 from tests.e2e.people import first_person
-from tests.e2e.service import Caller, client
+from tests.e2e.service import Caller
 from tests.past import Past
 
 from counters import clock
@@ -25,14 +26,6 @@ def stored(caller: Caller, name: str) -> tuple[int, int]:
     """Return the value and the version that the API returns."""
     counter = caller.get(f"/counters/{name}").body
     return counter["value"], counter["version"]
-
-
-def write(stack: Stack, past: Past) -> None:
-    """Write the changes of a counter to CounterTable. Its stream brings them to the history."""
-    dynamodb = client(stack, "dynamodb")
-    for record in past.records:
-        item = record["dynamodb"]["NewImage"]
-        dynamodb.put_item(TableName=stack.outputs["CounterTable"], Item=item)
 
 
 def test_a_new_counter_and_a_change_appear_without_a_reload(
@@ -139,7 +132,7 @@ def test_the_past_and_the_pages_of_the_history(
     past, start = Past(name), time.time() // 60 * 60 - WEEK
     for minute in range(60):
         past.change(start + minute * 60, by=1)
-    write(stack, past)
+    store(stack, past)
     caller.history(f"/counters/{name}", entries=60)
     editor.open(f"#/counters/{name}")
 
