@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tests import lambda_runtime
 
-from bench import buffer, cold_start, concurrency, cost, memory, scale, warm_path
+from bench import buffer, cold_start, concurrency, cost, memory, scale, unusual, warm_path
 from bench.report import machine
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 # One benchmark for each section of the page, in the same order.
-BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, buffer, scale)
+BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, buffer, scale, unusual)
 
 
 def main() -> None:

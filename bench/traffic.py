@@ -20,11 +20,11 @@ _WEEK = (1.10, 1.15, 1.15, 1.10, 1.05, 0.75, 0.70)
 VARIATION = 0.05
 
 GROWTH = 20  # the factor of a year
-HOLIDAYS = 10  # in a year, besides the last week
+HOLIDAYS = 10  # in a year, besides 5 days at its end
 HOLIDAY = 0.35  # the part of the usual traffic on a holiday
 BATCH = 5  # events in a batch, on average
 
-_LOG_OF_SMALL = 30  # below this mean, multiplication is fast enough
+_SMALL = 30  # below this mean, multiplication is fast enough
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def growth(rng: random.Random) -> Year:
 
 
 def holidays(rng: random.Random) -> Year:
-    """Return traffic of 200 events an hour, and of only a third on 15 or so days."""
-    days = frozenset([*rng.sample(range(DAYS), HOLIDAYS), *range(357, 362)])
+    """Return traffic of 200 events an hour, and of only a third on 15 days."""
+    days = frozenset([*rng.sample(range(DAYS - 7), HOLIDAYS), *range(DAYS - 7, DAYS - 2)])
     return _year(rng, lambda day: 200 * (HOLIDAY if day in days else 1), days)
 
 
@@ -105,9 +105,8 @@ def _year(
         busy = rng.lognormvariate(0, VARIATION)
         for share in _DAY:
             mean = level(day) * share * _WEEK[day % 7]
-            varied = mean * busy * rng.lognormvariate(0, VARIATION)
             means.append(mean)
-            increases.append(_events(rng, poisson(rng, varied / batch), batch))
+            increases.append(events(rng, mean * busy, batch))
     return Year(increases, means, days)
 
 
@@ -118,7 +117,7 @@ def poisson(rng: random.Random, mean: float) -> int:
     rejection method for generating Poisson random variables", Insurance: Mathematics and Economics
     12 (1993), pages 39 to 45.
     """
-    if mean < _LOG_OF_SMALL:
+    if mean < _SMALL:
         least, product, count = math.exp(-mean), rng.random(), 0
         while product > least:
             product *= rng.random()
@@ -141,10 +140,18 @@ def poisson(rng: random.Random, mean: float) -> int:
             return count
 
 
-def _events(rng: random.Random, batches: int, mean: int) -> int:
-    """Return how many events some batches have. Their sizes have a geometric distribution."""
-    if not batches or mean == 1:
+def events(rng: random.Random, mean: float, batch: int) -> int:
+    """Return how many events there are in an hour.
+
+    Args:
+        rng: the source of randomness.
+        mean: the number of events that is expected.
+        batch: the number of events in a batch, on average. The sizes of the batches have a
+            geometric distribution.
+    """
+    batches = poisson(rng, mean * rng.lognormvariate(0, VARIATION) / batch)
+    if not batches or batch == 1:
         return batches
     # The sum of geometric distributions is a negative binomial distribution: a mixture of Poisson
     # distributions, whose means have a gamma distribution.
-    return batches + poisson(rng, rng.gammavariate(batches, mean - 1))
+    return batches + poisson(rng, rng.gammavariate(batches, batch - 1))

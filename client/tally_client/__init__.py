@@ -21,7 +21,7 @@ from tally_client.errors import (
     Unsent,
     VersionMismatch,
 )
-from tally_client.model import ChangedCounter, Counter, Entry, Increment, Interval
+from tally_client.model import ChangedCounter, Counter, Entry, Increment, Interval, Range
 from tally_client.sums import Refusal
 from tally_client.tally import Tally
 
@@ -40,6 +40,7 @@ __all__ = [
     "InvalidRequest",
     "NotFound",
     "OutcomeUnknown",
+    "Range",
     "Refusal",
     "Refused",
     "SettingsMissing",

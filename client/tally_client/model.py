@@ -92,6 +92,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """A range of integers. Both ends belong to it."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """The sums of the changes in an interval of the trend.
 
@@ -103,6 +111,10 @@ class Interval:
         first_version: the lowest version of the changes; None if there are none.
         last_version: the highest version of the changes; None if there are none.
         close: the value at the end of the interval.
+        expected: the range in which `increase` was expected. None if it is not known, or if the
+            call did not ask for it.
+        unusual: whether `increase` is outside this range. None if that is not known, not known yet,
+            or if the call did not ask for it.
     """
 
     start: dt.datetime
@@ -112,6 +124,8 @@ class Interval:
     first_version: int | None
     last_version: int | None
     close: int
+    expected: Range | None = None
+    unusual: bool | None = None
 
 
 def counter(document: object) -> Counter:
@@ -163,6 +177,9 @@ def entry(document: object) -> Entry:
 def interval(document: object) -> Interval:
     """Convert an interval of the trend from JSON."""
     members = _object(document)
+    expected, unusual = members.get("expected"), members.get("unusual")
+    if unusual is not None and not isinstance(unusual, bool):
+        return _unexpected("unusual: boolean", unusual)
     return Interval(
         start=_time(members, "start"),
         changes=_integer(members, "changes"),
@@ -171,6 +188,8 @@ def interval(document: object) -> Interval:
         first_version=_integer_or_none(members, "first_version"),
         last_version=_integer_or_none(members, "last_version"),
         close=_integer(members, "close"),
+        expected=None if expected is None else _range(expected),
+        unusual=unusual,
     )
 
 
@@ -184,6 +203,11 @@ def items(document: object) -> list[object]:
     if not isinstance(document, list):
         return _unexpected("array", document)
     return document
+
+
+def _range(document: object) -> Range:
+    members = _object(document)
+    return Range(_integer(members, "low"), _integer(members, "high"))
 
 
 def _object(document: object) -> Mapping[str, object]:

@@ -286,6 +286,7 @@ class Tally:
         *,
         since: Time | None = None,
         until: Time | None = None,
+        expected: bool = False,
     ) -> list[Interval]:
         """Return the sums of a counter's changes by minute, hour or day, the oldest first.
 
@@ -295,12 +296,16 @@ class Tally:
             since: begin with the interval that contains this time; None for 60 minutes, 24 hours or
                 30 days before `until`.
             until: end with the last interval that begins before this time; None for now.
+            expected: whether each hour or day also has the range in which its increase was
+                expected, and whether it is unusual. Minutes cannot have this.
         """
         query: dict[str, str] = {"interval": checks.length(interval)}
         if since is not None:
             query["from"] = checks.time("since", since)
         if until is not None:
             query["to"] = checks.time("until", until)
+        if expected:
+            query["expected"] = "true"
         request = Request("GET", f"{building.path_of(counter_id)}/trend", tuple(query.items()))
         return self._read(
             request, lambda reply: [model.interval(each) for each in model.items(reply.document)]

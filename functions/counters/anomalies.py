@@ -48,6 +48,8 @@ _LIMIT_OF_DAYS = 4.5
 # The median absolute deviation of a normal distribution is this part of its standard deviation.
 _DEVIATION = 0.6745
 
+_SHIFT = 3 / 8  # of Anscombe's transformation
+
 # In a week, a level can at most double, or fall to a half. A greater change is not growth.
 _MOST_GROWTH = math.log(2)
 
@@ -112,24 +114,27 @@ def _range(
     """
     week = _DAYS * day
     growth = _growth(totals, day, end, weeks)
-    # How much the counter has grown since each of the weeks, the last week first.
-    factors = [math.exp(growth * age) for age in range(1, weeks + 1)]
+    # How much the counter has grown since each of the weeks, the oldest week first.
+    factors = [math.exp(growth * age) for age in range(weeks, 0, -1)]
+    start = end - weeks * week
 
     def column(offset: int) -> list[float]:
         """Return the same hour or day of each week, transformed. Offset 0 is the bucket's own."""
-        newest = end - week + offset
+        same = increases[start + offset : end : week]
         return [
-            _transformed(increases[newest - age * week] * factor)
-            for age, factor in enumerate(factors)
+            2 * math.sqrt(increase * factor + _SHIFT)
+            for increase, factor in zip(same, factors, strict=True)
         ]
 
     beside = (-1, 0, 1) if day > 1 else (0,)
     columns = {(day * days + hours) % week for days in range(_DAYS) for hours in beside}
-    roots = [math.sqrt(factor) for factor in factors]
-    deviations = [each for offset in columns for each in _deviations(column(offset), roots)]
-    # The median of a few weeks is not exact, which adds to the spread of random counts.
-    natural = math.sqrt(1 + math.pi / 2 / weeks)
-    spread = max(natural, _median(sorted(deviations)) / _DEVIATION)
+    deviations = [each for offset in columns for each in _deviations(column(offset))]
+    deviation = _median(sorted(deviations)) / _DEVIATION
+    # The variance of random counts. The median of a few weeks is not exact, which adds to it.
+    natural = 1 + math.pi / 2 / weeks
+    # The factors have changed the natural variance of the weeks, so subtract that change.
+    variance = deviation**2 - natural * (sum(factors) / weeks - 1)
+    spread = math.sqrt(max(natural, variance))
     width = spread * (_LIMIT_OF_HOURS if day > 1 else _LIMIT_OF_DAYS)
     middle = _median(sorted(column(0)))
     return Range(
@@ -157,14 +162,8 @@ def _growth(totals: "Sequence[int]", day: int, end: int, weeks: int) -> float:
     return max(-_MOST_GROWTH, min(_MOST_GROWTH, _median(sorted(slopes))))
 
 
-def _deviations(column: list[float], roots: list[float]) -> list[float]:
-    """Return how far each week is from the median of the other weeks.
-
-    Args:
-        column: the transformed increases of the weeks.
-        roots: the square root of each week's growth factor. The factor has changed the standard
-            deviation of the week by this root.
-    """
+def _deviations(column: list[float]) -> list[float]:
+    """Return how far each week is from the median of the other weeks."""
     ranked = sorted(column)
     half, odd = divmod(len(ranked), 2)
     # The median of the others depends only on whether the week is below or above the middle.
@@ -175,8 +174,8 @@ def _deviations(column: list[float], roots: list[float]) -> list[float]:
         middle = above = ranked[half - 1]
         below = level = ranked[half]
     return [
-        abs(each - (below if each < middle else above if each > middle else level)) / root
-        for each, root in zip(column, roots, strict=True)
+        abs(each - (below if each < middle else above if each > middle else level))
+        for each in column
     ]
 
 
@@ -186,10 +185,6 @@ def _median(ranked: list[float]) -> float:
     return ranked[half] if odd else (ranked[half - 1] + ranked[half]) / 2
 
 
-def _transformed(count: float) -> float:
-    return 2 * math.sqrt(count + 3 / 8)
-
-
 def _count(transformed: float) -> float:
     """Return the count that has been transformed; 0 if there is none."""
-    return max(0.0, (max(0.0, transformed) / 2) ** 2 - 3 / 8)
+    return max(0.0, (max(0.0, transformed) / 2) ** 2 - _SHIFT)

@@ -196,13 +196,16 @@ def trend(
     ] = "hour",
     since: Since = None,
     until: Until = None,
+    expected: Annotated[
+        bool, typer.Option("--expected", help="Show which hours or days are unusual.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Draw how much was added and subtracted in each minute, hour or day."""
     with _session(context, json) as tally:
-        intervals = tally.trend(name, interval, since=since, until=until)
+        intervals = tally.trend(name, interval, since=since, until=until, expected=expected)
         if json:
-            output.show(output.as_json([output.members(each) for each in intervals]))
+            output.show(output.as_json([output.interval(each, expected) for each in intervals]))
         else:
             charts.show(intervals, interval)
 

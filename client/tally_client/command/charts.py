@@ -24,6 +24,8 @@ _FULL = "█"
 def show(intervals: Sequence[Interval], length: Length) -> None:
     """Print a bar for each interval: how much was added, and how much was subtracted.
 
+    An interval that is unusual has a note with what was expected.
+
     The longest bar is as wide as the terminal allows.
 
     Raises:
@@ -37,13 +39,16 @@ def _draw(intervals: Sequence[Interval], length: Length, console: Console) -> No
     labels = [timestamp(each.start)[_SHOWN[length]].replace("T", " ") for each in intervals]
     numbers = [_numbers(each) for each in intervals]
     number_width = max(map(len, numbers), default=0)
-    width = max(10, console.width - number_width - max(map(len, labels), default=0) - 3)
+    notes = [_note(each) for each in intervals]
+    others = sum(max(map(len, column), default=0) for column in (labels, numbers, notes))
+    width = max(10, console.width - others - 3)
     largest = max((each.increase + each.decrease for each in intervals), default=0)
-    for each, label, number in zip(intervals, labels, numbers, strict=True):
+    for each, label, number, note in zip(intervals, labels, numbers, notes, strict=True):
         line = Text(f"{label} {number.rjust(number_width)} ")
         if largest:
             line.append(_bar(each.increase / largest * width), "green")
             line.append(_bar(each.decrease / largest * width), "red")
+        line.append(note, "yellow")
         line.rstrip()
         console.print(line, soft_wrap=True)
 
@@ -52,6 +57,12 @@ def _numbers(interval: Interval) -> str:
     parts = [f"+{interval.increase}"] if interval.increase else []
     parts += [f"-{interval.decrease}"] if interval.decrease else []
     return " ".join(parts) or "0"
+
+
+def _note(interval: Interval) -> str:
+    if not interval.unusual or interval.expected is None:
+        return ""
+    return f" unusual: +{interval.expected.low} to +{interval.expected.high} expected"
 
 
 def _bar(length: float) -> str:

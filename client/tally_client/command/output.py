@@ -33,6 +33,21 @@ def members(record: Record) -> dict[str, object]:
     }
 
 
+def interval(record: Interval, compared: bool) -> dict[str, object]:  # noqa: FBT001  an option
+    """Return an interval of the trend as the service's JSON has it.
+
+    Args:
+        record: the interval.
+        compared: whether the request asked for `expected` and `unusual`.
+    """
+    found = members(record)
+    if record.expected is not None:
+        found["expected"] = dataclasses.asdict(record.expected)
+    if not compared:
+        del found["expected"], found["unusual"]
+    return found
+
+
 def timestamp(time: dt.datetime) -> str:
     """Return a time as the service writes it: UTC, milliseconds."""
     return time.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

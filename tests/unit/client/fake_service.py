@@ -133,7 +133,7 @@ class FakeService:
         if match[2] == "/history":
             return self.list_history(name, seen)
         if match[2] == "/trend":
-            return 200, [interval(name)], {}
+            return 200, [interval(name, compared=("expected", "true") in seen.query)], {}
         if seen.method == "POST":
             return self.keyed(seen, [{"counter_id": name, **seen.body}], many=False)
         if seen.method == "PUT":
@@ -246,8 +246,9 @@ class FakeService:
         return 200, page, headers
 
 
-def interval(name: str) -> dict[str, Any]:
+def interval(name: str, *, compared: bool = False) -> dict[str, Any]:
     assert name
+    more = {"expected": {"low": 33, "high": 94}, "unusual": True} if compared else {}
     return {
         "start": "2026-11-22T16:00:00.000Z",
         "changes": 2,
@@ -256,6 +257,7 @@ def interval(name: str) -> dict[str, Any]:
         "first_version": 1,
         "last_version": 2,
         "close": 6,
+        **more,
     }
 
 

@@ -84,6 +84,15 @@ def test_trend(tally: Command) -> None:
     assert json.loads(tally("trend a --interval day --json"))[0]["close"] == 6
 
 
+def test_trend_with_what_was_expected(tally: Command) -> None:
+    assert tally("trend a --expected").endswith(" unusual: +33 to +94 expected\n")
+    assert "unusual" not in tally("trend a")
+    (compared,) = json.loads(tally("trend a --expected --json"))
+    assert (compared["expected"], compared["unusual"]) == ({"low": 33, "high": 94}, True)
+    (plain,) = json.loads(tally("trend a --json"))
+    assert list(plain)[-1] == "close"
+
+
 def test_watch_shows_each_change(tally: Command, service: FakeService) -> None:
     def change(_: object) -> None:
         if len(service.seen) in (3, 5):

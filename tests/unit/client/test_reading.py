@@ -9,11 +9,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.client.fake_service import FakeService
+from tests.unit.client.fake_service import FakeService, interval
 
 from tally_client import (
     InvalidRequest,
     NotFound,
+    Range,
     SettingsMissing,
     Tally,
     Unavailable,
@@ -156,6 +157,21 @@ def test_the_trend(service: FakeService) -> None:
         (interval,) = tally.trend("a", "day", since=NOON)
     assert (interval.increase, interval.decrease, interval.close) == (10, 4, 6)
     assert service.seen[0].query == [("interval", "day"), ("from", "2026-11-22T10:00:00Z")]
+
+
+def test_the_trend_says_what_is_unusual(service: FakeService) -> None:
+    with service.client() as tally:
+        (plain,) = tally.trend("a")
+        (compared,) = tally.trend("a", expected=True)
+    assert (plain.expected, plain.unusual) == (None, None)
+    assert (compared.expected, compared.unusual) == (Range(33, 94), True)
+    assert [each.query[1:] for each in service.seen] == [[], [("expected", "true")]]
+
+
+@pytest.mark.parametrize("member", [{"expected": 1}, {"expected": {"low": 1}}, {"unusual": 1}])
+def test_an_interval_with_a_malformed_member_is_not_an_interval(member: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected, not"):
+        model.interval(interval("a") | member)
 
 
 JSON = st.recursive(
