@@ -2,9 +2,10 @@
 
 import time
 import uuid
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.browser.dashboard import Dashboard, lost_reply
 from tests.browser.samples import store
 from tests.e2e.people import first_person
@@ -69,12 +70,39 @@ def test_an_addition_whose_reply_is_lost_counts_once(
     editor.open(f"#/counters/{name}")
     expect(editor.value).to_have_text("0")
 
-    with lost_reply(editor.page, f"**/counters/{name.replace(':', '%3A')}", "POST") as keys:
+    with lost_reply(editor.page, f"**/counters/{quote(name, safe='')}", "POST") as keys:
         editor.add(5, clicks=2)
         expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
 
     assert len(keys) == 2
     assert len({*keys}) == 1
+    assert stored(caller, name) == (5, 1)
+
+
+def test_an_addition_is_not_sent_twice_while_it_is_being_sent(
+    editor: Dashboard, caller: Caller, name: str
+) -> None:
+    editor.open(f"#/counters/{name}")
+    expect(editor.value).to_have_text("0")
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST":
+            waiting.append(route)
+        else:
+            route.continue_()
+
+    editor.page.route(f"**/counters/{quote(name, safe='')}", hold)
+    editor.change_form.get_by_label("How many").fill("5")
+    for _ in range(2):
+        editor.page.keyboard.press("Enter")
+    expect(editor.outcome("Sending…")).to_be_visible()
+    editor.page.wait_for_timeout(100)
+    for route in waiting:
+        route.continue_()
+
+    expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
+    assert len(waiting) == 1
     assert stored(caller, name) == (5, 1)
 
 
