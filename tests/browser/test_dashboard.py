@@ -48,11 +48,14 @@ def test_a_new_counter_and_a_change_appear_without_a_reload(
     assert editor.page.evaluate("window.loadedOnce")
 
 
-def test_a_double_click_counts_once(editor: Dashboard, caller: Caller, name: str) -> None:
+@pytest.mark.parametrize("slowness", [0, 500])  # with 500, the answer comes before the second click
+def test_a_double_click_counts_once(
+    editor: Dashboard, caller: Caller, name: str, slowness: int
+) -> None:
     editor.open(f"#/counters/{name}")
     expect(editor.value).to_have_text("0")
 
-    editor.add(5, clicks=2)
+    editor.add(5, clicks=2, slowness=slowness)
 
     expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
     expect(editor.value).to_have_text("5")
