@@ -202,6 +202,24 @@ def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
     expect(tab.sign_in_button).to_be_visible()
 
 
+def test_the_focus_stays_when_the_trend_is_read_again(
+    editor: Dashboard, caller: Caller, name: str
+) -> None:
+    editor.open(f"#/counters/{name}?range=1h")
+    expect(editor.trend).to_contain_text("60 added")
+    editor.open_table()
+    expect(editor.data).to_have_count(60)
+    summary = editor.trend.locator("summary")
+    summary.focus()
+
+    caller.post(f"/counters/{name}", by=7)
+
+    expect(editor.trend).to_contain_text("67 added")
+    expect(editor.data.last).to_contain_text("67")
+    expect(summary).to_be_focused()
+    expect(editor.data).to_have_count(60)
+
+
 def test_a_counter_works_with_the_keyboard(editor: Dashboard, name: str) -> None:
     tab, keys = editor, editor.page.keyboard
     tab.open(f"#/counters/{name}")
