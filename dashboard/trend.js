@@ -27,7 +27,12 @@ const ROUTINE = 60_000; // the pause between two reads if nothing changes, in mi
  */
 export function trendPanel(counterIds, query, signal) {
   const place = element("div", { class: "place" }, loadingLine());
-  const buttons = element("div", { class: "buttons" });
+  const data = dataTable();
+  // What can have the focus stays in the page when the trend is read again.
+  const save = { csv() {}, png() {} };
+  const buttons = element("div", { class: "buttons", hidden: true },
+    button("CSV", () => save.csv(), { "aria-label": "Download as CSV" }),
+    button("PNG", () => save.png(), { "aria-label": "Download as PNG" }));
   let form = query.get("show") === "value" ? "value" : "changes";
   let newestValue = null; // the value of the only counter; null if it is not known
   let latest = 0; // counts the reads, so that an old answer does not replace a newer one
@@ -44,7 +49,9 @@ export function trendPanel(counterIds, query, signal) {
       // The trend has a change a moment after the counter.
       if (period.isLive && newestValue !== null && trends[0].at(-1)?.close !== newestValue) refresh();
     } catch (error) {
-      if (mine === latest && !signal.aborted) replace(place, errorBox(error, load));
+      if (mine !== latest || signal.aborted) return;
+      replace(place, errorBox(error, load));
+      data.node.hidden = buttons.hidden = true;
     }
   };
   const show = (trends, interval) => {
@@ -58,14 +65,13 @@ export function trendPanel(counterIds, query, signal) {
       ...view, times, focus, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
       describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
     });
-    const open = place.querySelector("details")?.open ?? false;
-    replace(place, element("p", { class: "summary" }, view.summary), legend(view), drawing.node,
-      dataTable(view, open));
+    replace(place, element("p", { class: "summary" }, view.summary), legend(view), drawing.node);
+    data.show(view);
     const name = fileName(...counterIds, interval);
     const title = `${counterIds.join(", ")}: ${form} by ${interval}`;
-    replace(buttons,
-      button("CSV", () => saveCsv(name, view.header, view.rows), { "aria-label": "Download as CSV" }),
-      button("PNG", () => savePng(name, title, drawing.canvas), { "aria-label": "Download as PNG" }));
+    save.csv = () => saveCsv(name, view.header, view.rows);
+    save.png = () => savePng(name, title, drawing.canvas);
+    data.node.hidden = buttons.hidden = false;
   };
   const { node: fields, chosen } = periodFields(query, load);
   const forms = choice("What to show", [["changes", "Changes"], ["value", "Value"]], form,
@@ -80,7 +86,7 @@ export function trendPanel(counterIds, query, signal) {
   load();
   const node = element("section", { class: "panel", "aria-label": "Trend" },
     element("div", { class: "panel-head" }, element("h2", {}, "Trend"), buttons),
-    element("div", { class: "controls" }, fields, forms), place);
+    element("div", { class: "controls" }, fields, forms), place, data.node);
   return {
     node,
     refresh(value = null) {
@@ -188,19 +194,29 @@ function period(start, interval) {
 }
 
 /** Return the table of a chart. It is filled when somebody opens it. */
-function dataTable({ header, rows }, open) {
+function dataTable() {
   const table = element("div", { class: "scroll", tabindex: "0", role: "region",
     "aria-label": "Data of the chart" });
-  const fill = () => table.childElementCount || replace(table, element("table", {},
+  const node = element("details", { hidden: true }, element("summary", {}, "Show as a table"), table);
+  let shownView = null;
+  const fill = () => node.open && shownView && replace(table, tableOf(shownView));
+  node.addEventListener("toggle", fill);
+  return {
+    node,
+    show(view) {
+      shownView = view;
+      fill();
+    },
+  };
+}
+
+function tableOf({ header, rows }) {
+  return element("table", {},
     element("thead", {}, element("tr", {},
       ...header.map((name) => element("th", { scope: "col" }, name.replaceAll("_", " "))))),
     element("tbody", {}, ...rows.map(([start, ...cells]) => element("tr", {},
       element("th", { scope: "row" }, timeElement(start)),
-      ...cells.map((cell) => element("td", {}, shown(cell))))))));
-  const details = element("details", { open },
-    element("summary", {}, "Show as a table"), table);
-  details.addEventListener("toggle", fill);
-  return details;
+      ...cells.map((cell) => element("td", {}, shown(cell)))))));
 }
 
 function shown(cell) {

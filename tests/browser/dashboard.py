@@ -129,9 +129,18 @@ class Dashboard:
             self.change_form.get_by_text("Limits").click()
         field.fill(str(value))
 
-    def add(self, number: int, clicks: int = 1, button: str = "Add") -> None:
+    def add(self, number: int, clicks: int = 1, slowness: int = 0, button: str = "Add") -> None:
+        """Add or subtract.
+
+        Args:
+            number: how many.
+            clicks: 2 for a double click.
+            slowness: how long each click takes, in milliseconds.
+            button: "Add" or "Subtract".
+        """
         self.change_form.get_by_label("How many").fill(str(number))
-        self.change_form.get_by_role("button", name=button).click(click_count=clicks)
+        target = self.change_form.get_by_role("button", name=button)
+        target.click(click_count=clicks, delay=slowness)
 
     def set_value(self, value: int) -> None:
         self.set_form.get_by_label("New value").fill(str(value))

@@ -2,12 +2,14 @@
 
 import time
 import uuid
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.browser.dashboard import Dashboard, lost_reply
+from tests.browser.samples import store
 from tests.e2e.people import first_person
-from tests.e2e.service import Caller, client
+from tests.e2e.service import Caller
 from tests.past import Past
 
 from counters import clock
@@ -25,14 +27,6 @@ def stored(caller: Caller, name: str) -> tuple[int, int]:
     """Return the value and the version that the API returns."""
     counter = caller.get(f"/counters/{name}").body
     return counter["value"], counter["version"]
-
-
-def write(stack: Stack, past: Past) -> None:
-    """Write the changes of a counter to CounterTable. Its stream brings them to the history."""
-    dynamodb = client(stack, "dynamodb")
-    for record in past.records:
-        item = record["dynamodb"]["NewImage"]
-        dynamodb.put_item(TableName=stack.outputs["CounterTable"], Item=item)
 
 
 def test_a_new_counter_and_a_change_appear_without_a_reload(
@@ -54,11 +48,14 @@ def test_a_new_counter_and_a_change_appear_without_a_reload(
     assert editor.page.evaluate("window.loadedOnce")
 
 
-def test_a_double_click_counts_once(editor: Dashboard, caller: Caller, name: str) -> None:
+@pytest.mark.parametrize("slowness", [0, 500])  # with 500, the answer comes before the second click
+def test_a_double_click_counts_once(
+    editor: Dashboard, caller: Caller, name: str, slowness: int
+) -> None:
     editor.open(f"#/counters/{name}")
     expect(editor.value).to_have_text("0")
 
-    editor.add(5, clicks=2)
+    editor.add(5, clicks=2, slowness=slowness)
 
     expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
     expect(editor.value).to_have_text("5")
@@ -76,12 +73,39 @@ def test_an_addition_whose_reply_is_lost_counts_once(
     editor.open(f"#/counters/{name}")
     expect(editor.value).to_have_text("0")
 
-    with lost_reply(editor.page, f"**/counters/{name.replace(':', '%3A')}", "POST") as keys:
+    with lost_reply(editor.page, f"**/counters/{quote(name, safe='')}", "POST") as keys:
         editor.add(5, clicks=2)
         expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
 
     assert len(keys) == 2
     assert len({*keys}) == 1
+    assert stored(caller, name) == (5, 1)
+
+
+def test_an_addition_is_not_sent_twice_while_it_is_being_sent(
+    editor: Dashboard, caller: Caller, name: str
+) -> None:
+    editor.open(f"#/counters/{name}")
+    expect(editor.value).to_have_text("0")
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST":
+            waiting.append(route)
+        else:
+            route.continue_()
+
+    editor.page.route(f"**/counters/{quote(name, safe='')}", hold)
+    editor.change_form.get_by_label("How many").fill("5")
+    for _ in range(2):
+        editor.page.keyboard.press("Enter")
+    expect(editor.outcome("Sending…")).to_be_visible()
+    editor.page.wait_for_timeout(100)
+    for route in waiting:
+        route.continue_()
+
+    expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
+    assert len(waiting) == 1
     assert stored(caller, name) == (5, 1)
 
 
@@ -139,7 +163,7 @@ def test_the_past_and_the_pages_of_the_history(
     past, start = Past(name), time.time() // 60 * 60 - WEEK
     for minute in range(60):
         past.change(start + minute * 60, by=1)
-    write(stack, past)
+    store(stack, past)
     caller.history(f"/counters/{name}", entries=60)
     editor.open(f"#/counters/{name}")
 

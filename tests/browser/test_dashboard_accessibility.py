@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -28,9 +29,20 @@ OUTLINE = """() => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def seen(caller: Caller) -> str:
+    """The name of a counter with 30 changes, for tests that do not change it."""
+    return created(caller)
+
+
 @pytest.fixture
 def name(caller: Caller) -> str:
     """The name of a counter with 30 changes."""
+    return created(caller)
+
+
+def created(caller: Caller) -> str:
+    """Create a counter with 30 changes, and return its name."""
     name = f"keyboard:{uuid.uuid4()}"
     for _ in range(30):
         caller.post(f"/counters/{name}", by=2)
@@ -120,21 +132,27 @@ def show_error(tab: Dashboard, name: str) -> None:
     expect(tab.alert).to_have_count(3)
 
 
+VIEWS = [
+    show_list,
+    show_search_without_result,
+    show_empty_list,
+    show_counter,
+    show_trend_by_hour,
+    show_comparison,
+    show_error,
+]
+COLORFUL = [show_list, show_counter, show_comparison]
+
+
 @pytest.mark.parametrize(
-    "show",
+    ("look", "show"),
     [
-        show_list,
-        show_search_without_result,
-        show_empty_list,
-        show_counter,
-        show_trend_by_hour,
-        show_comparison,
-        show_error,
+        *product(["light"], VIEWS),
+        *product(["dark", "phone"], COLORFUL),
     ],
 )
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
 def test_axe_finds_nothing_serious(
-    editor: Dashboard, name: str, show: Callable[[Dashboard, str], None], look: str
+    editor: Dashboard, seen: str, look: str, show: Callable[[Dashboard, str], None]
 ) -> None:
     page = editor.page
     before = page.viewport_size
@@ -143,7 +161,7 @@ def test_axe_finds_nothing_serious(
     if look == "phone":
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     try:
-        show(editor, name)
+        show(editor, seen)
         assert_accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     finally:
@@ -154,7 +172,9 @@ def test_axe_finds_nothing_serious(
 # --- The keyboard --------------------------------------------------------------------------------
 
 
-def test_everything_works_with_the_keyboard(stack: Stack, page: Page, name: str) -> None:
+def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
+    stack: Stack, page: Page, name: str
+) -> None:
     tab, keys, editor = Dashboard(page, stack), page.keyboard, first_person(stack)
     tab.open(f"#/?prefix={name}")
     tab_to(tab, tab.sign_in_button)
@@ -174,6 +194,36 @@ def test_everything_works_with_the_keyboard(stack: Stack, page: Page, name: str)
     expect(tab.heading).to_have_text(name)
     expect(tab.content).to_be_focused()
 
+    tab_to(tab, page.get_by_role("button", name="Theme: auto"))
+    keys.press("Enter")
+    expect(page.get_by_role("button", name="Theme: light")).to_be_focused()
+    tab_to(tab, tab.sign_out_button)
+    keys.press("Enter")
+    expect(tab.sign_in_button).to_be_visible()
+
+
+def test_the_focus_stays_when_the_trend_is_read_again(
+    editor: Dashboard, caller: Caller, name: str
+) -> None:
+    editor.open(f"#/counters/{name}?range=1h")
+    expect(editor.trend).to_contain_text("60 added")
+    editor.open_table()
+    expect(editor.data).to_have_count(60)
+    summary = editor.trend.locator("summary")
+    summary.focus()
+
+    caller.post(f"/counters/{name}", by=7)
+
+    expect(editor.trend).to_contain_text("67 added")
+    expect(editor.data.last).to_contain_text("67")
+    expect(summary).to_be_focused()
+    expect(editor.data).to_have_count(60)
+
+
+def test_a_counter_works_with_the_keyboard(editor: Dashboard, name: str) -> None:
+    tab, keys = editor, editor.page.keyboard
+    tab.open(f"#/counters/{name}")
+    expect(tab.value).to_have_text("60")
     tab_to(tab, tab.change_form.get_by_label("How many"))
     keys.press("ControlOrMeta+a")
     keys.type("40")
@@ -205,9 +255,3 @@ def test_everything_works_with_the_keyboard(stack: Stack, page: Page, name: str)
     tab_to(tab, tab.button("Newest"))
     keys.press("Enter")
     expect(tab.changes()).to_have_count(25)
-    tab_to(tab, page.get_by_role("button", name="Theme: auto"))
-    keys.press("Enter")
-    expect(page.get_by_role("button", name="Theme: light")).to_be_focused()
-    tab_to(tab, tab.sign_out_button)
-    keys.press("Enter")
-    expect(tab.sign_in_button).to_be_visible()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import struct
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.browser.dashboard import Dashboard
+from tests.browser.png import colors_in, size_of
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller
 
@@ -62,7 +62,7 @@ def test_the_trend_as_csv_and_png(
     canvas: Any = editor.chart.locator("canvas").evaluate("canvas => [canvas.width, canvas.height]")
     assert width == canvas[0]
     assert canvas[1] < height < canvas[1] + 100
-    assert colors_in(editor, content) > 3
+    assert colors_in(editor.page, content) > 3
 
 
 def test_the_whole_history_as_csv(
@@ -106,7 +106,7 @@ def test_a_spreadsheet_does_not_run_a_text_of_a_table(
 
 
 def transferred(page: Page) -> dict[str, int]:
-    """Return the bytes of each answer of this visit, as transferred. An answer of the cache has 0."""
+    """Return the bytes of each answer of this visit, as transferred; 0 if the cache had it."""
     entries: list[list[Any]] = page.evaluate(
         """() => [...performance.getEntriesByType("navigation"),
           ...performance.getEntriesByType("resource")]
@@ -156,26 +156,3 @@ def test_the_token_is_in_memory_only_and_no_other_host_is_asked(
             assert secret not in str(context.cookies())
         assert tab.hosts() == {stack.endpoint_url.partition("//")[2]}
         assert tab.errors == []
-
-
-def size_of(png: bytes) -> tuple[int, int]:
-    """Return the width and the height of a PNG."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
-
-
-def colors_in(tab: Dashboard, png: bytes) -> int:
-    """Return how many colors a PNG has."""
-    colors: int = tab.page.evaluate(
-        """async bytes => {
-          const image = await createImageBitmap(new Blob([new Uint8Array(bytes)]));
-          const canvas = new OffscreenCanvas(image.width, image.height);
-          const context = canvas.getContext("2d");
-          context.drawImage(image, 0, 0);
-          const { data } = context.getImageData(0, 0, image.width, image.height);
-          return new Set(new Uint32Array(data.buffer)).size;
-        }""",
-        [*png],
-    )
-    return colors

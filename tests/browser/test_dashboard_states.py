@@ -1,17 +1,16 @@
 """What the dashboard shows when something is missing, and in the reader's format and zone."""
 
-import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 from tests.browser.dashboard import Dashboard, problem
+from tests.browser.samples import store
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller
+from tests.past import Past
 
 from deployment import Stack
 
@@ -21,14 +20,12 @@ def name() -> str:
     return f"states:{uuid.uuid4()}"
 
 
-@contextmanager
-def opened(browser: Browser, stack: Stack, view: str, **options: Any) -> Iterator[Dashboard]:
-    """Sign in on a view, in a new context with these options."""
-    with browser.new_context(**options) as context:
-        tab = Dashboard(context.new_page(), stack)
-        tab.open(view)
-        tab.sign_in(first_person(stack))
-        yield tab
+def signed_in(context: BrowserContext, stack: Stack, view: str) -> Dashboard:
+    """Sign in on a view."""
+    tab = Dashboard(context.new_page(), stack)
+    tab.open(view)
+    tab.sign_in(first_person(stack))
+    return tab
 
 
 def test_an_empty_list_says_how_to_begin(editor: Dashboard) -> None:
@@ -96,7 +93,8 @@ def test_who_has_no_session_any_more_signs_in_to_the_same_view(
 ) -> None:
     caller.post(f"/counters/{name}", by=6)
     view = f"#/counters/{quote(name, safe='')}?range=1h"
-    with opened(browser, stack, view) as tab:
+    with browser.new_context() as context:
+        tab = signed_in(context, stack, view)
         expect(tab.value).to_have_text("6")
         # As if the token had expired, and the token to renew it, too.
         tab.page.route(
@@ -126,7 +124,8 @@ def test_a_shared_url_shows_the_same_view_to_another_person(
     caller.history(f"/counters/{others[0]}", entries=1)
     ids = "&".join(f"id={quote(other, safe='')}" for other in others)
     counter = f"#/counters/{quote(others[0], safe='')}"
-    with opened(browser, stack, f"#/?prefix={name}", timezone_id="UTC") as tab:
+    with browser.new_context(timezone_id="UTC") as context:
+        tab = signed_in(context, stack, f"#/?prefix={name}")
         expect(tab.content.locator("tbody tr")).to_have_count(2)
         expect(tab.page.get_by_label("Search")).to_have_value(name)
 
@@ -145,3 +144,29 @@ def test_a_shared_url_shows_the_same_view_to_another_person(
             expect(tab.sign_out_button).to_be_visible()
             expect(tab.content).to_contain_text(text)
             assert tab.page.url == tab.url + view
+
+
+def test_numbers_and_times_are_in_the_format_and_the_zone_of_the_reader(
+    browser: Browser, stack: Stack, caller: Caller, name: str
+) -> None:
+    past = Past(name)
+    past.change(datetime(2026, 1, 15, 20, 30, 40, tzinfo=UTC).timestamp(), by=1_234_567)
+    store(stack, past)
+    caller.history(f"/counters/{name}", entries=1)
+    with browser.new_context(locale="de-DE", timezone_id="America/New_York") as context:
+        tab = signed_in(context, stack, f"#/counters/{name}")
+        expect(tab.value).to_have_text("1.234.567")
+        expect(tab.changes()).to_contain_text("15.01.2026, 15:30:40")
+        tab.look_back("2026-01-15T15:30:41")
+        expect(tab.past).to_contain_text("1.234.567 at 15.01.2026, 15:30:41")
+        tab.look_back("2026-01-15T15:30:39")
+        expect(tab.past).to_contain_text("Nobody had counted here yet.")
+
+        tab.button("Local time").click()
+
+        expect(tab.changes()).to_contain_text("15.01.2026, 20:30:40")
+        expect(tab.past.get_by_label("Date and time")).to_have_value("2026-01-15T20:30:39")
+        tab.page.reload()
+        expect(tab.button("UTC")).to_be_visible()
+        tab.button("UTC").click()
+        expect(tab.changes()).to_contain_text("15.01.2026, 15:30:40")

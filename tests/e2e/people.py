@@ -44,9 +44,10 @@ class Person:
 
 
 @contextmanager
-def created_person(stack: Stack, *groups: str) -> Iterator[Person]:
+def created_person(stack: Stack, *groups: str, username: str | None = None) -> Iterator[Person]:
     """Create a person who is in these groups. Delete the person when the with block ends."""
-    person = Person(f"{uuid.uuid4()}@example.com", f"Aa1-{secrets.token_hex()}")
+    username = username or f"{uuid.uuid4()}@example.com"
+    person = Person(username, f"Aa1-{secrets.token_hex()}")
     pool = cognito(stack)
     who: Any = {"UserPoolId": stack.outputs["UserPoolId"], "Username": person.username}
     pool.admin_create_user(**who, MessageAction="SUPPRESS")
