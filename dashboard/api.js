@@ -14,8 +14,8 @@ const TRIES = 3; // how often a request is sent before its problem is shown
  *   `query`: the query parameters; those that are null are left out
  *   `known`: the ETag that is already known
  *   `signal`: an AbortSignal
- * @returns {Promise<{body, etag: ?string, next: ?URLSearchParams}>} `body` is null if the answer
- *   is the one that is already known. `next` has the query parameters of the next page.
+ * @returns {Promise<{body, etag: ?string, next: ?object}>} `body` is null if the answer is the one
+ *   that is already known. `next` has the query parameters of the next page.
  * @throws {Problem|NoAnswerError|SignedOutError}
  */
 export async function read(path, { query = {}, known = null, signal } = {}) {
@@ -66,11 +66,19 @@ export function set(counterId, value, etag) {
 /** Return the path of a counter. */
 export const counterPath = (counterId) => `counters/${encodeURIComponent(counterId)}`;
 
-/** Wait. Throws the signal's reason if the signal is aborted meanwhile. */
+/** Wait. Throws the signal's reason if the signal is aborted before or meanwhile. */
 export function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); });
+    signal?.throwIfAborted();
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener("abort", stop, { once: true });
   });
 }
 

@@ -49,9 +49,9 @@ function welcome(message) {
 
 function showZone() {
   const [zone, other] = isUtc() ? ["UTC", ownZone()] : [ownZone(), "UTC"];
-  const shown = document.getElementById("zone");
-  shown.textContent = isUtc() ? "UTC" : "Local time";
-  shown.title = `Times are in ${zone}. Click to show them in ${other}.`;
+  const control = document.getElementById("zone");
+  control.textContent = isUtc() ? "UTC" : "Local time";
+  control.title = `Times are in ${zone}. Click to show them in ${other}.`;
 }
 
 function showTheme() {
@@ -74,6 +74,7 @@ document.getElementById("theme").addEventListener("click", () => {
 document.getElementById("sign-out").addEventListener("click", () => {
   signOut();
   show("You are signed out.");
+  view.focus();
 });
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();

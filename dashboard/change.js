@@ -14,7 +14,7 @@ import { may } from "./session.js";
  * @param {function(object, string)} changed called with the counter after a change, and its ETag
  */
 export function changePanel(counterId, state, changed) {
-  const outcome = element("div", { class: "outcome" });
+  const outcome = element("div", { class: "outcome", tabindex: "-1" });
   const run = runner(outcome, changed);
   return element("div", { class: "change" },
     may("increment", counterId) ? addForm(counterId, run) : null,
@@ -41,7 +41,7 @@ function addForm(counterId, run) {
     const done = sign > 0 ? `Added ${by.value}.` : `Subtracted ${by.value}.`;
     run(form, change, done, () => increment(counterId, change, key));
   });
-  return onceForDoubleClick(form);
+  return onceForEachClick(form);
 }
 
 function setForm(counterId, state, run) {
@@ -51,10 +51,11 @@ function setForm(counterId, state, run) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const change = { value: Number(value.value) };
+    if (state.etag === null) return; // the counter is not shown yet
     run(form, change, `Set to ${number(change.value)}.`,
       () => set(counterId, change.value, state.etag));
   });
-  return onceForDoubleClick(form);
+  return onceForEachClick(form);
 }
 
 /** Return a function that makes a change, unless another one is still being made. */
@@ -71,7 +72,8 @@ function runner(outcome, changed) {
     replace(outcome, element("p", { class: "message" }, "Sending…"));
     try {
       const { body, etag } = await send();
-      say("good", `${done} The value was ${number(body.value)} then.`);
+      // In rare cases, the API knows that the change was made, but not which value it gave.
+      say("good", body.value === null ? done : `${done} The value became ${number(body.value)}.`);
       changed(body, etag);
     } catch (error) {
       const again = () => run(form, change, done, send);
@@ -79,7 +81,10 @@ function runner(outcome, changed) {
       else if (change.by === undefined) say("error", `${whyNot(error, change)} Look at the value.`);
       else {
         say("error", `${whyNot(error, change)} It is safe to send it again: it counts once.`,
-          button("Send it again", again));
+          button("Send it again", () => {
+            outcome.focus(); // the button disappears
+            again();
+          }));
       }
     } finally {
       busy = false;
@@ -88,8 +93,14 @@ function runner(outcome, changed) {
   };
 }
 
-/** Ignore the second click of a double click. Its answer may be there before the second click. */
-function onceForDoubleClick(form) {
+/**
+ * Ignore the second click of a double click, and a key that is held down. The answer to the first
+ * click may be there before the second click.
+ */
+function onceForEachClick(form) {
+  form.addEventListener("keydown", (event) => {
+    if (event.repeat && event.key === "Enter") event.preventDefault();
+  });
   form.addEventListener("click", (event) => {
     if (event.detail > 1 && event.target.closest("[type=submit]")) event.preventDefault();
   });

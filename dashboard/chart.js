@@ -1,7 +1,7 @@
 // Draws charts with uPlot, and small curves as SVG.
 
 import { element, svg } from "./dom.js";
-import { compact, isUtc, tick } from "./format.js";
+import { compact, isUtc, number, tick } from "./format.js";
 
 const HEIGHT = 280; // in CSS pixels
 
@@ -133,7 +133,7 @@ function settings({ lines, band, step, fromZero }, width, show) {
     },
     axes: [
       { ...axis(), space: 70, size: 30, values: tickTexts },
-      { ...axis(), size: 56, values: (_, ticks) => ticks.map(compact) },
+      { ...axis(), size: widthOf, values: numberTexts },
     ],
     bands: band ? [{ series: [1, 2], fill: color("--expected") }] : [],
     series: [{}, ...(band ? [edge, edge] : []), ...lines.map(series)],
@@ -143,6 +143,15 @@ function settings({ lines, band, step, fromZero }, width, show) {
 
 function tickTexts(_graph, ticks, _axis, _space, distance) {
   return ticks.map((at) => tick(at, distance));
+}
+
+function numberTexts(_graph, ticks, _axis, _space, distance) {
+  return ticks.map(distance < 1000 ? number : compact);
+}
+
+/** Return the width that the numbers of the vertical axis need, in CSS pixels. */
+function widthOf(_graph, texts) {
+  return 20 + 7 * Math.max(3, ...(texts ?? []).map((text) => text.length));
 }
 
 function axis() {

@@ -5,15 +5,15 @@ import { element, replace } from "./dom.js";
 import { agoElement, number } from "./format.js";
 import { emptyBox, errorBox } from "./messages.js";
 import { poll } from "./polling.js";
-import { counterUrl, listUrl } from "./route.js";
+import { counterUrl, isName, listUrl } from "./route.js";
 import { MOST_LINES, trendPanel } from "./trend.js";
 
 const PAUSE = 5_000; // milliseconds between two reads of the values
 
 /** Return the view of the counters that the query names. */
 export function compareView({ query, signal }) {
-  const counterIds = [...new Set(query.getAll("id"))].slice(0, MOST_LINES);
-  const title = `${counterIds.length} counters`;
+  const counterIds = [...new Set(query.getAll("id").filter(isName))].slice(0, MOST_LINES);
+  const title = counterIds.length === 1 ? "1 counter" : `${counterIds.length} counters`;
   const heading = element("h1", {}, title);
   if (counterIds.length === 0) {
     return { title, node: element("section", {}, heading, emptyBox(
@@ -31,7 +31,9 @@ export function compareView({ query, signal }) {
     versions = now;
     return PAUSE;
   }, signal, (error) => replace(values, element("li", {}, errorBox(error, () => location.reload()))));
-  return { title, node: element("section", {}, heading, values, trend.node) };
+  const crumbs = element("p", { class: "crumbs" },
+    element("a", { href: listUrl() }, "All counters"));
+  return { title, node: element("section", {}, crumbs, heading, values, trend.node) };
 }
 
 function newItem(counterId, index) {

@@ -46,7 +46,7 @@ export function counterView({ counterId, query, signal }) {
     history.refresh(counter.version);
   };
   const change = changePanel(counterId, state, (counter, etag) => {
-    showCounter(counter, etag);
+    if (counter.version !== null) showCounter(counter, etag);
     pause = FAST;
     look();
   });

@@ -26,7 +26,9 @@ export function replace(node, ...children) {
 
 /** Tell people who use a screen reader what has happened. */
 export function announce(text) {
-  document.getElementById("announcement").textContent = text;
+  const line = document.getElementById("announcement");
+  line.textContent = ""; // so that the same text is read out again
+  setTimeout(() => { line.textContent = text; }, 50);
 }
 
 let ids = 0;

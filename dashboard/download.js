@@ -3,8 +3,6 @@
 import { color } from "./chart.js";
 import { element } from "./dom.js";
 
-const SCALE = 2; // pixels of a PNG per CSS pixel
-
 /**
  * Save a table.
  *
@@ -17,16 +15,30 @@ export function saveCsv(name, header, rows) {
   save(`${name}.csv`, new Blob([`${text}\r\n`], { type: "text/csv;charset=utf-8" }));
 }
 
-/** Save a chart, with a title above it. */
-export function savePng(name, title, canvas) {
-  const head = 36 * SCALE;
+/**
+ * Save a chart, with a title and the names of its lines above it.
+ *
+ * @param {string} name the name of the file, without its ending
+ * @param {string} title
+ * @param {Array<{label: string, color: string}>} lines the lines of the chart
+ * @param {HTMLCanvasElement} canvas the chart
+ */
+export function savePng(name, title, lines, canvas) {
+  const scale = canvas.width / canvas.clientWidth; // pixels of the canvas per CSS pixel
+  const head = 52 * scale;
   const copy = element("canvas", { width: canvas.width, height: canvas.height + head });
   const context = copy.getContext("2d");
   context.fillStyle = color("--surface");
   context.fillRect(0, 0, copy.width, copy.height);
+  context.font = `${14 * scale}px system-ui, sans-serif`;
   context.fillStyle = color("--text");
-  context.font = `${14 * SCALE}px system-ui, sans-serif`;
-  context.fillText(title, 12 * SCALE, 24 * SCALE, copy.width - 24 * SCALE);
+  context.fillText(title, 12 * scale, 20 * scale, copy.width - 24 * scale);
+  let x = 12 * scale;
+  for (const line of lines) {
+    context.fillStyle = color(line.color);
+    context.fillText(line.label, x, 42 * scale);
+    x += context.measureText(line.label).width + 16 * scale;
+  }
   context.drawImage(canvas, 0, head);
   copy.toBlob((blob) => save(`${name}.png`, blob));
 }

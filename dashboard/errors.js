@@ -10,7 +10,7 @@ export class NoAnswerError extends Error {}
 export class Problem extends Error {
   /**
    * @param {number} status the status of the answer
-   * @param {object} body the answer; empty if it is no JSON
+   * @param {object} body the answer; empty if it is not JSON
    * @param {?number} retryAfter when to send the request again, in seconds
    */
   constructor(status, body, retryAfter = null) {

@@ -76,7 +76,7 @@ export function fieldValue(value) {
   return shifted.toISOString().slice(0, 19);
 }
 
-/** Return a parameter of the URL that is a time; null if it is missing or no time. */
+/** Return a parameter of the URL that is a time; null if it is missing or not a time. */
 export function timeParameter(query, name) {
   return Number.isNaN(Date.parse(query.get(name))) ? null : query.get(name);
 }

@@ -4,7 +4,7 @@ import { counterPath, read } from "./api.js";
 import { button, element, labelled, replace } from "./dom.js";
 import { fileName, saveCsv } from "./download.js";
 import { fieldTime, fieldValue, number, signed, timeElement, timeParameter } from "./format.js";
-import { emptyBox, errorBox, inWords, loadingLine } from "./messages.js";
+import { emptyBox, errorBox, inWords, isTemporary, loadingLine } from "./messages.js";
 import { atMostEvery } from "./polling.js";
 import { setQuery } from "./route.js";
 import { isMe } from "./session.js";
@@ -33,7 +33,7 @@ export function historyPanel(counterId, query, signal) {
   const path = `${counterPath(counterId)}/history`;
   const state = {
     from: timeParameter(query, "changes_from"), to: timeParameter(query, "changes_to"),
-    after: query.get("before"),
+    after: /^\d+$/.test(query.get("before")) ? query.get("before") : null,
   };
   const place = element("div", { class: "scroll", tabindex: "0", role: "region",
     "aria-label": "Changes" }, loadingLine());
@@ -52,13 +52,17 @@ export function historyPanel(counterId, query, signal) {
       if (mine !== latest) return;
       replace(place, contentOf(body, state));
       last = body.at(-1)?.version ?? null;
+      if (document.activeElement === older && next === null) place.focus();
+      if (document.activeElement === newest && state.after === null) place.focus();
       newest.disabled = state.after === null;
       older.disabled = next === null || last === null;
       // The history has a change a moment after the counter.
       const isAll = state.after === null && !state.from && !state.to;
       if (isAll && (body[0]?.version ?? 0) < newestVersion) refresh();
     } catch (error) {
-      if (mine === latest && !signal.aborted) replace(place, errorBox(error, load));
+      if (mine !== latest || signal.aborted) return;
+      if (last !== null && isTemporary(error)) refresh(); // keep the table meanwhile
+      else replace(place, errorBox(error, load));
     }
   };
   const go = (changes) => {
@@ -109,8 +113,11 @@ function filterForm(state, go) {
     }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    go({ from: fieldTime(from.value), to: fieldTime(to.value), after: null });
+    const isPeriod = !from.value || !to.value || from.value < to.value;
+    to.setCustomValidity(isPeriod ? "" : "The end must be after the start.");
+    if (to.reportValidity()) go({ from: fieldTime(from.value), to: fieldTime(to.value), after: null });
   });
+  to.addEventListener("input", () => to.setCustomValidity(""));
   return form;
 }
 
@@ -123,7 +130,7 @@ function contentOf(entries, state) {
 
 function table(entries) {
   const heads = ["Version", "Time", "How", "Change", "Value", "Who"];
-  return element("table", { class: "history" },
+  return element("table", {},
     element("thead", {}, element("tr", {},
       ...heads.map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, ...entries.map(row)));

@@ -45,6 +45,7 @@ export function listView({ query, signal }) {
       search(field.value.trim());
     }, TYPING);
   });
+  signal.addEventListener("abort", () => clearTimeout(timer));
   search(field.value.trim());
   const node = element("section", {},
     element("h1", {}, "Counters"),
@@ -57,23 +58,28 @@ function table(prefix, choices, signal) {
   if (prefix && !isName(prefix)) return noCounters(prefix);
   const pages = [];
   const rows = element("table", { class: "counters" }, head());
-  const more = button("Show more", () => grow().catch(lost), { hidden: true });
+  const more = button("Show more", () => tryToGrow(), { hidden: true });
   const hint = element("div");
   const empty = noCounters(prefix);
   empty.hidden = true;
   const context = { choices, curves: curveReader(signal), signal };
   let growing = false;
+  let hasFailed = false; // whether the list must grow again, because it could not
 
   const readPage = async (page) => {
+    const isLast = page === pages.at(-1);
+    const end = page.last();
     let after = page.after;
     do {
       const { body, next } = await read("counters", {
         query: { values: "true", limit: PAGE, prefix: prefix || null, after }, signal,
       });
-      page.merge(body);
+      // What follows belongs to the next page. Only the last page can get longer, by one answer.
+      const isOpen = isLast && after === page.after;
+      page.merge(isOpen ? body : body.filter(({ counter_id: name }) => name <= end));
       after = next?.after ?? null;
       // New counters may have moved the last counters of this page out of the answer.
-    } while (after !== null && after < page.last());
+    } while (after !== null && end !== null && after < end);
     if (page === pages.at(-1)) more.hidden = after === null;
   };
   const grow = async () => {
@@ -92,16 +98,23 @@ function table(prefix, choices, signal) {
       growing = false;
     }
   };
+  const tryToGrow = () => grow().catch((error) => {
+    if (signal.aborted) return;
+    hasFailed = true;
+    lost(error);
+  });
   poll(async () => {
-    if (pages.length === 0) await grow();
-    else await Promise.all(pages.filter((page) => page.inSight()).map(readPage));
+    if (pages.length === 0 || hasFailed) {
+      await grow();
+      hasFailed = false;
+    } else await Promise.all(pages.filter((page) => page.inSight()).map(readPage));
     empty.hidden = pages[0].last() !== null;
     rows.hidden = !empty.hidden;
     replace(hint);
     return PAUSE;
   }, signal, (error) => replace(hint, errorBox(error, () => location.reload())));
-  const end = new IntersectionObserver(([entry]) => {
-    if (entry.isIntersecting && pages.length) grow().catch(lost);
+  const end = new IntersectionObserver((entries) => {
+    if (entries.at(-1).isIntersecting && pages.length) tryToGrow();
   }, { rootMargin: "800px" });
   end.observe(more);
   signal.addEventListener("abort", () => end.disconnect());

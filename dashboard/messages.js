@@ -40,14 +40,24 @@ export function whyNot(error, change) {
 
 /** Return whether an error leaves open whether a change was made. */
 export function isUnknown(error) {
-  return error instanceof NoAnswerError
-    || ["outcome-unknown", "in-progress", "internal-error"].includes(error.kind);
+  if (error instanceof NoAnswerError || error.kind === "in-progress") return true;
+  return error.status >= 500 && error.kind !== "throttled";
+}
+
+/** Return whether a read that failed may succeed a little later. */
+export function isTemporary(error) {
+  if (error instanceof Problem) return error.status >= 500 || error.status === 429;
+  return error instanceof NoAnswerError;
 }
 
 /** Return an error as a box, with a button that tries again. */
 export function errorBox(error, again) {
+  const tryAgain = () => {
+    document.getElementById("view").focus({ preventScroll: true }); // the button disappears
+    again();
+  };
   return element("div", { class: "message error", role: "alert" },
-    element("p", {}, inWords(error)), button("Try again", again));
+    element("p", {}, inWords(error)), button("Try again", tryAgain));
 }
 
 /** Return a hint for an empty place. */

@@ -18,13 +18,15 @@ export function momentPanel(counterId, query, signal) {
   const field = element("input", { type: "datetime-local", step: "1", required: true,
     value: chosen && fieldValue(chosen) });
   const place = element("div", { role: "status" });
+  let latest = 0; // counts the reads, so that an old answer does not replace a newer one
   const show = async (at) => {
+    const mine = ++latest;
     replace(place, loadingLine());
     try {
       const { body } = await read(counterPath(counterId), { query: { at }, signal });
-      replace(place, ...answer(body, at));
+      if (mine === latest) replace(place, ...answer(body, at));
     } catch (error) {
-      if (!signal.aborted) replace(place, errorBox(error, () => show(at)));
+      if (mine === latest && !signal.aborted) replace(place, errorBox(error, () => show(at)));
     }
   };
   const form = element("form", { "aria-label": "Value in the past" },

@@ -35,7 +35,6 @@ export function newPage(after, context) {
     });
   };
   const hide = () => {
-    if (node.contains(document.activeElement)) return; // do not take the focus away
     const height = node.offsetHeight;
     for (const row of rows.values()) row.remove();
     rows.clear();
@@ -43,9 +42,11 @@ export function newPage(after, context) {
     spacer.style.height = `${height}px`;
     node.replaceChildren(element("tr", { "aria-hidden": "true" }, spacer));
   };
-  const observer = new IntersectionObserver(([entry]) => {
-    if (entry.isIntersecting === near || counters.size === 0) return;
-    near = entry.isIntersecting;
+  const observer = new IntersectionObserver((entries) => {
+    const { isIntersecting } = entries.at(-1);
+    if (isIntersecting === near || counters.size === 0) return;
+    if (near && node.contains(document.activeElement)) return; // do not take the focus away
+    near = isIntersecting;
     if (near) {
       node.replaceChildren();
       show();
@@ -84,6 +85,7 @@ function newRow(name, counters, { choices, curves }) {
     node,
     update() {
       const counter = counters.get(name);
+      curves.watch(curve, () => counters.get(name));
       if (counter.version === version) {
         changed.firstChild.textContent = ago(counter.updated_at);
         return;
@@ -92,7 +94,6 @@ function newRow(name, counters, { choices, curves }) {
       version = counter.version;
       value.textContent = number(counter.value);
       changed.replaceChildren(agoElement(counter.updated_at));
-      curves.watch(curve, () => counters.get(name));
     },
     remove() {
       curves.forget(curve);

@@ -7,8 +7,8 @@ import { setQuery } from "./route.js";
 /** The lengths of the intervals, in seconds. */
 export const SECONDS = { minute: 60, hour: 3600, day: 86400 };
 
-// The longest period that the API returns for each interval, in seconds.
-const LONGEST = { minute: 180 * 60, hour: 1000 * 3600, day: 1000 * 86400 };
+// The most intervals that the API returns.
+const MOST = { minute: 180, hour: 1000, day: 1000 };
 
 const RANGES = {
   "1h": ["Last hour", 3600],
@@ -32,7 +32,7 @@ const RANGES = {
  */
 export function periodFields(query, changed) {
   const state = {
-    range: query.get("range") in RANGES ? query.get("range") : "24h",
+    range: Object.hasOwn(RANGES, query.get("range")) ? query.get("range") : "24h",
     from: timeParameter(query, "from"), to: timeParameter(query, "to"),
     interval: query.get("interval"),
   };
@@ -83,23 +83,32 @@ function customFields(state, update) {
   return form;
 }
 
+/** Return the length of the period, in seconds. */
 function length(state) {
   if (!state.from) return RANGES[state.range][1];
   return (Date.parse(state.to ?? new Date()) - Date.parse(state.from)) / 1000;
 }
 
-/** Return the intervals that the API allows for the period. */
+/** Return how many intervals the period has. The API extends a period to whole intervals. */
+function count(state, interval) {
+  const step = SECONDS[interval] * 1000;
+  if (!state.from) return RANGES[state.range][1] / SECONDS[interval];
+  const end = Date.parse(state.to ?? new Date());
+  return Math.ceil(end / step) - Math.floor(Date.parse(state.from) / step);
+}
+
+/** Return the intervals that the API allows, and of which the period has several. */
 function intervals(state) {
-  const fitting = Object.keys(SECONDS).filter((interval) =>
-    length(state) <= LONGEST[interval] && length(state) >= SECONDS[interval]);
-  const names = fitting.length ? fitting : ["day"];
+  const allowed = Object.keys(SECONDS).filter((each) => count(state, each) <= MOST[each]);
+  const several = allowed.filter((each) => count(state, each) > 1);
+  const names = several.length ? several : [allowed[0] ?? "day"];
   return names.map((interval) => [interval, interval[0].toUpperCase() + interval.slice(1)]);
 }
 
 function intervalOf(state) {
   const allowed = intervals(state).map(([interval]) => interval);
   if (allowed.includes(state.interval)) return state.interval;
-  const usual = length(state) <= LONGEST.minute ? "minute"
+  const usual = length(state) <= 3 * SECONDS.hour ? "minute"
     : length(state) <= 8 * SECONDS.day ? "hour" : "day";
   return allowed.includes(usual) ? usual : allowed[0];
 }
@@ -109,6 +118,9 @@ function periodOf(state) {
   if (state.from) return { interval, from: state.from, to: state.to, isLive: false };
   // The last interval is the current one. So a period of 24 hours has 24 intervals.
   const step = SECONDS[interval] * 1000;
-  const first = Math.floor(Date.now() / step) * step + step - RANGES[state.range][1] * 1000;
-  return { interval, from: new Date(first).toISOString(), to: null, isLive: true };
+  const end = Math.floor(Date.now() / step) * step + step;
+  const first = end - RANGES[state.range][1] * 1000;
+  return {
+    interval, from: new Date(first).toISOString(), to: new Date(end).toISOString(), isLive: true,
+  };
 }

@@ -2,7 +2,8 @@
 
 import { sleep } from "./api.js";
 import { lost, restored } from "./connection.js";
-import { NoAnswerError, Problem, SignedOutError } from "./errors.js";
+import { SignedOutError } from "./errors.js";
+import { isTemporary } from "./messages.js";
 
 const HIDDEN = 60_000; // milliseconds between two reads while the tab is hidden
 const AFTER_FAILURE = 5_000; // milliseconds after a read that failed
@@ -27,7 +28,7 @@ export function poll(work, signal, refused) {
         restored();
       } catch (error) {
         if (signal.aborted) return;
-        if (isFinal(error)) {
+        if (!isTemporary(error) && !(error instanceof SignedOutError)) {
           refused(error);
           return;
         }
@@ -55,10 +56,4 @@ export function atMostEvery(pause, work, signal) {
       work();
     }, Math.max(0, last + pause - Date.now()));
   };
-}
-
-/** Return whether the same read would fail again. */
-function isFinal(error) {
-  if (error instanceof Problem) return error.status < 500 && error.status !== 429;
-  return !(error instanceof NoAnswerError || error instanceof SignedOutError);
 }

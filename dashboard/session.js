@@ -6,7 +6,7 @@ const { clientId, signIn } = document.documentElement.dataset;
 const PAGE = location.origin + location.pathname;
 const PENDING = "tally.sign-in"; // what the page must still know when the browser comes back
 const WAS_SIGNED_IN = "tally.signed-in"; // only whether, so that a reload can sign in again
-const MARGIN = 60_000; // renew a token so long before it expires, in milliseconds
+const MARGIN = 60_000; // renew a token this long before it expires, in milliseconds
 
 let tokens = null;
 let renewal = null;
@@ -51,10 +51,10 @@ export async function start() {
   sessionStorage.removeItem(WAS_SIGNED_IN);
   if (query.has("code") || query.has("error")) {
     history.replaceState(null, "", PAGE + (pending?.view ?? location.hash));
-    if (query.has("error")) return query.get("error_description") ?? query.get("error");
     if (pending === null || query.get("state") !== pending.state) {
       return "This sign-in was not started by this page.";
     }
+    if (query.has("error")) return `The sign-in failed: ${query.get("error")}.`;
     return await exchange({
       grant_type: "authorization_code", code: query.get("code"), redirect_uri: PAGE,
       code_verifier: pending.verifier,
@@ -62,7 +62,9 @@ export async function start() {
   }
   if (wasSignedIn) {
     await openSignIn();
-    await new Promise(() => {}); // the browser leaves this page
+    // The browser leaves this page. If somebody comes back with the Back button, start again.
+    window.addEventListener("pageshow", () => location.reload());
+    await new Promise(() => {});
   }
   return "";
 }
@@ -81,7 +83,8 @@ export async function openSignIn() {
 
 /** Make the tokens unusable, and leave this page to end the session of the sign-in page. */
 export async function signOut() {
-  const token = tokens.refresh;
+  await renewal?.catch(() => {}); // it replaces the refresh token
+  const token = tokens?.refresh ?? "";
   forget();
   const body = new URLSearchParams({ token, client_id: clientId });
   const revoked = fetch(`${signIn}/oauth2/revoke`, { method: "POST", body });
@@ -122,12 +125,14 @@ function forget() {
 
 /** Ask for tokens. Return what went wrong, in words; an empty string if there are new tokens. */
 async function exchange(parameters) {
+  const before = tokens;
   const body = new URLSearchParams({ client_id: clientId, ...parameters });
   const response = await fetch(`${signIn}/oauth2/token`, { method: "POST", body })
     .catch(() => ({ status: 503 }));
-  if (response.status >= 500) throw new NoAnswerError("The sign-in service does not answer.");
+  if (response.status >= 500 || response.status === 429) throw new NoAnswerError("The sign-in service does not answer.");
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) return `The sign-in failed: ${answer.error ?? response.status}.`;
+  if (tokens !== before) throw new SignedOutError(); // the person has signed out meanwhile
   tokens = {
     access: answer.access_token,
     // A refresh token is replaced each time that it is used.

@@ -1,2 +1,2 @@
-// Applies the chosen theme before the page is shown. It is no module, so that it runs early.
+// Applies the chosen theme before the page is shown. It is not a module, so it runs early.
 document.documentElement.dataset.theme = localStorage.getItem("tally.theme") ?? "auto";

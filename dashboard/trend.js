@@ -5,7 +5,7 @@ import { chart } from "./chart.js";
 import { button, choice, element, replace } from "./dom.js";
 import { fileName, saveCsv, savePng } from "./download.js";
 import { minute, number, timeElement } from "./format.js";
-import { errorBox, loadingLine } from "./messages.js";
+import { errorBox, isTemporary, loadingLine } from "./messages.js";
 import { SECONDS, periodFields } from "./period.js";
 import { atMostEvery } from "./polling.js";
 import { setQuery } from "./route.js";
@@ -43,13 +43,17 @@ export function trendPanel(counterIds, query, signal) {
     const mine = ++latest;
     const period = chosen();
     try {
-      const trends = await Promise.all(counterIds.map((id) => readTrend(id, period, counterIds, signal)));
+      const trends = await readTrends(counterIds, period, signal);
       if (mine !== latest || signal.aborted) return;
       show(trends, period.interval);
       // The trend has a change a moment after the counter.
       if (period.isLive && newestValue !== null && trends[0].at(-1)?.close !== newestValue) refresh();
     } catch (error) {
       if (mine !== latest || signal.aborted) return;
+      if (drawing !== null && period.isLive && isTemporary(error)) {
+        refresh(); // keep the chart meanwhile
+        return;
+      }
       replace(place, errorBox(error, load));
       data.node.hidden = buttons.hidden = true;
     }
@@ -60,17 +64,17 @@ export function trendPanel(counterIds, query, signal) {
     drawn = new AbortController();
     const view = counterIds.length > 1 ? severalTrends(counterIds, trends, form)
       : oneTrend(trends[0], form, interval);
-    const times = middles(trends[0], interval, form);
+    const times = positions(trends[0], interval, form);
     drawing = chart({
       ...view, times, focus, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
-      describe: (index) => view.describe(index, period(trends[0][index].start, interval)),
+      describe: (index) => view.describe(index, intervalText(trends[0][index].start, interval)),
     });
     replace(place, element("p", { class: "summary" }, view.summary), legend(view), drawing.node);
     data.show(view);
     const name = fileName(...counterIds, interval);
     const title = `${counterIds.join(", ")}: ${form} by ${interval}`;
     save.csv = () => saveCsv(name, view.header, view.rows);
-    save.png = () => savePng(name, title, drawing.canvas);
+    save.png = () => savePng(name, title, view.lines, drawing.canvas);
     data.node.hidden = buttons.hidden = false;
   };
   const { node: fields, chosen } = periodFields(query, load);
@@ -96,11 +100,15 @@ export function trendPanel(counterIds, query, signal) {
   };
 }
 
-async function readTrend(counterId, { interval, from, to }, counterIds, signal) {
+/** Return the trend of each counter: the same intervals of all of them. */
+async function readTrends(counterIds, { interval, from, to }, signal) {
   const expected = counterIds.length === 1 && interval !== "minute" ? "true" : null;
-  const path = `${counterPath(counterId)}/trend`;
-  const { body } = await read(path, { query: { interval, from, to, expected }, signal });
-  return body;
+  const query = { interval, from, to, expected };
+  const answers = await Promise.all(
+    counterIds.map((id) => read(`${counterPath(id)}/trend`, { query, signal })));
+  // An interval can begin between two of these reads.
+  const shortest = Math.min(...answers.map(({ body }) => body.length));
+  return answers.map(({ body }) => body.slice(0, shortest));
 }
 
 /** Return the chart and the table of one counter. */
@@ -111,7 +119,7 @@ function oneTrend(buckets, form, interval) {
   const decrease = sum(buckets, "decrease");
   return {
     summary: `${number(increase)} added and ${number(decrease)} subtracted in `
-      + `${number(buckets.length)} ${interval}s.`
+      + `${buckets.length === 1 ? `1 ${interval}` : `${number(buckets.length)} ${interval}s`}.`
       + (unusual ? ` ${number(unusual)} unusual.` : ""),
     lines: form === "value"
       ? [line("Value", buckets.map((bucket) => bucket.close), "line", "--line-1")]
@@ -183,12 +191,12 @@ function legend({ lines, band }) {
 }
 
 /** Return where the intervals are on the time axis: values at their ends, sums in their middles. */
-function middles(buckets, interval, form) {
+function positions(buckets, interval, form) {
   const shift = SECONDS[interval] * (form === "value" ? 1 : 0.5);
   return buckets.map((bucket) => Date.parse(bucket.start) / 1000 + shift);
 }
 
-function period(start, interval) {
+function intervalText(start, interval) {
   if (interval === "minute") return minute(start);
   return `${minute(start)} to ${minute(Date.parse(start) + SECONDS[interval] * 1000)}`;
 }

@@ -18,8 +18,8 @@ The range comes from the same hour of the week, or the same weekday, in the prev
 
 Eight deviations are too few to estimate a spread. So the spread of an hour comes from the same hour
 of all days, and the hours next to it. The spread of a day comes from all days. In each of these
-columns, the deviation of a week is its distance from the median of the other weeks. So it is the
-error that the range would have made in that week. The spread is never smaller than that of random
+columns, the deviation of a week is its distance from the median of the other weeks. This distance
+is the error of a prediction from the other weeks. The spread is never smaller than that of random
 counts.
 
 The computation uses floats, which have 15 digits. So it accepts increases of any size that DynamoDB

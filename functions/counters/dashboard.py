@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from counters import clock
 from counters.clients import answered, must_answer, ssm
+from counters.errors import ThrottledError
 
 # The build puts the dashboard beside the functions: scripts/dashboard.py packs it.
 DIRECTORY = Path(__file__).parents[1] / "dashboard"
@@ -100,13 +101,19 @@ def settings(until: float) -> Settings:
         until: latest time to start a read, in seconds since the epoch.
 
     Raises:
-        ThrottledError: if Parameter Store did not answer in time.
+        ThrottledError: if Parameter Store did not answer in time, and this process has not read the
+            settings before.
     """
     name = os.environ["DASHBOARD_PARAMETER"]
     found, expires_at = _known.get(name, (None, 0.0))
     if found is None or expires_at <= clock.now():
-        with must_answer():
-            reply = answered(until, lambda: ssm().get_parameter(Name=name))
+        try:
+            with must_answer():
+                reply = answered(until, lambda: ssm().get_parameter(Name=name))
+        except ThrottledError:
+            if found is None:
+                raise
+            return found  # the settings hardly ever change
         value = json.loads(reply["Parameter"]["Value"])
         found = Settings(value["client_id"], value["sign_in"])
         _known[name] = found, clock.now() + _SETTINGS_SECONDS

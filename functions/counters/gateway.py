@@ -314,7 +314,7 @@ def _proxy_response(response: Response) -> dict[str, Any]:
         "headers": {
             "Content-Type": "application/json",
             "Cache-Control": "no-cache",
-            "Vary": "Accept-Encoding",  # API Gateway compresses the response if the caller may
+            "Vary": "Accept-Encoding",  # API Gateway can compress the response
             # Web pages of this origin may read the response, and these of its headers:
             # https://fetch.spec.whatwg.org/#http-cors-protocol
             "Access-Control-Allow-Origin": os.environ["ALLOWED_ORIGIN"],

@@ -116,12 +116,13 @@ def test_a_browser_runs_only_the_scripts_of_the_page(stack: Stack) -> None:
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": "'self' data: blob:",
+        "img-src": "'self'",
         "connect-src": f"'self' {SETTINGS['sign_in']}",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
         "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
     }
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
@@ -262,6 +263,21 @@ def test_without_an_answer_of_parameter_store_the_caller_is_told_to_retry(
     answer = stack.request("GET", "/")
 
     assert (answer.status, answer.body["type"]) == (503, "urn:tally:problem:throttled")
+
+
+def test_without_an_answer_of_parameter_store_old_settings_stay_in_use(
+    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stack.request("GET", "/")
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + 301)
+    wire.through = request_lost
+
+    answer = stack.request("GET", "/")
+
+    assert (answer.status, answer.body) == (200, first.body)
+    assert wire.operations()[0] == "GetParameter"
+    assert len(wire.operations()) > 1
 
 
 # --- The files -----------------------------------------------------------------------------------
