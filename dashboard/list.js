@@ -90,6 +90,9 @@ function table(prefix, choices, signal) {
     rows.append(page.node);
     try {
       await readPage(page);
+      // The observer only reports changes. So let it report again if the end is still in sight.
+      end.unobserve(more);
+      end.observe(more);
     } catch (error) {
       pages.pop();
       page.node.remove();
