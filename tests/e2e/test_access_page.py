@@ -33,7 +33,7 @@ def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     clone = tmp_path_factory.mktemp("clone")
     (clone / ".local").mkdir()
     (clone / ".local" / "stack.json").write_text(json.dumps(asdict(stack)))
-    with loaded_commands.installed(clone):
+    with loaded_commands.installed(clone, "aws", "tally"):
         yield clone
 
 
