@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,14 @@ def function_pids(emulator: Emulator, function: str) -> list[int]:
     script = re.compile(rf"ministack-lambda-{re.escape(function)}-[^/]*/_worker\.py$")
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(process.name)) == emulator.process.pid:
-                files = [str(file.readlink()) for file in (process / "fd").iterdir()]
-                if any(map(script.search, files)):
-                    found.append(int(process.name))
-        except OSError:  # the process has already ended, or belongs to another user
-            continue
+        with suppress(OSError):  # it has already ended, or belongs to another user
+            in_group = os.getpgid(int(process.name)) == emulator.process.pid
+            if in_group and any(map(script.search, _open_files(process))):
+                found.append(int(process.name))
     return found
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for file in (process / "fd").iterdir():
+        with suppress(OSError):  # the process has closed it in the meantime
+            yield str(file.readlink())
