@@ -67,6 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=position)
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector away from the objects of all imported modules.
+
+    They live until the end. Without this, looking at them takes a seventh of the CPU time.
+    """
+    gc.freeze()
+
+
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Gives each process one group, or one test without a group, at a time.
 
