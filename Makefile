@@ -14,7 +14,7 @@ all_tests := $(wildcard tests/unit tests/component tests/e2e tests/browser)
 template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs permissions template)
 
 .PHONY: help run token check test test-full bench contract build deploy clean
-.PHONY: lint types validate quick-tests packages-run packages-all
+.PHONY: lint types validate quick-tests tests packages-run packages-all
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' Makefile
@@ -31,9 +31,8 @@ check: ## run lint, types, unit tests and template tests: less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint types quick-tests
 
 test: ## run everything: lint, types, sam validate, and all tests
-	@$(MAKE) --no-print-directory --jobs=2 lint types validate
-# The end-to-end tests and the tests of the client often wait. So four processes fill two cores.
-	.venv/bin/pytest --numprocesses 4 $(all_tests)
+	@$(MAKE) --no-print-directory --jobs=2 lint types
+	@$(MAKE) --no-print-directory --jobs=2 validate tests
 
 test-full: export TALLY_TESTS := full
 test-full: test ## run everything, with the large tests at full size
@@ -50,6 +49,10 @@ validate: packages-all
 
 quick-tests: packages-all
 	.venv/bin/pytest --numprocesses 3 tests/unit $(template_tests)
+
+# The end-to-end tests and the tests of the client often wait. So four processes fill two cores.
+tests: packages-all
+	.venv/bin/pytest --numprocesses 4 $(all_tests)
 
 bench: packages-all ## run the benchmarks and write docs/benchmarks.md: about 20 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench

@@ -17,7 +17,7 @@ TARGET = ROOT / "functions" / "openapi.json"
 
 def contract() -> dict[str, Any]:
     """Return the content of openapi.yaml."""
-    content: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
+    content: dict[str, Any] = yaml.load(SOURCE.read_text(), Loader=yaml.CSafeLoader)
     return content
 
 

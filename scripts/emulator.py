@@ -7,16 +7,12 @@ version of MiniStack.
 variables.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
-import types
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ministack import app
-from ministack.core import lambda_runtime
 from ministack.services import dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
 
 import cognito_corrections
+import function_processes
 import gateway_responses
 import saving
 import snapshots
@@ -63,8 +59,7 @@ def main() -> None:
     accept_alarms_of_several_metrics()
     gateway_responses.use()
     cognito_corrections.use()
-    share_code()
-    run_functions_alone()
+    function_processes.use()
     if os.environ["PERSIST_STATE"] == "1":
         load_state(save=os.environ["SAVE_STATE"] == "1")
     threading.Thread(target=stop_with_parent, daemon=True).start()
@@ -337,48 +332,6 @@ def accept_alarms_of_several_metrics() -> None:
         return alarm
 
     provisioners._cw_metric_alarm_record = of_first_metric
-
-
-def share_code() -> None:
-    """Let all processes of a Lambda function run from one copy of the function's code.
-
-    Without this correction, MiniStack unpacks a copy for each process. For 32 concurrent callers,
-    the copies take 2 GB and half a minute.
-    """
-    lock = threading.Lock()
-    copies = Path(tempfile.gettempdir()) / "code"
-
-    class SharedZip(zipfile.ZipFile):
-        def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:  # noqa: ANN401  as in ZipFile
-            if self.fp is None:
-                super().extractall(path, members, pwd)  # raises the error for a closed file
-                return
-            self.fp.seek(0)
-            copy = copies / hashlib.sha256(self.fp.read()).hexdigest()
-            with lock:
-                if not copy.exists():
-                    unfinished = copy.with_suffix(".unfinished")
-                    super().extractall(unfinished, members, pwd)
-                    unfinished.rename(copy)
-            Path(path).rmdir()
-            Path(path).symlink_to(copy)
-
-    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": SharedZip})
-
-
-def run_functions_alone() -> None:
-    """Let Lambda functions import only what is in their artifacts, and Python's standard library.
-
-    Without this correction, a function would also find the packages of this emulator. So a package
-    that is missing from the artifact would be noticed only on AWS. And botocore would import
-    packages that only tests and tools need, which doubles the time of a cold start.
-    """
-    only_python = """
-import os, sys
-library = os.path.dirname(os.__file__)
-sys.path = [each for each in sys.path if each.startswith(library) and "-packages" not in each]
-"""
-    lambda_runtime._PYTHON_WORKER_SCRIPT = only_python + lambda_runtime._PYTHON_WORKER_SCRIPT
 
 
 def stop_with_parent() -> None:

@@ -31,29 +31,29 @@ GROUPS = {
         "tests/e2e/test_cost",
         "tests/e2e/test_first_steps",
         "tests/e2e/test_read_many",
-        "tests/browser/",
     ),
+    "people": ("tests/browser/", "tests/e2e/test_issue_token", "tests/e2e/test_sign_in"),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
-    "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
     "e2e": ("tests/e2e/",),
     "artifact": ("tests/component/test_artifact.py",),
     "long history": ("tests/component/test_long_history.py",),
 }
 
 # Tests whose path begins with one of these entries start first, in this order. If entries overlap,
-# the last one counts. The first group makes the build and the stack that later groups need.
-# Meanwhile, other processes run unit tests.
+# the last one counts. The long groups come first, so that no process is left alone with one at the
+# end. The very first group makes the build and the stack that the other groups wait for. Meanwhile,
+# another process runs unit tests and some component tests.
 FIRST = (
     "tests/e2e/",
-    "tests/unit/",
     *GROUPS["chaos"],
     *GROUPS["client"],
-    *GROUPS["queues"],
-    *GROUPS["tokens"],
-    "tests/e2e/test_restart.py",
+    *GROUPS["people"],
+    "tests/unit/",
     "tests/component/test_interleavings.py",
     "tests/component/test_reply_sequences.py",
     "tests/component/test_artifact.py",
+    *GROUPS["queues"],
+    *GROUPS["restart"],
 )
 
 
@@ -65,6 +65,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return max(matching, default=len(FIRST))
 
     items.sort(key=position)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector away from the objects of all imported modules.
+
+    They live until the end. Without this, looking at them takes a seventh of the CPU time.
+    """
+    gc.freeze()
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

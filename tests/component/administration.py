@@ -22,9 +22,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from joserfc import jwk
-from typer.testing import CliRunner, Result
-
-from tally_client.command.app import app
+from tests import tally_command
+from typer.testing import Result
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -81,7 +80,7 @@ class Administration:
     def run(self, text: str) -> Result:
         """Run the command, with arguments as in a shell."""
         self.sent.clear()
-        return CliRunner().invoke(app, shlex.split(text))
+        return tally_command.run(shlex.split(text))
 
     def __call__(self, text: str) -> str:
         result = self.run(text)

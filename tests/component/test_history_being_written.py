@@ -178,7 +178,7 @@ class Reader:
 
 
 @pytest.mark.usefixtures("set_clock")
-@pytest.mark.parametrize("seed", range(cases(full=200, part=6)))
+@pytest.mark.parametrize("seed", range(cases(full=200, part=3)))
 def test_a_reader_gets_each_version_once_while_the_history_is_written(
     stack: Stack, wire: Wire, seed: int
 ) -> None:

@@ -298,7 +298,7 @@ def test_a_change_is_made_once_in_every_order_of_actions(
 
 
 BLOCKS = cases(4, part=1)
-RUNS = cases(500, part=40)  # runs in each block
+RUNS = cases(500, part=20)  # runs in each block
 
 FAULTS: list[tuple[Fault, int]] = [
     (delivered, 60),

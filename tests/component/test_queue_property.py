@@ -153,7 +153,7 @@ class Poller:
 def test_each_message_is_counted_once_or_parked_once_despite_random_faults(
     stack: Stack, network: FaultyNetwork
 ) -> None:
-    size = cases(full=20_000, part=400)
+    size = cases(full=20_000, part=250)
     rng = random.Random(20)
     traffic = random_traffic(rng, size)
     poller = Poller(stack, network, traffic.queue, rng)
@@ -184,7 +184,7 @@ def test_each_message_is_counted_once_or_parked_once_despite_random_faults(
 def test_a_function_that_is_killed_repeatedly_counts_each_message_once(
     stack: Stack, network: FaultyNetwork
 ) -> None:
-    rng, kills = random.Random(50), cases(full=50, part=25)
+    rng, kills = random.Random(50), cases(full=50, part=20)
     traffic = Traffic(FifoQueue())
     queue = traffic.queue
     position = 0

@@ -163,7 +163,7 @@ PARTS = st.text("-.0:Aaz", max_size=3)
 BEGINNINGS = st.builds("".join, st.tuples(st.sampled_from("0Aaz"), PARTS))
 
 
-@examples(full=2000, part=60)
+@examples(full=2000, part=30)
 @given(
     names=st.sets(BEGINNINGS, max_size=25),
     prefixes=st.lists(st.sets(BEGINNINGS, min_size=1, max_size=4), max_size=3),

@@ -224,7 +224,7 @@ def world(stack: Stack, wire: Wire) -> Iterator[World]:
 def test_history_and_trend_match_the_stream_after_any_faults(world: World) -> None:
     # Without a fixed seed, every edit of `run` would change the random examples.
     @seed(4)
-    @examples(full=1500, part=20)
+    @examples(full=1500, part=12)
     @given(steps=STEPS, deliveries=DELIVERIES)
     def run(steps: list[Step], deliveries: list[Delivery]) -> None:
         clear(world.stack, "HistoryTable", "TrendTable")
@@ -254,7 +254,7 @@ def test_history_and_trend_match_the_stream_after_any_faults(world: World) -> No
     print(f"{counts['cases']} cases with {counts['changes']} changes and", end=" ")
     print(f"{counts['malformed']} malformed records in {counts['deliveries']} deliveries:", end=" ")
     print(f"{faults.total() - kills} faults, {kills} kills;", dict(counts), dict(faults))
-    size = cases(full=1500, part=20)
+    size = cases(full=1500, part=12)
     assert counts["cases"] >= size
     assert min(kills, counts["malformed"]) > size / 4
     assert min(counts["folds with both sums"], counts["updates"]) >= size

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests import documents
+from tests.e2e import loaded_commands
 from tests.e2e.service import client
 
 from deployment import Stack
@@ -27,18 +28,13 @@ BLOCKS = [text for language, text in _BLOCK.findall(documents.read("access.md"))
 
 
 @pytest.fixture(scope="module")
-def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what `make run` puts into a clone while it runs."""
+def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with what `make run` puts into a clone while it runs, and the commands."""
     clone = tmp_path_factory.mktemp("clone")
     (clone / ".local").mkdir()
     (clone / ".local" / "stack.json").write_text(json.dumps(asdict(stack)))
-    # The script `aws` in .venv does not work if the path of .venv contains a space.
-    aws = clone / "aws"
-    aws.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -m awscli --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n'
-    )
-    aws.chmod(0o755)
-    return clone
+    with loaded_commands.installed(clone, "aws", "tally"):
+        yield clone
 
 
 @pytest.fixture(autouse=True)

@@ -9,18 +9,19 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
 from tests.e2e.dynamodb_proxy import Reply
 from tests.e2e.fault_proxy import Fault, serving, throttled
+from tests.e2e.function_pids import function_pids, needs_proc
 from tests.e2e.granted import created_groups, delete_grants, put_grants
 from tests.e2e.people import Browser, allowed, claims_of, created_person
 from tests.e2e.service import Caller, client, cognito, extra_variables, physical_name
 
 from deployment import RUNTIME, Stack
+from emulator_process import Emulator
 from tally_client.access.grants import MOST_PREFIXES
 
 if TYPE_CHECKING:
@@ -97,38 +98,24 @@ def hangs(_forward: Callable[[], Reply]) -> None:
     time.sleep(3)
 
 
-def kills_the_function(url: str) -> Fault:
-    """Return a fault that kills the process of the function in the middle of its work.
-
-    Args:
-        url: the endpoint of the proxy. Only processes of this stack's function know it.
-    """
-    variable = f"AWS_ENDPOINT_URL_DYNAMODB={url}"
+def kills_the_function(emulator: Emulator, function: str) -> Fault:
+    """Return a fault that kills the processes of the function in the middle of their work."""
 
     def fault(_forward: Callable[[], Reply]) -> None:
-        found = [
-            path
-            for path in Path("/proc").glob("[0-9]*")
-            if variable in environment_of(path).split("\0")
-        ]
+        found = function_pids(emulator, function)
         assert found
-        for path in found:
-            os.kill(int(path.name), signal.SIGKILL)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
 
     return fault
 
 
-def environment_of(process: Path) -> str:
-    """Return the environment of a process, given its directory in /proc."""
-    try:
-        return (process / "environ").read_text(errors="replace")
-    except OSError:  # the process has ended, or belongs to another user
-        return ""
-
-
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the function's process in /proc")
-def test_nobody_gets_a_token_while_grants_cannot_be_read(stack: Stack, program: Program) -> None:
+@needs_proc
+def test_nobody_gets_a_token_while_grants_cannot_be_read(
+    emulator: Emulator, stack: Stack, program: Program
+) -> None:
     program.grant(scopes=READ)
+    killed = kills_the_function(emulator, physical_name(stack, "IssueToken"))
     with (
         serving(stack.endpoint_url) as (proxy, url),
         extra_variables(stack, "IssueToken", AWS_ENDPOINT_URL_DYNAMODB=url),
@@ -136,7 +123,7 @@ def test_nobody_gets_a_token_while_grants_cannot_be_read(stack: Stack, program: 
         Browser(stack) as browser,
     ):
         tokens = browser.sign_in(person)
-        for fault in (throttled, hangs, kills_the_function(url)):
+        for fault in (throttled, hangs, killed):
             with proxy.failing(stack.outputs["GrantTable"], fault, {"BatchGetItem"}):
                 assert program.token() is None, fault
                 assert not browser.has_renewed(tokens["refresh_token"]), fault

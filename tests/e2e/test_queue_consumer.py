@@ -9,12 +9,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import pytest
 from tests.e2e.dynamodb_proxy import Reply
 from tests.e2e.fault_proxy import serving
+from tests.e2e.function_pids import function_pids, needs_proc
 from tests.e2e.producer import Producer
 from tests.e2e.service import REQUEST_SECONDS, Caller, client, extra_variables, physical_name
 from tests.fifo_queue import MAX_BATCH, FifoQueue, Message
@@ -44,8 +44,8 @@ class Killer:
     """
 
     def __init__(self, emulator: Emulator, function: str) -> None:
-        self._group = emulator.process.pid
-        self._function = f"AWS_LAMBDA_FUNCTION_NAME={function}".encode()
+        self._emulator = emulator
+        self._function = function
         self._chance = random.Random(1)
         self._requests_before_kill = 0  # counts down to the next kill
         self._lock = threading.Lock()
@@ -65,16 +65,11 @@ class Killer:
         return forward()
 
     def _kill(self, when: str) -> None:
-        killed = False
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                in_group = os.getpgid(int(process.name)) == self._group
-                if in_group and self._function in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), signal.SIGKILL)
-                    killed = True
-            except (ProcessLookupError, FileNotFoundError, PermissionError):
-                pass  # the process has already ended
-        self.kills[when] += killed
+        found = function_pids(self._emulator, self._function)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.kills[when] += bool(found)
 
 
 @contextmanager
@@ -87,11 +82,10 @@ def fast_redelivery(producer: Producer) -> Iterator[None]:
         producer.set_visibility_timeout(seconds)
 
 
+@needs_proc
 def test_every_message_is_counted_once_when_the_consumer_is_killed(
     stack: Stack, emulator: Emulator, producer: Producer
 ) -> None:
-    if not Path("/proc/self/environ").exists():
-        pytest.skip("needs /proc to find the function's processes")
     chance = random.Random(2)
     names = [f"killed-{uuid.uuid4()}" for _ in range(3)]
     groups = [f"{name}:{number}" for name in names for number in range(3)]

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from tests import tally_command
 from tests.unit.client.fake_service import TIME, Answer, FakeService, Seen
-from typer.testing import CliRunner, Result
-
-from tally_client.command.app import app
+from typer.testing import Result
 
 
 class Command:
@@ -24,7 +23,7 @@ class Command:
         monkeypatch.setenv("TALLY_CLIENT_SECRET", "secret")
 
     def run(self, text: str) -> Result:
-        return CliRunner().invoke(app, text.split())
+        return tally_command.run(text.split())
 
     def __call__(self, text: str) -> str:
         result = self.run(text)
@@ -113,7 +112,7 @@ def test_export(tally: Command, service: FakeService, tmp_path: Path) -> None:
     assert rows[0]["created_at"] == TIME
     file = tmp_path / "a b.jsonl"
     for option in ("--format=jsonl", "--json"):
-        result = CliRunner().invoke(app, ["export", "a", option, "--output", str(file)])
+        result = tally_command.run(["export", "a", option, "--output", str(file)])
         assert result.exit_code == 0, result.output
         assert [json.loads(line) for line in file.read_text().splitlines()] == service.history["a"]
 
@@ -317,7 +316,7 @@ def test_without_settings_the_exit_code_is_3(
     for name in ("TALLY_URL", "TALLY_TOKEN_URL", "TALLY_CLIENT_ID", "TALLY_CLIENT_SECRET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["get"])
+    result = tally_command.run(["get"])
     assert result.exit_code == 3
     assert "make run" in result.stderr
 
@@ -334,8 +333,7 @@ def test_every_command_has_help_and_json(tally: Command) -> None:
 def test_shell_completion_offers_names(service: FakeService) -> None:
     service.change("orders", 1, "increment")
     service.change("other", 1, "increment")
-    result = CliRunner().invoke(
-        app,
+    result = tally_command.run(
         [],
         prog_name="tally",
         env={

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizes import examples
 from tests.unit.client.fake_service import FakeService, interval
 
 from tally_client import (
@@ -185,6 +186,7 @@ JSON = st.recursive(
 )
 
 
+@examples(full=100, part=25)
 @given(JSON)
 def test_any_answer_is_a_counter_or_counts_as_lost(document: object) -> None:
     for convert in (model.counter, model.changed_counter, model.entry, model.interval):
