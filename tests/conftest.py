@@ -32,6 +32,10 @@ GROUPS = {
         "tests/e2e/test_first_steps",
         "tests/e2e/test_read_many",
     ),
+    "pages": tuple(
+        f"tests/browser/test_{name}"
+        for name in ("another", "dashboard_accessibility", "dashboard_files", "dashboard_pictures")
+    ),
     "people": ("tests/browser/", "tests/e2e/test_issue_token", "tests/e2e/test_sign_in"),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
     "e2e": ("tests/e2e/",),
@@ -48,6 +52,7 @@ FIRST = (
     *GROUPS["chaos"],
     *GROUPS["client"],
     *GROUPS["people"],
+    *GROUPS["pages"],
     "tests/unit/",
     "tests/component/test_interleavings.py",
     "tests/component/test_reply_sequences.py",
