@@ -165,8 +165,13 @@ class Dashboard:
         """What the chart says about the interval under its cursor."""
         return self.trend.locator(".readout")
 
+    @property
+    def period(self) -> Locator:
+        """The list of periods of the trend."""
+        return self.trend.get_by_role("combobox", name="Period")
+
     def choose_period(self, text: str) -> None:
-        self.trend.get_by_label("Period").select_option(text)
+        self.period.select_option(text)
 
     @property
     def data(self) -> Locator:

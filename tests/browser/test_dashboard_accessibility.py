@@ -290,22 +290,22 @@ def change_a_counter(tab: Dashboard) -> None:
 def look_at_the_trend(tab: Dashboard) -> None:
     """Choose periods, read the chart, open its table, and save both."""
     keys = tab.page.keyboard
-    tab_to(tab, tab.trend.get_by_label("Period", exact=True))
+    tab_to(tab, tab.period)
     keys.type("From")
     form = tab.trend.get_by_role("form", name="Period")
     # The focus moves on from the month to the day, and so on. An hour has two digits.
     tab_to(tab, form.get_by_label("From"))
     keys.type("01022026")
     press(tab, form.get_by_role("button", name="Show"))
-    expect(tab.trend.get_by_label("Day")).to_be_checked()
+    expect(tab.trend.get_by_label("Day", exact=True)).to_be_checked()
     assert "from=2026-01-02T" in tab.page.url
-    tab_to(tab, tab.trend.get_by_label("Period", exact=True))
+    tab_to(tab, tab.period)
     keys.type("Last h")
     expect(tab.trend).to_contain_text("in 60 minutes.")
-    press(tab, tab.trend.get_by_label("Changes"), "ArrowRight")
-    expect(tab.trend.get_by_label("Value")).to_be_checked()
+    press(tab, tab.trend.get_by_label("Changes", exact=True), "ArrowRight")
+    expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
     keys.press("ArrowLeft")
-    expect(tab.trend.get_by_label("Changes")).to_be_checked()
+    expect(tab.trend.get_by_label("Changes", exact=True)).to_be_checked()
 
     press(tab, tab.chart, "End")
     expect(tab.readout).to_contain_text("added, ")

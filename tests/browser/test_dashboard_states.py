@@ -157,9 +157,9 @@ def choose_value(tab: Dashboard, _: list[str]) -> Check:
 
     def check(tab: Dashboard) -> None:
         expect(tab.trend).to_contain_text("6 added and 0 subtracted in 60 minutes.")
-        expect(tab.trend.get_by_label("Period", exact=True)).to_have_value("1h")
-        expect(tab.trend.get_by_label("Value")).to_be_checked()
-        expect(tab.trend.get_by_label("Minute")).to_be_checked()
+        expect(tab.period).to_have_value("1h")
+        expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
+        expect(tab.trend.get_by_label("Minute", exact=True)).to_be_checked()
 
     return check
 
@@ -177,7 +177,7 @@ def choose_period(tab: Dashboard, _: list[str]) -> Check:
         form = tab.trend.get_by_role("form", name="Period")
         expect(form.get_by_label("From")).to_have_value("2026-01-02T00:00")
         expect(form.get_by_label("To")).to_have_value("2026-01-04T00:00")
-        expect(tab.trend.get_by_label("Day")).to_be_checked()
+        expect(tab.trend.get_by_label("Day", exact=True)).to_be_checked()
 
     return check
 
@@ -214,7 +214,7 @@ def compare(tab: Dashboard, others: list[str]) -> Check:
         expect(tab.heading).to_have_text("2 counters")
         expect(tab.content.locator(".values strong")).to_have_text(["6", "6"])
         expect(tab.trend).to_contain_text("What was added to these counters.")
-        expect(tab.trend.get_by_label("Period", exact=True)).to_have_value("1h")
+        expect(tab.period).to_have_value("1h")
 
     return check
 
