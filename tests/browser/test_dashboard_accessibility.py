@@ -286,6 +286,7 @@ def change_a_counter(tab: Dashboard) -> None:
     press(tab, tab.set_form.get_by_role("button", name="Set"))
     expect(tab.value).to_have_text("60")
     expect(tab.changes().first).to_contain_text("100 → 60")
+    expect(tab.trend).to_contain_text("100 added and 40 subtracted")
 
 
 def look_at_the_trend(tab: Dashboard) -> None:
