@@ -1,6 +1,6 @@
 // Which period a chart shows, and how long its intervals are.
 
-import { button, choice, dropdown, element, labelled, replace } from "./dom.js";
+import { button, choice, dropdown, element, labelled } from "./dom.js";
 import { fieldTime, fieldValue, timeParameter } from "./format.js";
 import { setQuery } from "./route.js";
 
@@ -45,17 +45,30 @@ export function periodFields(query, changed) {
     changed();
   };
   const rest = element("div", { class: "period" }); // depends on the period
-  const show = () => replace(rest,
-    choice("Interval", intervals(state), intervalOf(state), (interval) => update({ interval })),
-    state.from ? customFields(state, updatePeriod) : null);
+  let lengths = null;
+  const showIntervals = () => {
+    const before = lengths;
+    lengths = choice("Interval", intervals(state), intervalOf(state),
+      (interval) => update({ interval }));
+    if (before === null) rest.append(lengths);
+    else before.replaceWith(lengths); // the fields of a period keep the focus
+  };
   const updatePeriod = (changes) => {
     update(changes);
-    show();
+    showIntervals();
+  };
+  const showFields = () => {
+    rest.querySelector("form")?.remove();
+    if (state.from) rest.append(customFields(state, updatePeriod));
   };
   const ranges = Object.entries(RANGES).map(([key, [text]]) => [key, text]);
   const range = dropdown([...ranges, ["custom", "From … to …"]], state.from ? "custom" : state.range,
-    (chosen) => updatePeriod(rangeChosen(chosen, state)));
-  show();
+    (chosen) => {
+      updatePeriod(rangeChosen(chosen, state));
+      showFields();
+    });
+  showIntervals();
+  showFields();
   const node = element("div", { class: "period" }, labelled("Period", range), rest);
   return { node, chosen: () => periodOf(state) };
 }

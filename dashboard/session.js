@@ -83,12 +83,10 @@ export async function openSignIn() {
 
 /** Make the tokens unusable, and leave this page to end the session of the sign-in page. */
 export async function signOut() {
-  await renewal?.catch(() => {}); // it replaces the refresh token
   const token = tokens?.refresh ?? "";
   forget();
-  const body = new URLSearchParams({ token, client_id: clientId });
-  const revoked = fetch(`${signIn}/oauth2/revoke`, { method: "POST", body });
-  await revoked.then((response) => response.text()).catch(() => {});
+  await renewal?.catch(() => {}); // it makes its own token unusable
+  await revoke(token);
   const target = new URLSearchParams({ client_id: clientId, logout_uri: PAGE });
   location.assign(`${signIn}/logout?${target}`);
 }
@@ -118,6 +116,12 @@ function renew() {
   return renewal;
 }
 
+async function revoke(token) {
+  const body = new URLSearchParams({ token, client_id: clientId });
+  const answer = fetch(`${signIn}/oauth2/revoke`, { method: "POST", body });
+  await answer.then((response) => response.text()).catch(() => {});
+}
+
 function forget() {
   tokens = null;
   sessionStorage.removeItem(WAS_SIGNED_IN);
@@ -132,7 +136,10 @@ async function exchange(parameters) {
   if (response.status >= 500 || response.status === 429) throw new NoAnswerError("The sign-in service does not answer.");
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) return `The sign-in failed: ${answer.error ?? response.status}.`;
-  if (tokens !== before) throw new SignedOutError(); // the person has signed out meanwhile
+  if (tokens !== before) { // the person has signed out meanwhile
+    await revoke(answer.refresh_token ?? "");
+    throw new SignedOutError();
+  }
   tokens = {
     access: answer.access_token,
     // A refresh token is replaced each time that it is used.

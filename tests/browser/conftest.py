@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from tests.browser.dashboard import Dashboard
+from tests.browser.dashboard import RESTING, Dashboard
 from tests.browser.website import Website
 from tests.e2e.people import first_person
 
@@ -18,8 +18,6 @@ NO_CHROMIUM = (
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in milliseconds
-
-RESTING = "#/compare"  # a view that sends no requests
 
 
 def chromium() -> str | None:

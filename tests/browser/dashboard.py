@@ -11,6 +11,8 @@ from tests.e2e.people import Person
 
 from deployment import Stack
 
+RESTING = "#/compare"  # a view that sends no requests
+
 COLUMNS = ("version", "time", "how", "change", "value", "who")  # of the history
 
 
@@ -163,13 +165,24 @@ class Dashboard:
         """What the chart says about the interval under its cursor."""
         return self.trend.locator(".readout")
 
+    @property
+    def period(self) -> Locator:
+        """The list of periods of the trend."""
+        return self.trend.get_by_role("combobox", name="Period")
+
     def choose_period(self, text: str) -> None:
-        self.trend.get_by_label("Period").select_option(text)
+        self.period.select_option(text)
 
     @property
     def data(self) -> Locator:
         """The rows of the table of the chart, if the table is open."""
         return self.trend.get_by_role("region", name="Data of the chart").locator("tbody tr")
+
+    def data_of(self, column: str) -> Locator:
+        """The cells of a column of this table, such as "close"."""
+        table = self.trend.get_by_role("region", name="Data of the chart")
+        names = table.locator("thead th").all_inner_texts()
+        return self.data.locator(f"> :nth-child({names.index(column) + 1})")
 
     def open_table(self) -> None:
         """Open the table of the chart."""
@@ -222,6 +235,21 @@ class Dashboard:
             yield
         finally:
             self.page.unroute("**/counters/*", handle)
+
+    @contextmanager
+    def clock_ahead(self, seconds: int) -> Iterator[None]:
+        """Let the page believe that it is later, or earlier if `seconds` is negative."""
+        self.page.evaluate(
+            """seconds => {
+              window.realNow ??= Date.now;
+              Date.now = () => window.realNow() + seconds * 1000;
+            }""",
+            seconds,
+        )
+        try:
+            yield
+        finally:
+            self.page.evaluate("Date.now = window.realNow")
 
     def requests_to(self, end: str) -> list[Request]:
         """Return the requests to paths with this end."""

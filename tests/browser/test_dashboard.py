@@ -57,7 +57,7 @@ def test_a_double_click_counts_once(
 
     editor.add(5, clicks=2, slowness=slowness)
 
-    expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
+    expect(editor.outcome("Added 5. The value became 5.")).to_be_visible()
     expect(editor.value).to_have_text("5")
     assert stored(caller, name) == (5, 1)
     expect(editor.changes()).to_have_count(1)
@@ -75,7 +75,7 @@ def test_an_addition_whose_reply_is_lost_counts_once(
 
     with lost_reply(editor.page, f"**/counters/{quote(name, safe='')}", "POST") as keys:
         editor.add(5, clicks=2)
-        expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
+        expect(editor.outcome("Added 5. The value became 5.")).to_be_visible()
 
     assert len(keys) == 2
     assert len({*keys}) == 1
@@ -104,7 +104,7 @@ def test_an_addition_is_not_sent_twice_while_it_is_being_sent(
     for route in waiting:
         route.continue_()
 
-    expect(editor.outcome("Added 5. The value was 5 then.")).to_be_visible()
+    expect(editor.outcome("Added 5. The value became 5.")).to_be_visible()
     assert len(waiting) == 1
     assert stored(caller, name) == (5, 1)
 
@@ -153,7 +153,7 @@ def test_the_trend_of_the_last_hour(editor: Dashboard, caller: Caller, name: str
     expect(editor.trend).to_contain_text("7 added and 2 subtracted in 60 minutes.")
     editor.open_table()
     expect(editor.data).to_have_count(60)
-    expect(editor.data.last).to_contain_text("5")
+    expect(editor.data_of("close").last).to_have_text("5")
     assert "range=1h" in editor.page.url
 
 

@@ -28,6 +28,8 @@ OUTLINE = """() => {
   return isOutlined && visibility === "visible" && right > 0 && bottom > 0;
 }"""
 
+HAS_FOCUS = "document.activeElement !== document.body"
+
 
 @pytest.fixture(scope="module")
 def seen(caller: Caller) -> str:
@@ -62,16 +64,26 @@ def assert_accessible(page: Page) -> None:
     assert serious == []
 
 
-def tab_to(tab: Dashboard, target: Locator) -> None:
-    """Press the Tab key until an element has the focus. The focus is visible all the way."""
+def tab_to(tab: Dashboard, target: Locator, *, is_new: bool = False) -> None:
+    """Press the Tab key until an element has the focus. The focus is visible all the way.
+
+    Something must have the focus before, except if the page `is_new`. It can lose the focus if it
+    removes or disables the element that has it.
+    """
+    assert is_new or tab.page.evaluate(HAS_FOCUS), "the focus was lost"
     for _ in range(MOST_TABS):
         tab.page.keyboard.press("Tab")
-        if tab.page.evaluate("document.activeElement === document.body"):
-            continue
+        if not tab.page.evaluate(HAS_FOCUS):
+            continue  # after the last element
         assert tab.page.evaluate(OUTLINE), tab.page.evaluate("document.activeElement.outerHTML")
         if target.evaluate("element => element === document.activeElement"):
             return
     raise AssertionError(target)
+
+
+def focus_content(tab: Dashboard) -> None:
+    """Give the focus to the content, as a link to a view does."""
+    tab.content.focus()
 
 
 # --- axe ------------------------------------------------------------------------------------------
@@ -177,7 +189,7 @@ def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
 ) -> None:
     tab, keys, editor = Dashboard(page, stack), page.keyboard, first_person(stack)
     tab.open(f"#/?prefix={name}")
-    tab_to(tab, tab.sign_in_button)
+    tab_to(tab, tab.sign_in_button, is_new=True)
     keys.press("Enter")
     expect(page.get_by_label("Username")).to_be_focused()
     keys.type(editor.username)
@@ -186,7 +198,7 @@ def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
     keys.press("Enter")
 
     expect(tab.link(name)).to_be_visible()
-    tab_to(tab, page.get_by_role("link", name="Skip to the content"))
+    tab_to(tab, page.get_by_role("link", name="Skip to the content"), is_new=True)
     keys.press("Enter")
     expect(tab.content).to_be_focused()
     tab_to(tab, tab.link(name))
@@ -202,56 +214,141 @@ def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
     expect(tab.sign_in_button).to_be_visible()
 
 
-def test_the_focus_stays_when_the_trend_is_read_again(
+def test_the_focus_stays_when_the_page_reads_again(
     editor: Dashboard, caller: Caller, name: str
 ) -> None:
     editor.open(f"#/counters/{name}?range=1h")
     expect(editor.trend).to_contain_text("60 added")
     editor.open_table()
     expect(editor.data).to_have_count(60)
-    summary = editor.trend.locator("summary")
-    summary.focus()
+    total = 60
+    for target in (
+        editor.trend.locator("summary"),
+        editor.button("Download as CSV"),
+        editor.chart,
+        editor.button("Older"),
+    ):
+        target.focus()
+        total += 7
+        caller.post(f"/counters/{name}", by=7)
 
-    caller.post(f"/counters/{name}", by=7)
-
-    expect(editor.trend).to_contain_text("67 added")
-    expect(editor.data.last).to_contain_text("67")
-    expect(summary).to_be_focused()
+        expect(editor.trend).to_contain_text(f"{total} added")
+        expect(editor.data_of("close").last).to_have_text(str(total))
+        expect(editor.changes().first).to_contain_text(f"{total - 7} → {total}")
+        expect(target).to_be_focused()
     expect(editor.data).to_have_count(60)
 
 
-def test_a_counter_works_with_the_keyboard(editor: Dashboard, name: str) -> None:
-    tab, keys = editor, editor.page.keyboard
-    tab.open(f"#/counters/{name}")
+def test_everything_works_with_the_keyboard(editor: Dashboard, name: str, caller: Caller) -> None:
+    caller.post(f"/counters/{name}:2")
+    editor.open(f"#/?prefix={uuid.uuid4()}")
+    focus_content(editor)
+    choose_two_counters(editor, name)
+    change_a_counter(editor)
+    look_at_the_trend(editor)
+    look_into_the_past(editor)
+
+
+def press(tab: Dashboard, target: Locator, key: str = "Enter") -> None:
+    """Go to an element with the Tab key, and press a key."""
+    tab_to(tab, target)
+    tab.page.keyboard.press(key)
+
+
+def write(tab: Dashboard, target: Locator, text: str) -> None:
+    """Go to a field with the Tab key, and replace its text."""
+    press(tab, target, "ControlOrMeta+a")
+    tab.page.keyboard.type(text)
+
+
+def choose_two_counters(tab: Dashboard, name: str) -> None:
+    """Find two counters, compare them, and open the first one."""
+    write(tab, tab.page.get_by_label("Search"), name)
+    press(tab, tab.row(name).get_by_role("checkbox"), "Space")
+    press(tab, tab.row(f"{name}:2").get_by_role("checkbox"), "Space")
+    press(tab, tab.link("Compare 2 counters"))
+    expect(tab.heading).to_have_text("2 counters")
+    press(tab, tab.content.get_by_role("link", name=name, exact=True))
+    expect(tab.heading).to_have_text(name)
     expect(tab.value).to_have_text("60")
-    tab_to(tab, tab.change_form.get_by_label("How many"))
-    keys.press("ControlOrMeta+a")
-    keys.type("40")
-    keys.press("Enter")
+
+
+def change_a_counter(tab: Dashboard) -> None:
+    """Add, subtract with a limit, and set. The value is 60 before and after."""
+    write(tab, tab.change_form.get_by_label("How many"), "40")
+    tab.page.keyboard.press("Enter")
     expect(tab.value).to_have_text("100")
-    tab_to(tab, tab.change_form.get_by_role("button", name="Subtract"))
-    keys.press("Enter")
+    press(tab, tab.change_form.locator("summary"))
+    write(tab, tab.change_form.get_by_label("Not below"), "70")
+    press(tab, tab.change_form.get_by_role("button", name="Subtract"))
+    expect(tab.outcome("Not changed: the result would be below 70.")).to_be_visible()
+    write(tab, tab.set_form.get_by_label("New value"), "60")
+    press(tab, tab.set_form.get_by_role("button", name="Set"))
     expect(tab.value).to_have_text("60")
     expect(tab.changes().first).to_contain_text("100 → 60")
+    expect(tab.trend).to_contain_text("100 added and 40 subtracted")
 
-    tab_to(tab, tab.trend.get_by_label("Period"))
+
+def look_at_the_trend(tab: Dashboard) -> None:
+    """Choose periods, read the chart, open its table, and save both."""
+    keys = tab.page.keyboard
+    tab_to(tab, tab.period)
+    keys.type("From")
+    form = tab.trend.get_by_role("form", name="Period")
+    # The focus moves on from the month to the day, and so on. An hour has two digits.
+    tab_to(tab, form.get_by_label("From"))
+    keys.type("01022026")
+    press(tab, form.get_by_role("button", name="Show"))
+    expect(tab.trend.get_by_label("Day", exact=True)).to_be_checked()
+    assert "from=2026-01-02T" in tab.page.url
+    tab_to(tab, tab.period)
     keys.type("Last h")
     expect(tab.trend).to_contain_text("in 60 minutes.")
-    tab_to(tab, tab.chart)
-    keys.press("End")
+    press(tab, tab.trend.get_by_label("Changes", exact=True), "ArrowRight")
+    expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
+    keys.press("ArrowLeft")
+    expect(tab.trend.get_by_label("Changes", exact=True)).to_be_checked()
+
+    press(tab, tab.chart, "End")
     expect(tab.readout).to_contain_text("added, ")
     last = tab.readout.inner_text()
     keys.press("ArrowLeft")
     expect(tab.readout).not_to_have_text(last)
     keys.press("ArrowRight")
     expect(tab.readout).to_have_text(last)
-    tab_to(tab, tab.trend.locator("summary"))
-    keys.press("Enter")
+    press(tab, tab.trend.locator("summary"))
     expect(tab.data).to_have_count(60)
+    for name in ("Download as CSV", "Download as PNG", "Download the history as CSV"):
+        with tab.page.expect_download():
+            press(tab, tab.button(name))
 
-    tab_to(tab, tab.button("Older"))
-    keys.press("Enter")
+
+def type_time(tab: Dashboard) -> None:
+    """Type a time into the field with the focus, from the month to AM or PM."""
+    tab.page.keyboard.type("01022026")
+    tab.page.keyboard.press("Tab")  # a year could have more digits
+    tab.page.keyboard.type("030405AM")
+
+
+def look_into_the_past(tab: Dashboard) -> None:
+    """Ask for an old value, look through the history, and change the zone."""
+    tab_to(tab, tab.past.get_by_label("Date and time"))
+    type_time(tab)
+    press(tab, tab.past.get_by_role("button", name="Show"))
+    expect(tab.past).to_contain_text("Nobody had counted here yet.")
+
+    press(tab, tab.button("Older"))
     expect(tab.changes()).to_have_count(7)
-    tab_to(tab, tab.button("Newest"))
-    keys.press("Enter")
+    press(tab, tab.button("Newest"))
     expect(tab.changes()).to_have_count(25)
+    tab_to(tab, tab.history.get_by_label("Before"))
+    type_time(tab)
+    press(tab, tab.button("Filter"))
+    expect(tab.history).to_contain_text("There are no changes in this period.")
+    press(tab, tab.button("All"))
+    expect(tab.changes()).to_have_count(25)
+    press(tab, tab.button("Local time"))
+    expect(tab.button("UTC")).to_be_focused()
+    expect(tab.value).to_have_text("60")
+    tab.page.keyboard.press("Enter")
+    expect(tab.button("Local time")).to_be_focused()

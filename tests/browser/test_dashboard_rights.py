@@ -45,8 +45,10 @@ def test_a_reader_cannot_change_a_counter(
         headers = {"Authorization": tab.authorization(), "Content-Type": "application/json"}
         url = f"{stack.url}/counters/{name}"
         assert fetch(tab.page, url, headers=headers).status == 200
+        # The token of a reader lacks the scopes of these routes. API Gateway says 401 then: see the
+        # table in docs/access.md. 403 is for a counter that the grant does not cover.
         for method, body in (("POST", '{"by": 1}'), ("PUT", '{"value": 1}')):
-            assert fetch(tab.page, url, method, headers, body).status in {401, 403}
+            assert fetch(tab.page, url, method, headers, body).status == 401
     assert caller.get(f"/counters/{name}").body["value"] == 3
 
 
@@ -147,5 +149,15 @@ def test_the_browser_runs_no_other_script_than_those_of_the_page(editor: Dashboa
 
 
 def assert_that_nothing_has_run(tab: Dashboard) -> None:
-    tab.page.wait_for_load_state()
+    """Check that the page shows no element of MARKUP, and that no script of it has run."""
+    # The browser reports the missing image of MARKUP before that of a later element.
+    tab.page.evaluate(
+        """() => new Promise(resolve => {
+          const later = document.createElement("img");
+          later.onerror = () => resolve();
+          later.src = "x";
+          document.body.append(later);
+        }).finally(() => document.querySelector("body > img").remove())"""
+    )
     assert tab.page.evaluate("window.hasRun") is None
+    assert tab.page.locator("img[onerror]").count() == 0

@@ -1,14 +1,15 @@
-"""What the dashboard shows when something is missing, and in the reader's format and zone."""
+"""What the dashboard shows without data, an answer or a session; shared URLs; formats."""
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Route, expect
-from tests.browser.dashboard import Dashboard, problem
+from tests.browser.dashboard import RESTING, Dashboard, problem
 from tests.browser.samples import store
-from tests.e2e.people import first_person
+from tests.e2e.people import Person, created_person, first_person
 from tests.e2e.service import Caller
 from tests.past import Past
 
@@ -20,11 +21,13 @@ def name() -> str:
     return f"states:{uuid.uuid4()}"
 
 
-def signed_in(context: BrowserContext, stack: Stack, view: str) -> Dashboard:
-    """Sign in on a view."""
+def signed_in(
+    context: BrowserContext, stack: Stack, view: str, person: Person | None = None
+) -> Dashboard:
+    """Sign in on a view, as the first person if no other one is given."""
     tab = Dashboard(context.new_page(), stack)
     tab.open(view)
-    tab.sign_in(first_person(stack))
+    tab.sign_in(person or first_person(stack))
     return tab
 
 
@@ -116,34 +119,104 @@ def test_who_has_no_session_any_more_signs_in_to_the_same_view(
 
 
 def test_a_shared_url_shows_the_same_view_to_another_person(
-    browser: Browser, stack: Stack, caller: Caller, name: str
+    browser: Browser, stack: Stack, editor: Dashboard, caller: Caller, name: str
 ) -> None:
     others = [f"{name}:{number}" for number in range(2)]
     for other in others:
         caller.post(f"/counters/{other}", by=6)
     caller.history(f"/counters/{others[0]}", entries=1)
-    ids = "&".join(f"id={quote(other, safe='')}" for other in others)
-    counter = f"#/counters/{quote(others[0], safe='')}"
-    with browser.new_context(timezone_id="UTC") as context:
-        tab = signed_in(context, stack, f"#/?prefix={name}")
+    with (
+        created_person(stack, "readers") as reader,
+        browser.new_context(timezone_id="UTC") as context,
+    ):
+        editor.open(f"#/?prefix={name}")
+        tab = signed_in(context, stack, editor.page.url.removeprefix(editor.url), reader)
         expect(tab.content.locator("tbody tr")).to_have_count(2)
         expect(tab.page.get_by_label("Search")).to_have_value(name)
 
-        for view, text in (
-            (f"{counter}?range=1h&show=value", "6 added and 0 subtracted in 60 minutes."),
-            (f"{counter}?from=2026-01-02T00:00:00Z&to=2026-01-04T00:00:00Z&interval=minute", ""),
-            (f"{counter}?at=2026-01-02T03:04:05.000Z", "Nobody had counted here yet."),
-            (
-                f"{counter}?changes_to=2026-01-02T03:04:05.000Z",
-                "There are no changes in this period.",
-            ),
-            (f"#/compare?{ids}&range=1h", "What was added to these counters."),
-        ):
+        for choose in (choose_value, choose_period, choose_moment, choose_changes, compare):
+            editor.open(RESTING)
+            editor.open(f"#/counters/{quote(others[0], safe='')}")
+            expect(editor.value).to_have_text("6")
+            check = choose(editor, others)
+            check(editor)
+            url = editor.page.url
             tab.page.goto("about:blank")
-            tab.open(view)
+            tab.page.goto(url)
             expect(tab.sign_out_button).to_be_visible()
-            expect(tab.content).to_contain_text(text)
-            assert tab.page.url == tab.url + view
+            check(tab)
+            assert tab.page.url == url
+
+
+Check = Callable[[Dashboard], None]
+
+
+def choose_value(tab: Dashboard, _: list[str]) -> Check:
+    tab.choose_period("Last hour")
+    tab.trend.get_by_text("Value", exact=True).click()
+
+    def check(tab: Dashboard) -> None:
+        expect(tab.trend).to_contain_text("6 added and 0 subtracted in 60 minutes.")
+        expect(tab.period).to_have_value("1h")
+        expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
+        expect(tab.trend.get_by_label("Minute", exact=True)).to_be_checked()
+
+    return check
+
+
+def choose_period(tab: Dashboard, _: list[str]) -> Check:
+    tab.choose_period("From … to …")
+    form = tab.trend.get_by_role("form", name="Period")
+    form.get_by_label("From").fill("2026-01-02T00:00:00")
+    form.get_by_label("To").fill("2026-01-04T00:00:00")
+    form.get_by_role("button", name="Show").click()
+    tab.trend.get_by_text("Day", exact=True).click()
+
+    def check(tab: Dashboard) -> None:
+        expect(tab.trend).to_contain_text("0 added and 0 subtracted in 2 days.")
+        form = tab.trend.get_by_role("form", name="Period")
+        expect(form.get_by_label("From")).to_have_value("2026-01-02T00:00")
+        expect(form.get_by_label("To")).to_have_value("2026-01-04T00:00")
+        expect(tab.trend.get_by_label("Day", exact=True)).to_be_checked()
+
+    return check
+
+
+def choose_moment(tab: Dashboard, _: list[str]) -> Check:
+    tab.look_back("2026-01-02T03:04:05")
+
+    def check(tab: Dashboard) -> None:
+        expect(tab.past).to_contain_text("Nobody had counted here yet.")
+        expect(tab.past.get_by_label("Date and time")).to_have_value("2026-01-02T03:04:05")
+
+    return check
+
+
+def choose_changes(tab: Dashboard, _: list[str]) -> Check:
+    tab.history.get_by_label("Before").fill("2026-01-02T03:04:05")
+    tab.button("Filter").click()
+
+    def check(tab: Dashboard) -> None:
+        expect(tab.history).to_contain_text("There are no changes in this period.")
+        expect(tab.history.get_by_label("Before")).to_have_value("2026-01-02T03:04:05")
+
+    return check
+
+
+def compare(tab: Dashboard, others: list[str]) -> Check:
+    tab.open(f"#/?prefix={others[0][:-2]}")
+    for other in others:
+        tab.row(other).get_by_role("checkbox").check()
+    tab.link("Compare 2 counters").click()
+    tab.choose_period("Last hour")
+
+    def check(tab: Dashboard) -> None:
+        expect(tab.heading).to_have_text("2 counters")
+        expect(tab.content.locator(".values strong")).to_have_text(["6", "6"])
+        expect(tab.trend).to_contain_text("What was added to these counters.")
+        expect(tab.period).to_have_value("1h")
+
+    return check
 
 
 def test_numbers_and_times_are_in_the_format_and_the_zone_of_the_reader(

@@ -198,6 +198,16 @@ def test_a_silence_is_unusual_where_many_are_expected(day: int, level: int) -> N
     assert is_unusual(0, expected, ended=True)
 
 
+@pytest.mark.parametrize(("day", "least"), [(24, 10), (1, 13)])  # as docs/history.md says
+def test_a_silence_is_unusual_from_this_level_on(day: int, least: int) -> None:
+    answers = [
+        is_unusual(0, expected_after([level] * 8 * WEEK[day], day), ended=True)
+        for level in range(1, 40)
+    ]
+
+    assert answers == [level >= least for level in range(1, 40)]
+
+
 @pytest.mark.parametrize("level", [60, 2**53, 10**20, 10**36])
 def test_half_and_double_are_unusual_where_many_are_expected(level: int) -> None:
     expected = expected_after([level] * 8 * 168, 24)
