@@ -1,10 +1,13 @@
 // Sends requests to the API, which serves this page, too.
 
-import { NoAnswerError, Problem, SignedOutError } from "./errors.js";
+import { NoAnswerError, Problem, SignedOutError, isUnknown } from "./errors.js";
 import { accessToken } from "./session.js";
 
 const BASE = location.origin + location.pathname;
 const TRIES = 3; // how often a request is sent before its problem is shown
+const LONGEST_PAUSE = 10; // in seconds, whatever Retry-After says
+// API Gateway gives up after 29 seconds.
+const TIMEOUT = 35_000; // in milliseconds
 
 /**
  * Read from the API. A read that was throttled is sent again.
@@ -25,7 +28,7 @@ export async function read(path, { query = {}, known = null, signal } = {}) {
       return await send("GET", path, { query, headers, signal });
     } catch (error) {
       if (!(error instanceof Problem && error.retryAfter) || tries === TRIES) throw error;
-      await sleep(error.retryAfter * 1000, signal);
+      await sleep(pauseOf(error), signal);
     }
   }
 }
@@ -37,18 +40,24 @@ export async function read(path, { query = {}, known = null, signal } = {}) {
  * @param {string} counterId
  * @param {object} body `by`, and perhaps `min` and `max`
  * @param {string} key the idempotency key
+ * @param {boolean} wasUnknown whether an earlier request with this key has left open whether the
+ *   addition was made. Then an answer such as 429 does not mean that it was not made.
  * @throws {Problem|NoAnswerError|SignedOutError}
  */
-export async function increment(counterId, body, key) {
+export async function increment(counterId, body, key, wasUnknown = false) {
   for (let tries = 1; ; tries++) {
     try {
       return await send("POST", counterPath(counterId), {
         body, headers: { "Idempotency-Key": key },
       });
     } catch (error) {
-      const again = error instanceof NoAnswerError || error.status === 503 || error.retryAfter;
-      if (!again || tries === TRIES) throw error;
-      await sleep((error.retryAfter ?? 1) * 1000);
+      const isAgain = isUnknown(error) || error.retryAfter;
+      wasUnknown ||= isUnknown(error);
+      // These two answers are about all requests with the key.
+      const isVerdict = ["bound-exceeded", "idempotency-key-reused"].includes(error.kind);
+      error.wasUnknown = wasUnknown && !isVerdict;
+      if (!isAgain || tries === TRIES) throw error;
+      await sleep(pauseOf(error));
     }
   }
 }
@@ -82,6 +91,9 @@ export function sleep(milliseconds, signal) {
   });
 }
 
+/** Return how long to wait before a request is sent again, in milliseconds. */
+const pauseOf = (error) => Math.min(error.retryAfter ?? 1, LONGEST_PAUSE) * 1000;
+
 async function send(method, path, { query = {}, headers = {}, body, signal }, refused = null) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(query)) {
@@ -94,7 +106,8 @@ async function send(method, path, { query = {}, headers = {}, body, signal }, re
   try {
     token = await accessToken(refused);
     response = await fetch(url, {
-      method, signal, cache: "no-store", headers: { ...headers, Authorization: token },
+      method, signal: AbortSignal.any([AbortSignal.timeout(TIMEOUT), ...(signal ? [signal] : [])]),
+      cache: "no-store", headers: { ...headers, Authorization: token },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
@@ -109,19 +122,25 @@ async function send(method, path, { query = {}, headers = {}, body, signal }, re
   const answer = response.status === 304 ? null : await parsed(response, signal);
   if (!response.ok && response.status !== 304) {
     const retryAfter = Number(response.headers.get("Retry-After")) || null;
-    throw new Problem(response.status, answer ?? {}, retryAfter);
+    throw new Problem(response.status, answer, retryAfter);
   }
   return { body: answer, etag: response.headers.get("ETag"), next: nextPage(response) };
 }
 
 async function parsed(response, signal) {
   try {
-    return await response.json();
+    return JSON.parse(await response.text(), exactly);
   } catch (error) {
     if (signal?.aborted) throw error;
     if (response.ok) throw new NoAnswerError("The API's answer was cut off.");
-    return {};
+    return null;
   }
+}
+
+/** Keep the digits of an integer that a number cannot represent. Sums can be so large. */
+function exactly(_key, value, { source }) {
+  const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value);
+  return isRounded ? BigInt(source) : value;
 }
 
 function nextPage(response) {

@@ -3,11 +3,12 @@
 import { compareView } from "./compare.js";
 import { counterView } from "./counter.js";
 import { button, element, replace } from "./dom.js";
-import { isUtc, ownZone, useUtc } from "./format.js";
+import { isUtc, ownZone, showTimesAgain, useUtc } from "./format.js";
 import { listView } from "./list.js";
 import { emptyBox, errorBox } from "./messages.js";
 import { current } from "./route.js";
 import { isSignedIn, mayRead, openSignIn, person, signOut, start } from "./session.js";
+import { keepTimes } from "./time_field.js";
 
 const VIEWS = { list: listView, counter: counterView, compare: compareView };
 const THEMES = { auto: "light", light: "dark", dark: "auto" }; // each theme and the next one
@@ -60,16 +61,17 @@ function showTheme() {
 }
 
 document.getElementById("zone").addEventListener("click", () => {
-  useUtc(!isUtc());
+  keepTimes(() => useUtc(!isUtc()));
   showZone();
-  show();
+  showTimesAgain();
+  document.dispatchEvent(new Event("redraw"));
 });
 document.getElementById("theme").addEventListener("click", () => {
   const theme = THEMES[document.documentElement.dataset.theme];
   document.documentElement.dataset.theme = theme;
   localStorage.setItem("tally.theme", theme);
   showTheme();
-  document.dispatchEvent(new Event("themechange"));
+  document.dispatchEvent(new Event("redraw"));
 });
 document.getElementById("sign-out").addEventListener("click", () => {
   signOut();

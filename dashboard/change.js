@@ -2,8 +2,9 @@
 
 import { increment, set } from "./api.js";
 import { announce, button, element, labelled, replace } from "./dom.js";
+import { NoAnswerError, isUnknown } from "./errors.js";
 import { number } from "./format.js";
-import { isUnknown, whyNot } from "./messages.js";
+import { whyNot } from "./messages.js";
 import { may } from "./session.js";
 
 /**
@@ -39,7 +40,7 @@ function addForm(counterId, run) {
     if (max.value) change.max = Number(max.value);
     const key = crypto.randomUUID(); // one key for this change, also when it is sent again
     const done = sign > 0 ? `Added ${by.value}.` : `Subtracted ${by.value}.`;
-    run(form, change, done, () => increment(counterId, change, key));
+    run(form, change, done, (wasUnknown) => increment(counterId, change, key, wasUnknown));
   });
   return onceForEachClick(form);
 }
@@ -65,18 +66,19 @@ function runner(outcome, changed) {
     replace(outcome, element("p", { class: `message ${kind}` }, text), ...more);
     announce(text);
   };
-  return async function run(form, change, done, send) {
+  return async function run(form, change, done, send, wasUnknown = false) {
     if (busy) return;
     busy = true;
     form.setAttribute("aria-busy", "true");
     replace(outcome, element("p", { class: "message" }, "Sending…"));
+    let answer = null;
     try {
-      const { body, etag } = await send();
+      answer = checked(await send(wasUnknown));
+      const { value } = answer.body;
       // In rare cases, the API knows that the change was made, but not which value it gave.
-      say("good", body.value === null ? done : `${done} The value became ${number(body.value)}.`);
-      changed(body, etag);
+      say("good", value === null ? done : `${done} The value became ${number(value)}.`);
     } catch (error) {
-      const again = () => run(form, change, done, send);
+      const again = () => run(form, change, done, send, true);
       if (!isUnknown(error)) say("error", whyNot(error, change));
       else if (change.by === undefined) say("error", `${whyNot(error, change)} Look at the value.`);
       else {
@@ -90,7 +92,15 @@ function runner(outcome, changed) {
       busy = false;
       form.removeAttribute("aria-busy");
     }
+    if (answer !== null) changed(answer.body, answer.etag);
   };
+}
+
+/** Return an answer, unless the page cannot use it. */
+function checked(answer) {
+  const value = answer.body?.value;
+  if (value !== null && !Number.isInteger(value)) throw new NoAnswerError("It is no counter.");
+  return answer;
 }
 
 /**

@@ -60,7 +60,7 @@ export function chart(options) {
   const { signal } = options;
   plot.addEventListener("keydown", (event) => move(event, graph, options.times.length));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });
-  document.addEventListener("themechange", draw, { signal });
+  document.addEventListener("redraw", draw, { signal });
   signal.addEventListener("abort", () => {
     resized.disconnect();
     graph?.destroy();

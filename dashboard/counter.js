@@ -41,7 +41,7 @@ export function counterView({ counterId, query, signal }) {
     value.textContent = number(counter.value);
     replace(facts, ...factsOf(counter));
     if (!changed) return;
-    flash(value, counter.value - before);
+    flash(value, BigInt(counter.value) - BigInt(before));
     trend.refresh(counter.value);
     history.refresh(counter.version);
   };
@@ -78,7 +78,7 @@ function factsOf(counter) {
 
 /** Show beside the value by how much it has just changed. */
 function flash(value, difference) {
-  value.dataset.change = difference === 0 ? "" : signed(difference);
+  value.dataset.change = difference === 0n ? "" : signed(difference);
   value.classList.remove("flash");
   void value.offsetWidth; // starts the animation again
   value.classList.add("flash");

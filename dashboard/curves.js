@@ -99,5 +99,5 @@ async function lastHours(counter, signal) {
   }
   const { body } = await read(`${counterPath(counter.counter_id)}/trend`, { signal });
   const buckets = body.slice(-HOURS);
-  return { values: buckets.map((bucket) => bucket.increase), close: buckets.at(-1).close };
+  return { values: buckets.map((bucket) => Number(bucket.increase)), close: buckets.at(-1).close };
 }

@@ -69,22 +69,18 @@ export function tick(seconds, step) {
   return formatted(date, { day: "numeric", month: "short", ...year });
 }
 
-/** Return a time as the value of an `input` of the type datetime-local. */
-export function fieldValue(value) {
-  const date = new Date(value);
-  const shifted = isUtc() ? date : new Date(date - date.getTimezoneOffset() * 60000);
-  return shifted.toISOString().slice(0, 19);
-}
-
 /** Return a parameter of the URL that is a time; null if it is missing or not a time. */
 export function timeParameter(query, name) {
-  return Number.isNaN(Date.parse(query.get(name))) ? null : query.get(name);
+  const text = query.get(name) ?? "";
+  return /^(19[7-9]\d|[2-9]\d{3})-\d\d-\d\dT/.test(text) && !Number.isNaN(Date.parse(text)) ? text : null;
 }
 
-/** Return the time that such an `input` shows, as an RFC 3339 time in UTC; null if it is empty. */
-export function fieldTime(text) {
-  if (!text) return null;
-  return new Date(isUtc() ? `${text}Z` : text).toISOString();
+/** Show all times on the page in the chosen time zone. */
+export function showTimesAgain() {
+  for (const node of document.querySelectorAll("time")) {
+    if (node.title) node.title = time(node.dateTime);
+    else node.textContent = time(node.dateTime);
+  }
 }
 
 const formats = new Map();

@@ -3,11 +3,13 @@
 import { counterPath, read } from "./api.js";
 import { button, element, labelled, replace } from "./dom.js";
 import { fileName, saveCsv } from "./download.js";
-import { fieldTime, fieldValue, number, signed, timeElement, timeParameter } from "./format.js";
-import { emptyBox, errorBox, inWords, isTemporary, loadingLine } from "./messages.js";
+import { isTemporary } from "./errors.js";
+import { number, signed, timeElement, timeParameter } from "./format.js";
+import { emptyBox, errorBox, inWords, loadingLine } from "./messages.js";
 import { atMostEvery } from "./polling.js";
 import { setQuery } from "./route.js";
 import { isMe } from "./session.js";
+import { isAfter, setTime, timeField, timeOf } from "./time_field.js";
 
 const PAGE = 25;
 const LARGE_PAGE = 1000; // for downloads; the most that the API returns at once
@@ -33,7 +35,7 @@ export function historyPanel(counterId, query, signal) {
   const path = `${counterPath(counterId)}/history`;
   const state = {
     from: timeParameter(query, "changes_from"), to: timeParameter(query, "changes_to"),
-    after: /^\d+$/.test(query.get("before")) ? query.get("before") : null,
+    after: /^\d{1,16}$/.test(query.get("before")) ? query.get("before") : null,
   };
   const place = element("div", { class: "scroll", tabindex: "0", role: "region",
     "aria-label": "Changes" }, loadingLine());
@@ -61,8 +63,8 @@ export function historyPanel(counterId, query, signal) {
       if (isAll && (body[0]?.version ?? 0) < newestVersion) refresh();
     } catch (error) {
       if (mine !== latest || signal.aborted) return;
-      if (last !== null && isTemporary(error)) refresh(); // keep the table meanwhile
-      else replace(place, errorBox(error, load));
+      if (isTemporary(error)) refresh();
+      if (last === null || !isTemporary(error)) replace(place, errorBox(error, load));
     }
   };
   const go = (changes) => {
@@ -101,23 +103,19 @@ export function historyPanel(counterId, query, signal) {
 }
 
 function filterForm(state, go) {
-  const from = element("input", { type: "datetime-local", step: "1",
-    value: state.from && fieldValue(state.from) });
-  const to = element("input", { type: "datetime-local", step: "1",
-    value: state.to && fieldValue(state.to) });
+  const from = timeField(state.from);
+  const to = timeField(state.to);
   const form = element("form", { "aria-label": "Period of the history" },
     labelled("From", from), labelled("Before", to), button("Filter", null, { type: "submit" }),
     button("All", () => {
-      from.value = to.value = "";
+      setTime(from, null);
+      setTime(to, null);
       go({ from: null, to: null, after: null });
     }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const isPeriod = !from.value || !to.value || from.value < to.value;
-    to.setCustomValidity(isPeriod ? "" : "The end must be after the start.");
-    if (to.reportValidity()) go({ from: fieldTime(from.value), to: fieldTime(to.value), after: null });
+    if (isAfter(to, from)) go({ from: timeOf(from), to: timeOf(to), after: null });
   });
-  to.addEventListener("input", () => to.setCustomValidity(""));
   return form;
 }
 

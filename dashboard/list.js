@@ -70,6 +70,7 @@ function table(prefix, choices, signal) {
     const isLast = page === pages.at(-1);
     const end = page.last();
     let after = page.after;
+    let hasRest = false; // whether there are counters behind the end of the page
     do {
       const { body, next } = await read("counters", {
         query: { values: "true", limit: PAGE, prefix: prefix || null, after }, signal,
@@ -77,10 +78,11 @@ function table(prefix, choices, signal) {
       // What follows belongs to the next page. Only the last page can get longer, by one answer.
       const isOpen = isLast && after === page.after;
       page.merge(isOpen ? body : body.filter(({ counter_id: name }) => name <= end));
+      hasRest = !isOpen && body.some(({ counter_id: name }) => name > end);
       after = next?.after ?? null;
       // New counters may have moved the last counters of this page out of the answer.
     } while (after !== null && end !== null && after < end);
-    if (page === pages.at(-1)) more.hidden = after === null;
+    if (page === pages.at(-1)) more.hidden = after === null && !hasRest;
   };
   const grow = async () => {
     if (growing || (pages.length && more.hidden)) return;

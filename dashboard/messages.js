@@ -1,7 +1,7 @@
 // Says what went wrong, and what to do.
 
 import { button, element } from "./dom.js";
-import { NoAnswerError, Problem, SignedOutError } from "./errors.js";
+import { NoAnswerError, Problem, SignedOutError, isUnknown } from "./errors.js";
 import { number } from "./format.js";
 
 /** Return what an error means for a reader. */
@@ -36,18 +36,6 @@ export function whyNot(error, change) {
   }
   if (isUnknown(error)) return "No answer came, so it is not known whether the change was made.";
   return `Not changed. ${inWords(error)}`;
-}
-
-/** Return whether an error leaves open whether a change was made. */
-export function isUnknown(error) {
-  if (error instanceof NoAnswerError || error.kind === "in-progress") return true;
-  return error.status >= 500 && error.kind !== "throttled";
-}
-
-/** Return whether a read that failed may succeed a little later. */
-export function isTemporary(error) {
-  if (error instanceof Problem) return error.status >= 500 || error.status === 429;
-  return error instanceof NoAnswerError;
 }
 
 /** Return an error as a box, with a button that tries again. */

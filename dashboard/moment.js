@@ -2,9 +2,10 @@
 
 import { counterPath, read } from "./api.js";
 import { button, element, labelled, replace } from "./dom.js";
-import { fieldTime, fieldValue, number, time, timeElement, timeParameter } from "./format.js";
+import { number, timeElement, timeParameter } from "./format.js";
 import { errorBox, loadingLine } from "./messages.js";
 import { setQuery } from "./route.js";
+import { timeField, timeOf } from "./time_field.js";
 
 /**
  * Return a form that shows the value at a moment. The query of the URL has the moment: `at`.
@@ -15,8 +16,7 @@ import { setQuery } from "./route.js";
  */
 export function momentPanel(counterId, query, signal) {
   const chosen = timeParameter(query, "at");
-  const field = element("input", { type: "datetime-local", step: "1", required: true,
-    value: chosen && fieldValue(chosen) });
+  const field = timeField(chosen, { required: true });
   const place = element("div", { role: "status" });
   let latest = 0; // counts the reads, so that an old answer does not replace a newer one
   const show = async (at) => {
@@ -33,7 +33,7 @@ export function momentPanel(counterId, query, signal) {
     labelled("Date and time", field), button("Show", null, { type: "submit" }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const at = fieldTime(field.value);
+    const at = timeOf(field);
     setQuery({ at });
     show(at);
   });
@@ -44,7 +44,7 @@ export function momentPanel(counterId, query, signal) {
 
 function answer(counter, at) {
   const value = element("p", { class: "past" }, element("strong", {}, number(counter.value)),
-    ` at ${time(at)}`);
+    " at ", timeElement(at));
   const facts = counter.version === 0 ? "Nobody had counted here yet."
     : element("span", {}, `Version ${number(counter.version)}, made `,
       timeElement(counter.updated_at));

@@ -1,8 +1,9 @@
 // Which period a chart shows, and how long its intervals are.
 
 import { button, choice, dropdown, element, labelled } from "./dom.js";
-import { fieldTime, fieldValue, timeParameter } from "./format.js";
+import { timeParameter } from "./format.js";
 import { setQuery } from "./route.js";
+import { isAfter, timeField, timeOf } from "./time_field.js";
 
 /** The lengths of the intervals, in seconds. */
 export const SECONDS = { minute: 60, hour: 3600, day: 86400 };
@@ -80,19 +81,14 @@ function rangeChosen(range, state) {
 }
 
 function customFields(state, update) {
-  const attributes = { type: "datetime-local", step: "1", required: true };
-  const from = element("input", { ...attributes, value: fieldValue(state.from) });
-  const to = element("input", { ...attributes, value: fieldValue(state.to ?? Date.now()) });
+  const from = timeField(state.from, { required: true });
+  const to = timeField(state.to ?? new Date().toISOString(), { required: true });
   const form = element("form", { "aria-label": "Period" },
     labelled("From", from), labelled("To", to), button("Show", null, { type: "submit" }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    to.setCustomValidity(from.value < to.value ? "" : "The end must be after the start.");
-    if (to.reportValidity()) {
-      update({ from: fieldTime(from.value), to: fieldTime(to.value), interval: null });
-    }
+    if (isAfter(to, from)) update({ from: timeOf(from), to: timeOf(to), interval: null });
   });
-  to.addEventListener("input", () => to.setCustomValidity(""));
   return form;
 }
 

@@ -2,8 +2,7 @@
 
 import { sleep } from "./api.js";
 import { lost, restored } from "./connection.js";
-import { SignedOutError } from "./errors.js";
-import { isTemporary } from "./messages.js";
+import { SignedOutError, isTemporary } from "./errors.js";
 
 const HIDDEN = 60_000; // milliseconds between two reads while the tab is hidden
 const AFTER_FAILURE = 5_000; // milliseconds after a read that failed

@@ -6,6 +6,7 @@ const { clientId, signIn } = document.documentElement.dataset;
 const PAGE = location.origin + location.pathname;
 const PENDING = "tally.sign-in"; // what the page must still know when the browser comes back
 const WAS_SIGNED_IN = "tally.signed-in"; // only whether, so that a reload can sign in again
+const TIMEOUT = 10_000; // for a request to the sign-in service, in milliseconds
 const MARGIN = 60_000; // renew a token this long before it expires, in milliseconds
 
 let tokens = null;
@@ -45,8 +46,9 @@ export function may(right, counterId) {
  */
 export async function start() {
   const query = new URLSearchParams(location.search);
-  const pending = JSON.parse(sessionStorage.getItem(PENDING) ?? "null");
+  const stored = sessionStorage.getItem(PENDING);
   sessionStorage.removeItem(PENDING);
+  const pending = JSON.parse(stored);
   const wasSignedIn = sessionStorage.getItem(WAS_SIGNED_IN) !== null;
   sessionStorage.removeItem(WAS_SIGNED_IN);
   if (query.has("code") || query.has("error")) {
@@ -83,12 +85,24 @@ export async function openSignIn() {
 
 /** Make the tokens unusable, and leave this page to end the session of the sign-in page. */
 export async function signOut() {
-  const token = tokens?.refresh ?? "";
+  const { refresh } = tokens;
+  const pending = renewal;
   forget();
-  await renewal?.catch(() => {}); // it makes its own token unusable
-  await revoke(token);
+  await Promise.all([revoke(refresh), pending?.catch(() => {})]);
   const target = new URLSearchParams({ client_id: clientId, logout_uri: PAGE });
   location.assign(`${signIn}/logout?${target}`);
+}
+
+async function revoke(token) {
+  await post("revoke", { token }).then((response) => response.text()).catch(() => {});
+}
+
+/** Send a request to the sign-in service. */
+function post(path, parameters) {
+  return fetch(`${signIn}/oauth2/${path}`, {
+    method: "POST", body: new URLSearchParams({ client_id: clientId, ...parameters }),
+    signal: AbortSignal.timeout(TIMEOUT),
+  });
 }
 
 /**
@@ -116,12 +130,6 @@ function renew() {
   return renewal;
 }
 
-async function revoke(token) {
-  const body = new URLSearchParams({ token, client_id: clientId });
-  const answer = fetch(`${signIn}/oauth2/revoke`, { method: "POST", body });
-  await answer.then((response) => response.text()).catch(() => {});
-}
-
 function forget() {
   tokens = null;
   sessionStorage.removeItem(WAS_SIGNED_IN);
@@ -130,12 +138,15 @@ function forget() {
 /** Ask for tokens. Return what went wrong, in words; an empty string if there are new tokens. */
 async function exchange(parameters) {
   const before = tokens;
-  const body = new URLSearchParams({ client_id: clientId, ...parameters });
-  const response = await fetch(`${signIn}/oauth2/token`, { method: "POST", body })
-    .catch(() => ({ status: 503 }));
-  if (response.status >= 500 || response.status === 429) throw new NoAnswerError("The sign-in service does not answer.");
+  const response = await post("token", parameters).catch(() => ({ status: 503 }));
+  if (response.status >= 500 || response.status === 429) {
+    throw new NoAnswerError("The sign-in service does not answer.");
+  }
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) return `The sign-in failed: ${answer.error ?? response.status}.`;
+  if (typeof answer.access_token !== "string") {
+    throw new NoAnswerError("The sign-in service gave an answer without a token.");
+  }
   if (tokens !== before) { // the person has signed out meanwhile
     await revoke(answer.refresh_token ?? "");
     throw new SignedOutError();
@@ -143,7 +154,7 @@ async function exchange(parameters) {
   tokens = {
     access: answer.access_token,
     // A refresh token is replaced each time that it is used.
-    refresh: answer.refresh_token ?? tokens.refresh,
+    refresh: answer.refresh_token ?? tokens?.refresh,
     expires: Date.now() + answer.expires_in * 1000,
     claims: claimsOf(answer.access_token),
   };

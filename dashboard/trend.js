@@ -4,8 +4,9 @@ import { counterPath, read } from "./api.js";
 import { chart } from "./chart.js";
 import { button, choice, element, replace } from "./dom.js";
 import { fileName, saveCsv, savePng } from "./download.js";
+import { isTemporary } from "./errors.js";
 import { minute, number, timeElement } from "./format.js";
-import { errorBox, isTemporary, loadingLine } from "./messages.js";
+import { errorBox, loadingLine } from "./messages.js";
 import { SECONDS, periodFields } from "./period.js";
 import { atMostEvery } from "./polling.js";
 import { setQuery } from "./route.js";
@@ -50,10 +51,8 @@ export function trendPanel(counterIds, query, signal) {
       if (period.isLive && newestValue !== null && trends[0].at(-1)?.close !== newestValue) refresh();
     } catch (error) {
       if (mine !== latest || signal.aborted) return;
-      if (drawing !== null && period.isLive && isTemporary(error)) {
-        refresh(); // keep the chart meanwhile
-        return;
-      }
+      if (isTemporary(error)) refresh();
+      if (drawing !== null && period.isLive && isTemporary(error)) return; // keep the chart
       replace(place, errorBox(error, load));
       data.node.hidden = buttons.hidden = true;
     }
@@ -125,8 +124,8 @@ function oneTrend(buckets, form, interval) {
       ? [line("Value", buckets.map((bucket) => bucket.close), "line", "--line-1")]
       : changeLines(buckets),
     band: form === "changes" && buckets.some(has) ? {
-      low: buckets.map((bucket) => (has(bucket) ? bucket.expected.low : null)),
-      high: buckets.map((bucket) => (has(bucket) ? bucket.expected.high : null)),
+      low: buckets.map((bucket) => (has(bucket) ? Number(bucket.expected.low) : null)),
+      high: buckets.map((bucket) => (has(bucket) ? Number(bucket.expected.high) : null)),
     } : null,
     fromZero: form === "changes",
     describe: (index, when) => describeOne(buckets[index], when),
@@ -178,9 +177,13 @@ function severalTrends(counterIds, trends, form) {
   };
 }
 
-const line = (label, values, form, color) => ({ label, values, form, color });
+/** Return a line of a chart. The chart rounds sums that are too large for a number. */
+function line(label, values, form, color) {
+  return { label, values: values.map((each) => (each === null ? null : Number(each))), form, color };
+}
 
-const sum = (buckets, member) => buckets.reduce((total, bucket) => total + bucket[member], 0);
+// Sums can be greater than the integers that a number represents exactly.
+const sum = (buckets, member) => buckets.reduce((total, each) => total + BigInt(each[member]), 0n);
 
 /** Return what each color of a chart means. */
 function legend({ lines, band }) {
@@ -229,5 +232,5 @@ function tableOf({ header, rows }) {
 
 function shown(cell) {
   if (cell === null) return "";
-  return typeof cell === "number" ? number(cell) : cell === true ? "yes" : cell === false ? "no" : cell;
+  return typeof cell === "boolean" ? (cell ? "yes" : "no") : number(cell);
 }
