@@ -68,7 +68,10 @@ export function chart(options) {
   return {
     node,
     get canvas() { return graph.ctx.canvas; },
-    focus: () => (plot === document.activeElement ? graph.cursor.idx ?? 0 : null),
+    focus() {
+      if (graph === null) return options.focus ?? null; // not drawn yet, so not focused yet
+      return plot === document.activeElement ? graph.cursor.idx ?? 0 : null;
+    },
   };
 }
 

@@ -306,8 +306,10 @@ def look_at_the_trend(tab: Dashboard) -> None:
     expect(tab.trend).to_contain_text("in 60 minutes.")
     press(tab, tab.trend.get_by_label("Changes", exact=True), "ArrowRight")
     expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
-    keys.press("ArrowLeft")
+    with tab.page.expect_response("**/trend?*"):
+        keys.press("ArrowLeft")
     expect(tab.trend.get_by_label("Changes", exact=True)).to_be_checked()
+    expect(tab.trend.get_by_text("Added", exact=True)).to_be_visible()
 
     press(tab, tab.chart, "End")
     expect(tab.readout).to_contain_text("added, ")
