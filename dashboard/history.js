@@ -128,7 +128,7 @@ function contentOf(entries, state) {
 
 function table(entries) {
   const heads = ["Version", "Time", "How", "Change", "Value", "Who"];
-  return element("table", {},
+  return element("table", { class: "changes" },
     element("thead", {}, element("tr", {},
       ...heads.map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, ...entries.map(row)));

@@ -7,6 +7,8 @@ import { errorBox, loadingLine } from "./messages.js";
 import { setQuery } from "./route.js";
 import { timeField, timeOf } from "./time_field.js";
 
+const SETTLED = 20_000; // after this time, the value of a moment is known; in milliseconds
+
 /**
  * Return a form that shows the value at a moment. The query of the URL has the moment: `at`.
  *
@@ -21,7 +23,8 @@ export function momentPanel(counterId, query, signal) {
   let latest = 0; // counts the reads, so that an old answer does not replace a newer one
   const show = async (at) => {
     const mine = ++latest;
-    replace(place, loadingLine());
+    const isRecent = Date.parse(at) > Date.now() - SETTLED;
+    replace(place, isRecent ? waitLine() : loadingLine());
     try {
       const { body } = await read(counterPath(counterId), { query: { at }, signal });
       if (mine === latest) replace(place, ...answer(body, at));
@@ -31,15 +34,23 @@ export function momentPanel(counterId, query, signal) {
   };
   const form = element("form", { "aria-label": "Value in the past" },
     labelled("Date and time", field), button("Show", null, { type: "submit" }));
+  field.addEventListener("input", () => field.setCustomValidity(""));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const at = timeOf(field);
+    const isPast = Date.parse(at) <= Date.now();
+    field.setCustomValidity(isPast ? "" : "Choose a moment in the past.");
+    if (!field.reportValidity()) return;
     setQuery({ at });
     show(at);
   });
   if (chosen) show(chosen);
   return element("section", { class: "panel", "aria-label": "Value in the past" },
     element("div", { class: "panel-head" }, element("h2", {}, "Value in the past")), form, place);
+}
+
+function waitLine() {
+  return element("p", { class: "loading" }, "The value of a moment is known 20 seconds later…");
 }
 
 function answer(counter, at) {

@@ -5,7 +5,7 @@ import { NoAnswerError, SignedOutError } from "./errors.js";
 const { clientId, signIn } = document.documentElement.dataset;
 const PAGE = location.origin + location.pathname;
 const PENDING = "tally.sign-in"; // what the page must still know when the browser comes back
-const WAS_SIGNED_IN = "tally.signed-in"; // only whether, so that a reload can sign in again
+const WAS_SIGNED_IN = "tally.signed-in"; // only whether: a reload or a new tab then signs in again
 const TIMEOUT = 10_000; // for a request to the sign-in service, in milliseconds
 const MARGIN = 60_000; // renew a token this long before it expires, in milliseconds
 
@@ -38,8 +38,8 @@ export function may(right, counterId) {
 }
 
 /**
- * Finish a sign-in if the browser comes back from the sign-in page. If the page was only loaded
- * again, start another sign-in: the sign-in page remembers the person for an hour.
+ * Finish a sign-in if the browser comes back from the sign-in page. If somebody is signed in in this
+ * browser, start another sign-in: the sign-in page remembers the person for an hour.
  *
  * @returns {Promise<string>} what went wrong, in words; an empty string if nothing did
  * @throws {NoAnswerError} if the sign-in service does not answer
@@ -49,8 +49,8 @@ export async function start() {
   const stored = sessionStorage.getItem(PENDING);
   sessionStorage.removeItem(PENDING);
   const pending = JSON.parse(stored);
-  const wasSignedIn = sessionStorage.getItem(WAS_SIGNED_IN) !== null;
-  sessionStorage.removeItem(WAS_SIGNED_IN);
+  const wasSignedIn = localStorage.getItem(WAS_SIGNED_IN) !== null;
+  localStorage.removeItem(WAS_SIGNED_IN);
   if (query.has("code") || query.has("error")) {
     history.replaceState(null, "", PAGE + (pending?.view ?? location.hash));
     if (pending === null || query.get("state") !== pending.state) {
@@ -88,7 +88,8 @@ export async function signOut() {
   const { refresh } = tokens;
   const pending = renewal;
   forget();
-  await Promise.all([revoke(refresh), pending?.catch(() => {})]);
+  await pending?.catch(() => {}); // it revokes the token that it gets
+  await revoke(refresh);
   const target = new URLSearchParams({ client_id: clientId, logout_uri: PAGE });
   location.assign(`${signIn}/logout?${target}`);
 }
@@ -132,7 +133,7 @@ function renew() {
 
 function forget() {
   tokens = null;
-  sessionStorage.removeItem(WAS_SIGNED_IN);
+  localStorage.removeItem(WAS_SIGNED_IN);
 }
 
 /** Ask for tokens. Return what went wrong, in words; an empty string if there are new tokens. */
@@ -158,7 +159,7 @@ async function exchange(parameters) {
     expires: Date.now() + answer.expires_in * 1000,
     claims: claimsOf(answer.access_token),
   };
-  sessionStorage.setItem(WAS_SIGNED_IN, "yes");
+  localStorage.setItem(WAS_SIGNED_IN, "yes");
   return "";
 }
 

@@ -77,7 +77,8 @@ export function trendPanel(counterIds, query, signal) {
     data.node.hidden = buttons.hidden = false;
   };
   const { node: fields, chosen } = periodFields(query, load);
-  const forms = choice("What to show", [["changes", "Changes"], ["value", "Value"]], form,
+  const changes = counterIds.length > 1 ? "Added" : "Changes";
+  const forms = choice("What to show", [["changes", changes], ["value", "Value"]], form,
     (value) => {
       form = value;
       setQuery({ show: value === "changes" ? null : value });
@@ -119,7 +120,9 @@ function oneTrend(buckets, form, interval) {
   return {
     summary: `${number(increase)} added and ${number(decrease)} subtracted in `
       + `${buckets.length === 1 ? `1 ${interval}` : `${number(buckets.length)} ${interval}s`}.`
-      + (unusual ? ` ${number(unusual)} unusual.` : ""),
+      + (unusual ? ` ${number(unusual)} unusual.` : "")
+      + (buckets.some((bucket) => bucket.expected === null) && !buckets.some(has)
+        ? " What is expected is known after four weeks." : ""),
     lines: form === "value"
       ? [line("Value", buckets.map((bucket) => bucket.close), "line", "--line-1")]
       : changeLines(buckets),
@@ -195,8 +198,9 @@ function legend({ lines, band }) {
 
 /** Return where the intervals are on the time axis: values at their ends, sums in their middles. */
 function positions(buckets, interval, form) {
-  const shift = SECONDS[interval] * (form === "value" ? 1 : 0.5);
-  return buckets.map((bucket) => Date.parse(bucket.start) / 1000 + shift);
+  const starts = buckets.map((bucket) => Date.parse(bucket.start) / 1000);
+  if (form === "changes") return starts.map((start) => start + SECONDS[interval] / 2);
+  return starts.map((start) => Math.min(start + SECONDS[interval], Date.now() / 1000));
 }
 
 function intervalText(start, interval) {
