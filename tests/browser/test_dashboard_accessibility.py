@@ -327,9 +327,7 @@ def look_at_the_trend(tab: Dashboard) -> None:
 
 def type_time(tab: Dashboard) -> None:
     """Type a time into the field with the focus, from the month to AM or PM."""
-    tab.page.keyboard.type("01022026")
-    tab.page.keyboard.press("Tab")  # a year could have more digits
-    tab.page.keyboard.type("030405AM")
+    tab.page.keyboard.type("01022026030405AM")
 
 
 def look_into_the_past(tab: Dashboard) -> None:
