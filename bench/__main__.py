@@ -5,14 +5,35 @@ import time
 from pathlib import Path
 
 from tests import lambda_runtime
+from tests.browser.conftest import chromium
 
-from bench import buffer, cold_start, concurrency, cost, memory, scale, unusual, warm_path
+from bench import (
+    buffer,
+    cold_start,
+    concurrency,
+    cost,
+    dashboard,
+    memory,
+    scale,
+    unusual,
+    warm_path,
+)
 from bench.report import machine
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 # One benchmark for each section of the page, in the same order.
-BENCHMARKS = (cold_start, warm_path, memory, concurrency, cost, buffer, scale, unusual)
+BENCHMARKS = (
+    cold_start,
+    warm_path,
+    memory,
+    concurrency,
+    cost,
+    buffer,
+    scale,
+    unusual,
+    dashboard,
+)
 
 
 def main() -> None:
@@ -23,6 +44,8 @@ def main() -> None:
     """
     if not lambda_runtime.is_available():
         sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
+    if chromium() is None:
+        sys.exit("make bench needs an installed Chromium")
     start = time.monotonic()
     sections = []
     for benchmark in BENCHMARKS:

@@ -95,7 +95,7 @@ def _two_visits(stack: Stack, browser: Browser) -> tuple[Visit, Visit]:
     with browser.new_context() as context:
         first = _visit(stack, context, lambda page: _sign_in(stack, page))
         # The page and the sign-in page remember that somebody is signed in.
-        second = _visit(stack, context, lambda page: None)
+        second = _visit(stack, context, lambda _page: None)
     return first, second
 
 

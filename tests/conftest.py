@@ -34,7 +34,7 @@ GROUPS = {
     ),
     "pages": tuple(
         f"tests/browser/test_{name}"
-        for name in ("another", "dashboard_accessibility", "dashboard_files", "dashboard_pictures")
+        for name in ("another", "dashboard_accessibility", "dashboard_f", "dashboard_pictures")
     ),
     "people": ("tests/browser/", "tests/e2e/test_issue_token", "tests/e2e/test_sign_in"),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
