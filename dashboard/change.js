@@ -67,7 +67,7 @@ function runner(outcome, changed) {
     announce(text);
   };
   return async function run(form, change, done, send, wasUnknown = false) {
-    if (busy) return;
+    if (busy) return; // the page says "Sending…"
     busy = true;
     form.setAttribute("aria-busy", "true");
     replace(outcome, element("p", { class: "message" }, "Sending…"));

@@ -136,7 +136,7 @@ function head() {
 function noCounters(prefix) {
   if (!prefix) {
     return emptyBox(element("p", {}, "There are no counters yet. A counter appears here as soon as"
-      + " somebody counts, for example with the command ", element("code", {}, "tally add visits"),
+      + " somebody counts, for example with the command ", element("code", {}, "tally increment visits"),
     "."));
   }
   return emptyBox(element("p", {}, `No counter's name begins with “${prefix}”.`),
