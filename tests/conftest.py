@@ -36,7 +36,8 @@ GROUPS = {
         f"tests/browser/test_{name}"
         for name in ("another", "dashboard_accessibility", "dashboard_f", "dashboard_pictures")
     ),
-    "people": ("tests/browser/", "tests/e2e/test_issue_token", "tests/e2e/test_sign_in"),
+    "dashboard": ("tests/browser/",),
+    "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
     "e2e": ("tests/e2e/",),
     "artifact": ("tests/component/test_artifact.py",),
@@ -51,7 +52,8 @@ FIRST = (
     "tests/e2e/",
     *GROUPS["chaos"],
     *GROUPS["client"],
-    *GROUPS["people"],
+    *GROUPS["dashboard"],
+    *GROUPS["tokens"],
     *GROUPS["pages"],
     "tests/unit/",
     "tests/component/test_interleavings.py",

@@ -325,7 +325,8 @@ def test_a_second_stack_in_the_same_directory_is_refused(
     assert "another local stack is using" in capsys.readouterr().err
 
 
-STACK = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", {}, {})
+PAGE = {"url": "http://p/", "username": "somebody", "password": "a password"}
+STACK = Stack("http://u", "http://t", "i", "s", (), "http://e", "us-east-1", PAGE, {})
 
 
 @pytest.mark.parametrize("directory", [LOCAL, Path(os.path.relpath(LOCAL))])
@@ -333,6 +334,7 @@ def test_a_running_stack_says_what_to_do_next(directory: Path) -> None:
     printed = local_stack.welcome(STACK, directory)
     assert "are kept in .local/." in printed
     assert "tally increment" in printed
+    assert all(text in printed for text in PAGE.values())
 
 
 def test_a_stack_in_another_directory_says_where_its_files_are(tmp_path: Path) -> None:

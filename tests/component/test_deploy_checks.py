@@ -68,7 +68,8 @@ def test_a_stage_is_not_deployed_without_bytecode_for_its_runtime(
 ) -> None:
     project, path = tmp_path / "project", tmp_path / "path"
     (project / "scripts").mkdir(parents=True)
-    for name in ("scripts/artifact.py", "scripts/environment.py", "template.yaml"):
+    scripts = ("artifact", "dashboard", "environment", "pip_install")
+    for name in (*(f"scripts/{script}.py" for script in scripts), "template.yaml"):
         shutil.copy(ROOT / name, project / name)
     config = (ROOT / "samconfig.toml").read_text()
     stage = '"Stage=prod"'
