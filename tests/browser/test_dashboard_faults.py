@@ -61,6 +61,41 @@ def test_a_change_without_a_value_is_not_shown_as_a_number(seen: Dashboard, name
     expect(seen.content).not_to_contain_text("null")
 
 
+def test_a_change_that_may_have_been_made_is_never_called_not_made_later(
+    seen: Dashboard, caller: Caller, name: str
+) -> None:
+    keys: list[str] = []
+    busy = problem(503, "throttled", "DynamoDB is throttling requests.", **{"Retry-After": "1"})
+
+    def answer(route: Route) -> None:
+        if route.request.method != "POST":
+            route.continue_()
+            return
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) > 1:
+            route.fulfill(**busy)
+            return
+        route.fetch()  # the API makes the change
+        route.abort()  # but the answer is lost
+
+    seen.page.route(path_of(name), answer)
+    outcome = seen.page.locator(".outcome")
+
+    seen.add(5)
+    expect(outcome).to_contain_text("It is safe to send it again: it counts once.")
+    seen.button("Send it again").click()
+    expect(outcome).to_contain_text("Sending…")
+    expect(outcome).to_contain_text("It is safe to send it again: it counts once.")
+    seen.page.unroute_all()
+    seen.button("Send it again").click()
+
+    expect(outcome).to_contain_text("Added 5.")
+    assert len(keys) == 6
+    assert len({*keys}) == 1
+    counter = caller.get(f"/counters/{name}").body
+    assert (counter["value"], counter["version"]) == (11, 2)
+
+
 def test_a_change_without_an_answer_of_the_api_may_have_been_made(
     seen: Dashboard, caller: Caller, name: str
 ) -> None:

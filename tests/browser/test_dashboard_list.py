@@ -65,6 +65,25 @@ def test_new_counters_appear_once_and_in_order(
     assert len(stops[0]) < len(expected), "the rows far away do not exist"
 
 
+def test_a_new_counter_does_not_hide_those_behind_the_first_page(
+    editor: Dashboard, caller: Caller
+) -> None:
+    prefix = f"list-{uuid.uuid4()}"
+    names = [f"{prefix}:{number}" for number in range(100, 250)]
+    for some in (names[:MOST_INCREMENTS], names[MOST_INCREMENTS:]):
+        increments = [{"counter_id": name} for name in some]
+        assert caller.post("/increments", increments=increments).status == 200
+    editor.open(f"#/?prefix={prefix}")
+    expect(editor.link(names[0])).to_be_visible()
+
+    early = f"{prefix}:000"
+    assert caller.post(f"/counters/{early}").status == 200
+    expect(editor.link(early)).to_be_visible()
+    editor.page.keyboard.press("End")
+
+    expect(editor.link(names[-1])).to_be_attached()
+
+
 def test_who_leaves_the_list_while_it_is_read_sees_no_error(
     editor: Dashboard, names: list[str]
 ) -> None:
