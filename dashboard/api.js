@@ -137,7 +137,7 @@ async function parsed(response, signal) {
   }
 }
 
-/** Keep the digits of an integer that a number cannot represent. Sums can be so large. */
+/** Keep all digits of an integer that is too large for a number. Sums can be that large. */
 function exactly(_key, value, { source }) {
   const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value);
   return isRounded ? BigInt(source) : value;

@@ -75,7 +75,7 @@ function table(prefix, choices, signal) {
       const { body, next } = await read("counters", {
         query: { values: "true", limit: PAGE, prefix: prefix || null, after }, signal,
       });
-      // What follows belongs to the next page. Only the last page can get longer, by one answer.
+      // The rest belongs to the next page. Only its first answer can make the last page longer.
       const isOpen = isLast && after === page.after;
       page.merge(isOpen ? body : body.filter(({ counter_id: name }) => name <= end));
       hasRest = !isOpen && body.some(({ counter_id: name }) => name > end);

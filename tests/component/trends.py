@@ -48,6 +48,11 @@ def buckets_of(
 ) -> list[Bucket]:
     """Return the trend from `start` to `end`. The times are in milliseconds since the epoch."""
     query = f"interval={interval}&from={timestamp(start)}&to={timestamp(end)}"
+    return answered_buckets(stack, query, counter_id)
+
+
+def answered_buckets(stack: Stack, query: str, counter_id: str) -> list[Bucket]:
+    """Return the trend that the query asks for. The answer must be a 200."""
     reply = get_trend(stack, query, counter_id)
     assert reply.status == 200, reply.body
     buckets: list[Bucket] = reply.body
