@@ -59,7 +59,7 @@ def main() -> None:
     accept_alarms_of_several_metrics()
     gateway_responses.use()
     cognito_corrections.use()
-    function_processes.use()
+    function_processes.use(lock=int(os.environ["STATE_LOCK"]))
     if os.environ["PERSIST_STATE"] == "1":
         load_state(save=os.environ["SAVE_STATE"] == "1")
     threading.Thread(target=stop_with_parent, daemon=True).start()

@@ -19,6 +19,8 @@ import tempfile
 import threading
 import types
 import zipfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +31,20 @@ import function_forks
 _ENDED = 1  # the exit code of a fork that has ended; nobody needs the real one
 
 
-def use() -> None:
-    """Install the corrections in MiniStack."""
+def use(lock: int) -> None:
+    """Install the corrections in MiniStack.
+
+    Args:
+        lock: the file descriptor of the lock that keeps other runs out of the directory. The
+            processes of functions inherit it. So if this process is killed, the next run waits
+            until they have ended. Otherwise, one of them could still change a counter of that run.
+    """
     _share_code()
     _run_functions_alone()
-    if sys.platform == "linux":
-        replaced = {**vars(subprocess), "Popen": Forker()}
-        lambda_runtime.subprocess = types.SimpleNamespace(**replaced)
+    start = (
+        Forker([lock]) if sys.platform == "linux" else partial(subprocess.Popen, pass_fds=[lock])
+    )
+    lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": start})
 
 
 def _share_code() -> None:
@@ -160,8 +169,13 @@ class ForkedProcess:
 class Forker:
     """Takes the place of subprocess.Popen in MiniStack."""
 
-    def __init__(self) -> None:
-        """Start no process yet."""
+    def __init__(self, inherited: Sequence[int] = ()) -> None:
+        """Start no process yet.
+
+        Args:
+            inherited: the file descriptors that all processes of functions inherit.
+        """
+        self._inherited = inherited
         self._lock = threading.Lock()
         self._parents: dict[Path, Parent] = {}  # by the directory of the code
 
@@ -178,22 +192,25 @@ class Forker:
         code = Path(options.get("cwd") or ".").resolve()
         if arguments[0] == sys.executable and (code / "botocore").is_dir():
             with self._lock, contextlib.suppress(OSError):
-                parent = self._parents.get(code) or Parent(code)
+                parent = self._parents.get(code) or Parent(code, self._inherited)
                 self._parents[code] = parent
                 return ForkedProcess(parent.socket, arguments[1], options["cwd"], options["env"])
-        return subprocess.Popen(arguments, **options)
+        return subprocess.Popen(arguments, pass_fds=self._inherited, **options)
 
     def close(self) -> None:
-        """Stop the processes that fork. The forks go on."""
+        """Stop the processes that fork, and their forks."""
         for parent in self._parents.values():
             parent.socket.close()
             parent.process.wait()
 
 
 class Parent:
-    """The process that forks for one copy of the code. It ends when its socket is closed."""
+    """The process that forks for one copy of the code.
 
-    def __init__(self, code: Path) -> None:
+    When its socket is closed, it ends, and its forks are killed.
+    """
+
+    def __init__(self, code: Path, inherited: Sequence[int]) -> None:
         """Start the process."""
         self.socket, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its_end:
@@ -201,4 +218,5 @@ class Parent:
                 [sys.executable, str(Path(function_forks.__file__)), str(code)],
                 stdin=its_end.fileno(),
                 cwd=code,
+                pass_fds=inherited,
             )

@@ -1,10 +1,11 @@
 """In the local stack, processes of functions are forks of one that has loaded their packages."""
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -21,18 +22,31 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+def lock(tmp_path: Path) -> Iterator[IO[str]]:
+    """Return a file that this process has locked."""
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+@pytest.fixture
+def forker(lock: IO[str]) -> Iterator[Forker]:
+    forker = Forker([lock.fileno()])
+    yield forker
+    forker.close()
+
+
+@pytest.fixture
+def start(forker: Forker, tmp_path: Path) -> Callable[[str], Any]:
     """Return a function that starts a process with a value of the variable NAME."""
     package = tmp_path / "code" / "botocore"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("import os\nLOADED_BY = os.getpid()\n")
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)
-    forker = Forker()
-    yield lambda name: forker(
+    return lambda name: forker(
         [sys.executable, str(script)], cwd=str(package.parent), env={"NAME": name}
     )
-    forker.close()
 
 
 def test_each_process_is_a_fork_with_its_own_environment_and_pipes(
@@ -70,3 +84,19 @@ def test_a_process_runs_until_it_is_stopped(start: Callable[[str], Any], stop: s
     assert process.stdout.read() == ""
     assert other.poll() is None
     other.kill()
+
+
+def test_processes_end_with_the_one_that_forks_and_hold_the_lock_until_then(
+    forker: Forker, start: Callable[[str], Any], lock: IO[str]
+) -> None:
+    process = start("a")
+    process.stdout.readline()
+    lock.close()  # now only the processes of the functions hold it
+
+    with Path(lock.name).open() as next_run:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(next_run, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        forker.close()
+        assert process.wait(timeout=60) is not None
+        fcntl.flock(next_run, fcntl.LOCK_EX)
+    assert process.stdout.read() == ""
