@@ -262,6 +262,7 @@ def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]
     lambda_: LambdaClient = client(stack, "lambda")
     name = physical_name(stack, function)
     original = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    aliases = lambda_.list_aliases(FunctionName=name)["Aliases"]
 
     def update(variables: dict[str, str]) -> None:
         lambda_.update_function_configuration(
@@ -272,9 +273,15 @@ def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]
 
     update({**original, **extra})
     try:
+        for alias in aliases:  # the API calls the alias, which has its own version of the variables
+            version = lambda_.publish_version(FunctionName=name)["Version"]
+            lambda_.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
         yield
     finally:
         update(original)
+        for alias in aliases:
+            version = alias["FunctionVersion"]
+            lambda_.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
 
 
 def physical_name(stack: Stack, function: str) -> str:
