@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.e2e import chaos_proxy, workers
@@ -72,7 +71,7 @@ def proxied(
     """A proxy, the workers that reach the database through this proxy, and the proxy's endpoint."""
     with (
         chaos_proxy.serving(stack.endpoint_url, seed=1) as (proxy, url),
-        workers.running(emulator, stack, WORKERS, url, tmp_path) as worker_pool,
+        workers.running(emulator.directory / "build", stack, WORKERS, url, tmp_path) as worker_pool,
     ):
         proxy.kill = worker_pool.kill
         yield proxy, worker_pool, url

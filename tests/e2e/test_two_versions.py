@@ -1,0 +1,146 @@
+"""The last release and the current version count exactly when they run side by side.
+
+While a deployment shifts the traffic, both versions of the functions behind the HTTP API use the
+same tables. The other functions change from one version to the other, and back if the deployment is
+rolled back. In this test, callers send requests to both versions, and the consumers of the queues
+and of the stream change their version several times under load.
+"""
+
+import itertools
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.e2e.chaos_callers import CLAIMS, Callers, Service
+from tests.e2e.linearizability import check
+from tests.e2e.producer import Producer
+from tests.e2e.recorded_run import Call, Run
+from tests.e2e.service import Caller, wait_for
+from tests.e2e.stored import Stored
+from tests.e2e.two_versions import CURRENT, RELEASED, TwoVersions, side_by_side
+from tests.proxy import proxy_event
+from tests.routes import ROUTES
+from tests.sizes import cases
+
+from deployment import Stack
+from emulator_process import Emulator
+
+OPERATIONS = cases(20_000, part=400)
+MESSAGES = cases(500, part=20)  # to the queue, and as many events, for each counter and deployment
+DEPLOYMENTS = 4  # of the consumers: to the released version, the current one, and both again
+CALLERS = 8
+SETTLE_SECONDS = 120
+
+
+# The number of processes of each function behind the HTTP API, and of each version.
+WORKERS = {
+    "IncrementCounter": 2,
+    "IncrementCounters": 1,
+    "SetCounter": 1,
+    "GetCounter": 1,
+    "ListCounters": 1,
+    "ListHistory": 1,
+    "ListTrend": 1,
+}
+CONSUMERS = ("IngestIncrements", "ForwardEvents", "RecordHistory")
+
+
+@pytest.fixture
+def versions(emulator: Emulator, stack: Stack, tmp_path: Path) -> Iterator[TwoVersions]:
+    with side_by_side(stack, emulator.directory / "build", WORKERS, tmp_path) as versions:
+        yield versions
+        versions.deploy(CURRENT, [*CONSUMERS, "AuditHistory"])
+
+
+def test_two_versions_side_by_side_count_exactly(
+    stack: Stack, caller: Caller, versions: TwoVersions
+) -> None:
+    service = Service(versions.invoke, check=lambda *_: None)  # TwoVersions checks the answers
+    callers, producer = Callers(service), Producer(stack, caller)
+    prefix = callers.hot[0].partition("-")[0]
+    queued = [f"{prefix}-queued-{number}" for number in range(2)]
+    amounts = [number % 7 - 2 or 5 for number in range(MESSAGES)]
+    began = time.monotonic()
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for deployment in range(DEPLOYMENTS):
+            versions.deploy((RELEASED, CURRENT)[deployment % 2], CONSUMERS)
+            first = f"{prefix}-after-deployment-{deployment}"
+            producer.send(first, {"counter_id": first, "by": 1})
+            for name in queued:
+                bodies = [{"counter_id": name, "by": by} for by in amounts]
+                producer.send(name, *bodies)
+                producer.put(stack.outputs["EventBusName"], "shop", *bodies)
+            seeds = range(deployment * CALLERS, (deployment + 1) * CALLERS)
+            until = OPERATIONS * (deployment + 1) // DEPLOYMENTS
+            list(pool.map(partial(callers.run, operations=until), seeds))
+            # The version that was just deployed has counted and recorded.
+            assert producer.value(first, 1) == 1
+            assert caller.whole_history(f"/counters/{first}")
+        deadline = time.monotonic() + SETTLE_SECONDS
+        assert all(callers.settle(request, deadline) for request in callers.unsettled())
+        producer.wait_until_done(SETTLE_SECONDS)
+        stored = Stored(stack, [*callers.counters, *queued])
+        assert wait_for(stored.caught_up, seconds=SETTLE_SECONDS), "history or trend lacks a change"
+        list(pool.map(partial(callers.read_past, reads=5), callers.counters))
+    run = Run(
+        service.calls,
+        {name: entries for name, entries in stored.histories().items() if name not in queued},
+        {name: state for name, state in stored.states().items() if name not in queued},
+    )
+    violations = check(run)
+    crossed = repeats(run.calls, versions.version_of)
+    report(run, versions.version_of, crossed, time.monotonic() - began)
+    print(f"{2 * DEPLOYMENTS * MESSAGES * len(queued)} messages and events")
+    print(f"{len(violations)} differences")
+
+    assert violations == []
+    assert crossed.keys() == {(RELEASED, CURRENT), (CURRENT, RELEASED)}
+    for name in queued:
+        entries = caller.whole_history(f"/counters/{name}")
+        for part, sign in (("increase", 1), ("decrease", -1)):
+            expected = 2 * DEPLOYMENTS * sum(max(sign * by, 0) for by in amounts)
+            assert sum(entry[part] for entry in entries) == expected
+    for version in (RELEASED, CURRENT):
+        assert set(listed(versions, version, prefix)) >= set(stored.states())
+    # Each version continues the audit of the other one.
+    for version in (CURRENT, RELEASED, CURRENT):
+        versions.deploy(version, ["AuditHistory"])
+        assert stored.findings() == []
+
+
+def repeats(calls: Sequence[Call], version_of: Mapping[str, str]) -> Counter[tuple[str, str]]:
+    """Count the repeats of requests with an Idempotency-Key, by the versions before and after."""
+    by_key: dict[str, list[str]] = defaultdict(list)
+    for call in sorted(calls, key=lambda call: call.invoked):
+        if call.key:
+            by_key[call.key].append(version_of[call.request_id])
+    return Counter(pair for used in by_key.values() for pair in itertools.pairwise(used))
+
+
+def listed(versions: TwoVersions, version: str, prefix: str) -> list[str]:
+    """Return the names of the counters that one version lists."""
+    ((function, route),) = [each for each in ROUTES if each[1].path == "/counters"]
+    event = proxy_event(route, "/counters", {}, f"prefix={prefix}", {}, b"", CLAIMS)
+    outcome = versions.invoke_version(version, function.name, event).outcome
+    assert outcome
+    names: list[str] = json.loads(outcome.body["body"])
+    return names
+
+
+def report(
+    run: Run, version_of: Mapping[str, str], crossed: Mapping[tuple[str, str], int], seconds: float
+) -> None:
+    """Print how much the two versions did."""
+    by_version = Counter(version_of[call.request_id] for call in run.calls)
+    answers = Counter(f"{call.status} {call.problem or ''}".strip() for call in run.calls)
+    changes = Counter(version_of[request_id] for request_id in run.entries_by_request())
+    print(f"\n{len(run.calls)} operations in {seconds:.0f} s: {dict(by_version)}")
+    print(f"answers: {dict(answers.most_common())}")
+    print(f"requests that made changes: {dict(changes)}")
+    print(f"repeats of a key, by version before and after: {dict(crossed)}")
