@@ -1,6 +1,5 @@
 """Gets the functions of the last release from the project's git history."""
 
-import compileall
 import io
 import py_compile
 import shutil
@@ -25,12 +24,15 @@ def put_artifact_into(directory: Path, build: Path) -> None:
         build: the directory of a built function.
     """
     released = _sources()
-    ours = {path.name for path in (ROOT / "functions").iterdir()}
-    shutil.copytree(build, directory, ignore=shutil.ignore_patterns(*ours, "__pycache__"))
-    released.extractall(directory, filter="data")
-    compileall.compile_dir(
-        directory, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+    ours = {path.name for path in (ROOT / "functions").iterdir()} | {"dashboard", "__pycache__"}
+    shutil.copytree(
+        build, directory, ignore=lambda place, _: ours if Path(place) == build else set[str]()
     )
+    released.extractall(directory, filter="data")
+    for path in map(directory.joinpath, released.getnames()):
+        if path.suffix == ".py":
+            compiled = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            py_compile.compile(str(path), invalidation_mode=compiled)
 
 
 def _sources() -> tarfile.TarFile:

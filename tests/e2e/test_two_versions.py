@@ -30,19 +30,20 @@ from tests.sizes import cases
 from deployment import Stack
 from emulator_process import Emulator
 
-OPERATIONS = cases(20_000, part=400)
-MESSAGES = cases(500, part=20)  # to the queue, and as many events, for each counter and deployment
-DEPLOYMENTS = 4  # of the consumers: to the released version, the current one, and both again
-CALLERS = 8
+OPERATIONS = cases(20_000, part=240)
+MESSAGES = cases(500, part=10)  # to the queue, and as many events, for each counter and deployment
+# Deployments of the consumers, first of the released version, and then of both in turn.
+DEPLOYMENTS = cases(20, part=2)
+CALLERS = cases(16, part=8)
 SETTLE_SECONDS = 120
 
 
 # The number of processes of each function behind the HTTP API, and of each version.
 WORKERS = {
-    "IncrementCounter": 2,
-    "IncrementCounters": 1,
+    "IncrementCounter": cases(4, part=1),
+    "IncrementCounters": cases(4, part=1),
     "SetCounter": 1,
-    "GetCounter": 1,
+    "GetCounter": cases(2, part=1),
     "ListCounters": 1,
     "ListHistory": 1,
     "ListTrend": 1,
@@ -87,7 +88,8 @@ def test_two_versions_side_by_side_count_exactly(
         producer.wait_until_done(SETTLE_SECONDS)
         stored = Stored(stack, [*callers.counters, *queued])
         assert wait_for(stored.caught_up, seconds=SETTLE_SECONDS), "history or trend lacks a change"
-        list(pool.map(partial(callers.read_past, reads=5), callers.counters))
+        past = callers.counters[:: cases(1, part=4)]
+        list(pool.map(partial(callers.read_past, reads=cases(20, part=2)), past))
     run = Run(
         service.calls,
         {name: entries for name, entries in stored.histories().items() if name not in queued},
@@ -100,7 +102,7 @@ def test_two_versions_side_by_side_count_exactly(
     print(f"{len(violations)} differences")
 
     assert violations == []
-    assert crossed.keys() == {(RELEASED, CURRENT), (CURRENT, RELEASED)}
+    assert crossed.keys() >= {(RELEASED, CURRENT), (CURRENT, RELEASED)}
     for name in queued:
         entries = caller.whole_history(f"/counters/{name}")
         for part, sign in (("increase", 1), ("decrease", -1)):
@@ -109,6 +111,7 @@ def test_two_versions_side_by_side_count_exactly(
     for version in (RELEASED, CURRENT):
         assert set(listed(versions, version, prefix)) >= set(stored.states())
     # Each version continues the audit of the other one.
+    stored = Stored(stack, [*past, *queued])
     for version in (CURRENT, RELEASED, CURRENT):
         versions.deploy(version, ["AuditHistory"])
         assert stored.findings() == []
