@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests import aws_template, sam_transform
 from tests.aws_template import Function
-from tests.documents import read, table
+from tests.documents import read, rows
 from tests.sizes import FULL
 
 FUNCTIONS = aws_template.functions()
@@ -48,7 +48,7 @@ def test_prod_shifts_the_traffic_of_an_http_function_gradually(name: str) -> Non
 @every_http_function
 def test_a_documented_alarm_brings_the_old_versions_back(name: str) -> None:
     group = PROD[f"{name}DeploymentGroup"]["Properties"]
-    documented = [row[0].strip("`") for row in table(read("deploying.md"), "alarm")]
+    documented = list(rows(read("deploying.md"), "alarm"))
 
     assert group["AlarmConfiguration"] == {
         "Enabled": True,
@@ -86,8 +86,10 @@ def test_api_gateway_calls_the_aliases_and_may_do_so(stage: str) -> None:
 @pytest.mark.parametrize("stage", ["dev", "prod"])
 def test_all_other_functions_change_at_once(stage: str) -> None:
     aliases = sam_transform.resources("AWS::Lambda::Alias", stage)
+    documented = rows(read("deploying.md"), "function")
 
     assert aliases.keys() == {f"{name}Aliaslive" for name in HTTP_FUNCTIONS}
+    assert documented.keys() == FUNCTIONS.keys() - HTTP_FUNCTIONS.keys()
     for source in sam_transform.resources("AWS::Lambda::EventSourceMapping", stage).values():
         assert source["Properties"]["FunctionName"]["Ref"] in FUNCTIONS
 
