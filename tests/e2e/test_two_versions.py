@@ -30,10 +30,10 @@ from tests.sizes import cases
 from deployment import Stack
 from emulator_process import Emulator
 
-OPERATIONS = cases(20_000, part=240)
-MESSAGES = cases(500, part=10)  # to the queue, and as many events, for each counter and deployment
+OPERATIONS = cases(5_000, part=240)
+MESSAGES = cases(100, part=10)  # to the queue, and as many events, for each counter and deployment
 # Deployments of the consumers, first of the released version, and then of both in turn.
-DEPLOYMENTS = cases(20, part=2)
+DEPLOYMENTS = cases(10, part=2)
 CALLERS = cases(16, part=8)
 SETTLE_SECONDS = 120
 
