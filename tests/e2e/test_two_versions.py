@@ -36,7 +36,7 @@ MESSAGES = cases(100, part=10)  # to the queue, and as many events, for each cou
 DEPLOYMENTS = cases(10, part=2)
 CALLERS = cases(16, part=8)
 SETTLE_SECONDS = 120
-
+AMOUNTS = [number % 7 - 2 or 5 for number in range(MESSAGES)]
 
 # The number of processes of each function behind the HTTP API, and of each version.
 WORKERS = {
@@ -65,7 +65,7 @@ def test_two_versions_side_by_side_count_exactly(
     callers, producer = Callers(service), Producer(stack, caller)
     prefix = callers.hot[0].partition("-")[0]
     queued = [f"{prefix}-queued-{number}" for number in range(2)]
-    amounts = [number % 7 - 2 or 5 for number in range(MESSAGES)]
+    stored = Stored(stack, [*callers.counters, *queued])
     began = time.monotonic()
 
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -74,47 +74,46 @@ def test_two_versions_side_by_side_count_exactly(
             first = f"{prefix}-after-deployment-{deployment}"
             producer.send(first, {"counter_id": first, "by": 1})
             for name in queued:
-                bodies = [{"counter_id": name, "by": by} for by in amounts]
+                bodies = [{"counter_id": name, "by": by} for by in AMOUNTS]
                 producer.send(name, *bodies)
                 producer.put(stack.outputs["EventBusName"], "shop", *bodies)
             seeds = range(deployment * CALLERS, (deployment + 1) * CALLERS)
-            until = OPERATIONS * (deployment + 1) // DEPLOYMENTS
-            list(pool.map(partial(callers.run, operations=until), seeds))
+            operations = OPERATIONS * (deployment + 1) // DEPLOYMENTS
+            list(pool.map(partial(callers.run, operations=operations), seeds))
             # The version that was just deployed has counted and recorded.
             assert producer.value(first, 1) == 1
             assert caller.whole_history(f"/counters/{first}")
         deadline = time.monotonic() + SETTLE_SECONDS
         assert all(callers.settle(request, deadline) for request in callers.unsettled())
         producer.wait_until_done(SETTLE_SECONDS)
-        stored = Stored(stack, [*callers.counters, *queued])
         assert wait_for(stored.caught_up, seconds=SETTLE_SECONDS), "history or trend lacks a change"
         past = callers.counters[:: cases(1, part=4)]
         list(pool.map(partial(callers.read_past, reads=cases(20, part=2)), past))
-    run = Run(
-        service.calls,
-        {name: entries for name, entries in stored.histories().items() if name not in queued},
-        {name: state for name, state in stored.states().items() if name not in queued},
-    )
+
+    requested = Stored(stack, callers.counters)
+    run = Run(service.calls, requested.histories(), requested.states())
     violations = check(run)
     crossed = repeats(run.calls, versions.version_of)
     report(run, versions.version_of, crossed, time.monotonic() - began)
     print(f"{2 * DEPLOYMENTS * MESSAGES * len(queued)} messages and events")
     print(f"{len(violations)} differences")
-
     assert violations == []
     assert crossed.keys() >= {(RELEASED, CURRENT), (CURRENT, RELEASED)}
     for name in queued:
-        entries = caller.whole_history(f"/counters/{name}")
-        for part, sign in (("increase", 1), ("decrease", -1)):
-            expected = 2 * DEPLOYMENTS * sum(max(sign * by, 0) for by in amounts)
-            assert sum(entry[part] for entry in entries) == expected
+        assert_counted(caller.whole_history(f"/counters/{name}"))
     for version in (RELEASED, CURRENT):
         assert set(listed(versions, version, prefix)) >= set(stored.states())
     # Each version continues the audit of the other one.
-    stored = Stored(stack, [*past, *queued])
     for version in (CURRENT, RELEASED, CURRENT):
         versions.deploy(version, ["AuditHistory"])
-        assert stored.findings() == []
+        assert Stored(stack, [*past, *queued]).findings() == []
+
+
+def assert_counted(history: Sequence[Mapping[str, int]]) -> None:
+    """Check that a history has the amount of each message and of each event once."""
+    for part, sign in (("increase", 1), ("decrease", -1)):
+        expected = 2 * DEPLOYMENTS * sum(max(sign * by, 0) for by in AMOUNTS)
+        assert sum(entry[part] for entry in history) == expected
 
 
 def repeats(calls: Sequence[Call], version_of: Mapping[str, str]) -> Counter[tuple[str, str]]:
