@@ -94,6 +94,13 @@ def test_all_other_functions_change_at_once(stage: str) -> None:
         assert source["Properties"]["FunctionName"]["Ref"] in FUNCTIONS
 
 
+def test_the_documented_command_deletes_versions_of_all_http_functions() -> None:
+    found = re.search(r"for function in (.*?); do", read("deploying.md"), re.DOTALL)
+
+    assert found
+    assert found[1].replace("\\", " ").split() == sorted(HTTP_FUNCTIONS)
+
+
 @pytest.mark.parametrize(
     ("stage", "shift"), [("dev", "gradual"), ("dev", "immediate"), ("prod", "immediate")]
 )
