@@ -2,8 +2,7 @@
 
 Each item has a key and a text in JSON. There are two kinds of item:
 - The key is a counter's name. The JSON says how far audits have verified the counter (`Progress`).
-- The key is SWEEP. The JSON says how far the sweep has come. The sweep is the nightly audit of all
-  counters that changed.
+- The key is NIGHTLY. The JSON says when the last complete nightly audit began (see `nightly_audit`).
 """
 
 import json
@@ -16,7 +15,7 @@ from counters import trend
 from counters.clients import answered, dynamodb, get_item, must_answer
 from counters.model import Entry, Sums
 
-SWEEP = "*"  # not a valid counter name
+NIGHTLY = "*"  # not a valid counter name
 
 
 @dataclass(slots=True)
@@ -106,7 +105,7 @@ def load(key: str, until: float) -> str | None:
     """Return the JSON that is saved under a key; None if nothing was saved.
 
     Args:
-        key: a counter's name or SWEEP.
+        key: a counter's name or NIGHTLY.
         until: latest time to start a request, in seconds since the epoch.
 
     Raises:
@@ -120,7 +119,7 @@ def save(key: str, state: str, before: str | None, until: float) -> bool:
     """Save JSON under a key, unless another audit changed that item after `load` read it.
 
     Args:
-        key: a counter's name or SWEEP.
+        key: a counter's name or NIGHTLY.
         state: the new JSON.
         before: the JSON that `load` returned.
         until: latest time to start a request, in seconds since the epoch.
