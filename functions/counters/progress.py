@@ -7,7 +7,7 @@ Each item has a key and a text in JSON. There are two kinds of item:
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,11 @@ class Progress:
         """
         self.compared = max(self.compared, hour + trend.HOUR)
         self.hours = {each: sums for each, sums in self.hours.items() if each >= self.compared}
+
+    def copy(self) -> "Progress":
+        """Return a copy that shares nothing with this progress."""
+        hours = {hour: replace(sums) for hour, sums in self.hours.items()}
+        return replace(self, hours=hours)
 
     def to_json(self) -> str:
         """Return the progress as JSON."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from bench import audit as bench
 from tests import state_machine
 from tests.component.auditing import LATER, findings, nightly, versions
 from tests.component.output import metrics
 from tests.contents import delete_entries
 from tests.past import Past
+from tests.sizes import cases
 from tests.stack import Stack
 from tests.state_machine import FailedError
 from tests.times import BEGINNING, DAY, HOUR
@@ -274,3 +276,17 @@ def test_after_a_state_that_it_does_not_know_a_nightly_audit_covers_all_counters
 
     assert nightly(stack)["counters"] == 2
     assert saved(stack) == {"began_at": clock.timestamp(LATER)}
+
+
+# --- Many counters -------------------------------------------------------------------------------
+
+
+def test_many_counters_are_counted_once_although_a_segment_fails(stack: Stack) -> None:
+    count = cases(20_000, part=1_000)
+    simulation = bench.Simulation(stack, count, cpu_seconds=0.001)
+
+    night = simulation.night(days=2, kills=(99, 0, 40))
+
+    bench.check(night, counters=count, changed=count)
+    assert (night.killed, night.result["entries"] > 0, night.repeated > 0) == (3, True, True)
+    bench.check(simulation.night(days=3), counters=count, changed=0)
