@@ -1,7 +1,8 @@
 """The nightly audit: audits all counters that changed since the last nightly audit.
 
 The state machine NightlyAudit, in template.yaml, calls the functions of this module:
-1. `begin` divides CounterTable into segments.
+1. `begin` divides CounterTable into segments. Together, they have each counter exactly once:
+   https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Scan.html#Scan.ParallelScan
 2. For each segment, `audit_segment` audits counters until the segment is finished or the time is
    up. Then the state machine calls it again with the segment that it returned.
 3. `end` adds up the segments.
