@@ -44,7 +44,7 @@ _CONTEXT = {
     "$context.requestId": _ID,
     "$context.extendedRequestId": "dHBXkGKhIAMEdYw=",
     "$context.status": "200",
-    "$context.authorizer.claims.client_id": CLIENT_ID,
+    "$context.authorizer.claims.sub": CLIENT_ID,
     "$context.responseLatency": "18",
     "$context.error.responseType": "-",
 }

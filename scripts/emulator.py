@@ -57,6 +57,7 @@ def main() -> None:
     poll_streams_apart()
     run_message_groups_at_once()
     accept_alarms_of_several_metrics()
+    accept_saved_queries()
     gateway_responses.use()
     cognito_corrections.use()
     function_processes.use(lock=int(os.environ["STATE_LOCK"]))
@@ -332,6 +333,17 @@ def accept_alarms_of_several_metrics() -> None:
         return alarm
 
     provisioners._cw_metric_alarm_record = of_first_metric
+
+
+def accept_saved_queries() -> None:
+    """Make MiniStack accept queries of logs that a template saves, and ignore them.
+
+    Without this correction, MiniStack would refuse a stack that has such a query.
+    """
+    provisioners._RESOURCE_HANDLERS["AWS::Logs::QueryDefinition"] = {
+        "create": lambda logical_id, _properties, stack_name: (f"{stack_name}-{logical_id}", {}),
+        "delete": lambda _physical_id, _properties: None,
+    }
 
 
 def stop_with_parent() -> None:

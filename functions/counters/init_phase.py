@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
 import gc
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ def begin() -> None:
 def end(*clients: "Callable[[], BaseClient]") -> None:
     """Create the clients, open their connections, and turn garbage collection on again.
 
+    This function also writes a log line, so that cold starts can be counted. Lambda itself writes
+    such a line only if the parameter SystemLogLevel is INFO.
+
     From now on, the garbage collector ignores all objects that exist at the time of this call.
     Outside Lambda, this function does nothing.
 
@@ -44,6 +48,7 @@ def end(*clients: "Callable[[], BaseClient]") -> None:
         connection.of(client()).open()
     gc.freeze()
     gc.enable()
+    logging.getLogger("tally").info("Cold start")  # the logger of all modules
 
 
 def in_lambda() -> bool:

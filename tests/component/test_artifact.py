@@ -221,11 +221,12 @@ def test_the_built_function_handles_its_sample_event(run: Run) -> None:
     CHECKS[run.function.module](run.stack, run.outcome.body["answer"])
 
 
-def test_an_event_writes_one_log_line_and_no_warning(run: Run) -> None:
+def test_a_cold_start_and_an_event_write_a_log_line_each_and_no_warning(run: Run) -> None:
     metrics = [line for line in run.logged if "_aws" in line]
 
     assert len(metrics) <= 1
-    assert [line["level"] for line in run.logged if line not in metrics] == ["INFO"]
+    assert [line["level"] for line in run.logged if line not in metrics] == ["INFO", "INFO"]
+    assert run.logged[0]["message"] == "Cold start"
 
 
 def test_a_function_imports_only_what_its_artifact_has_and_what_it_needs(
@@ -374,7 +375,10 @@ def test_the_artifact_has_the_same_endpoints_as_the_complete_botocore(
 
 
 def printed_json(*arguments: str, **environment: str) -> list[str]:
-    """Run Python with these arguments and variables, and with AWS keys. Parse the JSON output."""
+    """Run Python with these arguments and variables, and with AWS keys.
+
+    Return the last line that it prints, which is JSON. Modules log the lines before it.
+    """
     done = subprocess.run(
         [sys.executable, *arguments],
         env={"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **environment},
@@ -382,7 +386,7 @@ def printed_json(*arguments: str, **environment: str) -> list[str]:
         text=True,
         check=True,
     )
-    printed: list[str] = json.loads(done.stdout)
+    printed: list[str] = json.loads(done.stdout.splitlines()[-1])
     return printed
 
 

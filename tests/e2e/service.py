@@ -170,8 +170,9 @@ class Caller:
         pages = self.pages(f"{counter}/history?limit={PAGE}")
         entries = [entry for page in pages for entry in page]
         versions = [entry["version"] for entry in entries]
-        missing = sorted({*range(1, current["version"] + 1)} - {*versions})
-        assert versions == list(range(1, current["version"] + 1)), f"missing: {missing}"
+        expected = list(range(1, current["version"] + 1))
+        wrong = sorted({*versions} ^ {*expected}), len(versions)
+        assert versions == expected, f"missing or too many, and the number: {wrong}"
         assert entries[0]["previous_value"] == 0
         assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
         assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))
