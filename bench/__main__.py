@@ -8,6 +8,7 @@ from tests import lambda_runtime
 from tests.browser.conftest import chromium
 
 from bench import (
+    audit,
     buffer,
     cold_start,
     concurrency,
@@ -31,6 +32,7 @@ BENCHMARKS = (
     cost,
     buffer,
     scale,
+    audit,
     unusual,
     dashboard,
 )

@@ -85,6 +85,12 @@ TRACE = Price(
     "trace",
     "https://aws.amazon.com/xray/pricing/",
 )
+TRANSITION = Price(
+    "Step Functions, standard workflows",
+    0.025 / 1000,
+    "state transition",
+    "https://aws.amazon.com/step-functions/pricing/",
+)
 DATA_OUT = Price(
     "Data out to the internet",
     0.09 / GIGABYTE,

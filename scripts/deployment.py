@@ -49,8 +49,10 @@ SOURCES_TAG = "tally:sources"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 PUBLIC_PREFIX = "public:"
+AUDIT_SEGMENTS = 4  # each one is a process
 PARAMETERS = (
     f"Stage=dev PythonRuntime={RUNTIME} Architecture={ARCHITECTURE} PublicPrefix={PUBLIC_PREFIX}"
+    f" AuditSegments={AUDIT_SEGMENTS}"
 )
 
 

@@ -2,13 +2,12 @@
 
 Each item has a key and a text in JSON. There are two kinds of item:
 - The key is a counter's name. The JSON says how far audits have verified the counter (`Progress`).
-- The key is SWEEP. The JSON says how far the sweep has come. The sweep is the nightly audit of all
-  counters that changed.
+- The key is NIGHTLY. The JSON says when the last complete nightly audit began (`nightly_audit`).
 """
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from counters import trend
 from counters.clients import answered, dynamodb, get_item, must_answer
 from counters.model import Entry, Sums
 
-SWEEP = "*"  # not a valid counter name
+NIGHTLY = "*"  # not a valid counter name
 
 
 @dataclass(slots=True)
@@ -68,6 +67,11 @@ class Progress:
         self.compared = max(self.compared, hour + trend.HOUR)
         self.hours = {each: sums for each, sums in self.hours.items() if each >= self.compared}
 
+    def copy(self) -> "Progress":
+        """Return a copy that shares nothing with this progress."""
+        hours = {hour: replace(sums) for hour, sums in self.hours.items()}
+        return replace(self, hours=hours)
+
     def to_json(self) -> str:
         """Return the progress as JSON."""
         return json.dumps(asdict(self))
@@ -106,7 +110,7 @@ def load(key: str, until: float) -> str | None:
     """Return the JSON that is saved under a key; None if nothing was saved.
 
     Args:
-        key: a counter's name or SWEEP.
+        key: a counter's name or NIGHTLY.
         until: latest time to start a request, in seconds since the epoch.
 
     Raises:
@@ -120,7 +124,7 @@ def save(key: str, state: str, before: str | None, until: float) -> bool:
     """Save JSON under a key, unless another audit changed that item after `load` read it.
 
     Args:
-        key: a counter's name or SWEEP.
+        key: a counter's name or NIGHTLY.
         state: the new JSON.
         before: the JSON that `load` returned.
         until: latest time to start a request, in seconds since the epoch.

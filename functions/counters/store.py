@@ -292,37 +292,36 @@ def _names(prefix: str, after: str, limit: int, until: float) -> tuple[list[str]
     return found[:limit], len(found) > limit or "LastEvaluatedKey" in reply
 
 
-def changed_since(updated_at: str, after: str, until: float) -> tuple[list[str], str | None]:
-    """Return the names of some counters that changed at or after a time.
-
-    Each call scans a part of the table.
+def changed_since(
+    updated_at: str, part: tuple[int, int], after: str, until: float
+) -> tuple[list[str], str | None]:
+    """Return the names of counters that changed at or after a time, from a part of a segment.
 
     Args:
         updated_at: the time (RFC 3339).
-        after: the position that the previous call returned; empty for the first call.
+        part: the number of the segment, starting at 0, and the number of segments.
+        after: the position or a counter that the previous call returned; empty for the first call.
         until: latest time to start a read, in seconds since the epoch.
 
     Returns:
-        The names, in no particular order, and the position at which to continue. The position is
-        None after the last part of the table.
+        The names in the order of the scan, and the position where to continue; None at the end.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
-    scan: dict[str, Any] = {"ExclusiveStartKey": {"counter_id": {"S": after}}} if after else {}
+    scan: dict[str, Any] = {
+        "TableName": os.environ["COUNTER_TABLE"],
+        "Segment": part[0],
+        "TotalSegments": part[1],
+        "FilterExpression": "updated_at >= :updated_at",
+        "ProjectionExpression": "counter_id",
+        "ExpressionAttributeValues": {":updated_at": {"S": updated_at}},
+        "Limit": _SCAN_SIZE,
+    }
+    if after:
+        scan["ExclusiveStartKey"] = {"counter_id": {"S": after}}
     with must_answer():
-        reply = answered(
-            until,
-            lambda: dynamodb().scan(
-                TableName=os.environ["COUNTER_TABLE"],
-                FilterExpression="#updated_at >= :updated_at",
-                ProjectionExpression="#counter_id",
-                ExpressionAttributeNames={"#counter_id": "counter_id", "#updated_at": "updated_at"},
-                ExpressionAttributeValues={":updated_at": {"S": updated_at}},
-                Limit=_SCAN_SIZE,
-                **scan,
-            ),
-        )
+        reply = answered(until, lambda: dynamodb().scan(**scan))
     reached = reply.get("LastEvaluatedKey")
     names = [item["counter_id"]["S"] for item in reply["Items"]]
     return names, reached["counter_id"]["S"] if reached else None

@@ -11,7 +11,6 @@ Each mismatch is a finding. If an entry is missing from the history, or a change
 this is a finding only if record_history can no longer add it.
 """
 
-import copy
 from dataclasses import asdict, dataclass
 
 from counters import clock, history, store, trend
@@ -76,7 +75,7 @@ def verify(counter_id: str, progress: Progress, until: float, finish: float) -> 
         ValueError: if an item of the counter is malformed.
     """
     verification = _Verification(counter_id, progress, finish)
-    verified = copy.deepcopy(progress)
+    verified = progress.copy()
     entries = 0
     finished = False
     for page in history.pages(counter_id, progress.version, finish):
@@ -89,7 +88,7 @@ def verify(counter_id: str, progress: Progress, until: float, finish: float) -> 
             complete_to = clock.seconds(verification.progress.created_at) - clock.APPLY_WINDOW
             verification.compare_trend(complete_to)
         if not verification.findings:
-            verified = copy.deepcopy(verification.progress)
+            verified = verification.progress.copy()
         if verification.waiting:
             finished = True
             break

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests import state_machine
 from tests.contents import prepare_once
 from tests.past import Past
 from tests.stack import Stack
@@ -26,6 +27,16 @@ def record_orders(stack: Stack) -> Past:
 def audit(stack: Stack, **event: object) -> dict[str, Any]:
     report: dict[str, Any] = stack.invoke("AuditHistory", event)
     return report
+
+
+def nightly(stack: Stack) -> dict[str, Any]:
+    """Run a nightly audit, and return its result.
+
+    Raises:
+        FailedError: if a segment was not finished.
+    """
+    result: dict[str, Any] = state_machine.run("NightlyAudit", stack.invoke)
+    return result
 
 
 def findings(stack: Stack, counter_id: str = "orders", **event: object) -> list[Finding]:

@@ -1,21 +1,17 @@
-"""AuditHistory: its event, its report, its nightly audits, and the progress that an audit saves."""
+"""AuditHistory: its event, its report, and the progress that an audit saves."""
 
-import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.component.auditing import LATER, audit, findings, versions
+from tests.component.auditing import audit, findings, versions
 from tests.contents import delete_entries
 from tests.past import Past
 from tests.stack import Stack
-from tests.times import BEGINNING, DAY, HOUR
+from tests.times import BEGINNING, HOUR
 from tests.wire import Wire
 
-from counters import clock, history, store
 from counters.errors import CounterError
-from counters.model import Entry
 
 
 @pytest.mark.usefixtures("audited_orders", "later")
@@ -110,7 +106,11 @@ NOT_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
             "after: version 30 is not in the history. Use a version that is.",
         ),
         ({"counter_id": "nobody", "after": 1}, "after: must be at most 0, the counter's version"),
-        ({"after": 1}, "after: must be given together with counter_id"),
+        *[
+            (event, "counter_id: is missing. To audit all counters, start NightlyAudit.")
+            for event in ({}, {"after": 1})
+        ],
+        ({"step": "sweep"}, "step: unknown field"),
         ({"counter": "orders"}, "counter: unknown field"),
         ({"counter_id": "orders", "version": 1}, "version: unknown field"),
     ],
@@ -151,83 +151,3 @@ def test_any_version_in_the_history_can_be_accepted(stack: Stack, after: int) ->
     found = versions(findings(stack, after=after))
 
     assert found == ([30] if after < 30 else [])
-
-
-# --- Nightly audits ------------------------------------------------------------------------------
-
-
-def record_three_changes(stack: Stack, *names: str, time: float = BEGINNING) -> None:
-    for name in names:
-        past = Past(name)
-        for number in range(3):
-            past.change(time + number, 1)
-        past.record(stack)
-
-
-def test_the_first_nightly_audit_covers_all_counters_and_later_ones_only_changed_counters(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record_three_changes(stack, "a", "b", "c")
-    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 2 * DAY)
-    first = audit(stack)
-    record_three_changes(stack, "d", time=BEGINNING + 2 * DAY + 1)
-    monkeypatch.setattr(clock, "now", lambda: BEGINNING + 3 * DAY)
-    second = audit(stack)
-
-    assert (first["counters"], first["entries"], first["findings"]) == (3, 9, [])
-    assert (second["counters"], second["entries"], second["findings"]) == (1, 3, [])
-
-
-def test_a_nightly_audit_names_the_counter_of_a_finding(stack: Stack, audited_orders: Past) -> None:
-    record_three_changes(stack, "a", "b")
-    delete_entries(stack, 30)
-
-    report = audit(stack)
-
-    assert report["counters"] == 3
-    assert [(each["counter_id"], each["version"]) for each in report["findings"]] == [
-        (audited_orders.counter_id, 30)
-    ]
-
-
-def test_a_change_just_before_a_nightly_audit_is_audited_the_next_night(
-    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    night = BEGINNING + 20 * HOUR
-    audited_orders.change(night - 30, 1)
-    audited_orders.store(stack)
-    monkeypatch.setattr(clock, "now", lambda: night)
-    assert audit(stack)["findings"] == []
-
-    monkeypatch.setattr(clock, "now", lambda: night + DAY)
-
-    assert versions(audit(stack)["findings"]) == [61]
-
-
-def test_an_unfinished_nightly_audit_continues_the_next_night(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record_three_changes(stack, *(f"counter{number}" for number in range(5)))
-    calls = itertools.count(1)
-    now, pages = LATER, history.pages
-
-    def slow_pages(
-        counter_id: str, after: int, until: float
-    ) -> Iterator[list[tuple[str, Entry | None]]]:
-        nonlocal now
-        if next(calls) % 3 == 0:
-            now += 850  # seconds: too long for an audit, but less than the timeout
-        yield from pages(counter_id, after, until)
-
-    monkeypatch.setattr(clock, "now", lambda: now)
-    monkeypatch.setattr(store, "_SCAN_SIZE", 2)
-    monkeypatch.setattr(history, "pages", slow_pages)
-
-    reports = [audit(stack) for _ in range(3)]
-
-    # The first two audits run out of time at their third counter, the first counter of a scan page.
-    # A page has two counters, so the next audit begins with this page.
-    assert [report["counters"] for report in reports] == [3, 3, 1]
-    assert [report["finished"] for report in reports] == [False, False, True]
-    assert sum(report["entries"] for report in reports) == 15
-    assert audit(stack)["entries"] == 0

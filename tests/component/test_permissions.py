@@ -207,6 +207,29 @@ def test_a_role_permits_logs_and_traces_and_has_no_other_managed_policy(
         assert permissions(function)["*"] == TRACES
 
 
+def test_the_nightly_audit_may_only_invoke_its_function_and_run_its_segments() -> None:
+    # https://docs.aws.amazon.com/step-functions/latest/dg/iam-policies-eg-dist-map.html
+    own = ROLES["NightlyAuditRole"]["Properties"]
+    added = sam_transform.resources("AWS::IAM::Policy")["NightlyAuditSegments"]["Properties"]
+    documents = [own["Policies"][0]["PolicyDocument"], added["PolicyDocument"]]
+    execution = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution"
+
+    assert (len(own["Policies"]), own["ManagedPolicyArns"]) == (1, [])
+    assert added["Roles"] == [{"Ref": "NightlyAuditRole"}]
+    assert [
+        (statement["Action"], statement["Resource"])
+        for document in documents
+        for statement in document["Statement"]
+    ] == [
+        ("lambda:InvokeFunction", {"Fn::GetAtt": ["AuditHistory", "Arn"]}),
+        ("states:StartExecution", {"Ref": "NightlyAudit"}),
+        (
+            ["states:DescribeExecution", "states:StopExecution"],
+            {"Fn::Sub": f"{execution}:${{NightlyAudit.Name}}:*"},
+        ),
+    ]
+
+
 def test_a_function_with_an_event_source_has_no_managed_policy() -> None:
     # If SAM generated these roles, it would add a managed policy. That policy permits reading every
     # queue or every stream of the account.

@@ -78,9 +78,11 @@ def test_nobody_can_sign_up() -> None:
 
 
 def test_two_stacks_fit_in_an_account_because_no_resource_has_a_fixed_name() -> None:
-    # These names may be fixed. The name of a stage must be unique only within an API, and the names
-    # of a resource server and of a group only within a user pool.
+    # These names may be fixed. The name of a stage must be unique only within an API, the names of
+    # a resource server and of a group only within a user pool, and the name of a policy only within
+    # its role.
     allowed = {("Api", "StageName"), ("ResourceServer", "Name")}
+    allowed |= {("NightlyAuditSegments", "PolicyName")}
     allowed |= {
         (group, "GroupName") for group in aws_template.resources("AWS::Cognito::UserPoolGroup")
     }

@@ -6,7 +6,6 @@ starts the function again. So two runs can overlap.
 
 import itertools
 import json
-import random
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,12 +14,11 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from tests.component.two_runs import Runs, orders, run_in_order
 from tests.contents import clear, delete_entries
 from tests.past import Past
-from tests.sizes import cases
 from tests.stack import Item, Stack
 from tests.times import BEGINNING, DAY, HOUR
 from tests.wire import Wire, delivered, reply_lost
 
-from counters import clock, recording, store
+from counters import clock, recording
 from counters.errors import ThrottledError
 
 LATER = BEGINNING + 30 * DAY
@@ -52,7 +50,7 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
 def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
     """Return how far the audit of a counter has got, as saved in AuditTable.
 
-    If `counter_id` is "*", return how far the nightly audit of all counters has got.
+    If `counter_id` is "*", return when the last complete nightly audit began.
     """
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
@@ -168,62 +166,24 @@ def test_a_finding_is_not_skipped_because_of_a_concurrent_audit(stack: Stack, wi
 
 
 @pytest.mark.usefixtures("_later")
-def test_two_concurrent_nightly_audits_have_the_effect_of_one(
-    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
+def test_the_end_of_an_earlier_nightly_audit_does_not_hide_a_later_one(
+    stack: Stack, wire: Wire
 ) -> None:
-    monkeypatch.setattr(store, "_SCAN_SIZE", 2)
-    names = [f"night{number}" for number in range(5)]
-    for name in names:
-        ten_changes(name).record(stack)
-    delete_entries(stack, 5, counter_id="night3")
-    source = random.Random(5)
-    for _ in range(cases(full=400, part=5)):
+    def end(began_at: float) -> dict[str, Any]:
+        segment = {"number": 0, "segments": 1, "since": clock.timestamp(0), "finished": True}
+        nightly = {"began_at": clock.timestamp(began_at), "segments": [segment]}
+        return {"step": "end", "nightly": nightly}
+
+    for order in orders(4):
         clear(stack, "AuditTable")
         runs = Runs(stack, wire, "AuditHistory")
-        first, second = runs.run(), runs.run()
-        share = source.random()
-        order = [source.random() < share for _ in range(source.randrange(70))]
+        earlier, later = runs.run(**end(LATER - HOUR)), runs.run(**end(LATER))
         with runs.interleaving():
-            run_in_order(first, second, order)
+            run_in_order(earlier, later, order)
 
-        found = [
-            (each["counter_id"], each["version"])
-            for run in (first, second)
-            for each in run.answer["findings"]
-        ]
-        assert set(found) == {("night3", 5)}, order
-        assert first.answer["finished"]
-        assert second.answer["finished"]
-        assert saved_progress(stack, "*") == {"started_at": LATER}, order
-        progress_reached = {name: saved_progress(stack, name)["version"] for name in names}
-        assert progress_reached.pop("night3") < 5, order
-        assert set(progress_reached.values()) == {10}, order
-
-
-@pytest.mark.usefixtures("_later")
-def test_a_finished_nightly_audit_is_not_reopened(
-    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "_SCAN_SIZE", 1)
-    for number in range(3):
-        ten_changes(f"night{number}").record(stack)
-    # In the first pass of this loop, the slow run pauses before its second request. In each later
-    # pass, it pauses before a later request. A pause before its first request would prove nothing,
-    # because the run has read nothing by then.
-    for steps in range(2, 26, cases(full=1, part=8)):
-        clear(stack, "AuditTable")
-        runs = Runs(stack, wire, "AuditHistory")
-        slow, fast = runs.run(), runs.run()
-        with runs.interleaving():
-            for _ in range(steps):
-                slow.step()
-            fast.finish()
-            while not slow.ended:
-                assert saved_progress(stack, "*") == {"started_at": LATER}, steps
-                slow.step()
-
-        assert saved_progress(stack, "*") == {"started_at": LATER}, steps
-        assert slow.answer["findings"] == fast.answer["findings"] == []
+        assert earlier.answer["finished"], order
+        assert later.answer["finished"], order
+        assert saved_progress(stack, "*") == {"began_at": clock.timestamp(LATER)}, order
 
 
 @pytest.mark.usefixtures("_later")

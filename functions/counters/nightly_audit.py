@@ -1,0 +1,189 @@
+"""The nightly audit: audits all counters that changed since the last nightly audit.
+
+The state machine NightlyAudit, in template.yaml, calls the functions of this module:
+1. `begin` divides CounterTable into segments. Together, they have each counter exactly once:
+   https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Scan.html#Scan.ParallelScan
+2. For each segment, `audit_segment` audits counters until the segment is finished or the time is
+   up. Then the state machine calls it again with the segment that it returned.
+3. `end` adds up the segments.
+
+The state machine remembers how far each segment is and what was counted there. If a call fails, the
+state machine repeats it with the same segment. So no counter is skipped, and none is counted twice.
+
+AuditTable stores only when the last complete nightly audit began. If a segment was not finished,
+this time stays as it is. So the next nightly audit covers the same counters again.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TypedDict
+
+from counters import audit, clock, progress, store, trend
+from counters.errors import ThrottledError
+from counters.history import STREAM_SECONDS
+
+_FIRST_TIME = clock.timestamp(0)
+
+
+@dataclass(slots=True)
+class Segment:
+    """A segment of CounterTable, and how far the nightly audit is there.
+
+    Attributes:
+        number: the number of the segment, starting at 0.
+        segments: the number of segments into which the table is divided.
+        since: counters that changed at or after this time (RFC 3339) are audited.
+        after: the place in the segment up to which all counters are audited: the name of a counter;
+            empty at the beginning.
+        counters: the number of counters that were audited.
+        entries: the number of history entries that were read.
+        findings: the number of mismatches that were found.
+        finished: whether all counters of the segment are audited.
+    """
+
+    number: int
+    segments: int
+    since: str
+    after: str = ""
+    counters: int = 0
+    entries: int = 0
+    findings: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NightlyAudit:
+    """A nightly audit.
+
+    Attributes:
+        began_at: when it began (RFC 3339).
+        segments: all segments of CounterTable.
+    """
+
+    began_at: str
+    segments: list[Segment]
+
+
+class Result(TypedDict):
+    """The result of a nightly audit. The members are sums over all segments.
+
+    Attributes:
+        finished: whether all segments are finished.
+    """
+
+    counters: int
+    entries: int
+    findings: int
+    finished: bool
+
+
+def begin(until: float) -> NightlyAudit:
+    """Divide CounterTable into segments. The parameter AuditSegments says how many.
+
+    Args:
+        until: latest time to start a read, in seconds since the epoch.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time.
+    """
+    began_at = clock.timestamp(clock.now())
+    last = clock.seconds(_last_began_at(progress.load(progress.NIGHTLY, until)))
+    # When the last nightly audit began, the history may have lacked changes of the 25 hours before.
+    # So this one also audits the counters that changed in those 25 hours.
+    since = clock.timestamp(max(0.0, last - STREAM_SECONDS - trend.HOUR))
+    count = int(os.environ["AUDIT_SEGMENTS"])
+    return NightlyAudit(began_at, [Segment(number, count, since) for number in range(count)])
+
+
+def audit_segment(segment: Segment, until: float) -> None:
+    """Audit the changed counters of a segment, from where the last call stopped.
+
+    Args:
+        segment: the segment. This function updates it. If it is not finished afterwards, call this
+            function again.
+        until: when to stop, in seconds since the epoch.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time, and no counter was audited.
+    """
+    start = segment.after
+    try:
+        while not segment.finished and clock.now() <= until:
+            _audit_page(segment, until)
+    except ThrottledError:
+        if segment.after == start:
+            raise
+
+
+def _audit_page(segment: Segment, until: float) -> None:
+    """Scan a part of the segment, and audit its changed counters until the time is up.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time. The segment has what was done before.
+    """
+    counter_ids, position = store.changed_since(
+        segment.since,
+        (segment.number, segment.segments),
+        segment.after,
+        until + audit.FINISH_SECONDS,
+    )
+    for counter_id in counter_ids:
+        if clock.now() > until:
+            return
+        report = audit.audit_counter(counter_id, None, until)
+        segment.entries += report.entries
+        if not report.finished:
+            return  # the next call continues with this counter
+        segment.counters += 1
+        segment.findings += len(report.findings)
+        segment.after = counter_id
+    if position is None:
+        segment.finished = True
+    else:
+        segment.after = position
+
+
+def end(nightly: NightlyAudit, until: float) -> Result:
+    """Add up the segments. If all are finished, save when the nightly audit began.
+
+    Args:
+        nightly: the nightly audit, with its segments as `audit_segment` left them.
+        until: latest time to start a request, in seconds since the epoch.
+
+    Raises:
+        ThrottledError: if DynamoDB did not answer in time.
+    """
+    segments = nightly.segments
+    finished = all(segment.finished for segment in segments)
+    if finished:
+        _save_began_at(nightly.began_at, until)
+    return {
+        "counters": sum(segment.counters for segment in segments),
+        "entries": sum(segment.entries for segment in segments),
+        "findings": sum(segment.findings for segment in segments),
+        "finished": finished,
+    }
+
+
+def _save_began_at(began_at: str, until: float) -> None:
+    """Save when a nightly audit began, unless one that began later is saved already."""
+    while True:
+        saved = progress.load(progress.NIGHTLY, until)
+        if _last_began_at(saved) >= began_at:
+            return
+        if progress.save(progress.NIGHTLY, json.dumps({"began_at": began_at}), saved, until):
+            return
+
+
+def _last_began_at(saved: str | None) -> str:
+    """Return when the last complete nightly audit began (RFC 3339).
+
+    If nothing was saved, or the saved JSON is malformed, this is the year 1970: the nightly audit
+    then covers all counters.
+    """
+    try:
+        began_at: str = progress.parsed(saved)["began_at"]
+        return clock.timestamp(clock.seconds(began_at))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _FIRST_TIME
