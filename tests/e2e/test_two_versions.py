@@ -9,20 +9,23 @@ and of the stream change their version several times under load.
 import itertools
 import json
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.e2e.chaos_callers import CLAIMS, Callers, Service
 from tests.e2e.linearizability import check
 from tests.e2e.producer import Producer
 from tests.e2e.recorded_run import Call, Run
-from tests.e2e.service import Caller, wait_for
+from tests.e2e.service import Caller, client, wait_for
 from tests.e2e.stored import Stored
 from tests.e2e.two_versions import CURRENT, RELEASED, TwoVersions, side_by_side
+from tests.fifo_queue import FifoQueue
 from tests.proxy import proxy_event
 from tests.routes import ROUTES
 from tests.sizes import cases
@@ -51,9 +54,12 @@ WORKERS = {
 CONSUMERS = ("IngestIncrements", "ForwardEvents", "RecordHistory")
 
 
-@pytest.fixture
-def versions(emulator: Emulator, stack: Stack, tmp_path: Path) -> Iterator[TwoVersions]:
-    with side_by_side(stack, emulator.directory / "build", WORKERS, tmp_path) as versions:
+@pytest.fixture(scope="module")
+def versions(
+    emulator: Emulator, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TwoVersions]:
+    directory = tmp_path_factory.mktemp("versions")
+    with side_by_side(stack, emulator.directory / "build", WORKERS, directory) as versions:
         yield versions
         versions.deploy(CURRENT, [*CONSUMERS, "AuditHistory"])
 
@@ -107,6 +113,51 @@ def test_two_versions_side_by_side_count_exactly(
     for version in (CURRENT, RELEASED, CURRENT):
         versions.deploy(version, ["AuditHistory"])
         assert Stored(stack, [*past, *queued]).findings() == []
+
+
+@pytest.mark.parametrize(
+    "order", [(RELEASED, CURRENT, RELEASED), (CURRENT, RELEASED, CURRENT)], ids="-".join
+)
+def test_messages_and_stream_records_that_both_versions_get_count_once(
+    stack: Stack, caller: Caller, versions: TwoVersions, order: Sequence[str]
+) -> None:
+    queue, name = FifoQueue(stack.outputs["IncrementQueueArn"]), str(uuid.uuid4())
+    bodies = [json.dumps({"counter_id": name, "by": by}) for by in (5, -2, 4)]
+    messages = {"Records": [queue.send(body, name).record() for body in bodies]}
+
+    for version in order:
+        assert versions.run(version, "IngestIncrements", messages) == {"batchItemFailures": []}
+    (entry,) = caller.whole_history(f"/counters/{name}")
+    assert (entry["value"], entry["increase"], entry["decrease"]) == (7, 9, 2)
+
+    records = {"Records": stream_records(stack, name)}
+    assert len(records["Records"]) == 1
+    for version in order:
+        assert versions.run(version, "RecordHistory", records) == {"batchItemFailures": []}
+    assert caller.whole_history(f"/counters/{name}") == [entry]
+    hours = caller.get(f"/counters/{name}/trend").body
+    sums = {part: sum(hour[part] for hour in hours) for part in ("changes", "increase", "decrease")}
+    assert sums == {"changes": 1, "increase": 9, "decrease": 2}
+
+
+def stream_records(stack: Stack, counter_id: str) -> list[Any]:
+    """Return a counter's records in the stream of CounterTable, as a function gets them."""
+    table = client(stack, "dynamodb").describe_table(TableName=stack.outputs["CounterTable"])
+    streams, arn = client(stack, "dynamodbstreams"), table["Table"]["LatestStreamArn"]
+    records: list[Any] = []
+    for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
+        place = streams.get_shard_iterator(
+            StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        while page := (reply := streams.get_records(ShardIterator=place))["Records"]:
+            records += page
+            place = reply["NextShardIterator"]
+    found = json.loads(json.dumps(records, default=datetime.timestamp))
+    return [
+        each | {"eventSourceARN": arn}
+        for each in found
+        if each["dynamodb"]["Keys"]["counter_id"]["S"] == counter_id
+    ]
 
 
 def assert_counted(history: Sequence[Mapping[str, int]]) -> None:

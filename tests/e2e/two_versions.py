@@ -1,6 +1,7 @@
 """Runs the released and the current version of the functions side by side, on the same tables."""
 
 import itertools
+import json
 import random
 import shutil
 import threading
@@ -51,6 +52,16 @@ class TwoVersions:
                 FunctionName=physical_name(self._stack, function),
                 ZipFile=self._code[version].read_bytes(),
             )
+
+    def run(self, version: str, function: str, event: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Deploy this version of a function, send it an event, and return its result."""
+        self.deploy(version, [function])
+        reply = client(self._stack, "lambda").invoke(
+            FunctionName=physical_name(self._stack, function), Payload=json.dumps(event)
+        )
+        result = json.load(reply["Payload"])
+        assert "FunctionError" not in reply, result
+        return result
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> InvocationResult:
         """Send an event to one version of an HTTP function, and check the answer.
