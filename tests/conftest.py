@@ -38,7 +38,7 @@ GROUPS = {
     ),
     "dashboard": ("tests/browser/",),
     "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
-    "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
+    "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two")),
     "e2e": ("tests/e2e/",),
     "artifact": ("tests/component/test_artifact.py",),
     "long history": ("tests/component/test_long_history.py",),
