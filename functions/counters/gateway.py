@@ -115,6 +115,7 @@ def endpoint(
                 problem = error
             except Exception as error:  # noqa: BLE001  every exception is logged and answered
                 problem, fault = InternalError(), error
+                _count_internal_error()
             if problem is not None:
                 response = _problem_response(problem, event)
             _log(event, context, response.status, problem, fault)
@@ -300,6 +301,13 @@ def _log(
         extra |= {"problem": problem.kind, "detail": detail}
     log = logger.error if fault else logger.info
     log("%s %s %d", event["httpMethod"], event["resource"], status, exc_info=fault, extra=extra)
+
+
+def _count_internal_error() -> None:
+    """Publish the metric that InternalErrorsAlarm watches."""
+    from counters import metrics  # noqa: PLC0415  most processes never need it
+
+    metrics.publish({"InternalErrors": 1})
 
 
 def _proxy_response(response: Response) -> dict[str, Any]:

@@ -56,6 +56,10 @@ AWS_MANAGED = {
     "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
 }
 
+# Permissions that the code no longer uses, by function. During a deployment, the last release still
+# runs with the same role. So the next release removes the permission: see CONTRIBUTING.md.
+STILL_USED: dict[str, set[str]] = {}
+
 # After the timeout of a function, this much time must be left in the apply window. A request of a
 # killed function can arrive 5 s late, and the clocks of two functions may differ by 5 s.
 MARGIN_SECONDS = 10
@@ -149,7 +153,9 @@ def aws(session: botocore.session.Session) -> Iterator[None]:
 def test_a_role_permits_exactly_the_calls_in_the_code(function: Function) -> None:
     used = {action(*call) for call in call_graph.uses(function.module).calls}
 
-    assert set().union(*permissions_of_code(function).values()) == used
+    still_used = STILL_USED.get(function.name, set())
+    assert not still_used & used
+    assert set().union(*permissions_of_code(function).values()) == used | still_used
 
 
 @every_function
