@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from tests import aws_template, insights, operations_screen
+from tests.aws_template import TEMPLATE
 from tests.component.auditing import findings
 from tests.component.stream_records import make_changes, without_field
-from tests.aws_template import TEMPLATE
 from tests.fifo_queue import FifoQueue, deliver
 from tests.insights import Line
 from tests.proxy import ALL_RIGHTS, Reply, proxy_event, reply
