@@ -239,6 +239,15 @@ def test_a_finding_and_what_is_parked_are_not_failures_of_a_function(
     assert not logs.run("FailuresByFunction")
 
 
+def test_a_query_may_not_ask_for_the_latest_value_of_a_field_that_some_lines_lack() -> None:
+    lines = [
+        Line("group", time, text) for time, text in enumerate(('{"a": 1, "b": 2}', '{"a": 1}'))
+    ]
+
+    with pytest.raises(AssertionError, match="b is missing"):
+        insights.run("stats latest(b) as newest by a", lines)
+
+
 def test_the_screen_counts_cold_starts_in_periods_of_five_minutes(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

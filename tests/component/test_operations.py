@@ -250,6 +250,15 @@ def test_nothing_but_a_run_of_record_history_ends_the_alarm_about_a_stalled_hist
     assert alarm["TreatMissingData"] == "ignore"
 
 
+def test_a_change_that_is_read_in_the_next_period_does_not_mean_that_the_history_is_stalled() -> (
+    None
+):
+    alarm = ALARMS["HistoryStalledAlarm"]["Properties"]
+
+    assert alarm["EvaluationPeriods"] >= 2
+    assert "DatapointsToAlarm" not in alarm  # so a point of 0 between two changes ends the alarm
+
+
 def test_an_alarm_of_a_dead_letter_queue_stays_on_while_somebody_reads_the_queue() -> None:
     watched_queues = [
         (queue, alarm["Properties"])
