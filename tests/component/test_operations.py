@@ -283,6 +283,7 @@ def test_the_commands_use_the_name_and_the_outputs_of_the_stack() -> None:
     assigned = set(re.findall(r"^ *(\w+)=", commands, re.MULTILINE))
 
     assert set(re.findall(r"\$(\w+)", commands)) <= assigned | TEMPLATE["Outputs"].keys()
+    assert set(re.findall(r"--stack-name (\S+)", commands)) == {"$STACK"}
 
 
 def test_a_command_is_not_part_of_another_command_so_that_it_can_be_sent_to_the_local_stack() -> (
