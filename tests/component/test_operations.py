@@ -280,7 +280,7 @@ def test_an_alarm_of_a_dead_letter_queue_stays_on_while_somebody_reads_the_queue
 
 def test_the_commands_use_the_name_and_the_outputs_of_the_stack() -> None:
     commands = "".join(re.findall(r"```(?:console)?\n(.*?)```", PAGE, re.DOTALL))
-    assigned = set(re.findall(r"^ *(\w+)=", commands, re.MULTILINE))
+    assigned = set(re.findall(r"^[ $]*(\w+)=", commands, re.MULTILINE))
 
     assert set(re.findall(r"\$(\w+)", commands)) <= assigned | TEMPLATE["Outputs"].keys()
     assert set(re.findall(r"--stack-name (\S+)", commands)) == {"$STACK"}
@@ -291,7 +291,7 @@ def test_a_command_is_not_part_of_another_command_so_that_it_can_be_sent_to_the_
 ):
     commands = "".join(re.findall(r"```(?:console)?\n(.*?)```", PAGE, re.DOTALL))
 
-    begins = re.findall(r"^(.*)\$\(", commands, re.MULTILINE)
+    begins = re.findall(r"^(.*)\$\((?:aws|\.venv)", commands, re.MULTILINE)
 
     assert begins
     assert all(re.fullmatch(r" *(\w+=|export )", begin) for begin in begins)
