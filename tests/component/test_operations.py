@@ -13,6 +13,8 @@ from tests.operations_screen import BODY, VARIABLES, WIDGETS, Metric, Widget
 ALARMS = aws_template.resources("AWS::CloudWatch::Alarm")
 QUERIES = aws_template.resources("AWS::Logs::QueryDefinition")
 PAGE = read("operations.md")
+_BLOCKS = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = "".join(block for kind, block in _BLOCKS if kind in {"", "console"})
 
 # What a section says: what the alarm means, who is affected, what to do, and how to see that it is
 # over.
@@ -279,19 +281,17 @@ def test_an_alarm_of_a_dead_letter_queue_stays_on_while_somebody_reads_the_queue
 
 
 def test_the_commands_use_the_name_and_the_outputs_of_the_stack() -> None:
-    commands = "".join(re.findall(r"```(?:console)?\n(.*?)```", PAGE, re.DOTALL))
-    assigned = set(re.findall(r"^[ $]*(\w+)=", commands, re.MULTILINE))
+    assigned = set(re.findall(r"^[ $]*(\w+)=", COMMANDS, re.MULTILINE))
 
-    assert set(re.findall(r"\$(\w+)", commands)) <= assigned | TEMPLATE["Outputs"].keys()
-    assert set(re.findall(r"--stack-name (\S+)", commands)) == {"$STACK"}
+    assert set(re.findall(r"\$(\w+)", COMMANDS)) <= assigned | TEMPLATE["Outputs"].keys()
+    assert set(re.findall(r"--stack-name (\S+)", COMMANDS)) == {"$STACK"}
 
 
 def test_a_command_is_not_part_of_another_command_so_that_it_can_be_sent_to_the_local_stack() -> (
     None
 ):
-    commands = "".join(re.findall(r"```(?:console)?\n(.*?)```", PAGE, re.DOTALL))
 
-    begins = re.findall(r"^(.*)\$\((?:aws|\.venv)", commands, re.MULTILINE)
+    begins = re.findall(r"^(.*)\$\((?:aws|\.venv)", COMMANDS, re.MULTILINE)
 
     assert begins
     assert all(re.fullmatch(r" *(\w+=|export )", begin) for begin in begins)
