@@ -297,7 +297,7 @@ def _log(
     if problem is not None:
         # The name of a field can have lone surrogates. UTF-8 cannot encode these characters.
         detail = str(problem).encode(errors="backslashreplace").decode()
-        extra |= {"problem": problem.kind, "detail": detail}
+        extra |= {"problem": problem.kind, "status": status, "detail": detail}
     log = logger.error if fault else logger.info
     log("%s %s %d", event["httpMethod"], event["resource"], status, exc_info=fault, extra=extra)
 
