@@ -22,6 +22,7 @@ settings.load_profile("tally")
 GROUPS = {
     "restart": ("tests/e2e/test_restart.py",),
     "chaos": ("tests/e2e/test_chaos.py",),
+    "rehearsal": ("tests/e2e/test_rehearsal.py",),
     # The examples come first: they need a stack without counters, and making another takes long.
     "client": (
         "tests/e2e/test_console",

@@ -142,7 +142,9 @@ def _count(
                     if not folding.refuse(counter_id, group, events[pending[0]], park, until):
                         break
                     parked.append(pending.pop(0))
-        except (ClientError, CounterError):
+        except (ClientError, CounterError, KeyError, TypeError, ValueError):
+            # An item that somebody has edited by hand can be malformed. It must not stop the other
+            # groups.
             logger.exception("Could not write events", extra={"counter_id": counter_id})
         if pending:
             end = pending[0]
@@ -241,7 +243,7 @@ def _park(record: Record, reason: str, until: float) -> bool:
     """Send a message to the dead-letter queue, with the reason. Return whether SQS accepted it."""
     # SQS does not allow every character in a message attribute. So escape the reason as in JSON.
     details = {"reason": json.dumps(reason)[1:-1][:1024], "sender": _sender(record)[0]}
-    logger.error("Parked a message", extra={"message_id": record["messageId"], **details})
+    logger.warning("Parked a message", extra={"message_id": record["messageId"], **details})
     message: dict[str, Any] = {
         "QueueUrl": os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
         "MessageBody": record["body"],
