@@ -37,7 +37,7 @@ DAY = 24 * HOUR
 SDK_COUNTERS = 200  # counters with which the CPU time is measured
 KILLED = 3  # the segment whose function is killed
 KILLED_AFTER = (2_000, 0, 700)  # requests in each of its first invocations
-TRIES = 6  # an invocation that fails is repeated five times
+TRIES = 1 + state_machine.retries("NightlyAudit", "Begin")  # of an invocation that fails
 
 # The share of a CPU that AuditHistory has:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html

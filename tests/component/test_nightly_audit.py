@@ -23,7 +23,7 @@ from counters.model import Entry
 from counters.verification import MOST_FINDINGS
 
 TRIES = clients._MOST_ATTEMPTS  # noqa: SLF001  how often a function sends a throttled request
-RETRIES = 5  # how often NightlyAudit repeats a failed invocation
+RETRIES = state_machine.retries("NightlyAudit", "Begin")
 
 
 @pytest.fixture(autouse=True)
