@@ -35,6 +35,9 @@ HOUR = 3600  # seconds
 DAY = 24 * HOUR
 
 SDK_COUNTERS = 200  # counters with which the CPU time is measured
+PAUSE = state_machine.states("NightlyAudit")["AllSegments"]["ItemProcessor"]["States"]["Pause"][
+    "Seconds"
+]  # between two invocations for a segment
 KILLED = 3  # the segment whose function is killed
 KILLED_AFTER = (2_000, 0, 700)  # requests in each of its first invocations
 TRIES = 1 + state_machine.retries("NightlyAudit", "Begin")  # of an invocation that fails
@@ -56,6 +59,7 @@ class Night:
         verified: the number of different counters whose progress is saved.
         tried: the number of invocations.
         killed: the number of invocations in which the function was killed.
+        pauses: how often a segment waited before its next invocation.
         requests: the number of requests, by operation and table.
         units: the units that DynamoDB charges, by operation and table.
         hours: the time that the slowest segment took.
@@ -68,6 +72,7 @@ class Night:
     verified: int
     tried: int
     killed: int
+    pauses: int
     requests: Counter[tuple[str, str]]
     units: dict[tuple[str, str], float]
     hours: float
@@ -91,7 +96,8 @@ class Night:
     @property
     def transitions(self) -> int:
         """The state transitions that Step Functions charges, with the start of each segment."""
-        return 5 + 2 * SEGMENTS + self.tried + (self.tried - self.killed)
+        given_up = not self.finished  # one segment
+        return 5 + 2 * SEGMENTS + self.tried + (self.tried - self.killed) + self.pauses + given_up
 
 
 class Simulation:
@@ -126,11 +132,13 @@ class Simulation:
         database.units.clear()
         tried, killed = Counter[int](), 0
         times: dict[int, float] = defaultdict(float)
+        pauses = Counter[int]()
         last: dict[str, Any] = {}
         waiting = list(kills)
+        number = -1
 
         def call(name: str, event: Any) -> Any:  # noqa: ANN401
-            nonlocal last, killed
+            nonlocal last, killed, number
             number = event.get("segment", {}).get("number", -1)
             if number == KILLED and waiting:
                 database.killed_after = waiting.pop(0)
@@ -145,7 +153,12 @@ class Simulation:
 
         start = database.seconds
         now = lambda: BEGAN + DAY * days + database.seconds - start  # noqa: E731
-        with patch.object(clock, "now", now), _replacing(database):
+        pause = lambda _seconds: pauses.update([number])  # noqa: E731
+        with (
+            patch.object(clock, "now", now),
+            patch.object(clock, "sleep", pause),
+            _replacing(database),
+        ):
             try:
                 state_machine.run("NightlyAudit", call)
                 finished = True
@@ -158,9 +171,10 @@ class Simulation:
             len(database.states) - ("*" in database.states),
             tried.total(),
             killed,
+            pauses.total(),
             Counter(database.requests),
             dict(database.units),
-            max(times.values()) / HOUR,
+            max(time + PAUSE * pauses[number] for number, time in times.items()) / HOUR,
             sum(times.values()),
         )
 
@@ -234,7 +248,8 @@ changes each in the first two nights, and a hundredth of them in the last two ni
 - In the third night, the function of one segment is always killed. The counters of this segment are
   not in the result, and the execution fails. The next night covers the counters of all segments.
 - The hours are simulated. A request takes {DATABASE_MS} ms, which is an assumption, plus the CPU
-  time of the function for it, which is measured.
+  time of the function for it, which is measured. Between two invocations for a segment, the state
+  machine waits {PAUSE} seconds.
 """.strip()
 
 _PER_COUNTER = f"""

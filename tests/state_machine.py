@@ -1,7 +1,7 @@
 """Step Functions: runs the state machine of the template, and calls the functions as tasks.
 
 It knows only the kinds of states and the fields that the template uses. Others are errors. It runs
-the items of a map one after another, and never waits.
+the items of a map one after another. A state of the type Wait calls `clock.sleep`.
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-amazon-states-language.html
 https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 """
@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.aws_template import TEMPLATE
 from tests.wire import Killed
+
+from counters import clock
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 MOST_BYTES = 256 * 1024  # of the input and the output of a state
@@ -159,7 +161,7 @@ def _choice(state: dict[str, Any], data: Any, _: Call) -> tuple[Any, str]:  # no
 
 
 def _wait(state: dict[str, Any], data: Any, _: Call) -> tuple[Any, str]:  # noqa: ANN401
-    assert state.pop("Seconds") > 0
+    clock.sleep(state.pop("Seconds"))
     return data, state.pop("Next")
 
 

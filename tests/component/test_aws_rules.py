@@ -286,7 +286,7 @@ def test_exactly_one_alarm_watches_the_errors_and_one_the_throttles_of_each_func
     assert sorted(functions) == sorted(expected)
 
 
-def test_an_alarm_watches_whether_the_nightly_audit_fails_or_takes_too_long() -> None:
+def test_an_alarm_watches_whether_the_nightly_audit_fails_takes_too_long_or_is_stopped() -> None:
     of_state_machine = {
         (metric["MetricName"], dimensions(metric)["StateMachineArn"]["Ref"])
         for metric in watched(ALARMS["MaintenanceFailedAlarm"])
@@ -296,7 +296,21 @@ def test_an_alarm_watches_whether_the_nightly_audit_fails_or_takes_too_long() ->
     assert of_state_machine == {
         ("ExecutionsFailed", "NightlyAudit"),
         ("ExecutionsTimedOut", "NightlyAudit"),
+        ("ExecutionsAborted", "NightlyAudit"),
     }
+
+
+def test_an_alarm_fires_if_no_nightly_audit_succeeds_for_two_days_even_if_none_begins() -> None:
+    alarm = ALARMS["AuditMissingAlarm"]["Properties"]
+    filled, succeeded = alarm["Metrics"]
+    metric = succeeded["MetricStat"]["Metric"]
+
+    assert filled == {"Id": "filled", "Expression": f"FILL({succeeded['Id']}, 0)"}
+    assert (metric["Namespace"], metric["MetricName"]) == ("AWS/States", "ExecutionsSucceeded")
+    assert dimensions(metric) == {"StateMachineArn": {"Ref": "NightlyAudit"}}
+    assert succeeded["MetricStat"]["Period"] * alarm["EvaluationPeriods"] == 2 * 24 * 60 * 60
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    assert alarm["TreatMissingData"] == "breaching"
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from bench import audit as bench
 from tests import state_machine
-from tests.component.auditing import LATER, findings, nightly, versions
+from tests.aws_template import TEMPLATE
+from tests.component.auditing import LATER, audit, findings, nightly, versions
 from tests.component.output import metrics
 from tests.contents import delete_entries
 from tests.past import Past
 from tests.sizes import cases
 from tests.stack import Stack
-from tests.state_machine import FailedError
+from tests.state_machine import FailedError, StatesError
 from tests.times import BEGINNING, DAY, HOUR
 from tests.wire import Wire, delivered, dies, dies_after, throttled
 
+from counters import audit as audits
 from counters import clients, clock, history, store
 from counters.model import Entry
 from counters.verification import MOST_FINDINGS
@@ -51,7 +53,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
 
 
 def saved(stack: Stack) -> Any:  # noqa: ANN401  any JSON value
-    """Return what AuditTable stores about the last complete nightly audit."""
+    """Return what AuditTable stores about the last clean nightly audit."""
     item = stack.item("AuditTable", "*")
     return json.loads(item["state"]["S"]) if item else None
 
@@ -117,6 +119,27 @@ def test_one_metric_has_the_sum_of_all_segments(
     assert published["EntriesAudited"] == [7]
     assert published["AuditFindings"] == [2]
     assert sorted(logged(caplog)) == [("a", 2), ("c", 2)]
+    assert "nightly audit: 3 counters, 7 entries, 2 findings" in caplog.messages
+
+
+def test_a_finding_is_counted_every_night_until_it_is_accepted(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_three_changes(stack, "a", "b")
+    delete_entries(stack, 2, counter_id="a")
+    found = []
+
+    for days in range(2, 7):
+        if days == 5:
+            audit(stack, counter_id="a", after=3)
+        now = BEGINNING + days * DAY
+        monkeypatch.setattr(clock, "now", lambda now=now: now)
+        capsys.readouterr()
+        nightly(stack)
+        found += metrics(capsys.readouterr().out)["AuditFindings"]
+
+    assert found == [1, 1, 1, 0, 0]
+    assert saved(stack) == {"began_at": clock.timestamp(BEGINNING + 6 * DAY)}
 
 
 def test_many_findings_of_one_counter_do_not_hide_those_of_others(
@@ -169,6 +192,7 @@ def test_a_segment_that_keeps_failing_leaves_the_results_of_the_others_and_fails
     with pytest.raises(FailedError):
         nightly(stack)
 
+    assert "segment 0 is not finished: ThrottledError" in caplog.messages
     found = len(logged(caplog))
     assert 0 < found < 9
     published = metrics(capsys.readouterr().out)
@@ -179,16 +203,112 @@ def test_a_segment_that_keeps_failing_leaves_the_results_of_the_others_and_fails
 
 
 def test_what_was_audited_before_an_invocation_is_throttled_is_not_audited_again(
-    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stack.refs["AuditSegments"] = "1"
     record_three_changes(stack, "a", "b", "c")
     monkeypatch.setattr(store, "_SCAN_SIZE", 2)
+    pauses: list[float] = []
+    monkeypatch.setattr(clock, "sleep", pauses.append)
     wire.fail("Scan", [delivered] + [throttled] * TRIES)
 
     assert counted(nightly(stack)) == (3, 9, 0)
     saves = [sent for sent in wire.sent if sent.operation == "PutItem"]
     assert len(saves) == 4  # the progress of each counter, and the end
+    assert max(pauses) == pauses[-1] == 30  # seconds
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.message.startswith("segment 0: stopped after ")
+
+
+def test_an_error_loses_nothing_of_what_was_found_before_it_and_is_logged_once(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack.refs["AuditSegments"] = "1"
+    record_three_changes(stack, "a", "b", "c")
+    for name in "abc":
+        delete_entries(stack, 2, counter_id=name)
+    audit_counter, audited = audits.audit_counter, set()
+
+    def failing(counter_id: str, after: int | None, until: float) -> audits.Report:
+        audited.add(counter_id)
+        if len(audited) == 3:
+            detail = "bug"
+            raise RuntimeError(detail)
+        return audit_counter(counter_id, after, until)
+
+    monkeypatch.setattr(audits, "audit_counter", failing)
+
+    with pytest.raises(FailedError) as raised:
+        nightly(stack)
+
+    result = {"counters": 2, "entries": 4, "findings": 2, "finished": False}
+    assert raised.value.args[-1] == result
+    assert len(logged(caplog)) == 2
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+    assert "segment 0 is not finished: RuntimeError" in caplog.messages
+
+
+def test_a_segment_waits_long_for_a_function_that_lambda_refuses_to_start(stack: Stack) -> None:
+    record_three_changes(stack, "a")
+    refusals = iter(range(RETRIES + 10))
+
+    def call(name: str, event: Any) -> Any:  # noqa: ANN401
+        if event["step"] == "audit" and next(refusals, None) is not None:
+            name = "Lambda.TooManyRequestsException"
+            raise StatesError(name)
+        return stack.invoke(name, event)
+
+    assert state_machine.run("NightlyAudit", call)["counters"] == 1
+
+
+@pytest.mark.parametrize("tolerated", [True, False])
+def test_a_child_execution_that_fails_does_not_stop_the_nightly_audit(
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    *,
+    tolerated: bool,
+) -> None:
+    stack.refs["AuditSegments"] = "2"
+    record_three_changes(stack, *(f"counter{number}" for number in range(9)))
+    if not tolerated:
+        all_segments = state_machine.states("NightlyAudit")["AllSegments"]
+        monkeypatch.delitem(all_segments, "ToleratedFailurePercentage")
+    capsys.readouterr()
+
+    def call(name: str, event: Any) -> Any:  # noqa: ANN401
+        if event.get("segment", {}).get("number") == 1:
+            error = "States.Runtime"
+            raise StatesError(error)
+        return stack.invoke(name, event)
+
+    with pytest.raises(FailedError):
+        state_machine.run("NightlyAudit", call)
+
+    published = metrics(capsys.readouterr().out)
+    (counters,) = published["CountersAudited"]
+    assert 0 < counters < 9 if tolerated else counters == 0
+    # Without findings, the nightly audit proves nothing about the counters of segment 1.
+    assert "AuditFindings" not in published
+    assert "segment 1 is not finished: its execution failed" in caplog.messages
+    assert saved(stack) is None
+    assert nightly(stack)["counters"] == 9
+
+
+def test_the_state_machine_can_hold_the_most_segments_with_the_longest_content(
+    stack: Stack,
+) -> None:
+    most = TEMPLATE["Parameters"]["AuditSegments"]["MaxValue"]
+    stack.refs["AuditSegments"] = str(most)
+    numbers = dict.fromkeys(("counters", "entries", "findings"), 10**12)
+
+    def call(name: str, event: Any) -> Any:  # noqa: ANN401
+        if event["step"] == "audit":
+            return {**event["segment"], **numbers, "after": "x" * 128, "finished": True}
+        return stack.invoke(name, event)
+
+    assert state_machine.run("NightlyAudit", call)["counters"] == most * 10**12
 
 
 def test_an_invocation_that_runs_out_of_time_is_continued(
