@@ -4,10 +4,12 @@ The tests check the CloudFormation template that SAM generates from Tally's temp
 """
 
 import json
+import re
 from typing import Any
 
 import pytest
 from tests import sam_transform
+from tests.documents import read
 
 RESOURCES: dict[str, dict[str, Any]] = sam_transform.template()["Resources"]
 PARAMETERS: dict[str, dict[str, Any]] = sam_transform.template()["Parameters"]
@@ -61,6 +63,8 @@ ACCOUNT_BURST = 1250  # requests
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 ACCOUNT_CONCURRENCY = 1000
 SHARDS_OF_A_NEW_TABLE = 4
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
+WRITES_OF_A_NEW_TABLE = 4000  # a second
 
 OLDEST_MESSAGE_ALARMS = [
     ("IncrementsLateAlarm", {"Fn::GetAtt": ["IncrementQueue", "QueueName"]}),
@@ -221,6 +225,16 @@ def test_queues_the_stream_and_the_audit_leave_most_concurrency_to_the_http_api(
     most_concurrent += SHARDS_OF_A_NEW_TABLE * PARAMETERS["StreamConcurrency"]["Default"]
     most_concurrent += PARAMETERS["AuditSegments"]["Default"]
     assert most_concurrent <= ACCOUNT_CONCURRENCY / 10
+
+
+def test_the_segments_of_an_audit_write_no_more_than_a_new_table_can_take() -> None:
+    (milliseconds,) = re.findall(
+        r"a changed counter takes (\d+) ms of an invocation", read("benchmarks.md")
+    )
+    writes = 1000 / int(milliseconds)  # a second, in each segment
+
+    assert f"writes up to {round(writes)} items a second" in read("operations.md")
+    assert PARAMETERS["AuditSegments"]["MaxValue"] * writes <= WRITES_OF_A_NEW_TABLE
 
 
 def test_throttling_is_a_parameter_and_uses_at_most_half_of_a_new_accounts_quota() -> None:
