@@ -130,19 +130,16 @@ class Simulation:
         database = self._database
         database.requests.clear()
         database.units.clear()
-        tried, killed = Counter[int](), 0
+        tried, pauses = Counter[int](), Counter[int]()
         times: dict[int, float] = defaultdict(float)
-        pauses = Counter[int]()
         last: dict[str, Any] = {}
-        waiting = list(kills)
-        number = -1
+        waiting, number = list(kills), -1
 
         def call(name: str, event: Any) -> Any:  # noqa: ANN401
-            nonlocal last, killed, number
+            nonlocal last, number
             number = event.get("segment", {}).get("number", -1)
             if number == KILLED and waiting:
                 database.killed_after = waiting.pop(0)
-                killed += 1
             tried[number] += number >= 0
             began = database.seconds
             try:
@@ -154,11 +151,7 @@ class Simulation:
         start = database.seconds
         now = lambda: BEGAN + DAY * days + database.seconds - start  # noqa: E731
         pause = lambda _seconds: pauses.update([number])  # noqa: E731
-        with (
-            patch.object(clock, "now", now),
-            patch.object(clock, "sleep", pause),
-            _replacing(database),
-        ):
+        with patch.multiple(clock, now=now, sleep=pause), _replacing(database):
             try:
                 state_machine.run("NightlyAudit", call)
                 finished = True
@@ -170,7 +163,7 @@ class Simulation:
             finished,
             len(database.states) - ("*" in database.states),
             tried.total(),
-            killed,
+            len(kills) - len(waiting),
             pauses.total(),
             Counter(database.requests),
             dict(database.units),
