@@ -6,8 +6,8 @@ database is in memory (bench/many_counters.py). `python -m bench.audit` prints t
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -151,12 +151,10 @@ class Simulation:
         start = database.seconds
         now = lambda: BEGAN + DAY * days + database.seconds - start  # noqa: E731
         pause = lambda _seconds: pauses.update([number])  # noqa: E731
-        with patch.multiple(clock, now=now, sleep=pause), _replacing(database):
-            try:
-                state_machine.run("NightlyAudit", call)
-                finished = True
-            except FailedError:
-                finished = False
+        finished = False
+        with _replacing(database, now=now, sleep=pause), suppress(FailedError):
+            state_machine.run("NightlyAudit", call)
+            finished = True
         return Night(
             self._count,
             last,
@@ -173,13 +171,16 @@ class Simulation:
 
 
 @contextmanager
-def _replacing(database: Database) -> Iterator[None]:
-    """Let the functions use a database until the with block ends."""
+def _replacing(
+    database: Database, now: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[None]:
+    """Let the functions use a database and a clock until the with block ends."""
     clients.dynamodb.cache_clear()
     with patch.object(clients, "_client", lambda _service: database):
         clients.dynamodb()
     try:
-        yield
+        with patch.multiple(clock, now=now, sleep=sleep):
+            yield
     finally:
         clients.dynamodb.cache_clear()
 

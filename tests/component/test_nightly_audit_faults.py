@@ -110,6 +110,7 @@ def test_an_error_loses_nothing_of_what_was_found_before_it_and_is_logged_once(
     assert raised.value.args[-1] == result
     assert len(logged(caplog)) == 2
     assert len([record for record in caplog.records if record.exc_info]) == 1
+    assert "segment 0: audited 2 counters, 4 entries, 2 findings" in caplog.messages
     assert "segment 0 is not finished: RuntimeError" in caplog.messages
 
 
