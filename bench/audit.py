@@ -257,7 +257,7 @@ _COMPUTED = f"""
 So a changed counter takes {{ms:.0f}} ms of an invocation. A counter that did not change takes only
 its part of the scan: {{scan:.3f}} read units. The next table is computed from the first two nights,
 for {SEGMENTS} segments. With twice as many segments, the night takes half the time and costs the
-same.
+same. [Operations](operations.md#run-an-audit) says how many segments there can be.
 """.strip()
 
 
