@@ -11,7 +11,8 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 python_code := $(wildcard functions client scripts tests bench)
 all_tests := $(wildcard tests/unit tests/component tests/e2e tests/browser)
 # The component tests that hardly need an emulated AWS, so they are fast.
-template_tests := $(patsubst %,tests/component/test_%.py,aws_rules contract contract_rules docs operations permissions template)
+template_names := aws_rules contract contract_rules deployments docs operations permissions template
+template_tests := $(patsubst %,tests/component/test_%.py,$(template_names))
 
 .PHONY: help run token check test test-full bench contract build deploy clean
 .PHONY: lint types validate quick-tests tests packages-run packages-all

@@ -58,6 +58,8 @@ def main() -> None:
     run_message_groups_at_once()
     accept_alarms_of_several_metrics()
     accept_saved_queries()
+    move_messages()
+    limit_versions_with_their_function()
     gateway_responses.use()
     cognito_corrections.use()
     function_processes.use(lock=int(os.environ["STATE_LOCK"]))
@@ -344,6 +346,44 @@ def accept_saved_queries() -> None:
         "create": lambda logical_id, _properties, stack_name: (f"{stack_name}-{logical_id}", {}),
         "delete": lambda _physical_id, _properties: None,
     }
+
+
+def move_messages() -> None:
+    """Add the SQS operation StartMessageMoveTask, which moves all messages at once.
+
+    On AWS, the operation moves only messages of a dead-letter queue, and takes a while. Both queues
+    must exist.
+    """
+
+    def start(request: dict[str, Any], _url: str) -> dict[str, Any]:
+        queues = [sqs._queue_by_arn(request[name]) for name in ("SourceArn", "DestinationArn")]
+        source, target = queues
+        messages, source["messages"] = source["messages"], []
+        for message in messages:
+            send = {
+                "QueueUrl": target["url"],
+                "MessageBody": message["body"],
+                "MessageAttributes": message["message_attributes"],
+            }
+            if target["is_fifo"]:
+                send["MessageGroupId"] = message["group_id"]
+                send["MessageDeduplicationId"] = message["id"]
+            sqs._act_send_message(send, "")
+        return {"TaskHandle": f"{len(messages)} messages"}
+
+    sqs._HANDLERS["StartMessageMoveTask"] = start
+
+
+def limit_versions_with_their_function() -> None:
+    """Apply the reserved concurrency of a Lambda function to its versions, too, as AWS does."""
+    reserved = lambda_svc._reserved_concurrency
+
+    def of_function(version: dict[str, Any], config: dict[str, Any]) -> int | None:
+        function = lambda_svc._functions.get(config["FunctionName"], version)
+        found: int | None = reserved(function, config)
+        return found
+
+    lambda_svc._reserved_concurrency = of_function
 
 
 def stop_with_parent() -> None:

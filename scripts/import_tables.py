@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,27 @@ def _import(
         pages = boto3.client("dynamodb").get_paginator("list_tables").paginate()
         table_names = [name for page in pages for name in page["TableNames"]]
     found = find(stack_name, list(template["Resources"]), table_names)
+    adopt(
+        stack_name,
+        found,
+        Parameters=[{"ParameterKey": "Stage", "ParameterValue": stage}],
+        TemplateBody=json.dumps(template),
+    )
+    return found
+
+
+def adopt(stack_name: str, found: Mapping[str, str], **template: Any) -> None:  # noqa: ANN401
+    """Make existing tables resources of a stack, and wait until they are.
+
+    Args:
+        stack_name: the name of the stack.
+        found: the name of each table, by its logical id.
+        template: the template of the stack with the tables, and its parameters, as for the
+            operation CreateChangeSet.
+
+    Raises:
+        WaiterError: CloudFormation did not import the tables.
+    """
     resources: list[ResourceToImportTypeDef] = [
         {
             "ResourceType": TABLE,
@@ -136,9 +157,8 @@ def _import(
         StackName=stack_name,
         ChangeSetName=f"import-tables-{int(time.time())}",  # a failed change set occupies its name
         ChangeSetType="IMPORT",
-        Parameters=[{"ParameterKey": "Stage", "ParameterValue": stage}],
-        TemplateBody=json.dumps(template),
         ResourcesToImport=resources,
+        **template,
     )
     cloudformation.get_waiter("change_set_create_complete").wait(
         ChangeSetName=change_set["Id"], WaiterConfig={"Delay": 2}
@@ -147,7 +167,6 @@ def _import(
     cloudformation.get_waiter("stack_import_complete").wait(
         StackName=stack_name, WaiterConfig={"Delay": 2}
     )
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ settings.load_profile("tally")
 GROUPS = {
     "restart": ("tests/e2e/test_restart.py",),
     "chaos": ("tests/e2e/test_chaos.py",),
+    "rehearsal": ("tests/e2e/test_rehearsal.py",),
     # The examples come first: they need a stack without counters, and making another takes long.
     "client": (
         "tests/e2e/test_console",
@@ -38,7 +39,7 @@ GROUPS = {
     ),
     "dashboard": ("tests/browser/",),
     "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
-    "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two_stacks")),
+    "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two")),
     "e2e": ("tests/e2e/",),
     "artifact": ("tests/component/test_artifact.py",),
     "long history": ("tests/component/test_long_history.py",),

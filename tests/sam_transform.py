@@ -20,24 +20,25 @@ SOURCE = ROOT / "template.yaml"
 
 
 @cache
-def template() -> dict[str, Any]:
-    """Return the expanded template."""
+def template(stage: str = "dev", traffic_shift: str = "gradual") -> dict[str, Any]:
+    """Return the expanded template for a stage, and for a value of the parameter TrafficShift."""
     version = importlib.metadata.version("aws-sam-translator").encode()
     sources = (version, SOURCE.read_bytes(), Path(__file__).read_bytes())
-    kept = KEPT / f"{hashlib.sha256(b'|'.join(sources)).hexdigest()}.json"
+    name = f"{stage}-{traffic_shift}"
+    kept = KEPT / f"{name}-{hashlib.sha256(b'|'.join(sources)).hexdigest()}.json"
     if not kept.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
-        for old in set(KEPT.glob("*.json")) - {kept}:
+        for old in set(KEPT.glob(f"{name}-*.json")) - {kept}:
             old.unlink(missing_ok=True)
         # Another process may read the file now, so write another one, and rename it.
         unfinished = KEPT / str(os.getpid())
-        unfinished.write_text(json.dumps(_expanded()))
+        unfinished.write_text(json.dumps(_expanded(stage, traffic_shift)))
         unfinished.rename(kept)
     result: dict[str, Any] = json.loads(kept.read_text())
     return result
 
 
-def _expanded() -> Any:  # noqa: ANN401  it has no types
+def _expanded(stage: str, traffic_shift: str) -> Any:  # noqa: ANN401  it has no types
     # Loading the translator takes half a second.
     from samtranslator.internal.managed_policies import (  # noqa: PLC0415
         get_bundled_managed_policy_map,
@@ -51,13 +52,13 @@ def _expanded() -> Any:  # noqa: ANN401  it has no types
     # The translator reads only the AWS partition from the session. It sends no requests to AWS.
     session = boto3.Session("none", "none", region_name="eu-west-1")
     translator = Translator(get_bundled_managed_policy_map("aws"), Parser(), boto_session=session)
-    return translator.translate(source, {})
+    return translator.translate(source, {"Stage": stage, "TrafficShift": traffic_shift})
 
 
-def resources(resource_type: str) -> dict[str, dict[str, Any]]:
+def resources(resource_type: str, stage: str = "dev") -> dict[str, dict[str, Any]]:
     """Return the resources of one type, by logical id."""
     return {
         name: resource
-        for name, resource in template()["Resources"].items()
+        for name, resource in template(stage)["Resources"].items()
         if resource["Type"] == resource_type
     }

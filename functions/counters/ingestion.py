@@ -142,7 +142,9 @@ def _count(
                     if not folding.refuse(counter_id, group, events[pending[0]], park, until):
                         break
                     parked.append(pending.pop(0))
-        except (ClientError, CounterError):
+        except (ClientError, CounterError, KeyError, TypeError, ValueError):
+            # An item that somebody has edited by hand can be malformed. It must not stop the other
+            # groups.
             logger.exception("Could not write events", extra={"counter_id": counter_id})
         if pending:
             end = pending[0]

@@ -8,6 +8,7 @@ import pytest
 from tests import aws_template, sam_transform
 from tests.aws_template import ROOT, TEMPLATE
 from tests.documents import read, rows, table
+from tests.e2e.runbook import SECTIONS, commands
 
 from deployment import Stack
 
@@ -46,6 +47,12 @@ def test_every_parameter_is_documented_with_its_default() -> None:
 
 def test_every_output_is_documented() -> None:
     assert rows(read("deploying.md"), "output").keys() == TEMPLATE["Outputs"].keys()
+
+
+def test_every_section_that_the_rehearsal_follows_has_commands() -> None:
+    for page, headings in SECTIONS.items():
+        for heading in headings:
+            assert commands(page, heading), (page, heading)
 
 
 def test_every_metric_is_documented() -> None:

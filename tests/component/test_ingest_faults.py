@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import chain, repeat
+from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -136,6 +137,27 @@ def test_reported_messages_begin_at_the_first_of_several_failures(
 
     wire.fail("UpdateItem", repeat(throttled))
     assert deliver(stack, *batch) == batch
+
+
+@pytest.mark.parametrize(("name", "value"), [("value", {"NULL": True}), ("version", {"S": "1"})])
+def test_a_malformed_counter_does_not_stop_the_other_groups_of_a_batch(
+    stack: Stack,
+    queue: FifoQueue,
+    name: str,
+    value: Any,  # noqa: ANN401
+) -> None:
+    deliver(stack, *send(queue, 8, counter_id="malformed"))
+    stack.dynamodb.update_item(
+        TableName=stack.refs["CounterTable"],
+        Key={"counter_id": {"S": "malformed"}},
+        UpdateExpression="SET #name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": value},
+    )
+    batch = send(queue, 1, 2, counter_id="malformed")
+
+    assert deliver(stack, *batch, *send(queue, 4, group="orders")) == batch
+    assert value_and_version(stack, "orders") == (4, 1)
 
 
 def test_no_message_after_a_failure_is_parked(stack: Stack, queue: FifoQueue, wire: Wire) -> None:

@@ -7,13 +7,13 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from tests import aws_template, conformance
 from tests.e2e.recorded_run import Answer, Call, Update
-from tests.e2e.workers import Workers
+from tests.e2e.workers import InvocationResult
 from tests.proxy import ALL_RIGHTS, proxy_event
 from tests.runtime_api import Outcome
 
@@ -24,6 +24,8 @@ from counters import clock
 # had SETTLED_SECONDS ago can no longer change.
 SETTLED_SECONDS = clock.APPLY_WINDOW + 2
 LONGEST_PAUSE_SECONDS = 5.0  # even if Retry-After is longer
+Invoke = Callable[[str, Mapping[str, Any]], InvocationResult]
+Check = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 CLAIMS = ALL_RIGHTS | {"sub": "chaos", "client_id": "chaos"}
 
 # The operations of the callers, with their relative frequencies.
@@ -64,11 +66,17 @@ class ChangeRequest(NamedTuple):
 
 
 class Service:
-    """Calls the functions of the API without API Gateway. `calls` records every call."""
+    """Calls the functions of the API without API Gateway. `calls` records every call.
 
-    def __init__(self, workers: Workers) -> None:
+    Args:
+        invoke: sends an event to the function with a logical id.
+        check: checks an event and its answer.
+    """
+
+    def __init__(self, invoke: Invoke, check: Check = conformance.check_answer) -> None:
         self.calls: list[Call] = []
-        self._workers = workers
+        self._invoke = invoke
+        self._check = check
         self._functions = aws_template.functions()
 
     def change(self, request: ChangeRequest) -> Call:
@@ -93,9 +101,9 @@ class Service:
     def _send(
         self, event: tuple[str, dict[str, Any]], request: ChangeRequest, query: dict[str, Any]
     ) -> Call:
-        result = self._workers.invoke(*event)
+        result = self._invoke(*event)
         if result.outcome and result.outcome.kind == "response":
-            conformance.check_answer(event[1], result.outcome.body)
+            self._check(event[1], result.outcome.body)
         call = Call(
             request.operation,
             request.counter_ids,

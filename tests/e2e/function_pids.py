@@ -16,7 +16,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 def function_pids(emulator: Emulator, function: str) -> list[int]:
     """Return the ids of the processes that run a function.
 
-    Such a process has its script open, and the path of the script has the name of the function.
+    Such a process has its script open, and the path of the script has the name of the function. The
+    emulator opens the script, too, when it starts such a process.
 
     Args:
         emulator: the emulator that runs the function.
@@ -26,9 +27,10 @@ def function_pids(emulator: Emulator, function: str) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has already ended, or belongs to another user
-            in_group = os.getpgid(int(process.name)) == emulator.process.pid
-            if in_group and any(map(script.search, _open_files(process))):
-                found.append(int(process.name))
+            pid, group = int(process.name), emulator.process.pid
+            is_child = pid != group and os.getpgid(pid) == group
+            if is_child and any(map(script.search, _open_files(process))):
+                found.append(pid)
     return found
 
 

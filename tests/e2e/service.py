@@ -24,7 +24,6 @@ from tally_client import Tally
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
 
 REQUEST_SECONDS = 120  # enough for the emulator to start a process for each of many clients
@@ -244,17 +243,13 @@ def stored_items(stack: Stack, table: str) -> list[Any]:
 
 def cognito(stack: Stack) -> "CognitoIdentityProviderClient":
     """Return a client for Cognito in the stack's emulator."""
-    return _session(stack.region).client(
-        "cognito-idp", endpoint_url=stack.endpoint_url, config=_NO_PROXY
-    )
+    found: CognitoIdentityProviderClient = client(stack, "cognito-idp")
+    return found
 
 
 def client(stack: Stack, service: str) -> Any:  # noqa: ANN401  the type depends on the service
     """Return a client for a service in the stack's emulator."""
-    # The type stubs know the name of each service, but not a name in a variable.
-    return _session(stack.region).client(  # type: ignore[call-overload]
-        service, endpoint_url=stack.endpoint_url, config=_NO_PROXY
-    )
+    return _client(stack.endpoint_url, stack.region, service)
 
 
 @contextmanager
@@ -263,6 +258,7 @@ def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]
     lambda_: LambdaClient = client(stack, "lambda")
     name = physical_name(stack, function)
     original = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    aliases = lambda_.list_aliases(FunctionName=name)["Aliases"]
 
     def update(variables: dict[str, str]) -> None:
         lambda_.update_function_configuration(
@@ -273,9 +269,15 @@ def extra_variables(stack: Stack, function: str, **extra: str) -> Iterator[None]
 
     update({**original, **extra})
     try:
+        for alias in aliases:  # the API calls the alias, which has its own version of the variables
+            version = lambda_.publish_version(FunctionName=name)["Version"]
+            lambda_.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
         yield
     finally:
         update(original)
+        for alias in aliases:
+            version = alias["FunctionVersion"]
+            lambda_.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
 
 
 def physical_name(stack: Stack, function: str) -> str:
@@ -288,9 +290,12 @@ def physical_name(stack: Stack, function: str) -> str:
     return name
 
 
-@cache
-def _dynamodb(endpoint_url: str, region: str) -> "DynamoDBClient":
-    return _session(region).client("dynamodb", endpoint_url=endpoint_url, config=_NO_PROXY)
+@cache  # making a client takes a fifth of a second
+def _client(endpoint_url: str, region: str, service: str) -> Any:  # noqa: ANN401  as `client`
+    # The type stubs know the name of each service, but not a name in a variable.
+    return _session(region).client(  # type: ignore[call-overload]
+        service, endpoint_url=endpoint_url, config=_NO_PROXY
+    )
 
 
 def _session(region: str) -> boto3.Session:
@@ -302,6 +307,9 @@ def _session(region: str) -> boto3.Session:
 
 
 def _scan(stack: Stack, table: str) -> list[Any]:
-    client = _dynamodb(stack.endpoint_url, stack.region)
-    pages = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+    pages = (
+        client(stack, "dynamodb")
+        .get_paginator("scan")
+        .paginate(TableName=table, ConsistentRead=True)
+    )
     return sorted((item for page in pages for item in page["Items"]), key=str)

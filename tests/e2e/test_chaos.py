@@ -22,15 +22,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.e2e import chaos_proxy, workers
 from tests.e2e.chaos_callers import Callers, Service
 from tests.e2e.chaos_proxy import ChaosProxy
 from tests.e2e.linearizability import check
-from tests.e2e.recorded_run import CounterState, Entry, Run, Violation
-from tests.e2e.service import client, extra_variables, physical_name, wait_for
+from tests.e2e.recorded_run import Run, Violation
+from tests.e2e.service import extra_variables, wait_for
+from tests.e2e.stored import Stored
 from tests.e2e.workers import Workers
 from tests.sizes import FULL
 
@@ -64,68 +64,6 @@ SHOWN_PER_KIND = 2  # how many violations of each kind the failure message shows
 CUT_AT_EVERY_BYTE = {"BatchGetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"}
 
 
-class Stored:
-    """Reads what the database stores about some counters, without the proxy."""
-
-    def __init__(self, stack: Stack, counters: list[str]) -> None:
-        self._stack = stack
-        self._counters = counters
-        self._dynamodb = client(stack, "dynamodb")
-
-    def histories(self) -> dict[str, list[Entry]]:
-        return {
-            name: list(map(_entry, self._items("HistoryTable", name))) for name in self._counters
-        }
-
-    def states(self) -> dict[str, CounterState]:
-        return {
-            name: CounterState(
-                int(item["value"]["N"]),
-                int(item["version"]["N"]),
-                item["change"]["M"]["request_id"]["S"],
-            )
-            for name in self._counters
-            for item in self._items("CounterTable", name)
-        }
-
-    def caught_up(self) -> bool:
-        """Return whether the history and the trend include every change."""
-        for name, state in self.states().items():
-            hours = self._items("TrendTable", name)
-            trend_version = max((int(hour["last_version"]["N"]) for hour in hours), default=0)
-            if not trend_version == len(self._items("HistoryTable", name)) == state.version:
-                return False
-        return True
-
-    def findings(self) -> list[Any]:
-        """Run the deployed audit of each counter, and return all findings."""
-        lambda_, name = client(self._stack, "lambda"), physical_name(self._stack, "AuditHistory")
-        findings = []
-        for counter_id in self._counters:
-            payload = json.dumps({"counter_id": counter_id})
-            report = json.load(lambda_.invoke(FunctionName=name, Payload=payload)["Payload"])
-            assert report["finished"], report
-            findings += report["findings"]
-        return findings
-
-    def _items(self, table: str, counter_id: str) -> list[Any]:
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._stack.outputs[table],
-            KeyConditionExpression="counter_id = :counter_id",
-            ExpressionAttributeValues={":counter_id": {"S": counter_id}},
-            ConsistentRead=True,
-        )
-        return [item for page in pages for item in page["Items"]]
-
-
-def _entry(item: dict[str, Any]) -> Entry:
-    fields: dict[str, Any] = {
-        name: int(item[name]["N"]) if "N" in item[name] else item[name]["S"]
-        for name in Entry._fields
-    }
-    return Entry(**fields)
-
-
 @pytest.fixture
 def proxied(
     emulator: Emulator, stack: Stack, tmp_path: Path
@@ -133,7 +71,7 @@ def proxied(
     """A proxy, the workers that reach the database through this proxy, and the proxy's endpoint."""
     with (
         chaos_proxy.serving(stack.endpoint_url, seed=1) as (proxy, url),
-        workers.running(emulator, stack, WORKERS, url, tmp_path) as worker_pool,
+        workers.running(emulator.directory / "build", stack, WORKERS, url, tmp_path) as worker_pool,
     ):
         proxy.kill = worker_pool.kill
         yield proxy, worker_pool, url
@@ -144,7 +82,7 @@ def test_every_answer_matches_the_history_despite_all_faults(
     stack: Stack, proxied: tuple[ChaosProxy, Workers, str], tmp_path: Path
 ) -> None:
     proxy, worker_pool, url = proxied
-    service = Service(worker_pool)
+    service = Service(worker_pool.invoke)
     callers = Callers(service)
     stored = Stored(stack, callers.counters)
     began = time.monotonic()

@@ -17,7 +17,6 @@ from tests.proxy import TIMEOUT
 from tests.runtime_api import Outcome
 
 from deployment import Stack
-from emulator_process import Emulator
 
 START_SECONDS = 60
 NO_OUTCOME = Outcome("killed", None)
@@ -145,13 +144,13 @@ class Workers:
 
 @contextmanager
 def running(
-    emulator: Emulator, stack: Stack, numbers: Mapping[str, int], proxy_url: str, directory: Path
+    build: Path, stack: Stack, numbers: Mapping[str, int], proxy_url: str, directory: Path
 ) -> Iterator[Workers]:
     """Run workers that reach the database through a proxy. Stop them when the with block ends.
 
 
     Args:
-        emulator: the emulator whose directory has the built functions.
+        build: has a directory for each built function, with its logical id as its name.
         stack: the deployed stack. Each worker gets the environment variables that its function has
             in this stack.
         numbers: the number of workers of each function. The keys are the functions' logical ids.
@@ -177,7 +176,7 @@ def running(
                 **lambda_runtime.environment(
                     name,
                     function.handler,
-                    emulator.directory / "build" / name,
+                    build / name,
                     runtime,
                     stack.endpoint_url,
                 ),
