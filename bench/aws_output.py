@@ -9,8 +9,10 @@ from tests.stack import CLIENT_ID
 _ID = "79b4f56e-95b1-4643-9700-2807f4e68189"
 _TRACE = "Root=1-5f35ae12-0c0fec141ab77a00bc047aa2;Parent=2be948a625588e32;Sampled=0"
 
-# The two log lines that Lambda writes for an invocation, with LogFormat JSON and the level INFO.
+# The two log lines that Lambda writes for an invocation if the parameter SystemLogLevel is INFO. If
+# it is WARN, Lambda writes none for an invocation that succeeds.
 # https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
 _START = {
     "time": "2026-11-22T16:07:13.192Z",
     "type": "platform.start",
@@ -42,7 +44,7 @@ PLATFORM_BYTES = sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line i
 _CONTEXT = {
     "$context.requestTimeEpoch": "1795363633192",
     "$context.requestId": _ID,
-    "$context.extendedRequestId": "dHBXkGKhIAMEdYw=",
+    "$context.awsEndpointRequestId": _ID,
     "$context.status": "200",
     "$context.authorizer.claims.sub": CLIENT_ID,
     "$context.responseLatency": "18",

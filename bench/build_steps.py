@@ -74,6 +74,28 @@ def with_boto3(directory: Path) -> None:
     without(botocore, "clients", directory, instead=f"import boto3\n{botocore}")
 
 
+def with_urllib3(directory: Path) -> None:
+    """Put urllib3 in the place of its stand-in.
+
+    Raises:
+        FileNotFoundError: if the artifact has no stand-in.
+    """
+    stand_in = directory / "urllib3"
+    shutil.rmtree(stand_in)
+    shutil.copytree(artifacts.peers()["bare_boto3"].directory / "urllib3", stand_in)
+    compileall.compile_dir(stand_in, quiet=1, invalidation_mode=_VALID)
+
+
+def over_urllib3(directory: Path) -> None:
+    """Let botocore send the requests, with urllib3.
+
+    Raises:
+        LookupError: if `counters.connection` does not compare the address of a request.
+    """
+    with_urllib3(directory)
+    without("if request.url != self._url:", "connection", directory, instead="if request.url:")
+
+
 def without(text: str, module: str, directory: Path, instead: str = "") -> None:
     """Replace a piece of code in `counters`.
 
@@ -99,13 +121,12 @@ Steps = Mapping[str, Callable[[Path], None]]
 COLD: Steps = {
     "without bytecode": without_bytecode,
     "with all of botocore's data": with_all_of_botocore,
+    "with urllib3": with_urllib3,
     "with boto3 imported": with_boto3,
     "with the garbage collector on": with_garbage_collector,
 }
 WARM: Steps = {
-    "over botocore's own urllib3": partial(
-        without, "if request.url != self._url:", "connection", instead="if request.url:"
-    ),
+    "over botocore's own urllib3": over_urllib3,
     "with botocore's User-Agent": partial(without, "user_agent=_USER_AGENT,", "clients"),
     "with botocore's validation of parameters": partial(
         without, "parameter_validation=False,", "clients"

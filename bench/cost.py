@@ -4,13 +4,13 @@
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from bench import prices, tokens
+from bench import prices, tokens, usage
 from bench.aws_output import PLATFORM_BYTES
 from bench.report import Section, bars, cents, table
 from bench.service import MESSAGES, Service, running
-from bench.usage import DATABASE_MS, FUNCTION_MS, MEMORY, SAMPLED, Operation
+from bench.usage import DATABASE_MS, FUNCTION_MS, MEMORY, SAMPLED, Operation, Usage
 
 # Increments in a POST /increments, entries on a page, and changes in a run of record_history.
 BATCH = 100
@@ -22,7 +22,7 @@ _CHARGED = {
     "person and month": (1, "person and month"),
 }
 
-_MEASURED = f"""
+_MEASURED = """
 The next table shows what one operation consumes. In the columns "batch of 100", "queue, by 10" and
 "bus, by 10", each number is what the whole batch consumes, divided by its number of increments.
 
@@ -38,17 +38,42 @@ The next table shows what one operation consumes. In the columns "batch of 100",
 - For events on the bus, `forward_events` runs once for ten events, and sends them to
   `IncrementQueue` in one request. The row "requests to DynamoDB, or from one queue to the other"
   includes this request. The ten events are then counted like ten messages for one counter.
-- Three sizes are estimates from AWS's documentation: that of the two log lines that Lambda writes
-  for each run ({PLATFORM_BYTES} bytes), that of a line of the access log, and that of API Gateway's
-  headers.
+- Two sizes are estimates from AWS's documentation: that of a line of the access log, and that of
+  API Gateway's headers.
 """.strip()
 
 _DOLLARS = f"""
 The next table shows the price of a million operations in US dollars, without free tiers. The run
 time of a function is an assumption, not a measurement: {FUNCTION_MS} ms, plus {DATABASE_MS} ms for
-each request that the function sends. The function has {MEMORY} GB of memory. X-Ray traces
-{SAMPLED:.0%} of the runs.
+each request that the function sends. The function has {MEMORY} GB of memory.
 """.strip()
+
+_SETTINGS = f"""
+The next table shows what the settings for logs and traces cost. The prices are for a million
+increments over HTTP, with their history, in US dollars.
+
+- `SystemLogLevel=INFO` adds two log lines of Lambda for each run. Their size is an estimate from
+  AWS's documentation: {PLATFORM_BYTES} bytes.
+- `Tracing=Active` traces the first request of each second, and {SAMPLED:.0%} of all others. So up
+  to one request per second, X-Ray traces all requests. A run of `record_history` has a trace of its
+  own.
+
+The table after it shows what it costs to record a change, by the number of changes of one counter
+that `record_history` gets in a batch. The parameter `StreamBatchingSeconds` makes batches larger.
+""".strip()
+
+# The settings for logs and traces that a table compares.
+_WATCHING = {
+    "the defaults": usage.DEFAULT,
+    "`SystemLogLevel=INFO`": usage.Watching(platform_logs=True),
+    f"`Tracing=Active`, {SAMPLED:.0%} of the requests traced": usage.Watching(traced=SAMPLED),
+    "`Tracing=Active`, all requests traced": usage.Watching(traced=1),
+    "`SystemLogLevel=INFO`, `Tracing=Active`, 5% traced": usage.Watching(
+        platform_logs=True, traced=SAMPLED
+    ),
+}
+
+_BATCHES = (1, 2, 5, 10, 20, 50, 100)  # sizes of a batch
 
 _OTHERS = """
 The next table compares Tally with other managed services that can count. A price is for a million
@@ -59,6 +84,23 @@ prices. If the page gives no month, the column has November 2026, when the page 
 are not from the vendor of the service, but quote the vendor. The table has only services for which
 a published price was found.
 """.strip()
+
+
+def recordings(service: Service) -> dict[int, Usage]:
+    """Measure what it takes to record a change, by the size of the batch.
+
+    Args:
+        service: runs the functions.
+    """
+    path = "/counters/batched"
+    service.request("POST", path)
+    service.record()
+    recorded = {}
+    for size in _BATCHES:
+        for _ in range(size):
+            service.request("POST", path)
+        recorded[size] = service.record()
+    return recorded
 
 
 def operations(service: Service) -> list[Operation]:
@@ -112,6 +154,7 @@ def measure() -> Section:
     """Measure each operation, and return the section of docs/benchmarks.md."""
     with running() as service:
         measured_operations = operations(service)
+        recorded = recordings(service)
         issued = tokens.measure(service)
     titles = [operation.name for operation in measured_operations]
     totals = {operation.name: operation.total(operation.alone) for operation in measured_operations}
@@ -123,6 +166,9 @@ def measure() -> Section:
         _DOLLARS,
         table(["US dollars per million", *titles], _lines(measured_operations)),
         picture,
+        _SETTINGS,
+        table(_SETTINGS_COLUMNS, _settings(*measured_operations[:2])),
+        table(_BATCH_COLUMNS, _batches(recorded)),
         table(["list price in us-east-1", "US dollars", "source", "as of"], _prices()),
         tokens.text(issued),
         _OTHERS,
@@ -169,6 +215,31 @@ def _lines(measured_operations: Sequence[Operation]) -> list[list[object]]:
         }.items():
             rows.setdefault(name, []).append(value)
     return [[name, *map(cents, values)] for name, values in rows.items()]
+
+
+_SETTINGS_COLUMNS = (
+    *("settings", "each change recorded alone", "a hundred changes recorded at a time"),
+    *("with a key, alone", "with a key, a hundred at a time"),
+)
+_BATCH_COLUMNS = ("changes in a batch", "US dollars to record a million changes")
+
+
+def _settings(plain: Operation, keyed: Operation) -> list[list[object]]:
+    return [
+        [
+            name,
+            *(
+                cents(each.total(recorded, watching))
+                for each in (plain, keyed)
+                for recorded in (each.alone, each.among)
+            ),
+        ]
+        for name, watching in _WATCHING.items()
+    ]
+
+
+def _batches(recorded: Mapping[int, Usage]) -> list[list[object]]:
+    return [[size, cents(sum(each.dollars().values()))] for size, each in recorded.items()]
 
 
 def _prices() -> list[list[object]]:

@@ -114,7 +114,7 @@ class Service:
         _all_done(reply)
         # Reading an item that does not exist takes a read unit, which the emulator does not report.
         # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
-        return replace(usage, reads=usage.reads + len(records)).per(len(records))
+        return replace(usage, reads=usage.reads + self._meter.absent).per(len(records))
 
     def trend(self, counter_id: str, weeks: int) -> None:
         """Write the sums of a busy counter for each hour of the last weeks."""

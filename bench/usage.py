@@ -8,13 +8,35 @@ from bench import prices
 from bench.aws_output import PLATFORM_BYTES
 
 # The times of a warm function. They are assumptions: the benchmark does not run on Lambda.
-FUNCTION_MS = 10  # a function without its requests, in milliseconds
+# A function without its requests, in milliseconds: the CPU time of an increment in the section
+# Memory of docs/benchmarks.md (about 2 ms), at the share of a CPU with 512 MB (29 %), rounded up.
+FUNCTION_MS = 8
 DATABASE_MS = 5  # a request of a function to DynamoDB or SQS, in milliseconds
 MEMORY = int(aws_template.parameter("MemorySize")) / 1024  # GB
 
-# The share of requests that X-Ray traces by default.
+# The share of requests that X-Ray traces if tracing is on, with X-Ray's default rule. The rule also
+# traces the first request of each second. So at less than one request per second, it traces all.
 # https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html
 SAMPLED = 0.05
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Settings of the template that cost money, and that only the operator of a stack uses.
+
+    Attributes:
+        platform_logs: whether Lambda writes two log lines for each invocation.
+        traced: the share of the invocations that X-Ray traces.
+    """
+
+    platform_logs: bool = False
+    traced: float = 0
+
+
+DEFAULT = Watching(
+    platform_logs=aws_template.parameter("SystemLogLevel") == "INFO",
+    traced=SAMPLED if aws_template.parameter("Tracing") == "Active" else 0,
+)
 
 
 @dataclass(frozen=True)
@@ -65,11 +87,12 @@ class Usage:
         """Return the assumed run time of the functions, in milliseconds."""
         return self.runs * FUNCTION_MS + self.requests * DATABASE_MS
 
-    def all_logs(self) -> float:
+    def all_logs(self, watching: Watching = DEFAULT) -> float:
         """Return the size of the log lines of functions, Lambda and API Gateway, in bytes."""
-        return self.logs + self.runs * PLATFORM_BYTES + self.access_log
+        platform = self.runs * PLATFORM_BYTES if watching.platform_logs else 0
+        return self.logs + platform + self.access_log
 
-    def dollars(self) -> dict[str, float]:
+    def dollars(self, watching: Watching = DEFAULT) -> dict[str, float]:
         """Return what a million times this usage costs in US dollars, by the kind of charge."""
         seconds = self.milliseconds() / 1000 * MEMORY
         once = {
@@ -83,8 +106,8 @@ class Usage:
             "Lambda, time": seconds * prices.LAMBDA_TIME.dollars,
             "DynamoDB, writes": self.writes * prices.WRITE_UNIT.dollars,
             "DynamoDB, reads": self.reads * prices.READ_UNIT.dollars,
-            "CloudWatch Logs": self.all_logs() * prices.LOGS.dollars,
-            "X-Ray": SAMPLED * self.runs * prices.TRACE.dollars,
+            "CloudWatch Logs": self.all_logs(watching) * prices.LOGS.dollars,
+            "X-Ray": watching.traced * self.runs * prices.TRACE.dollars,
             "data out": self.answer * prices.DATA_OUT.dollars,
         }
         return {name: prices.MILLION * each for name, each in once.items()}
@@ -106,10 +129,12 @@ class Operation:
     alone: Usage = field(default_factory=Usage)
     among: Usage = field(default_factory=Usage)
 
-    def total(self, recorded: Usage) -> float:
+    def total(self, recorded: Usage, watching: Watching = DEFAULT) -> float:
         """Return the price of a million operations in US dollars, with their history.
 
         Args:
             recorded: what recording the change consumes: `alone` or `among`.
+            watching: the settings for logs and traces.
         """
-        return sum(self.own.dollars().values()) + sum(recorded.dollars().values())
+        parts = (self.own.dollars(watching), recorded.dollars(watching))
+        return sum(sum(part.values()) for part in parts)

@@ -19,7 +19,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """
     records = event["Records"]
     progress = recording.record(records, clock.deadline(context, ATTEMPT))
-    logger.info("recorded %d of %d, parked %d", progress.recorded, len(records), progress.parked)
     counts = {"EntriesWritten": progress.recorded, "RecordsParked": progress.parked}
     lag = {}
     if progress.newest:
@@ -28,6 +27,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.publish(counts, lag)
     if progress.done == len(records):
         return {"batchItemFailures": []}
+    logger.warning("Lambda must deliver %d of %d again", len(records) - progress.done, len(records))
     first = records[progress.done]["dynamodb"]["SequenceNumber"]
     return {"batchItemFailures": [{"itemIdentifier": first}]}
 

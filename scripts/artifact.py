@@ -4,12 +4,14 @@
 first runs `artifact.py check STAGE`. This command checks whether this machine can compile for the
 stage.
 
-SAM's own build would only copy the functions and their packages. This script does three more
+SAM's own build would only copy the functions and their packages. This script does four more
 things:
 
 - It removes what the functions do not use: the modules that no function imports, and botocore's
   data about operations that no function calls (see `SERVICES`). This reduces botocore's data from
   29 MB to 0.1 MB. docs/benchmarks.md says how much time this saves at a cold start.
+- It replaces urllib3, which the functions import but never use, by the stand-in in stand_ins/.
+  docs/decisions/our-own-connection.md says why.
 - It compiles the modules to bytecode. Normally, bytecode contains the time of its source file, and
   Python uses the bytecode only if the source file still has this time. But SAM changes the times of
   the source files. Lambda's disk is read-only, so Python could not store new bytecode, and every
@@ -37,6 +39,9 @@ from pip_install import BuildError, install
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ROOT / "functions"
+
+# Packages that replace the packages of the same name that pip installs.
+STAND_INS = ROOT / "scripts" / "stand_ins"
 
 # The directory that keeps the last artifact. If the sources and the interpreters are still the
 # same, the script copies this artifact instead of building a new one.
@@ -137,7 +142,8 @@ def key(pythons: list[str]) -> str:
     """
     digest = hashlib.sha256(json.dumps(pythons).encode() + Path(__file__).read_bytes())
     digest.update(Path(dashboard.__file__).read_bytes())
-    for path in sorted([*FUNCTIONS.rglob("*"), *dashboard.SOURCES.rglob("*")]):
+    sources = (FUNCTIONS, STAND_INS, dashboard.SOURCES)
+    for path in sorted(path for source in sources for path in source.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -159,8 +165,12 @@ def make(directory: Path, pythons: list[str]) -> None:
         message = f"compiled code does not run on every architecture: {', '.join(compiled)}"
         raise BuildError(message)
     leave_out_data(directory / "botocore" / "data")
+    for stand_in in STAND_INS.iterdir():
+        for installed in directory.glob(f"{stand_in.name}*"):  # the package and its .dist-info
+            shutil.rmtree(installed)
     unbuilt = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(FUNCTIONS, directory, ignore=unbuilt, dirs_exist_ok=True)
+    for source in (FUNCTIONS, STAND_INS):
+        shutil.copytree(source, directory, ignore=unbuilt, dirs_exist_ok=True)
     leave_out_modules(directory)
     dashboard.pack(directory / "dashboard", pythons[-1])
     for python in pythons:

@@ -77,6 +77,8 @@ def serving() -> Iterator[Endpoint]:
             pass
 
         def _note_request(self) -> None:
+            # HTTP/1.1 requires this header in each request.
+            assert self.headers.get_all("Host") == [endpoint.url.removeprefix("http://")]
             endpoint.requests.put(ReceivedRequest(self.command, self.client_address[1]))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -64,7 +64,7 @@ def run(query: str, lines: Iterable[Line]) -> list[Row]:
     shown: list[str] = []
     text = re.sub(r"^ *#.*$", "", query, flags=re.MULTILINE)
     for command in text.split("|"):
-        name, _, rest = command.strip().partition(" ")
+        name, _, rest = " ".join(command.split()).partition(" ")
         match name:
             case "SOURCE":  # names a log group; the caller chose the lines
                 pass
@@ -130,6 +130,9 @@ def _stats(aggregates: str, keys: str, rows: list[Row]) -> Iterator[Row]:
                 assert match["arguments"] == "*"
                 result[title] = len(members)
             elif values:
+                # AWS does not document which lines without the field `latest` takes. So a group
+                # must not mix lines with and without the field.
+                assert len(values) == len(members), f"{match['arguments']} is missing"
                 result[title] = _AGGREGATES[match["name"]](values)
         yield result
 
@@ -138,16 +141,20 @@ _AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {"max": max, "latest": lamb
 
 
 def _matches(condition: str, row: Row) -> bool:
-    """Return whether a condition holds. `and` binds closer than `or`."""
+    """Return whether a condition holds: alternatives in parentheses, or only one without them."""
+    alternatives = condition.split(" or ")
+    if len(alternatives) > 1:
+        assert all(re.fullmatch(r"\(.+\)", each) for each in alternatives), condition
+        alternatives = [each[1:-1] for each in alternatives]
     return any(
-        all(_holds(comparison.strip(), row) for comparison in alternative.split(" and "))
-        for alternative in condition.split(" or ")
+        all(_holds(comparison, row) for comparison in alternative.split(" and "))
+        for alternative in alternatives
     )
 
 
 def _holds(comparison: str, row: Row) -> bool:
-    if present := re.fullmatch(r"ispresent\(([@\w.]+)\)", comparison):
-        return present[1] in row
+    if present := re.fullmatch(r"(not )?ispresent\(([@\w.]+)\)", comparison):
+        return (present[2] in row) is not bool(present[1])
     match = _COMPARISON.fullmatch(comparison)
     assert match, comparison
     value, wanted = row.get(match["name"]), json.loads(match["value"])

@@ -46,7 +46,15 @@ def put_build_into(directory: Path) -> None:
             with run_emulator(KEPT, free_port()) as emulator:
                 build(emulator)
         shutil.copytree(KEPT / BUILD, directory / BUILD, copy_function=_link)
+        _refer_to_the_sources(directory / BUILD / "template.yaml")
         shutil.copy(KEPT / BUILD_STAMP, directory)
+
+
+def _refer_to_the_sources(template: Path) -> None:
+    """Correct the paths of README.md and LICENSE in a copied template. They are relative to it."""
+    text = template.read_text()
+    template.unlink()  # it is a link to the kept template
+    template.write_text(text.replace(os.path.relpath(ROOT, KEPT / BUILD), str(ROOT)))
 
 
 def _digest_of_scripts() -> str:

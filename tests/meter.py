@@ -22,6 +22,7 @@ class Meter:
         self.units = Counter[str]()  # that DynamoDB reports, by "write" and "read"
         self.requests = Counter[str]()  # the number of requests, by operation
         self.items = 0  # items that queries have read
+        self.absent = 0  # keys of BatchGetItem without an item; each takes a read unit
         self.charged = 0.0  # read units of the queries, computed from the items' sizes
         for factory in FACTORIES:
             events = factory().meta.events
@@ -32,11 +33,14 @@ class Meter:
         """Reset all counts to 0."""
         self.units.clear()
         self.requests.clear()
-        self.items = 0
+        self.items = self.absent = 0
         self.charged = 0.0
 
     def _request_report(self, params: dict[str, Any], **_: object) -> None:
         params["ReturnConsumedCapacity"] = "TOTAL"
+        self._keys = sum(
+            len(each["Keys"]) for each in params.get("RequestItems", {}).values() if "Keys" in each
+        )
         self._consistent = params.get("ConsistentRead", False)
 
     def _count(self, parsed: dict[str, Any], model: Any, **_: object) -> None:  # noqa: ANN401
@@ -53,6 +57,7 @@ class Meter:
         if model.name == "BatchGetItem" and not consumed:  # the emulator reports no units
             for items in parsed["Responses"].values():
                 self.units[unit] += sum(max(1, math.ceil(size_of(i) / READ_UNIT)) for i in items)
+                self.absent += self._keys - len(items)
         if model.name == "Query":
             size = sum(map(size_of, parsed["Items"]))
             units = max(1, math.ceil(size / READ_UNIT))

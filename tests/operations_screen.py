@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.aws_template import TEMPLATE
 
-_BODY, VARIABLES = TEMPLATE["Resources"]["OperationsDashboard"]["Properties"]["DashboardBody"][
+_TEXT, VARIABLES = TEMPLATE["Resources"]["OperationsDashboard"]["Properties"]["DashboardBody"][
     "Fn::Sub"
 ]
 
@@ -71,4 +71,5 @@ def _metrics(entries: list[list[Any]]) -> Iterator[Metric]:
         previous = items
 
 
-WIDGETS = [Widget(**widget) for widget in json.loads(_BODY)["widgets"]]
+BODY = json.loads(_TEXT)
+WIDGETS = [Widget(**widget) for widget in BODY["widgets"]]

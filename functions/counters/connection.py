@@ -2,18 +2,15 @@
 
 botocore still builds and signs each request, and parses each reply. Before botocore sends a
 request, it emits the event `before-send`. A handler of this event may send the request in place of
-botocore. This module is such a handler. It uses the HTTP client of the standard library. botocore
-itself would use urllib3, which supports connection pools, proxies and threads. Tally needs none of
-these features. Without urllib3, an increment takes less CPU time (see docs/benchmarks.md).
+botocore. This module is such a handler. It sends each request as one piece, and understands the
+only kind of reply that DynamoDB, SQS and Systems Manager send: a reply with a Content-Length.
+botocore itself would use urllib3, which supports connection pools, proxies and threads. Tally needs
+none of these features. Without urllib3, an increment takes less CPU time (see docs/benchmarks.md).
 https://docs.aws.amazon.com/botocore/latest/topics/events.html
 
-This module accepts a reply only if the reply is provably complete. `http.client` does not check
-whether a reply is complete: if the connection is lost in the middle of the headers, `http.client`
-returns a valid reply with an empty body.
+This module accepts a reply only if the reply is provably complete.
 """
 
-import http.client
-import io
 import json
 import select
 import socket
@@ -21,12 +18,12 @@ import ssl
 import time
 import zlib
 from contextlib import suppress
-from functools import cache, partial
-from http import HTTPStatus
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSResponse
+from botocore.compat import ensure_bytes
 from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
@@ -47,6 +44,8 @@ if TYPE_CHECKING:
 # long is not used again: the next request opens a new connection.
 # https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html
 _MOST_IDLE = 10.0  # seconds
+
+_PART = 65536  # the most bytes of a reply that are received at once
 
 
 @cache
@@ -71,13 +70,14 @@ class Connection:
         self._read_timeout: float = config.read_timeout
         self._certificates = certificates
         self._service = client.meta.service_model
-        scheme, host, path, *_ = urlsplit(client.meta.endpoint_url)
-        self._path = path or "/"
-        self._url = f"{scheme}://{host}{self._path}"
-        self._secure = scheme == "https"
-        self._http = http.client.HTTPConnection(host)
-        if self._secure:
-            self._http = http.client.HTTPSConnection(host, context=_tls(certificates))
+        url = urlsplit(client.meta.endpoint_url)
+        self._path = url.path or "/"
+        self._url = f"{url.scheme}://{url.netloc}{self._path}"
+        self._netloc = url.netloc.encode()
+        self._secure = url.scheme == "https"
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if self._secure else 80)
+        self._socket: socket.socket | None = None  # None: not connected
         # When the connection was last used, in seconds since the epoch. This time is not from the
         # monotonic clock, because the monotonic clock may stop between invocations.
         self._used_at = 0.0
@@ -90,11 +90,13 @@ class Connection:
         This method ignores the reply, and all failures.
         """
         with suppress(ConnectTimeoutError, EndpointConnectionError, HTTPClientError):
-            self._exchange("GET", None, {})
+            self._exchange("GET", b"", {})
 
     def close(self) -> None:
         """Close the connection. The next request opens a new connection."""
-        self._http.close()
+        if self._socket:
+            self._socket.close()
+            self._socket = None
 
     def send(
         self, request: "AWSPreparedRequest", event_name: str, **_: object
@@ -117,7 +119,9 @@ class Connection:
         """
         if request.url != self._url:
             return None
-        status, headers, content = self._exchange(request.method, request.body, request.headers)
+        # botocore's types allow other bodies, but the services of Tally get JSON, in bytes.
+        body: Any = request.body
+        status, headers, content = self._exchange(request.method, body, request.headers)
         operation = self._service.operation_model(event_name.rpartition(".")[2])
         if not _is_complete(headers, content, has_output=operation.output_shape is not None):
             self.close()
@@ -127,59 +131,59 @@ class Connection:
     def _exchange(
         self,
         method: str,
-        body: Any,  # noqa: ANN401  botocore does not say
+        body: bytes,
         headers: Any,  # noqa: ANN401
-    ) -> tuple[HTTPStatus | int, Any, bytes]:
+    ) -> tuple[int, Any, bytes]:
         """Send a request and return the status, headers and body of the reply."""
-        self._connect()
+        connected = self._connect()
+        lines = [f"{method} {self._path} HTTP/1.1".encode(), b"Accept-Encoding: identity"]
+        if "host" not in headers:  # depends on how botocore has found the address
+            lines.append(b"host: " + self._netloc)
+        lines += (ensure_bytes(name) + b": " + ensure_bytes(each) for name, each in headers.items())
         complete = False
         try:
             until = time.monotonic() + self._read_timeout
-            self._http.sock.settimeout(self._read_timeout)
-            self._http.response_class = partial(_response, until)  # type: ignore[assignment]
-            self._http.request(method, self._path, body, headers)
-            reply = self._http.getresponse()
-            content = reply.read()
-            complete = True
+            connected.settimeout(self._read_timeout)
+            connected.sendall(b"\r\n".join([*lines, b"", body]))
+            status, fields, content, is_last = _read_reply(connected, until)
+            complete = not is_last
             self._used_at = clock.now()
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError) as error:
             raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
         finally:
             # If the connection stayed open after a failure, the next request would get the rest of
             # this reply.
             if not complete:
                 self.close()
-        return reply.status, dict(reply.getheaders()), content
+        return status, fields, content
 
-    def _connect(self) -> None:
-        """Open the connection, unless it is open and still usable."""
-        if self._http.sock:
+    def _connect(self) -> socket.socket:
+        """Return the open connection. Open it first, unless it is open and still usable."""
+        if self._socket:
             # Before a request is sent, the socket must have nothing to read. If it has, the server
             # has closed the connection, or has sent data that belongs to no request.
             used_recently = clock.now() < self._used_at + _MOST_IDLE
-            if used_recently and not select.select([self._http.sock], [], [], 0)[0]:
-                return
+            if used_recently and not select.select([self._socket], [], [], 0)[0]:
+                return self._socket
             self.close()
         until = time.monotonic() + self._connect_timeout
         try:
-            address = self._http.host, self._http.port
-            self._http.sock = socket.create_connection(address, self._connect_timeout)
-            self._http.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = socket.create_connection((self._host, self._port), self._connect_timeout)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secure:
                 # The TLS handshake gets the time that is left for connecting, but at least a
                 # millisecond. With a timeout of 0, the socket would not wait at all.
-                self._http.sock.settimeout(max(0.001, until - time.monotonic()))
+                self._socket.settimeout(max(0.001, until - time.monotonic()))
                 context = _tls(self._certificates)
-                self._http.sock = context.wrap_socket(
-                    self._http.sock, server_hostname=self._http.host
-                )
+                self._socket = context.wrap_socket(self._socket, server_hostname=self._host)
         except OSError as error:
             self.close()  # if the TLS handshake failed, the TCP connection is still open
             timed_out = isinstance(error, TimeoutError)
             raised = ConnectTimeoutError if timed_out else EndpointConnectionError
             raise raised(endpoint_url=self._url, error=error) from error
+        return self._socket
 
 
 @cache
@@ -187,58 +191,71 @@ def _tls(certificates: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificates or get_cert_path(verify=True))
 
 
-def _response(until: float, sock: Any, **options: Any) -> http.client.HTTPResponse:  # noqa: ANN401
-    """Return an `http.client` response that times out when `time.monotonic()` reaches `until`."""
-    timed: Any = _TimedSocket(sock, until)
-    return http.client.HTTPResponse(timed, **options)
+def _read_reply(connected: socket.socket, until: float) -> tuple[int, dict[str, str], bytes, bool]:
+    """Read a reply that has a Content-Length.
+
+    Args:
+        connected: the connection.
+        until: latest time to wait for a part of the reply, by `time.monotonic()`.
+
+    Returns:
+        The status, the headers with names in lower case, the body, and whether the connection must
+        be closed: because the server said so, or because it sent more than the reply.
+
+    Raises:
+        TimeoutError: if the reply did not arrive in time.
+        OSError: if the connection was lost before the end of the reply.
+        ValueError: if this is not such a reply.
+    """
+    received = bytearray()
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        received += _receive(connected, until)
+    status_line, *lines = received[:end].decode("latin-1").split("\r\n")
+    protocol, _, status = status_line.partition(" ")
+    fields = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields[name.lower()] = value.strip()
+    length = fields.get("content-length", "")
+    if protocol != "HTTP/1.1" or not length.isdecimal():
+        message = "The reply is not HTTP/1.1, or has no Content-Length."
+        raise ValueError(message)
+    start = end + 4
+    while len(received) < start + int(length):
+        received += _receive(connected, until)
+    content = bytes(received[start : start + int(length)])
+    is_last = fields.get("connection") == "close" or len(received) > start + int(length)
+    return int(status[:3]), fields, content, is_last
 
 
-class _TimedSocket(io.RawIOBase):
-    """Reads from a socket until a deadline. A socket's own timeout would restart at each read."""
-
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self._sock = sock
-        self._until = until
-        self._raw = sock.makefile("rb", buffering=0)  # the socket stays open until this is closed
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return a buffered file. This is the only method of a socket that `http.client` calls."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  the base class does the same
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+def _receive(connected: socket.socket, until: float) -> bytes:
+    """Receive a part of a reply. A socket's own timeout would restart with each part."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    connected.settimeout(left)
+    part = connected.recv(_PART)
+    if not part:
+        raise ConnectionResetError
+    return part
 
 
 def _is_complete(headers: dict[str, str], content: bytes, *, has_output: bool) -> bool:
     """Return whether a reply is provably complete.
 
-    A reply is provably complete if it meets all of these conditions:
-    - Its body has the length that the header Content-Length says.
+    The body already has the length that the header Content-Length says. A reply is provably
+    complete if it also meets all of these conditions:
     - If the reply has a checksum, the checksum is correct. DynamoDB sends a checksum. SQS does not.
     - Its body is a JSON object. If the operation has no output (such as SQS's DeleteMessage), the
       body may also be empty.
 
     Args:
-        headers: the headers of the reply.
+        headers: the headers of the reply, with names in lower case.
         content: the body of the reply.
         has_output: whether the operation has an output.
     """
-    fields = {name.lower(): value for name, value in headers.items()}
-    if fields.get("content-length") != str(len(content)):
-        return False
     checksum = str(zlib.crc32(content))
-    if fields.get("x-amz-crc32", checksum) != checksum:
+    if headers.get("x-amz-crc32", checksum) != checksum:
         return False
     if not content:
         return not has_output

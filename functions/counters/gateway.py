@@ -89,7 +89,8 @@ def endpoint(
     1. validates the request;
     2. calls the function;
     3. turns an exception, if there is one, into a problem document (RFC 9457);
-    4. writes one log line.
+    4. writes a log line, if the answer is a problem. API Gateway's access log has a line for each
+       request, so a line about a success would only repeat it.
 
     Args:
         query: the query parameters that a request may have once. The handler rejects a request
@@ -117,7 +118,7 @@ def endpoint(
                 problem, fault = InternalError(), error
             if problem is not None:
                 response = _problem_response(problem, event)
-            _log(event, context, response.status, problem, fault)
+                _log(event, context, problem, fault)
             return _proxy_response(response)
 
         return handler
@@ -276,30 +277,29 @@ def _problem_response(problem: CounterError, event: dict[str, Any]) -> Response:
 def _log(
     event: dict[str, Any],
     context: LambdaContext,
-    status: HTTPStatus,
-    problem: CounterError | None,
+    problem: CounterError,
     fault: Exception | None,
 ) -> None:
-    """Write the log line of a request.
+    """Write the log line of a request whose answer is a problem.
 
     Args:
         event: API Gateway's event.
         context: the Lambda context.
-        status: the status of the response.
-        problem: the error that is reported to the caller; None if there is none.
+        problem: the error that is reported to the caller.
         fault: an unexpected exception; None if there is none. It is logged as an error, with its
             traceback.
     """
     extra = {
         "request_id": event["requestContext"]["requestId"],
         "invocation_id": context.aws_request_id,
-    }
-    if problem is not None:
+        "problem": problem.kind,
+        "status": problem.status,
         # The name of a field can have lone surrogates. UTF-8 cannot encode these characters.
-        detail = str(problem).encode(errors="backslashreplace").decode()
-        extra |= {"problem": problem.kind, "detail": detail}
+        "detail": str(problem).encode(errors="backslashreplace").decode(),
+    }
     log = logger.error if fault else logger.info
-    log("%s %s %d", event["httpMethod"], event["resource"], status, exc_info=fault, extra=extra)
+    route = event["httpMethod"], event["resource"]
+    log("%s %s %d", *route, problem.status, exc_info=fault, extra=extra)
 
 
 def _proxy_response(response: Response) -> dict[str, Any]:

@@ -30,9 +30,9 @@ _LISTS = {"if-match", "if-none-match"}
 
 # One member of a list of entity tags, with the comma or the end of the text after the member. A
 # member may be empty. An entity tag may contain a comma. (RFC 9110, sections 5.6.1.2 and 8.8.3.)
-_MEMBER = re.compile(
-    r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\U0010ffff]*)"[ \t]*)?(?P<end>,|\Z)'
-)
+# The pattern names the characters that an entity tag must not contain. If it named the permitted
+# ones, which reach to U+10FFFF, Python would take 4 ms of each cold start to compile it.
+_MEMBER = re.compile(r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[^\x00-\x20"\x7f]*)"[ \t]*)?(?P<end>,|\Z)')
 _VERSION = re.compile(r"0|[1-9][0-9]{0,15}")
 
 # An idempotency key: visible ASCII characters, either without quotes or as a quoted string (RFC

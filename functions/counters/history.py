@@ -37,6 +37,11 @@ _BATCH_SIZE = 25
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 _GET_SIZE = 100
 
+# A Query reads at least this many consecutive versions. A Query that finds no items takes one read
+# unit. BatchGetItem takes a read unit for each key, even if there is no such item.
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
+_RUN = 10
+
 logger = Logger(service="tally")
 
 
@@ -230,29 +235,19 @@ def free(entries: "Sequence[Entry]", until: float) -> int | None:
         change. If there is no such entry, the number of all entries. None if DynamoDB did not
         answer in time.
     """
-    request_ids: dict[tuple[str, str], str] = {}  # of the stored entries, by the key of their item
-    versions = [(entry.counter_id, str(entry.version)) for entry in entries]
-    keys = [
-        {"counter_id": {"S": counter_id}, "version": {"N": version}}
-        for counter_id, version in set(versions)
-    ]
-    names = {"#counter_id": "counter_id", "#version": "version", "#request_id": "request_id"}
+    versions: dict[str, set[int]] = {}
+    for entry in entries:
+        versions.setdefault(entry.counter_id, set()).add(entry.version)
     try:
-        for start in range(0, len(keys), _GET_SIZE):
-            for item in get_items(
-                os.environ["HISTORY_TABLE"],
-                keys[start : start + _GET_SIZE],
-                until,
-                ProjectionExpression=", ".join(names),
-                ExpressionAttributeNames=names,
-            ):
-                # A stored item without a request id is malformed. It must not be replaced, either.
-                request_ids[_key(item)] = item.get("request_id", {}).get("S", "")
+        stored = _stored(versions, until)
     except (ClientError, UndecidedError):
         logger.exception("Could not read HistoryTable")
         return None
-    for position, (version, entry) in enumerate(zip(versions, entries, strict=True)):
-        if request_ids.get(version, entry.request_id) != entry.request_id:
+    # A stored item without a request id is malformed. It must not be replaced, either.
+    request_ids = {_key(item): item.get("request_id", {}).get("S", "") for item in stored}
+    for position, entry in enumerate(entries):
+        key = entry.counter_id, str(entry.version)
+        if request_ids.get(key, entry.request_id) != entry.request_id:
             return position
     return len(entries)
 
@@ -284,6 +279,37 @@ def add(entry: Entry, until: float) -> bool:
     except dynamodb().exceptions.ConditionalCheckFailedException:
         return False
     return True
+
+
+def _stored(
+    versions: "Mapping[str, set[int]]", until: float
+) -> "list[Mapping[str, AttributeValueTypeDef]]":
+    """Return keys and request ids of the stored items with these versions, by counter.
+
+    Raises ClientError, or UndecidedError if DynamoDB did not answer in time.
+    """
+    names = {"#counter_id": "counter_id", "#version": "version", "#request_id": "request_id"}
+    wanted = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+    items: list[Mapping[str, AttributeValueTypeDef]] = []
+    keys: list[dict[str, AttributeValueTypeDef]] = []
+    for counter_id, each in versions.items():
+        first, last = min(each), max(each)
+        if len(each) >= _RUN and last - first < len(each):  # they are consecutive
+            query = _range(counter_id, first, last) | wanted | {"ConsistentRead": True}
+            while query:
+                reply = answered(until, partial(dynamodb().query, **query))
+                items += reply["Items"]
+                after = reply.get("LastEvaluatedKey")
+                query = query | {"ExclusiveStartKey": after} if after else {}
+        else:
+            keys += [
+                {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}
+                for version in each
+            ]
+    for start in range(0, len(keys), _GET_SIZE):
+        part = keys[start : start + _GET_SIZE]
+        items += get_items(os.environ["HISTORY_TABLE"], part, until, **wanted)
+    return items
 
 
 def _range(counter_id: str, first: int, last: int) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def _park(record: Record, reason: str, until: float) -> bool:
     """Send a message to the dead-letter queue, with the reason. Return whether SQS accepted it."""
     # SQS does not allow every character in a message attribute. So escape the reason as in JSON.
     details = {"reason": json.dumps(reason)[1:-1][:1024], "sender": _sender(record)[0]}
-    logger.error("Parked a message", extra={"message_id": record["messageId"], **details})
+    logger.warning("Parked a message", extra={"message_id": record["messageId"], **details})
     message: dict[str, Any] = {
         "QueueUrl": os.environ["INCREMENT_DEAD_LETTER_QUEUE_URL"],
         "MessageBody": record["body"],

@@ -31,7 +31,7 @@ def end(*clients: "Callable[[], BaseClient]") -> None:
     """Create the clients, open their connections, and turn garbage collection on again.
 
     This function also writes a log line, so that cold starts can be counted. Lambda itself writes
-    such a line only if the parameter SystemLogLevel is INFO.
+    such a line only if its system log level is INFO.
 
     From now on, the garbage collector ignores all objects that exist at the time of this call.
     Outside Lambda, this function does nothing.

@@ -330,7 +330,7 @@ def _timestamp(attribute: dict[str, Any]) -> str:
 
 def _park(stream_record: dict[str, Any], until: float) -> bool:
     """Send a record to the dead-letter queue. Return whether SQS accepted it."""
-    logger.error("Parked a stream record", extra={"event_id": stream_record.get("eventID")})
+    logger.warning("Parked a stream record", extra={"event_id": stream_record.get("eventID")})
     message = json.dumps(stream_record)
     url = os.environ["HISTORY_DEAD_LETTER_QUEUE_URL"]
     try:

@@ -11,6 +11,8 @@ import pytest
 from tests import sam_transform
 from tests.documents import read
 
+from counters import clients
+
 RESOURCES: dict[str, dict[str, Any]] = sam_transform.template()["Resources"]
 PARAMETERS: dict[str, dict[str, Any]] = sam_transform.template()["Parameters"]
 TABLES = sam_transform.resources("AWS::DynamoDB::Table")
@@ -207,6 +209,38 @@ def test_the_log_level_keeps_metrics(function: dict[str, Any]) -> None:
     assert logging["ApplicationLogLevel"] == "INFO"
 
 
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_lambdas_own_log_lines_and_traces_are_parameters(function: dict[str, Any]) -> None:
+    (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
+
+    assert function["Properties"]["LoggingConfig"]["SystemLogLevel"] == {"Ref": "SystemLogLevel"}
+    assert function["Properties"]["TracingConfig"] == {"Mode": {"Ref": "Tracing"}}
+    assert stage["Properties"]["TracingEnabled"] == {"Fn::If": ["HasTracing", True, False]}
+
+
+def test_the_access_log_has_all_that_an_operator_needs_to_know_about_a_success() -> None:
+    # The functions write no line about a request that succeeds.
+    (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
+    line = json.loads(stage["Properties"]["AccessLogSetting"]["Format"])
+
+    assert line["request_id"] == "$context.requestId"
+    assert line["invocation_id"] == "$context.awsEndpointRequestId"
+    assert {"time", "method", "path", "status", "caller", "latency_ms", "error"} <= line.keys()
+
+
+def test_a_change_is_in_the_history_before_a_request_stops_looking_for_it() -> None:
+    (stream,) = (
+        source["Properties"]
+        for source in EVENT_SOURCES.values()
+        if "StartingPosition" in source["Properties"]
+    )
+    name = stream["MaximumBatchingWindowInSeconds"]["Ref"]
+    timeout = FUNCTIONS["IncrementCounter"]["Properties"]["Timeout"]
+
+    assert PARAMETERS[name]["MaxValue"] < timeout - clients.ATTEMPT
+    assert PARAMETERS[name]["Default"] == 0, "the history is late only if somebody wants it"
+
+
 def test_queues_the_stream_and_the_audit_leave_most_concurrency_to_the_http_api() -> None:
     limits = {}
     for source in EVENT_SOURCES.values():
@@ -380,5 +414,3 @@ def test_an_alarm_fires_if_counters_change_but_nothing_reads_the_stream() -> Non
     invocations = metrics["invocations"]["MetricStat"]["Metric"]
     assert dimensions(invocations) == {"FunctionName": {"Ref": "RecordHistory"}}
     assert {metrics[name]["MetricStat"]["Period"] for name in metrics if name != "stalled"} == {300}
-    # The metrics have no data if nobody changed a counter. In that case, the alarm must not fire.
-    assert properties["TreatMissingData"] == "notBreaching"

@@ -111,7 +111,7 @@ BAD: dict[Behaviour, type[HTTPClientError]] = {
     answers_in_chunks: ConnectionClosedError,  # AWS services do not send chunked replies
     answers_half: ConnectionClosedError,
     answers_late: ReadTimeoutError,
-    answers_without_http: ConnectionClosedError,
+    answers_without_http: ReadTimeoutError,  # the rest of the headers does not come
 }
 
 
@@ -120,6 +120,7 @@ class Server:
 
     def __init__(self, server: socket.socket, certificate: ssl.SSLContext | None = None) -> None:
         self.received: list[str] = []  # the numbers of the received requests
+        self.headers: dict[str, str] = {}  # of the last request
         self.connections = 0
         self.behaviours: SimpleQueue[Behaviour] = SimpleQueue()
         self.client_done: SimpleQueue[None] = SimpleQueue()
@@ -150,6 +151,7 @@ class Server:
                         name, _, value = line.decode().partition(": ")
                         headers[name] = value
                     number = json.loads(requests.read(int(headers["Content-Length"])))["TableName"]
+                    self.headers = headers
                     self.received.append(number)
                     behaviour = self.behaviours.get(timeout=WAIT_SECONDS)
                     if behaviour is answers_late:
@@ -232,6 +234,27 @@ def test_a_request_is_sent_once_and_gets_its_own_answer(behaviours: list[Behavio
                 assert caller.send(server, behaviour)
 
     assert server.received == caller.sent
+
+
+def test_a_request_has_the_headers_that_botocore_has_signed() -> None:
+    signed: dict[str, str] = {}
+
+    def remember(request: Any, **_: object) -> None:  # noqa: ANN401
+        signed.update(
+            {
+                name: each.decode()
+                for name, each in request.headers.items()
+                if name in ("Authorization", "X-Amz-Date", "X-Amz-Target", "host")
+            }
+        )
+
+    with serving() as server, Caller(server.endpoint) as caller:
+        caller.client.meta.events.register_first("before-send", remember)
+        assert caller.send(server)
+
+        assert signed["host"] == server.endpoint.removeprefix("http://")
+        assert signed["Authorization"].startswith("AWS4-HMAC-SHA256 ")
+        assert signed.items() <= server.headers.items()
 
 
 def test_requests_share_one_connection() -> None:

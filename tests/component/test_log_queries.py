@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from tests import aws_template, insights, operations_screen
 from tests.aws_template import TEMPLATE
+from tests.component.auditing import findings
+from tests.component.stream_records import make_changes, without_field
+from tests.fifo_queue import FifoQueue, deliver
 from tests.insights import Line
 from tests.proxy import ALL_RIGHTS, Reply, proxy_event, reply
 from tests.stack import Stack
@@ -69,6 +72,10 @@ class Logs(logging.Handler):
     def write(self, group: str, text: str) -> None:
         self.lines.append(Line(group, len(self.lines) * 1000, text))
 
+    def run_function(self, name: str) -> None:
+        """Write the lines that follow into the log group of a function."""
+        self._group = f"{name}LogGroup"
+
     def request(self, method: str, path: str, latency: int = 9, **more: Any) -> Reply:  # noqa: ANN401
         """Send a request, and write the lines of its function and of API Gateway."""
         function, route, parameters = self._stack.route(method, path)
@@ -82,7 +89,7 @@ class Logs(logging.Handler):
             json.dumps(more.get("body", {})).encode() if method != "GET" else b"",
             ALL_RIGHTS | {"sub": caller, "client_id": "app"},
         )
-        self._group = f"{function.name}LogGroup"
+        self.run_function(function.name)
         answer = reply(self._stack.invoke(function.name, event))
         request_id = event["requestContext"]["requestId"]
         self.access(request_id, method, path, answer.status, caller=caller, latency=latency)
@@ -152,21 +159,28 @@ def test_a_query_finds_all_lines_of_a_request_by_the_id_that_its_caller_got(logs
     assert "bound-exceeded" in rows[0]["@message"]
 
 
-def test_a_query_counts_refusals_by_reason_also_those_of_api_gateway(logs: Logs) -> None:
+def test_a_query_counts_refusals_by_status_and_reason_also_those_of_api_gateway(
+    logs: Logs, wire: Wire
+) -> None:
     logs.request("POST", "/counter")
     for most in (0, -1):
         logs.request("POST", "/counter", body={"max": most})
     logs.request("PUT", "/counter", body={"value": "7"})
+    wire.fail("GetItem", [denied])
+    logs.request("GET", "/counter")
     logs.access("id", "GET", "/counter", 401, error="UNAUTHORIZED")
+    logs.access("id", "GET", "/counter", 503, error="INTEGRATION_FAILURE")
 
     first, *others = logs.run("RefusalsByReason")
 
-    assert first.keys() == {"reason", "refusals", "latest_detail"}
-    assert (first["reason"], first["refusals"]) == ("bound-exceeded", 2)
+    assert first.keys() == {"status", "reason", "refusals", "latest_detail"}
+    assert (first["status"], first["reason"], first["refusals"]) == (409, "bound-exceeded", 2)
     assert "-1" in first["latest_detail"]
-    assert {row["reason"]: row["refusals"] for row in others} == {
-        "invalid-request": 1,
-        "UNAUTHORIZED": 1,
+    assert {(str(row["status"]), row["reason"]): row["refusals"] for row in others} == {
+        ("400", "invalid-request"): 1,
+        ("500", "internal-error"): 1,
+        ("401", "UNAUTHORIZED"): 1,
+        ("503", "INTEGRATION_FAILURE"): 1,
     }
 
 
@@ -201,8 +215,37 @@ def test_a_query_names_the_functions_that_failed_and_why(logs: Logs, wire: Wire)
         ("IssueTokenLogGroup", "MalformedGrantError", 1),
         ("GetCounterLogGroup", "GET /counter 500", 1),
     ]
-    assert rows[1]["latest_detail"] == "orders: malformed"
-    assert "Traceback" in rows[2]["latest_detail"]
+    assert rows[1]["latest_cause"] == "orders: malformed"
+    assert "Traceback" in rows[2]["latest_cause"]
+
+
+@pytest.mark.usefixtures("later")
+def test_a_finding_and_what_is_parked_are_not_failures_of_a_function(
+    logs: Logs, stack: Stack
+) -> None:
+    record = make_changes(stack, 1)[0]
+    logs.run_function("AuditHistory")
+    assert findings(stack)
+    logs.run_function("RecordHistory")
+    stack.record([without_field(record, "dynamodb", "NewImage", "value")])
+    logs.run_function("IngestIncrements")
+    deliver(stack, FifoQueue().send(""))
+
+    assert {line.group for line in logs.lines} == {
+        "AuditHistoryLogGroup",
+        "RecordHistoryLogGroup",
+        "IngestIncrementsLogGroup",
+    }
+    assert not logs.run("FailuresByFunction")
+
+
+def test_a_query_may_not_ask_for_the_latest_value_of_a_field_that_some_lines_lack() -> None:
+    lines = [
+        Line("group", time, text) for time, text in enumerate(('{"a": 1, "b": 2}', '{"a": 1}'))
+    ]
+
+    with pytest.raises(AssertionError, match="b is missing"):
+        insights.run("stats latest(b) as newest by a", lines)
 
 
 def test_the_screen_counts_cold_starts_in_periods_of_five_minutes(

@@ -8,11 +8,13 @@ import pytest
 from tests import aws_template
 from tests.aws_template import TEMPLATE
 from tests.documents import read, rows
-from tests.operations_screen import VARIABLES, WIDGETS, Metric, Widget
+from tests.operations_screen import BODY, VARIABLES, WIDGETS, Metric, Widget
 
 ALARMS = aws_template.resources("AWS::CloudWatch::Alarm")
 QUERIES = aws_template.resources("AWS::Logs::QueryDefinition")
 PAGE = read("operations.md")
+_BLOCKS = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = "".join(block for kind, block in _BLOCKS if kind in {"", "console"})
 
 # What a section says: what the alarm means, who is affected, what to do, and how to see that it is
 # over.
@@ -26,9 +28,14 @@ PARTS = ["Means", "Affected", "Do", "Over when"]
 AWS_METRICS = {
     ("AWS/ApiGateway", "ApiName", "Stage"): {"Count", "4XXError", "5XXError", "Latency"},
     ("AWS/Lambda", "FunctionName"): {"Invocations", "IteratorAge"},
+    ("AWS/Lambda",): {"ConcurrentExecutions"},
     ("AWS/DynamoDB", "TableName"): {
         "ConsumedReadCapacityUnits",
         "ConsumedWriteCapacityUnits",
+        "ReadThrottleEvents",
+        "WriteThrottleEvents",
+    },
+    ("AWS/DynamoDB", "GlobalSecondaryIndexName", "TableName"): {
         "ReadThrottleEvents",
         "WriteThrottleEvents",
     },
@@ -44,6 +51,10 @@ TALLY_METRICS = {("Tally", "service", "stack"): rows(PAGE, "metric").keys()}
 WIDTH = 24  # units
 # A screen with 1080 lines shows about three graphs of 6 units above each other.
 MOST_HEIGHT = 36  # units
+MINUTE = 60  # seconds
+# How long SQS hides a message after somebody reads it, unless the queue has another time:
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
+HIDDEN = 30  # seconds
 # CloudWatch charges nothing for the first three dashboards that have at most so many metrics:
 # https://aws.amazon.com/cloudwatch/pricing/
 FREE_METRICS = 50
@@ -148,6 +159,30 @@ def test_the_screen_shows_the_units_and_throttled_requests_of_every_table() -> N
         assert of_tables <= shown
 
 
+def test_the_screen_shows_the_throttled_requests_of_every_index() -> None:
+    shown = {metric for widget in WIDGETS for metric in widget.metrics()}
+    # The metrics of a table do not include its indexes.
+    indexes = [
+        (("GlobalSecondaryIndexName", index["IndexName"]), ("TableName", f"${{{table}}}"))
+        for table in aws_template.tables()
+        for index in TEMPLATE["Resources"][table]["Properties"].get("GlobalSecondaryIndexes", [])
+    ]
+    assert indexes
+
+    for name in ("ReadThrottleEvents", "WriteThrottleEvents"):
+        assert {Metric("AWS/DynamoDB", name, index) for index in indexes} <= shown
+
+
+def test_the_screen_shows_the_concurrency_of_the_account_which_the_runbook_asks_for() -> None:
+    assert any(
+        Metric("AWS/Lambda", "ConcurrentExecutions", ()) in widget.metrics() for widget in WIDGETS
+    )
+
+
+def test_cloudwatch_does_not_replace_the_periods_of_the_graphs() -> None:
+    assert BODY["periodOverride"] == "inherit"
+
+
 def test_the_screen_has_no_more_metrics_than_a_dashboard_may_have_for_free() -> None:
     assert len({metric for widget in WIDGETS for metric in widget.metrics()}) <= FREE_METRICS
 
@@ -185,6 +220,81 @@ def test_a_query_reads_the_logs_of_all_functions_that_it_is_about() -> None:
         "FailuresByFunction": {f"{name}LogGroup" for name in functions},
     }
     assert groups(VARIABLES["HttpLogs"]["Fn::Join"][1]) == http
+
+
+@pytest.mark.parametrize(
+    ("updates", "transactions", "invocations", "stalled"),
+    [
+        pytest.param(5, None, None, 1, id="changes, and nothing reads them"),
+        pytest.param(None, 5, 0, 1, id="changes of several counters, and nothing reads them"),
+        pytest.param(5, 5, 2, 0, id="changes that are read"),
+        pytest.param(None, None, 2, 0, id="earlier changes are read"),
+        pytest.param(None, None, None, None, id="nothing happens"),
+    ],
+)
+def test_nothing_but_a_run_of_record_history_ends_the_alarm_about_a_stalled_history(
+    updates: int | None, transactions: int | None, invocations: int | None, stalled: int | None
+) -> None:
+    alarm = ALARMS["HistoryStalledAlarm"]["Properties"]
+    expression = alarm["Metrics"][0]["Expression"]
+    assert re.fullmatch(r"[\w (),>+]+", expression)  # so that Python computes what CloudWatch does
+    values = {"updates": updates, "transactions": transactions, "invocations": invocations}
+
+    def choose(condition: bool, then: int, otherwise: int | None = None) -> int | None:  # noqa: FBT001
+        return then if condition else otherwise
+
+    def fill(value: int | None, missing: int) -> int:
+        return missing if value is None else value
+
+    point = eval(expression, {"IF": choose, "FILL": fill, **values})  # noqa: S307  from the template
+
+    assert point == stalled
+    assert alarm["TreatMissingData"] == "ignore"
+
+
+def test_a_change_that_is_read_in_the_next_period_does_not_mean_that_the_history_is_stalled() -> (
+    None
+):
+    alarm = ALARMS["HistoryStalledAlarm"]["Properties"]
+
+    assert alarm["EvaluationPeriods"] >= 2
+    assert "DatapointsToAlarm" not in alarm  # so a point of 0 between two changes ends the alarm
+
+
+def test_an_alarm_of_a_dead_letter_queue_stays_on_while_somebody_reads_the_queue() -> None:
+    watched_queues = [
+        (queue, alarm["Properties"])
+        for alarm in ALARMS.values()
+        for metric in watched(alarm["Properties"])
+        for _, queue in metric.dimensions
+        if metric.name == "ApproximateNumberOfMessagesVisible"
+    ]
+    assert len(watched_queues) == 3
+
+    for queue, alarm in watched_queues:
+        name = queue.removeprefix("${").removesuffix(".QueueName}")
+        hidden = TEMPLATE["Resources"][name]["Properties"].get("VisibilityTimeout", HIDDEN)
+        assert hidden == HIDDEN, "docs/operations.md has this time"
+        # The queue reports the number of messages once a minute.
+        assert alarm["Period"] > hidden + MINUTE
+        assert alarm["Statistic"] == "Maximum"
+
+
+def test_the_commands_use_the_name_and_the_outputs_of_the_stack() -> None:
+    assigned = set(re.findall(r"^[ $]*(\w+)=", COMMANDS, re.MULTILINE))
+
+    assert set(re.findall(r"\$(\w+)", COMMANDS)) <= assigned | TEMPLATE["Outputs"].keys()
+    assert set(re.findall(r"--stack-name (\S+)", COMMANDS)) == {"$STACK"}
+
+
+def test_a_command_is_not_part_of_another_command_so_that_it_can_be_sent_to_the_local_stack() -> (
+    None
+):
+
+    begins = re.findall(r"^(.*)\$\((?:aws|\.venv)", COMMANDS, re.MULTILINE)
+
+    assert begins
+    assert all(re.fullmatch(r" *(\w+=|export )", begin) for begin in begins)
 
 
 def test_every_query_is_documented_with_its_name() -> None:

@@ -225,16 +225,29 @@ def test_a_counter_whose_version_is_reset_within_a_batch_overwrites_no_entry(sta
 
 
 @pytest.mark.parametrize("attributes", [{}, {"request_id": {"N": "1"}}], ids=str)
+@pytest.mark.parametrize(("count", "version"), [(3, 2), (12, 1), (12, 12)])
 def test_an_entry_that_was_written_by_hand_is_not_overwritten(
-    stack: Stack, attributes: dict[str, Any]
+    stack: Stack, count: int, version: int, attributes: dict[str, Any]
 ) -> None:
-    changes = make_changes(stack, 3)
-    planted: Any = {"counter_id": {"S": "orders"}, "version": {"N": "2"}, **attributes}
+    changes = make_changes(stack, count)
+    planted: Any = {"counter_id": {"S": "orders"}, "version": {"N": str(version)}, **attributes}
     stack.dynamodb.put_item(TableName=stack.refs["HistoryTable"], Item=planted)
 
-    assert stack.record(changes) == 3
-    assert take_parked(stack) == [changes[1]]
+    assert stack.record(changes) == count
+    assert take_parked(stack) == [changes[version - 1]]
     assert planted in stack.items("HistoryTable")
+
+
+def test_no_entry_is_overwritten_if_reading_the_entries_takes_several_pages(stack: Stack) -> None:
+    changes = make_changes(stack, 12)
+    stack.record(changes[:11])
+    other: Any = {"counter_id": {"S": "orders"}, "version": {"N": "12"}}
+    for item in [*stack.items("HistoryTable"), other]:
+        padded = item | {"padding": {"S": "a" * 100_000}}  # a page of a Query has at most 1 MB
+        stack.dynamodb.put_item(TableName=stack.refs["HistoryTable"], Item=padded)
+
+    assert stack.record(changes) == 12
+    assert take_parked(stack) == [changes[11]]
 
 
 def test_unprocessed_keys_are_read_again(stack: Stack, wire: Wire) -> None:

@@ -15,7 +15,7 @@ from tests.aws_template import ROOT
 from tests.e2e import loaded_commands
 
 from deployment import Stack
-from local_settings import CREDENTIALS
+from local_settings import CREDENTIALS, STACK_NAME
 
 COMMAND_SECONDS = 300
 # How much of the output of a command the log has.
@@ -162,6 +162,7 @@ class Runbook:
                 "HOME": str(self._clone),
                 "PATH": f"{self._clone}:{Path(sys.executable).parent}:/usr/bin:/bin",
                 "LANG": "C.UTF-8",
+                "STACK": STACK_NAME,
                 **self._stack.outputs,
                 **(variables or {}),
             },

@@ -1,0 +1,1 @@
+"""Modules of urllib3 from which botocore imports names."""
