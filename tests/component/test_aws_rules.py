@@ -4,12 +4,10 @@ The tests check the CloudFormation template that SAM generates from Tally's temp
 """
 
 import json
-import re
 from typing import Any
 
 import pytest
 from tests import sam_transform
-from tests.documents import read
 
 from counters import clients
 
@@ -65,8 +63,6 @@ ACCOUNT_BURST = 1250  # requests
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 ACCOUNT_CONCURRENCY = 1000
 SHARDS_OF_A_NEW_TABLE = 4
-# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
-WRITES_OF_A_NEW_TABLE = 4000  # a second
 
 OLDEST_MESSAGE_ALARMS = [
     ("IncrementsLateAlarm", {"Fn::GetAtt": ["IncrementQueue", "QueueName"]}),
@@ -262,16 +258,6 @@ def test_queues_the_stream_and_the_audit_leave_most_concurrency_to_the_http_api(
     assert most_concurrent <= ACCOUNT_CONCURRENCY / 10
 
 
-def test_the_segments_of_an_audit_write_no_more_than_a_new_table_can_take() -> None:
-    (milliseconds,) = re.findall(
-        r"a changed counter takes (\d+) ms of an invocation", read("benchmarks.md")
-    )
-    writes = 1000 / int(milliseconds)  # a second, in each segment
-
-    assert f"writes up to {round(writes)} items a second" in read("operations.md")
-    assert PARAMETERS["AuditSegments"]["MaxValue"] * writes <= WRITES_OF_A_NEW_TABLE
-
-
 def test_throttling_is_a_parameter_and_uses_at_most_half_of_a_new_accounts_quota() -> None:
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
     (settings,) = stage["Properties"]["MethodSettings"]
@@ -347,19 +333,6 @@ def test_an_alarm_watches_whether_the_nightly_audit_fails_takes_too_long_or_is_s
         ("ExecutionsTimedOut", "NightlyAudit"),
         ("ExecutionsAborted", "NightlyAudit"),
     }
-
-
-def test_an_alarm_fires_if_no_nightly_audit_succeeds_for_two_days_even_if_none_begins() -> None:
-    alarm = ALARMS["AuditMissingAlarm"]["Properties"]
-    filled, succeeded = alarm["Metrics"]
-    metric = succeeded["MetricStat"]["Metric"]
-
-    assert filled == {"Id": "filled", "Expression": f"FILL({succeeded['Id']}, 0)"}
-    assert (metric["Namespace"], metric["MetricName"]) == ("AWS/States", "ExecutionsSucceeded")
-    assert dimensions(metric) == {"StateMachineArn": {"Ref": "NightlyAudit"}}
-    assert succeeded["MetricStat"]["Period"] * alarm["EvaluationPeriods"] == 2 * 24 * 60 * 60
-    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
-    assert alarm["TreatMissingData"] == "breaching"
 
 
 @pytest.mark.parametrize(
