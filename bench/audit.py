@@ -6,8 +6,8 @@ database is in memory (bench/many_counters.py). `python -m bench.audit` prints t
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -35,9 +35,12 @@ HOUR = 3600  # seconds
 DAY = 24 * HOUR
 
 SDK_COUNTERS = 200  # counters with which the CPU time is measured
+PAUSE = state_machine.states("NightlyAudit")["AllSegments"]["ItemProcessor"]["States"]["Pause"][
+    "Seconds"
+]  # between two invocations for a segment
 KILLED = 3  # the segment whose function is killed
 KILLED_AFTER = (2_000, 0, 700)  # requests in each of its first invocations
-TRIES = 6  # an invocation that fails is repeated five times
+TRIES = 1 + state_machine.retries("NightlyAudit", "Begin")  # of an invocation that fails
 
 # The share of a CPU that AuditHistory has:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
@@ -56,6 +59,7 @@ class Night:
         verified: the number of different counters whose progress is saved.
         tried: the number of invocations.
         killed: the number of invocations in which the function was killed.
+        pauses: how often a segment waited before its next invocation.
         requests: the number of requests, by operation and table.
         units: the units that DynamoDB charges, by operation and table.
         hours: the time that the slowest segment took.
@@ -68,6 +72,7 @@ class Night:
     verified: int
     tried: int
     killed: int
+    pauses: int
     requests: Counter[tuple[str, str]]
     units: dict[tuple[str, str], float]
     hours: float
@@ -91,7 +96,8 @@ class Night:
     @property
     def transitions(self) -> int:
         """The state transitions that Step Functions charges, with the start of each segment."""
-        return 5 + 2 * SEGMENTS + self.tried + (self.tried - self.killed)
+        given_up = not self.finished  # one segment
+        return 5 + 2 * SEGMENTS + self.tried + (self.tried - self.killed) + self.pauses + given_up
 
 
 class Simulation:
@@ -124,17 +130,16 @@ class Simulation:
         database = self._database
         database.requests.clear()
         database.units.clear()
-        tried, killed = Counter[int](), 0
+        tried, pauses = Counter[int](), Counter[int]()
         times: dict[int, float] = defaultdict(float)
         last: dict[str, Any] = {}
-        waiting = list(kills)
+        waiting, number = list(kills), -1
 
         def call(name: str, event: Any) -> Any:  # noqa: ANN401
-            nonlocal last, killed
+            nonlocal last, number
             number = event.get("segment", {}).get("number", -1)
             if number == KILLED and waiting:
                 database.killed_after = waiting.pop(0)
-                killed += 1
             tried[number] += number >= 0
             began = database.seconds
             try:
@@ -145,34 +150,37 @@ class Simulation:
 
         start = database.seconds
         now = lambda: BEGAN + DAY * days + database.seconds - start  # noqa: E731
-        with patch.object(clock, "now", now), _replacing(database):
-            try:
-                state_machine.run("NightlyAudit", call)
-                finished = True
-            except FailedError:
-                finished = False
+        pause = lambda _seconds: pauses.update([number])  # noqa: E731
+        finished = False
+        with _replacing(database, now=now, sleep=pause), suppress(FailedError):
+            state_machine.run("NightlyAudit", call)
+            finished = True
         return Night(
             self._count,
             last,
             finished,
             len(database.states) - ("*" in database.states),
             tried.total(),
-            killed,
+            len(kills) - len(waiting),
+            pauses.total(),
             Counter(database.requests),
             dict(database.units),
-            max(times.values()) / HOUR,
+            max(time + PAUSE * pauses[number] for number, time in times.items()) / HOUR,
             sum(times.values()),
         )
 
 
 @contextmanager
-def _replacing(database: Database) -> Iterator[None]:
-    """Let the functions use a database until the with block ends."""
+def _replacing(
+    database: Database, now: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[None]:
+    """Let the functions use a database and a clock until the with block ends."""
     clients.dynamodb.cache_clear()
     with patch.object(clients, "_client", lambda _service: database):
         clients.dynamodb()
     try:
-        yield
+        with patch.multiple(clock, now=now, sleep=sleep):
+            yield
     finally:
         clients.dynamodb.cache_clear()
 
@@ -234,7 +242,8 @@ changes each in the first two nights, and a hundredth of them in the last two ni
 - In the third night, the function of one segment is always killed. The counters of this segment are
   not in the result, and the execution fails. The next night covers the counters of all segments.
 - The hours are simulated. A request takes {DATABASE_MS} ms, which is an assumption, plus the CPU
-  time of the function for it, which is measured.
+  time of the function for it, which is measured. Between two invocations for a segment, the state
+  machine waits {PAUSE} seconds.
 """.strip()
 
 _PER_COUNTER = f"""
@@ -248,7 +257,7 @@ _COMPUTED = f"""
 So a changed counter takes {{ms:.0f}} ms of an invocation. A counter that did not change takes only
 its part of the scan: {{scan:.3f}} read units. The next table is computed from the first two nights,
 for {SEGMENTS} segments. With twice as many segments, the night takes half the time and costs the
-same.
+same. [Operations](operations.md#run-an-audit) says how many segments there can be.
 """.strip()
 
 

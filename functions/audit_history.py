@@ -4,6 +4,7 @@ The state machine NightlyAudit invokes this function every night for all counter
 operator invokes it by hand to audit one counter.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +12,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from counters import audit, clients, clock, errors, init_phase, metrics, nightly_audit, rules
-from counters.nightly_audit import NightlyAudit, Segment
+from counters.nightly_audit import Night, Result, Segment
 
 logger = Logger(service="tally")
 
@@ -35,7 +36,7 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:  # noqa: ANN4
     Returns:
         For one counter: the number of `counters`, which is 1, and the members of `audit.Report`.
         For a step of a nightly audit: the value that the step's function in `nightly_audit` returns
-        or updates.
+        or updates. Only the last step publishes metrics.
 
     Raises:
         InvalidRequestError: if the event is malformed.
@@ -50,37 +51,54 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:  # noqa: ANN4
             case {"step": "audit", "segment": fields}:
                 segment = Segment(**fields)
                 nightly_audit.audit_segment(segment, until)
-                return _logged(asdict(segment))
-            case {"step": "end", "nightly": {"began_at": began_at, "segments": segments}}:
-                nightly = NightlyAudit(began_at, [Segment(**fields) for fields in segments])
-                return _published({**nightly_audit.end(nightly, until)})
+                return _logged(
+                    f"segment {segment.number}: audited {segment.counters} counters",
+                    asdict(segment),
+                    segment.findings,
+                )
+            case {
+                "step": "end",
+                "nightly": {"began_at": began_at, "segments": segments} as nightly,
+            }:
+                night = Night(began_at, _segments(segments))
+                audited = _segments(nightly.get("audited", []))
+                return _published(nightly_audit.end(night, audited, until))
         counter_id, after = _parameters(event)
         report = audit.audit_counter(counter_id, after, until)
     except errors.CounterError as error:
         # The person who invoked the function needs the text, not the stack trace.
         raise error.with_traceback(None) from None
-    return _published({"counters": 1, **asdict(report)})
+    answer = {"counters": 1, **asdict(report)}
+    return _logged(f"audited counter {counter_id}", answer, len(report.findings))
 
 
-def _published(answer: dict[str, Any]) -> dict[str, Any]:
-    """Log an answer, publish its numbers as metrics, and return it."""
-    _logged(answer)
-    found = answer["findings"]
-    metrics.publish(
-        {
-            "CountersAudited": answer["counters"],
-            "EntriesAudited": answer["entries"],
-            "AuditFindings": found if isinstance(found, int) else len(found),
-        }
-    )
-    return answer
+def _segments(items: Iterable[Mapping[str, Any] | None]) -> list[Segment]:
+    """Return the segments in the state machine's input or result.
+
+    If a child execution failed, the result has a description of that execution, or null, in place
+    of the segment. These items are left out.
+    https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
+    """
+    return [Segment(**fields) for fields in items if fields and "number" in fields]
 
 
-def _logged(answer: dict[str, Any]) -> dict[str, Any]:
+def _published(result: Result) -> dict[str, Any]:
+    """Log the result of a nightly audit, publish its numbers as metrics, and return it."""
+    numbers = {"CountersAudited": result.counters, "EntriesAudited": result.entries}
+    # AuditFindingAlarm is over when this metric is 0. So 0 must mean that all counters are audited.
+    if result.finished or result.findings:
+        numbers |= {"AuditFindings": result.findings}
+    metrics.publish(numbers)
+    return _logged(f"nightly audit: {result.counters} counters", asdict(result), result.findings)
+
+
+def _logged(what: str, answer: dict[str, Any], findings: int) -> dict[str, Any]:
+    """Log what was audited and the answer of the invocation, and return the answer."""
     logger.info(
-        "audited %d counters, %d entries",
-        answer["counters"],
+        "%s, %d entries, %d findings",
+        what,
         answer["entries"],
+        findings,
         extra={"answer": answer},
     )
     return answer

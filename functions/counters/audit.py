@@ -76,7 +76,8 @@ def _audit(counter_id: str, after: int | None, until: float) -> Report:
                 else _progress_after(counter_id, after, finish)
             )
             result = verify(counter_id, begin, until, finish)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # do not stop the sweep
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # A malformed item must not stop the nightly audit.
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of this counter is malformed: {why}"
             return Report(findings=[Finding(counter_id, detail)])

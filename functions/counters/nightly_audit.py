@@ -3,27 +3,33 @@
 The state machine NightlyAudit, in template.yaml, calls the functions of this module:
 1. `begin` divides CounterTable into segments. Together, they have each counter exactly once:
    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Scan.html#Scan.ParallelScan
-2. For each segment, `audit_segment` audits counters until the segment is finished or the time is
-   up. Then the state machine calls it again with the segment that it returned.
+2. For each segment, `audit_segment` audits counters until the segment is finished, the time is up,
+   or something fails. Unless the segment is finished, the state machine calls the function again,
+   with the segment that it returned.
 3. `end` adds up the segments.
 
 The state machine remembers how far each segment is and what was counted there. If a call fails, the
 state machine repeats it with the same segment. So no counter is skipped, and none is counted twice.
 
-AuditTable stores only when the last complete nightly audit began. If a segment was not finished,
-this time stays as it is. So the next nightly audit covers the same counters again.
+A nightly audit is clean if all segments are finished and nothing was found. AuditTable stores only
+when the last clean nightly audit began. After any other nightly audit, this time stays as it is. So
+the next one covers the same counters again, and reports the same findings again.
 """
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypedDict
+
+from aws_lambda_powertools import Logger
 
 from counters import audit, clock, progress, store, trend
 from counters.errors import ThrottledError
 from counters.history import STREAM_SECONDS
 
 _FIRST_TIME = clock.timestamp(0)
+
+logger = Logger(service="tally")
 
 
 @dataclass(slots=True)
@@ -40,6 +46,8 @@ class Segment:
         entries: the number of history entries that were read.
         findings: the number of mismatches that were found.
         finished: whether all counters of the segment are audited.
+        error: the name of the error for which the state machine gave up the segment; otherwise
+            empty.
     """
 
     number: int
@@ -50,25 +58,30 @@ class Segment:
     entries: int = 0
     findings: int = 0
     finished: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NightlyAudit:
-    """A nightly audit.
+class Night:
+    """A nightly audit that begins.
 
     Attributes:
         began_at: when it began (RFC 3339).
-        segments: all segments of CounterTable.
+        segments: all segments of CounterTable, not audited yet.
     """
 
     began_at: str
     segments: list[Segment]
 
 
-class Result(TypedDict):
-    """The result of a nightly audit. The members are sums over all segments.
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a nightly audit.
 
     Attributes:
+        counters: the number of counters that were audited.
+        entries: the number of history entries that were read.
+        findings: the number of mismatches that were found.
         finished: whether all segments are finished.
     """
 
@@ -78,7 +91,7 @@ class Result(TypedDict):
     finished: bool
 
 
-def begin(until: float) -> NightlyAudit:
+def begin(until: float) -> Night:
     """Divide CounterTable into segments. The parameter AuditSegments says how many.
 
     Args:
@@ -89,11 +102,11 @@ def begin(until: float) -> NightlyAudit:
     """
     began_at = clock.timestamp(clock.now())
     last = clock.seconds(_last_began_at(progress.load(progress.NIGHTLY, until)))
-    # When the last nightly audit began, the history may have lacked changes of the 25 hours before.
-    # So this one also audits the counters that changed in those 25 hours.
+    # When the last clean nightly audit began, the history may have lacked changes of the 25 hours
+    # before. So this one also audits the counters that changed in those 25 hours.
     since = clock.timestamp(max(0.0, last - STREAM_SECONDS - trend.HOUR))
     count = int(os.environ["AUDIT_SEGMENTS"])
-    return NightlyAudit(began_at, [Segment(number, count, since) for number in range(count)])
+    return Night(began_at, [Segment(number, count, since) for number in range(count)])
 
 
 def audit_segment(segment: Segment, until: float) -> None:
@@ -105,15 +118,19 @@ def audit_segment(segment: Segment, until: float) -> None:
         until: when to stop, in seconds since the epoch.
 
     Raises:
-        ThrottledError: if DynamoDB did not answer in time, and no counter was audited.
+        Exception: if something failed, and the segment is where it was before. Otherwise, the error
+            is only logged.
     """
     start = segment.after
     try:
         while not segment.finished and clock.now() <= until:
             _audit_page(segment, until)
-    except ThrottledError:
+    except Exception as error:
         if segment.after == start:
             raise
+        # Return what was counted. If the error occurs again, the next call raises it.
+        log = logger.warning if isinstance(error, ThrottledError) else logger.exception
+        log("segment %d: stopped after %s: %s", segment.number, segment.after, error)
 
 
 def _audit_page(segment: Segment, until: float) -> None:
@@ -124,7 +141,8 @@ def _audit_page(segment: Segment, until: float) -> None:
     """
     counter_ids, position = store.changed_since(
         segment.since,
-        (segment.number, segment.segments),
+        segment.number,
+        segment.segments,
         segment.after,
         until + audit.FINISH_SECONDS,
     )
@@ -144,26 +162,32 @@ def _audit_page(segment: Segment, until: float) -> None:
         segment.after = position
 
 
-def end(nightly: NightlyAudit, until: float) -> Result:
-    """Add up the segments. If all are finished, save when the nightly audit began.
+def end(night: Night, audited: Iterable[Segment], until: float) -> Result:
+    """Add up the segments. If the nightly audit is clean, save when it began.
 
     Args:
-        nightly: the nightly audit, with its segments as `audit_segment` left them.
+        night: the nightly audit, as `begin` returned it.
+        audited: the segments as `audit_segment` left them. If one is missing, it is not finished.
         until: latest time to start a request, in seconds since the epoch.
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
     """
-    segments = nightly.segments
-    finished = all(segment.finished for segment in segments)
-    if finished:
-        _save_began_at(nightly.began_at, until)
-    return {
-        "counters": sum(segment.counters for segment in segments),
-        "entries": sum(segment.entries for segment in segments),
-        "findings": sum(segment.findings for segment in segments),
-        "finished": finished,
-    }
+    by_number = {segment.number: segment for segment in audited}
+    segments = [by_number.get(segment.number, segment) for segment in night.segments]
+    for segment in segments:
+        if not segment.finished:
+            why = segment.error or "its execution failed"
+            logger.error("segment %d is not finished: %s", segment.number, why)
+    result = Result(
+        counters=sum(segment.counters for segment in segments),
+        entries=sum(segment.entries for segment in segments),
+        findings=sum(segment.findings for segment in segments),
+        finished=all(segment.finished for segment in segments),
+    )
+    if result.finished and not result.findings:
+        _save_began_at(night.began_at, until)
+    return result
 
 
 def _save_began_at(began_at: str, until: float) -> None:
@@ -177,7 +201,7 @@ def _save_began_at(began_at: str, until: float) -> None:
 
 
 def _last_began_at(saved: str | None) -> str:
-    """Return when the last complete nightly audit began (RFC 3339).
+    """Return when the last clean nightly audit began (RFC 3339).
 
     If nothing was saved, or the saved JSON is malformed, this is the year 1970: the nightly audit
     then covers all counters.

@@ -2,7 +2,7 @@
 
 Each item has a key and a text in JSON. There are two kinds of item:
 - The key is a counter's name. The JSON says how far audits have verified the counter (`Progress`).
-- The key is NIGHTLY. The JSON says when the last complete nightly audit began (`nightly_audit`).
+- The key is NIGHTLY. The JSON says when the last clean nightly audit began (`nightly_audit`).
 """
 
 import json

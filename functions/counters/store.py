@@ -293,13 +293,14 @@ def _names(prefix: str, after: str, limit: int, until: float) -> tuple[list[str]
 
 
 def changed_since(
-    updated_at: str, part: tuple[int, int], after: str, until: float
+    updated_at: str, segment: int, segments: int, after: str, until: float
 ) -> tuple[list[str], str | None]:
     """Return the names of counters that changed at or after a time, from a part of a segment.
 
     Args:
         updated_at: the time (RFC 3339).
-        part: the number of the segment, starting at 0, and the number of segments.
+        segment: the number of the segment, starting at 0.
+        segments: the number of segments.
         after: the position or a counter that the previous call returned; empty for the first call.
         until: latest time to start a read, in seconds since the epoch.
 
@@ -311,8 +312,8 @@ def changed_since(
     """
     scan: dict[str, Any] = {
         "TableName": os.environ["COUNTER_TABLE"],
-        "Segment": part[0],
-        "TotalSegments": part[1],
+        "Segment": segment,
+        "TotalSegments": segments,
         "FilterExpression": "updated_at >= :updated_at",
         "ProjectionExpression": "counter_id",
         "ExpressionAttributeValues": {":updated_at": {"S": updated_at}},

@@ -1,7 +1,10 @@
 """Helpers for tests of AuditHistory: a counter to audit, and the findings of an audit."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from tests import state_machine
 from tests.contents import prepare_once
 from tests.past import Past
@@ -57,3 +60,27 @@ def change_hour(stack: Stack, hour: float, **attributes: Any) -> None:  # noqa: 
     table = stack.refs["TrendTable"]
     item = stack.dynamodb.get_item(TableName=table, Key=key).get("Item", {})
     stack.dynamodb.put_item(TableName=table, Item={**item, **key, **attributes})
+
+
+def record_three_changes(stack: Stack, *names: str, time: float = BEGINNING) -> None:
+    for name in names:
+        past = Past(name)
+        for number in range(3):
+            past.change(time + number, 1)
+        past.record(stack)
+
+
+def counted(result: Mapping[str, Any]) -> tuple[int, int, int]:
+    return result["counters"], result["entries"], result["findings"]
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
+    """Return the counters and the versions of the findings in the log."""
+    found = [vars(record)["finding"] for record in caplog.records if "finding" in vars(record)]
+    return [(finding["counter_id"], finding["version"]) for finding in found]
+
+
+def saved(stack: Stack) -> Any:  # noqa: ANN401  any JSON value
+    """Return what AuditTable stores about the last clean nightly audit."""
+    item = stack.item("AuditTable", "*")
+    return json.loads(item["state"]["S"]) if item else None

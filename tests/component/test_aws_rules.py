@@ -321,7 +321,7 @@ def test_exactly_one_alarm_watches_the_errors_and_one_the_throttles_of_each_func
     assert sorted(functions) == sorted(expected)
 
 
-def test_an_alarm_watches_whether_the_nightly_audit_fails_or_takes_too_long() -> None:
+def test_an_alarm_watches_whether_the_nightly_audit_fails_takes_too_long_or_is_stopped() -> None:
     of_state_machine = {
         (metric["MetricName"], dimensions(metric)["StateMachineArn"]["Ref"])
         for metric in watched(ALARMS["MaintenanceFailedAlarm"])
@@ -331,6 +331,7 @@ def test_an_alarm_watches_whether_the_nightly_audit_fails_or_takes_too_long() ->
     assert of_state_machine == {
         ("ExecutionsFailed", "NightlyAudit"),
         ("ExecutionsTimedOut", "NightlyAudit"),
+        ("ExecutionsAborted", "NightlyAudit"),
     }
 
 

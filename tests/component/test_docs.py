@@ -19,6 +19,8 @@ ALARMS = sam_transform.resources("AWS::CloudWatch::Alarm")
 # The price of an alarm per month, for each metric that the alarm watches:
 # https://aws.amazon.com/cloudwatch/pricing/
 CENTS_PER_METRIC = 10
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
+WRITES_OF_A_NEW_TABLE = 4000  # a second
 
 
 def prose(document: Path) -> str:
@@ -86,6 +88,18 @@ def test_the_documented_price_of_the_alarms_is_that_of_their_metrics() -> None:
     price = metrics * CENTS_PER_METRIC / 100
 
     assert f"| {metrics} metrics that the alarms watch | {price:.2f} |" in read("cost.md")
+
+
+def test_the_segments_of_an_audit_write_no_more_than_a_new_table_can_take() -> None:
+    page = read("benchmarks.md")
+    (milliseconds,) = re.findall(r"a changed counter takes (\d+) ms of an invocation", page)
+    writes = 1000 / int(milliseconds)  # a second, in each segment
+
+    assert writes > 20
+    assert "Each segment writes over 20 items a second" in read("operations.md")
+    most = TEMPLATE["Parameters"]["AuditSegments"]["MaxValue"]
+    assert most * writes <= WRITES_OF_A_NEW_TABLE
+    assert f"More than {most} segments are not allowed." in read("operations.md")
 
 
 def test_the_readme_has_the_ratios_of_the_benchmarks() -> None:

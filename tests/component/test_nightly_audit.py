@@ -1,59 +1,35 @@
 """The nightly audit: the state machine, and the steps of AuditHistory that it invokes."""
 
-import itertools
-import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from bench import audit as bench
-from tests import state_machine
-from tests.component.auditing import LATER, findings, nightly, versions
+from tests.component.auditing import (
+    LATER,
+    audit,
+    counted,
+    findings,
+    logged,
+    nightly,
+    record_three_changes,
+    saved,
+    versions,
+)
 from tests.component.output import metrics
 from tests.contents import delete_entries
 from tests.past import Past
 from tests.sizes import cases
 from tests.stack import Stack
-from tests.state_machine import FailedError
 from tests.times import BEGINNING, DAY, HOUR
-from tests.wire import Wire, delivered, dies, dies_after, throttled
 
-from counters import clients, clock, history, store
-from counters.model import Entry
+from counters import clock
 from counters.verification import MOST_FINDINGS
-
-TRIES = clients._MOST_ATTEMPTS  # noqa: SLF001  how often a function sends a throttled request
-RETRIES = 5  # how often NightlyAudit repeats a failed invocation
 
 
 @pytest.fixture(autouse=True)
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "now", lambda: LATER)
     monkeypatch.setattr(clock, "sleep", lambda _seconds: None)
-
-
-def record_three_changes(stack: Stack, *names: str, time: float = BEGINNING) -> None:
-    for name in names:
-        past = Past(name)
-        for number in range(3):
-            past.change(time + number, 1)
-        past.record(stack)
-
-
-def counted(result: Mapping[str, Any]) -> tuple[int, int, int]:
-    return result["counters"], result["entries"], result["findings"]
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
-    """Return the counters and the versions of the findings in the log."""
-    found = [vars(record)["finding"] for record in caplog.records if "finding" in vars(record)]
-    return [(finding["counter_id"], finding["version"]) for finding in found]
-
-
-def saved(stack: Stack) -> Any:  # noqa: ANN401  any JSON value
-    """Return what AuditTable stores about the last complete nightly audit."""
-    item = stack.item("AuditTable", "*")
-    return json.loads(item["state"]["S"]) if item else None
 
 
 def save(stack: Stack, key: str, state: str) -> None:
@@ -117,6 +93,27 @@ def test_one_metric_has_the_sum_of_all_segments(
     assert published["EntriesAudited"] == [7]
     assert published["AuditFindings"] == [2]
     assert sorted(logged(caplog)) == [("a", 2), ("c", 2)]
+    assert "nightly audit: 3 counters, 7 entries, 2 findings" in caplog.messages
+
+
+def test_a_finding_is_counted_every_night_until_it_is_accepted(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_three_changes(stack, "a", "b")
+    delete_entries(stack, 2, counter_id="a")
+    found = []
+
+    for days in range(2, 7):
+        if days == 5:
+            audit(stack, counter_id="a", after=3)
+        now = BEGINNING + days * DAY
+        monkeypatch.setattr(clock, "now", lambda now=now: now)
+        capsys.readouterr()
+        nightly(stack)
+        found += metrics(capsys.readouterr().out)["AuditFindings"]
+
+    assert found == [1, 1, 1, 0, 0]
+    assert saved(stack) == {"began_at": clock.timestamp(BEGINNING + 6 * DAY)}
 
 
 def test_many_findings_of_one_counter_do_not_hide_those_of_others(
@@ -136,110 +133,6 @@ def test_many_findings_of_one_counter_do_not_hide_those_of_others(
 
     assert nightly(stack)["findings"] == MOST_FINDINGS + 1
     assert {counter_id for counter_id, _ in logged(caplog)} == {"many", "few"}
-
-
-# --- Invocations that fail or run out of time ----------------------------------------------------
-
-
-@pytest.mark.parametrize("operation", ["Query", "PutItem"])
-def test_an_invocation_that_crashes_is_repeated_and_counts_no_counter_twice(
-    stack: Stack, wire: Wire, operation: str
-) -> None:
-    stack.refs["AuditSegments"] = "2"
-    record_three_changes(stack, *(f"counter{number}" for number in range(9)))
-    delete_entries(stack, 2, counter_id="counter5")
-    wire.fail(operation, [delivered, delivered, dies, *[delivered] * 3, dies_after])
-
-    result = nightly(stack)
-
-    assert (result["counters"], result["findings"], result["finished"]) == (9, 1, True)
-
-
-def test_a_segment_that_keeps_failing_leaves_the_results_of_the_others_and_fails_the_audit(
-    stack: Stack, wire: Wire, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    stack.refs["AuditSegments"] = "2"
-    names = [f"counter{number}" for number in range(9)]
-    record_three_changes(stack, *names)
-    for name in names:
-        delete_entries(stack, 2, counter_id=name)
-    wire.fail("Scan", [throttled] * TRIES * (RETRIES + 1))
-    capsys.readouterr()
-
-    with pytest.raises(FailedError):
-        nightly(stack)
-
-    found = len(logged(caplog))
-    assert 0 < found < 9
-    published = metrics(capsys.readouterr().out)
-    assert published["CountersAudited"] == published["AuditFindings"] == [found]
-    assert saved(stack) is None
-    # The next one covers all counters.
-    assert nightly(stack)["counters"] == 9
-
-
-def test_what_was_audited_before_an_invocation_is_throttled_is_not_audited_again(
-    stack: Stack, wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stack.refs["AuditSegments"] = "1"
-    record_three_changes(stack, "a", "b", "c")
-    monkeypatch.setattr(store, "_SCAN_SIZE", 2)
-    wire.fail("Scan", [delivered] + [throttled] * TRIES)
-
-    assert counted(nightly(stack)) == (3, 9, 0)
-    saves = [sent for sent in wire.sent if sent.operation == "PutItem"]
-    assert len(saves) == 4  # the progress of each counter, and the end
-
-
-def test_an_invocation_that_runs_out_of_time_is_continued(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stack.refs["AuditSegments"] = "1"
-    record_three_changes(stack, *(f"counter{number}" for number in range(7)))
-    slow_pages(monkeypatch, every=3, size=3)
-
-    events = []
-
-    def call(name: str, event: Any) -> Any:  # noqa: ANN401
-        events.append(event)
-        return stack.invoke(name, event)
-
-    assert counted(state_machine.run("NightlyAudit", call)) == (7, 21, 0)
-    assert [event["step"] for event in events] == ["begin", "audit", "audit", "audit", "end"]
-    # The time was up in the third and in the sixth counter.
-    assert [event["segment"]["counters"] for event in events[1:4]] == [0, 2, 5]
-
-
-def test_a_history_that_takes_several_invocations_counts_as_one_counter(
-    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert audited_orders.counter_id == "orders"
-    slow_pages(monkeypatch, every=1, size=25)
-
-    assert counted(nightly(stack)) == (1, 60, 0)
-
-
-def slow_pages(monkeypatch: pytest.MonkeyPatch, every: int, size: int) -> None:
-    """Let some pages of histories take too long for an invocation, but less than its timeout.
-
-    Args:
-        monkeypatch: the fixture of pytest.
-        every: one page of this many takes too long.
-        size: the number of entries in a page.
-    """
-    calls = itertools.count(1)
-    now, pages = LATER, history.pages
-
-    def slow(counter_id: str, after: int, until: float) -> Iterator[list[tuple[str, Entry | None]]]:
-        nonlocal now
-        entries = list(itertools.chain(*pages(counter_id, after, until)))
-        for start in range(0, len(entries), size):
-            if next(calls) % every == 0:
-                now += 850  # seconds
-            yield entries[start : start + size]
-
-    monkeypatch.setattr(clock, "now", lambda: now)
-    monkeypatch.setattr(history, "pages", slow)
 
 
 # --- Saved progress ------------------------------------------------------------------------------

@@ -306,3 +306,16 @@ def test_every_query_is_documented_with_its_name() -> None:
         query["Properties"]["Name"]["Fn::Sub"].removeprefix("${AWS::StackName}/"): name
         for name, query in QUERIES.items()
     }
+
+
+def test_an_alarm_fires_if_no_nightly_audit_succeeds_for_two_days_even_if_none_begins() -> None:
+    alarm = ALARMS["AuditMissingAlarm"]["Properties"]
+    filled, succeeded = alarm["Metrics"]
+    metric = succeeded["MetricStat"]["Metric"]
+
+    assert filled == {"Id": "filled", "Expression": f"FILL({succeeded['Id']}, 0)"}
+    assert (metric["Namespace"], metric["MetricName"]) == ("AWS/States", "ExecutionsSucceeded")
+    assert metric["Dimensions"] == [{"Name": "StateMachineArn", "Value": {"Ref": "NightlyAudit"}}]
+    assert succeeded["MetricStat"]["Period"] * alarm["EvaluationPeriods"] == 2 * 24 * 60 * 60
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    assert alarm["TreatMissingData"] == "breaching"

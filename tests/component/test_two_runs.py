@@ -50,7 +50,7 @@ def _later(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
 def saved_progress(stack: Stack, counter_id: str) -> dict[str, Any]:
     """Return how far the audit of a counter has got, as saved in AuditTable.
 
-    If `counter_id` is "*", return when the last complete nightly audit began.
+    If `counter_id` is "*", return when the last clean nightly audit began.
     """
     key: Item = {"counter_id": {"S": counter_id}}
     item = stack.dynamodb.get_item(TableName=stack.refs["AuditTable"], Key=key).get("Item")
@@ -170,9 +170,10 @@ def test_the_end_of_an_earlier_nightly_audit_does_not_hide_a_later_one(
     stack: Stack, wire: Wire
 ) -> None:
     def end(began_at: float) -> dict[str, Any]:
-        segment = {"number": 0, "segments": 1, "since": clock.timestamp(0), "finished": True}
-        nightly = {"began_at": clock.timestamp(began_at), "segments": [segment]}
-        return {"step": "end", "nightly": nightly}
+        segment = {"number": 0, "segments": 1, "since": clock.timestamp(0)}
+        audited = [{**segment, "finished": True}]
+        begun = {"began_at": clock.timestamp(began_at), "segments": [segment]}
+        return {"step": "end", "nightly": {**begun, "audited": audited}}
 
     for order in orders(4):
         clear(stack, "AuditTable")
