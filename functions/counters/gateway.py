@@ -116,6 +116,7 @@ def endpoint(
                 problem = error
             except Exception as error:  # noqa: BLE001  every exception is logged and answered
                 problem, fault = InternalError(), error
+                _count_internal_error()
             if problem is not None:
                 response = _problem_response(problem, event)
                 _log(event, context, problem, fault)
@@ -300,6 +301,13 @@ def _log(
     log = logger.error if fault else logger.info
     route = event["httpMethod"], event["resource"]
     log("%s %s %d", *route, problem.status, exc_info=fault, extra=extra)
+
+
+def _count_internal_error() -> None:
+    """Publish the metric that InternalErrorsAlarm watches."""
+    from counters import metrics  # noqa: PLC0415  most processes never need it
+
+    metrics.publish({"InternalErrors": 1})
 
 
 def _proxy_response(response: Response) -> dict[str, Any]:

@@ -72,9 +72,9 @@ def test_a_stage_is_not_deployed_without_bytecode_for_its_runtime(
     for name in (*(f"scripts/{script}.py" for script in scripts), "template.yaml"):
         shutil.copy(ROOT / name, project / name)
     config = (ROOT / "samconfig.toml").read_text()
-    stage = '"Stage=prod"'
-    assert stage in config
-    (project / "samconfig.toml").write_text(config.replace(stage, f'"Stage=prod{override}"'))
+    assert "Stage=prod " in config
+    changed = config.replace("Stage=prod ", f"Stage=prod{override} ")
+    (project / "samconfig.toml").write_text(changed)
     path.mkdir()
     (path / installed).symlink_to(shutil.which("true") or "")
 

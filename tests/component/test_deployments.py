@@ -5,22 +5,25 @@ The tests check the CloudFormation template that SAM generates from Tally's temp
 
 import json
 import re
+import tomllib
 from typing import Any
 
 import pytest
 from tests import aws_template, sam_transform
-from tests.aws_template import Function
+from tests.aws_template import ROOT, Function
 from tests.documents import read, rows
 from tests.sizes import FULL
 
 FUNCTIONS = aws_template.functions()
 HTTP_FUNCTIONS = {name: function for name, function in FUNCTIONS.items() if function.routes}
+# The page of the dashboard and its files must come from one version.
+GRADUAL = [name for name in HTTP_FUNCTIONS if name != "ShowDashboard"]
+ALARMS = list(rows(read("deploying.md"), "alarm"))
 PROD: dict[str, dict[str, Any]] = sam_transform.template("prod")["Resources"]
 PARAMETERS: dict[str, dict[str, Any]] = sam_transform.template()["Parameters"]
 CANARY_SECONDS = 600
 # https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html
 LONGEST_DESCRIPTION = 256
-every_http_function = pytest.mark.parametrize("name", HTTP_FUNCTIONS)
 
 
 def version(name: str) -> dict[str, Any]:
@@ -31,36 +34,30 @@ def version(name: str) -> dict[str, Any]:
     return resource
 
 
-@every_http_function
+@pytest.mark.parametrize("name", GRADUAL)
 def test_prod_shifts_the_traffic_of_an_http_function_gradually(name: str) -> None:
-    alias, group = PROD[f"{name}Aliaslive"], PROD[f"{name}DeploymentGroup"]["Properties"]
+    group = PROD[f"{name}DeploymentGroup"]["Properties"]
 
-    assert alias["Properties"]["FunctionName"] == {"Ref": name}
-    assert version(name)["Properties"]["FunctionName"] == {"Ref": name}
-    assert alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"] == {
+    assert PROD[f"{name}Aliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"] == {
         "ApplicationName": {"Ref": "ServerlessDeploymentApplication"},
         "DeploymentGroupName": {"Ref": f"{name}DeploymentGroup"},
     }
     assert group["DeploymentConfigName"]["Fn::Sub"][1] == {"ConfigName": "Canary10Percent10Minutes"}
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
-
-
-@every_http_function
-def test_a_documented_alarm_brings_the_old_versions_back(name: str) -> None:
-    group = PROD[f"{name}DeploymentGroup"]["Properties"]
-    documented = list(rows(read("deploying.md"), "alarm"))
-
     assert group["AlarmConfiguration"] == {
         "Enabled": True,
-        "Alarms": [{"Name": {"Ref": alarm}} for alarm in documented],
+        "Alarms": [{"Name": {"Ref": alarm}} for alarm in ALARMS],
     }
+
+
+def test_the_alarms_that_bring_the_old_versions_back_fire_early_enough() -> None:
     # https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_AlarmConfiguration.html
-    assert len(documented) <= 10
-    for alarm in documented:
+    assert 0 < len(ALARMS) <= 10
+    for alarm in ALARMS:
         properties = PROD[alarm]["Properties"]
         periods = [each["MetricStat"]["Period"] for each in properties.get("Metrics", [])[1:]]
         period = properties.get("Period") or max(periods)
-        # It must fire early enough: metrics are some minutes late.
+        # Metrics are some minutes late.
         assert period * properties["EvaluationPeriods"] <= CANARY_SECONDS / 2
 
 
@@ -83,22 +80,30 @@ def test_api_gateway_calls_the_aliases_and_may_do_so(stage: str) -> None:
     assert permitted == {f"{name}Aliaslive" for name in HTTP_FUNCTIONS}
 
 
-@pytest.mark.parametrize("stage", ["dev", "prod"])
-def test_all_other_functions_change_at_once(stage: str) -> None:
-    aliases = sam_transform.resources("AWS::Lambda::Alias", stage)
+def test_all_other_functions_change_at_once() -> None:
     documented = rows(read("deploying.md"), "function")
 
-    assert aliases.keys() == {f"{name}Aliaslive" for name in HTTP_FUNCTIONS}
-    assert documented.keys() == FUNCTIONS.keys() - HTTP_FUNCTIONS.keys()
-    for source in sam_transform.resources("AWS::Lambda::EventSourceMapping", stage).values():
+    assert documented.keys() == FUNCTIONS.keys() - set(GRADUAL)
+    for name in documented:
+        assert "UpdatePolicy" not in PROD.get(f"{name}Aliaslive", {})
+    for source in sam_transform.resources("AWS::Lambda::EventSourceMapping", "prod").values():
         assert source["Properties"]["FunctionName"]["Ref"] in FUNCTIONS
 
 
-def test_the_documented_command_deletes_versions_of_all_http_functions() -> None:
-    found = re.search(r"for function in (.*?); do", read("deploying.md"), re.DOTALL)
+def test_a_deployment_in_prod_names_the_parameter_that_an_operator_changes_for_a_repair() -> None:
+    # SAM keeps the last value of a parameter that samconfig.toml does not name.
+    deploy = tomllib.loads((ROOT / "samconfig.toml").read_text())["prod"]["deploy"]["parameters"]
 
-    assert found
-    assert found[1].replace("\\", " ").split() == sorted(HTTP_FUNCTIONS)
+    assert deploy["parameter_overrides"].split() == ["Stage=prod", "TrafficShift=gradual"]
+
+
+def test_the_commands_of_the_page_name_resources_that_exist_in_prod() -> None:
+    page = read("deploying.md")
+    named = set(re.findall(r"\$\(name_of (\w+)\)", page))
+
+    assert page.index("name_of()") < page.index("$(name_of")
+    assert "ServerlessDeploymentApplication" in named
+    assert named <= PROD.keys()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ def test_without_a_gradual_shift_there_is_no_codedeploy(stage: str, shift: str) 
     assert PROD.keys() - resources.keys() == {
         "CodeDeployServiceRole",
         "ServerlessDeploymentApplication",
-        *(f"{name}DeploymentGroup" for name in HTTP_FUNCTIONS),
+        *(f"{name}DeploymentGroup" for name in GRADUAL),
     }
 
 
@@ -125,7 +130,7 @@ def test_a_new_value_of_any_parameter_of_a_function_publishes_a_version(
 
     names = {name for pair in used for name in pair if name in PARAMETERS}
 
-    assert names <= set(re.findall(r"\${(\w+)}", description["Fn::Sub"]))
+    assert names | {"Revision"} <= set(re.findall(r"\${(\w+)}", description["Fn::Sub"]))
     # Lambda publishes no version of a function that is still the same.
     assert properties["Description"] == description
 

@@ -60,7 +60,7 @@ def test_every_section_that_the_rehearsal_follows_has_commands() -> None:
 def test_every_metric_is_documented() -> None:
     code = "".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
     published = set(
-        re.findall(r'"((?:Entries|Records|Counters|Events|Audit|History)[A-Z]\w+)":', code)
+        re.findall(r'"((?:Entries|Records|Counters|Events|Audit|History|Internal)[A-Z]\w+)":', code)
     )
 
     assert "AuditFindings" in published

@@ -2,6 +2,7 @@ import itertools
 import re
 
 import pytest
+from tests.component.output import metrics
 from tests.stack import Stack
 from tests.wire import Fault, Wire, denied, reply_lost, throttled
 
@@ -76,7 +77,7 @@ def test_a_read_is_retried_if_its_reply_is_lost(stack: Stack, wire: Wire) -> Non
 
 @pytest.mark.parametrize("fault", [reply_lost, throttled])
 def test_a_read_that_gets_no_reply_from_dynamodb_gets_throttled(
-    stack: Stack, wire: Wire, fault: Fault
+    stack: Stack, wire: Wire, fault: Fault, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wire.fail("GetItem", itertools.repeat(fault))
 
@@ -85,10 +86,14 @@ def test_a_read_that_gets_no_reply_from_dynamodb_gets_throttled(
     assert reply.status == 503
     assert reply.body["type"].endswith("throttled")
     assert reply.headers["Retry-After"] == "1"
+    assert "InternalErrors" not in capsys.readouterr().out
 
 
 def test_an_unexpected_error_is_a_problem_without_internal_details(
-    stack: Stack, wire: Wire, caplog: pytest.LogCaptureFixture
+    stack: Stack,
+    wire: Wire,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     wire.fail("GetItem", [denied])
     caplog.clear()
@@ -103,3 +108,7 @@ def test_an_unexpected_error_is_a_problem_without_internal_details(
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("ERROR", "GET /counter 500")
     assert "AccessDenied" in str(record.exc_info)
+    # InternalErrorsAlarm watches this metric.
+    published = metrics(capsys.readouterr().out)
+    assert published["InternalErrors"] == [1.0]
+    assert (published["service"], published["stack"]) == ("tally", "tally-test")

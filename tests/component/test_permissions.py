@@ -9,7 +9,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-from tests import aws_template, call_graph, sam_transform
+from tests import aws_template, call_graph, released, sam_transform
 from tests.aws_template import Function
 from tests.stack import running
 
@@ -55,6 +55,11 @@ AWS_MANAGED = {
     "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
     "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
 }
+
+# Permissions that a release uses, but the current code does not, by release and function. During a
+# deployment, the last release runs with the same roles. After the next release, the entry has no
+# effect, and the permission must go. For example: {"0.1.0": {"GetCounter": {"dynamodb:Query"}}}
+STILL_USED: dict[str, dict[str, set[str]]] = {}
 
 # After the timeout of a function, this much time must be left in the apply window. A request of a
 # killed function can arrive 5 s late, and the clocks of two functions may differ by 5 s.
@@ -125,6 +130,11 @@ def permissions_of_code(function: Function) -> dict[str, set[str]]:
     }
 
 
+def still_used() -> dict[str, set[str]]:
+    """Return the permissions that only the last release uses, by function."""
+    return STILL_USED.get(released.RELEASE[0], {})
+
+
 def action(factory: str, method: str) -> str:
     """Return the IAM action for a call of a client.
 
@@ -149,7 +159,8 @@ def aws(session: botocore.session.Session) -> Iterator[None]:
 def test_a_role_permits_exactly_the_calls_in_the_code(function: Function) -> None:
     used = {action(*call) for call in call_graph.uses(function.module).calls}
 
-    assert set().union(*permissions_of_code(function).values()) == used
+    permitted = set().union(*permissions_of_code(function).values())
+    assert permitted == used | still_used().get(function.name, set())
 
 
 @every_function
@@ -178,7 +189,7 @@ def test_a_role_permits_calls_only_on_resources_that_the_environment_names(
             assert attribute in {f"Arn}}/index/{index['IndexName']}" for index in indexes}
         else:
             assert attribute == "Arn"
-    assert owners == named
+    assert owners == named or (function.name in still_used() and owners > named)
 
 
 @every_function

@@ -27,6 +27,7 @@ CLAIMS = ALL_RIGHTS | {"sub": "ann", "client_id": "app"}
 def allowed_origin() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ALLOWED_ORIGIN", "*")
+        patched.setenv("STACK_NAME", "tally")
         yield
 
 
