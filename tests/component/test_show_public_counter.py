@@ -131,11 +131,11 @@ def test_no_cache_keeps_the_answer_if_the_database_fails(
     assert reply.headers["Content-Type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("prefix", ["", "p", "public:", "a" * 128])
+@pytest.mark.parametrize("prefix", ["", "p", "public:", "a" * 64])
 def test_the_prefix_can_be_empty_or_begin_a_name(prefix: str) -> None:
     assert re.fullmatch(TEMPLATE["Parameters"]["PublicPrefix"]["AllowedPattern"], prefix)
 
 
-@pytest.mark.parametrize("prefix", [":", " ", "a b", "-", "*", "a" * 129])
+@pytest.mark.parametrize("prefix", [":", " ", "a b", "-", "*", "a" * 65])
 def test_the_prefix_cannot_be_a_text_with_which_no_name_begins(prefix: str) -> None:
     assert not re.fullmatch(TEMPLATE["Parameters"]["PublicPrefix"]["AllowedPattern"], prefix)

@@ -37,7 +37,7 @@ def producer(stack: Stack, caller: Caller) -> Producer:
 
 
 class Killer:
-    """A fault that kills all processes of a function, before or after a request to DynamoDB.
+    """A fault that kills all processes of a function, in turn before and after a write.
 
     At that time, the processes may be handling batches of several message groups. The kill
     interrupts all of these batches.
@@ -55,11 +55,11 @@ class Killer:
         with self._lock:
             if not self._requests_before_kill and self.kills.total() < KILLS:
                 self._requests_before_kill = self._chance.randrange(6)
-                if self._chance.random() < 0.5:
-                    self._kill("before a write")
-                else:
+                if self.kills.total() % 2:
                     forward()
                     self._kill("after a write")
+                else:
+                    self._kill("before a write")
                 return None
             self._requests_before_kill = max(0, self._requests_before_kill - 1)
         return forward()
@@ -69,7 +69,7 @@ class Killer:
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.kills[when] += bool(found)
+        self.kills[when] += bool(found)  # none is found if an earlier kill ended the sender
 
 
 @contextmanager
@@ -111,9 +111,7 @@ def test_every_message_is_counted_once_when_the_consumer_is_killed(
         producer.wait_until_done(seconds=20 * KILLS + 120)
 
     print(f"{messages} messages, {killer.kills.total()} kills: {dict(killer.kills)}")
-    assert killer.kills.total() == KILLS
-    assert killer.kills.keys() == {"before a write", "after a write"}
-    assert min(killer.kills.values()) >= KILLS / 6
+    assert killer.kills == {"before a write": (KILLS + 1) // 2, "after a write": KILLS // 2}
     for name in names:
         assert producer.value(name, expected[name]) == expected[name]
     assert sum(count_events(producer, name) for name in names) == messages
