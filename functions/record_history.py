@@ -27,7 +27,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.publish(counts, lag)
     if progress.done == len(records):
         return {"batchItemFailures": []}
-    logger.warning("Lambda must deliver %d of %d again", len(records) - progress.done, len(records))
+    failed = len(records) - progress.done
+    logger.warning(
+        "%d of %d stream records failed. Lambda will deliver them again.", failed, len(records)
+    )
     first = records[progress.done]["dynamodb"]["SequenceNumber"]
     return {"batchItemFailures": [{"itemIdentifier": first}]}
 
