@@ -200,7 +200,7 @@ def _open(host: str, port: int, until: float) -> socket.socket:
         OSError: if the host has no address, or if connecting failed. The error is that of the last
             address.
     """
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for position, (*_, address) in enumerate(addresses):
         share = (until - time.monotonic()) / (len(addresses) - position)
         try:
