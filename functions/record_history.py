@@ -27,9 +27,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.publish(counts, lag)
     if progress.done == len(records):
         return {"batchItemFailures": []}
-    failed = len(records) - progress.done
     logger.warning(
-        "%d of %d stream records failed. Lambda will deliver them again.", failed, len(records)
+        "A stream record failed. Lambda will deliver %d of %d stream records again.",
+        *(len(records) - progress.done, len(records)),
     )
     first = records[progress.done]["dynamodb"]["SequenceNumber"]
     return {"batchItemFailures": [{"itemIdentifier": first}]}
