@@ -58,8 +58,8 @@ increments over HTTP, with their history, in US dollars.
   to one request per second, X-Ray traces all requests. A run of `record_history` has a trace of its
   own.
 
-The table after it shows what it costs to record a change, by the number of changes of one counter
-that `record_history` gets in a batch. The parameter `StreamBatchingSeconds` makes batches larger.
+The table after it shows what it costs to record a change, by the number of changes that
+`record_history` gets in a batch. The parameter `StreamBatchingSeconds` makes batches larger.
 """.strip()
 
 # The settings for logs and traces that a table compares.
@@ -86,21 +86,29 @@ a published price was found.
 """.strip()
 
 
-def recordings(service: Service) -> dict[int, Usage]:
+def recordings(service: Service) -> dict[int, tuple[Usage, Usage]]:
     """Measure what it takes to record a change, by the size of the batch.
 
     Args:
         service: runs the functions.
+
+    Returns:
+        For each size, what a change takes if all changes are of one counter, and if each change is
+        of a different counter.
     """
-    path = "/counters/batched"
-    service.request("POST", path)
-    service.record()
-    recorded = {}
-    for size in _BATCHES:
-        for _ in range(size):
-            service.request("POST", path)
-        recorded[size] = service.record()
-    return recorded
+    paths = [f"/counters/batched:{number}" for number in range(max(_BATCHES))]
+    _record(service, paths)  # the first change of a counter costs more
+    return {
+        size: (_record(service, paths[:1] * size), _record(service, paths[:size]))
+        for size in _BATCHES
+    }
+
+
+def _record(service: Service, paths: Sequence[str]) -> Usage:
+    """Change the counters, and return what it takes to record each change, all in one batch."""
+    for path in paths:
+        service.request("POST", path)
+    return service.record()
 
 
 def operations(service: Service) -> list[Operation]:
@@ -221,7 +229,10 @@ _SETTINGS_COLUMNS = (
     *("settings", "each change recorded alone", "a hundred changes recorded at a time"),
     *("with a key, alone", "with a key, a hundred at a time"),
 )
-_BATCH_COLUMNS = ("changes in a batch", "US dollars to record a million changes")
+_BATCH_COLUMNS = (
+    *("changes in a batch", "US dollars to record a million changes of one counter"),
+    "… if each change in a batch is of a different counter",
+)
 
 
 def _settings(plain: Operation, keyed: Operation) -> list[list[object]]:
@@ -238,8 +249,11 @@ def _settings(plain: Operation, keyed: Operation) -> list[list[object]]:
     ]
 
 
-def _batches(recorded: Mapping[int, Usage]) -> list[list[object]]:
-    return [[size, cents(sum(each.dollars().values()))] for size, each in recorded.items()]
+def _batches(recorded: Mapping[int, tuple[Usage, Usage]]) -> list[list[object]]:
+    return [
+        [size, *(cents(sum(each.dollars().values())) for each in usages)]
+        for size, usages in recorded.items()
+    ]
 
 
 def _prices() -> list[list[object]]:

@@ -32,14 +32,16 @@ TIMEOUT = 60  # seconds that loadtest may take in addition
 
 _TEXT = f"""
 The next table shows the highest rate of increments over HTTP at which the 99th percentile of the
-response time stays below {FACTOR} times the median.
+response time stays below {FACTOR} times the median. It also shows the lowest rate that was too
+high, and why.
 
 - Requests are sent at a fixed rate, evenly, whether earlier requests are answered or not. That is
-  how independent callers send them. A rate lasts {SECONDS} seconds. Every request increments the
-  same counter, without a key.
+  how independent callers send them. A rate lasts {SECONDS} seconds, and is tried once. So another
+  run can find another rate. Every request increments the same counter, without a key.
 - A rate is too high if its p99 is {FACTOR} times the median or more, if a request fails, or if less
   than {KEPT:.0%} of the rate is answered. The median is that of {LOWEST} requests a second, when
-  the program has hardly anything to do. So the queue of a busy program does not raise the limit.
+  the program has hardly anything to do. A busy program has a higher median, so its own median
+  would allow a higher p99.
 - The load generator is [loadtest](https://www.npmjs.com/package/loadtest) (`npm install -g
   loadtest`), because it keeps a rate. wrk, ab and hey send a request only after an earlier one was
   answered. So they would send less to a slow program, and would not notice the time that callers
@@ -63,16 +65,31 @@ class Load:
     """What happened at one rate.
 
     Attributes:
+        asked: the requests per second that were to be sent.
         rate: the requests per second that were answered.
         median: the median of the response times, in milliseconds.
         p99: the 99th percentile of the response times, in milliseconds.
         failed: the number of requests with an error, or with an answer other than 2xx.
     """
 
+    asked: int
     rate: float
     median: float
     p99: float
     failed: float
+
+    def too_high(self, limit: float) -> str:
+        """Return all reasons why this rate is too high. The text is empty if it is not.
+
+        Args:
+            limit: the p99 in milliseconds that is too high.
+        """
+        reasons = {
+            "requests failed": self.failed,
+            f"less than {KEPT:.0%} answered": not self.rate >= KEPT * self.asked,
+            f"p99 of {limit:.0f} ms or more": not self.p99 < limit,
+        }
+        return ", ".join(text for text, holds in reasons.items() if holds)
 
 
 def measure() -> Section:
@@ -85,24 +102,28 @@ def measure() -> Section:
     rows = []
     for name, running in (("Tally, on the local stack", _tally), ("Flask, SQLite", _flask)):
         with running() as (url, headers):
-            idle, best = highest(lambda rate: _load(url, headers, rate))
-        times = (idle.median, idle.p99, best.rate, best.median, best.p99)
-        rows.append((name, *(f"{each:.0f}" for each in times)))
+            idle, best, worst = highest(lambda rate: _load(url, headers, rate))
+        times = (idle.median, idle.p99, best.rate, best.median, best.p99, worst.asked, worst.p99)
+        answered = f"{worst.rate / worst.asked:.0%}"
+        reason = worst.too_high(_limit(idle))
+        rows.append((name, *(f"{each:.0f}" for each in times), answered, reason))
     columns = (
         *("program", f"median at {LOWEST}/s, ms", f"p99 at {LOWEST}/s, ms"),
         *("highest rate, requests/s", "its median, ms", "its p99, ms"),
+        *("too high, requests/s", "its p99, ms", "answered", "why it is too high"),
     )
     return Section(TITLE, COMMAND, "\n\n".join([_TEXT, table(columns, rows)]))
 
 
-def highest(load: Callable[[int], Load]) -> tuple[Load, Load]:
+def highest(load: Callable[[int], Load]) -> tuple[Load, Load, Load]:
     """Find the highest rate with a steady response time: double it, then halve the gap.
 
     Args:
         load: a function that sends requests at a rate per second, and returns what happened.
 
     Returns:
-        What happened at the lowest rate, and what happened at the highest steady rate.
+        What happened at the lowest rate, at the highest steady rate, and at the lowest rate that
+        was too high.
 
     Raises:
         RuntimeError: if requests fail at the lowest rate.
@@ -111,18 +132,19 @@ def highest(load: Callable[[int], Load]) -> tuple[Load, Load]:
     idle = best = load(LOWEST)
     if idle.failed:
         raise RuntimeError(idle)
-    good, bad = LOWEST, 0
-    while not bad or bad > PRECISION * good:
-        rate = (good + bad) // 2 if bad else 2 * good
-        tried = load(rate)
-        steady = tried.p99 < FACTOR * max(1, idle.median) and tried.rate >= KEPT * rate
-        if steady and not tried.failed:
-            good, best = rate, tried
+    worst = None
+    while worst is None or worst.asked > max(PRECISION * best.asked, best.asked + 1):
+        tried = load((best.asked + worst.asked) // 2 if worst else 2 * best.asked)
+        if tried.too_high(_limit(idle)):
+            worst = tried
         else:
-            bad = rate
-        if bad == good + 1:
-            break
-    return idle, best
+            best = tried
+    return idle, best, worst
+
+
+def _limit(idle: Load) -> float:
+    """Return the p99 that is too high, in milliseconds. loadtest rounds a short median to 0."""
+    return FACTOR * max(1, idle.median)
 
 
 def _load(url: str, headers: Mapping[str, str], rate: int) -> Load:
@@ -144,7 +166,7 @@ def _load(url: str, headers: Mapping[str, str], rate: int) -> Load:
     )
     found = {name: pattern.search(done.stdout) for name, pattern in _FIGURES.items()}
     return Load(
-        **{name: float(match[1]) if match else float("nan") for name, match in found.items()}
+        rate, **{name: float(match[1]) if match else float("nan") for name, match in found.items()}
     )
 
 

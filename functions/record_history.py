@@ -27,7 +27,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.publish(counts, lag)
     if progress.done == len(records):
         return {"batchItemFailures": []}
-    logger.warning("Lambda must deliver %d of %d again", len(records) - progress.done, len(records))
+    logger.warning(
+        "A stream record failed. Lambda will deliver %d of %d stream records again.",
+        *(len(records) - progress.done, len(records)),
+    )
     first = records[progress.done]["dynamodb"]["SequenceNumber"]
     return {"batchItemFailures": [{"itemIdentifier": first}]}
 

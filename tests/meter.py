@@ -24,6 +24,8 @@ class Meter:
         self.items = 0  # items that queries have read
         self.absent = 0  # keys of BatchGetItem without an item; each takes a read unit
         self.charged = 0.0  # read units of the queries, computed from the items' sizes
+        self._keys = 0  # of the BatchGetItem that waits for its reply
+        self._consistent = False  # whether the read that waits for its reply is strongly consistent
         for factory in FACTORIES:
             events = factory().meta.events
             events.register("provide-client-params.dynamodb", self._request_report)

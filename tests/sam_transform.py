@@ -20,11 +20,13 @@ SOURCE = ROOT / "template.yaml"
 
 
 @cache
-def template(stage: str = "dev", traffic_shift: str = "gradual") -> dict[str, Any]:
-    """Return the expanded template for a stage, and for a value of the parameter TrafficShift."""
+def template(
+    stage: str = "dev", traffic_shift: str = "gradual", tracing: str = "Disabled"
+) -> dict[str, Any]:
+    """Return the expanded template for values of the parameters Stage, TrafficShift and Tracing."""
     version = importlib.metadata.version("aws-sam-translator").encode()
     sources = (version, SOURCE.read_bytes(), Path(__file__).read_bytes())
-    name = f"{stage}-{traffic_shift}"
+    name = f"{stage}-{traffic_shift}-{tracing}"
     kept = KEPT / f"{name}-{hashlib.sha256(b'|'.join(sources)).hexdigest()}.json"
     if not kept.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
@@ -32,13 +34,13 @@ def template(stage: str = "dev", traffic_shift: str = "gradual") -> dict[str, An
             old.unlink(missing_ok=True)
         # Another process may read the file now, so write another one, and rename it.
         unfinished = KEPT / str(os.getpid())
-        unfinished.write_text(json.dumps(_expanded(stage, traffic_shift)))
+        unfinished.write_text(json.dumps(_expanded(stage, traffic_shift, tracing)))
         unfinished.rename(kept)
     result: dict[str, Any] = json.loads(kept.read_text())
     return result
 
 
-def _expanded(stage: str, traffic_shift: str) -> Any:  # noqa: ANN401  it has no types
+def _expanded(stage: str, traffic_shift: str, tracing: str) -> Any:  # noqa: ANN401  it has no types
     # Loading the translator takes half a second.
     from samtranslator.internal.managed_policies import (  # noqa: PLC0415
         get_bundled_managed_policy_map,
@@ -52,7 +54,8 @@ def _expanded(stage: str, traffic_shift: str) -> Any:  # noqa: ANN401  it has no
     # The translator reads only the AWS partition from the session. It sends no requests to AWS.
     session = boto3.Session("none", "none", region_name="eu-west-1")
     translator = Translator(get_bundled_managed_policy_map("aws"), Parser(), boto_session=session)
-    return translator.translate(source, {"Stage": stage, "TrafficShift": traffic_shift})
+    parameters = {"Stage": stage, "TrafficShift": traffic_shift, "Tracing": tracing}
+    return translator.translate(source, parameters)
 
 
 def resources(resource_type: str, stage: str = "dev") -> dict[str, dict[str, Any]]:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # DynamoDB returns no values for a transaction. So after a transaction, Tally reads the counters and
-# their history until they show the result, for at most this many seconds.
-_PATIENCE = 3.0
+# their history until they show the result, for at most this many seconds. The parameter
+# StreamBatchingSeconds must be shorter.
+PATIENCE = 3.0
 
 _THROTTLED = "DynamoDB did not accept the change in time. Nothing was applied."
 _UNKNOWN = (
@@ -261,7 +262,7 @@ def _wait(search: Search, change: Change) -> "tuple[Counter | ChangedCounter, ..
         ThrottledError: if the change was not made and never will be.
         OutcomeUnknownError: if it is unknown whether the change was made.
     """
-    patience = min(change.until, clock.now() + _PATIENCE)
+    patience = min(change.until, clock.now() + PATIENCE)
     checks = 0
     while True:
         try:

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 1  # seconds
 _READ_TIMEOUT = 2  # seconds
 
-# The longest time that one request to AWS takes, plus half a second for the function's own work, in
-# seconds. A function that has less time than this before its timeout starts no request.
+# The longest time that one request to AWS takes after the address was looked up, plus half a second
+# for the function's own work, in seconds. A function that has less time than this before its
+# timeout starts no request.
 ATTEMPT = _CONNECT_TIMEOUT + _READ_TIMEOUT + 0.5
 
 # botocore builds its default user agent twice per request. A fixed user agent saves this CPU time.

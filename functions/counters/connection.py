@@ -98,9 +98,7 @@ class Connection:
             self._socket.close()
             self._socket = None
 
-    def send(
-        self, request: "AWSPreparedRequest", event_name: str, **_: object
-    ) -> AWSResponse | None:
+    def send(self, request: "AWSPreparedRequest", event_name: str, **_: object) -> AWSResponse:
         """Send a request once. botocore calls this method for its event `before-send`.
 
         Args:
@@ -108,17 +106,21 @@ class Connection:
             event_name: the name of botocore's event. It ends with the name of the operation.
 
         Returns:
-            The reply. None if the request is for an address other than the client's endpoint:
-            botocore sends such a request itself.
+            The reply.
 
         Raises:
+            ValueError: if the request is for an address other than the client's endpoint. Nothing
+                was sent. Tally's code does not retry the request.
             ConnectTimeoutError: if connecting took too long. Nothing was sent.
             EndpointConnectionError: if connecting failed. Nothing was sent.
             ReadTimeoutError: if the reply was not complete in time.
             ConnectionClosedError: if the connection broke, or the reply is not provably complete.
         """
         if request.url != self._url:
-            return None
+            # If this method returned None, botocore would send the request itself. In the artifact,
+            # botocore cannot send requests, and raises an error that Tally's code retries.
+            message = f"This connection sends requests to {self._url} only, not to {request.url}"
+            raise ValueError(message)
         # botocore's types allow other bodies, but the services of Tally get JSON, in bytes.
         body: Any = request.body
         status, headers, content = self._exchange(request.method, body, request.headers)
@@ -170,11 +172,11 @@ class Connection:
             self.close()
         until = time.monotonic() + self._connect_timeout
         try:
-            self._socket = socket.create_connection((self._host, self._port), self._connect_timeout)
+            self._socket = _open(self._host, self._port, until)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secure:
                 # The TLS handshake gets the time that is left for connecting, but at least a
-                # millisecond. With a timeout of 0, the socket would not wait at all.
+                # millisecond.
                 self._socket.settimeout(max(0.001, until - time.monotonic()))
                 context = _tls(self._certificates)
                 self._socket = context.wrap_socket(self._socket, server_hostname=self._host)
@@ -184,6 +186,29 @@ class Connection:
             raised = ConnectTimeoutError if timed_out else EndpointConnectionError
             raise raised(endpoint_url=self._url, error=error) from error
         return self._socket
+
+
+def _open(host: str, port: int, until: float) -> socket.socket:
+    """Connect to one of the host's addresses. Each address gets an equal share of the time.
+
+    Args:
+        host: the host's name.
+        port: the port.
+        until: latest time to wait for an address, by `time.monotonic()`.
+
+    Raises:
+        OSError: if the host has no address, or if connecting failed. The error is that of the last
+            address.
+    """
+    addresses: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for position, (*_, address) in enumerate(addresses):
+        share = (until - time.monotonic()) / (len(addresses) - position)
+        try:
+            timeout = max(0.001, share)  # with a timeout of 0, the socket would not wait at all
+            return socket.create_connection(address[:2], timeout)
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 @cache
@@ -205,7 +230,7 @@ def _read_reply(connected: socket.socket, until: float) -> tuple[int, dict[str, 
     Raises:
         TimeoutError: if the reply did not arrive in time.
         OSError: if the connection was lost before the end of the reply.
-        ValueError: if this is not such a reply.
+        ValueError: if the reply is not HTTP/1.1 or has no Content-Length.
     """
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
@@ -224,7 +249,8 @@ def _read_reply(connected: socket.socket, until: float) -> tuple[int, dict[str, 
     while len(received) < start + int(length):
         received += _receive(connected, until)
     content = bytes(received[start : start + int(length)])
-    is_last = fields.get("connection") == "close" or len(received) > start + int(length)
+    is_last = fields.get("connection", "").lower() == "close"
+    is_last = is_last or len(received) > start + int(length)
     return int(status[:3]), fields, content, is_last
 
 

@@ -37,8 +37,10 @@ _BATCH_SIZE = 25
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
 _GET_SIZE = 100
 
-# A Query reads at least this many consecutive versions. A Query that finds no items takes one read
-# unit. BatchGetItem takes a read unit for each key, even if there is no such item.
+# Use a Query for at least this many consecutive versions of a counter, and BatchGetItem for fewer.
+# A Query that finds no items takes one read unit. BatchGetItem takes a read unit for each key, even
+# if there is no such item. But each counter needs a Query of its own. With 10, a batch of a hundred
+# changes needs at most 10 Queries.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
 _RUN = 10
 
@@ -296,11 +298,13 @@ def _stored(
         first, last = min(each), max(each)
         if len(each) >= _RUN and last - first < len(each):  # they are consecutive
             query = _range(counter_id, first, last) | wanted | {"ConsistentRead": True}
-            while query:
+            while True:
                 reply = answered(until, partial(dynamodb().query, **query))
                 items += reply["Items"]
                 after = reply.get("LastEvaluatedKey")
-                query = query | {"ExclusiveStartKey": after} if after else {}
+                if not after:
+                    break
+                query["ExclusiveStartKey"] = after
         else:
             keys += [
                 {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}

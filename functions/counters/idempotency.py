@@ -27,8 +27,9 @@ from counters.model import Change, ChangedCounter, Counter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long a repeat searches for the outcome of an earlier request, in seconds.
-_PATIENCE = 3.0
+# How long a repeat searches for the outcome of an earlier request, in seconds. The parameter
+# StreamBatchingSeconds must be shorter.
+PATIENCE = 3.0
 
 # The retries of a throttled change stop this many seconds before `Change.until`. That leaves time
 # to delete the receipt.
@@ -96,7 +97,7 @@ def _once(
 ) -> tuple[Outcome, bool]:
     """Do what `once` does, for a request with a key."""
     receipt_id, fingerprint = intent.receipt_id(change.actor), intent.fingerprint()
-    patience = min(change.until, change.began + _PATIENCE)
+    patience = min(change.until, change.began + PATIENCE)
     checks = 0
     search: Search | None = None
     while True:

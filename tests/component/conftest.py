@@ -111,7 +111,7 @@ def look_once(monkeypatch: pytest.MonkeyPatch) -> None:
     Without this fixture, a request looks again and again until it finds the outcome. Tests that
     repeat requests themselves do not need this, so they save the CPU time.
     """
-    monkeypatch.setattr(idempotency, "_PATIENCE", 0.0)
+    monkeypatch.setattr(idempotency, "PATIENCE", 0.0)
 
 
 @pytest.fixture

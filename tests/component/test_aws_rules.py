@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests import sam_transform
 
-from counters import clients
+from counters import attempt, idempotency
 
 RESOURCES: dict[str, dict[str, Any]] = sam_transform.template()["Resources"]
 PARAMETERS: dict[str, dict[str, Any]] = sam_transform.template()["Parameters"]
@@ -205,12 +205,16 @@ def test_the_log_level_keeps_metrics(function: dict[str, Any]) -> None:
     assert logging["ApplicationLogLevel"] == "INFO"
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-def test_lambdas_own_log_lines_and_traces_are_parameters(function: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lambdas_own_log_lines_and_traces_are_parameters(name: str) -> None:
     (stage,) = sam_transform.resources("AWS::ApiGateway::Stage").values()
+    disabled = FUNCTIONS[name]["Properties"]
+    active = sam_transform.template(tracing="Active")["Resources"][name]["Properties"]
 
-    assert function["Properties"]["LoggingConfig"]["SystemLogLevel"] == {"Ref": "SystemLogLevel"}
-    assert function["Properties"]["TracingConfig"] == {"Mode": {"Ref": "Tracing"}}
+    assert disabled["LoggingConfig"]["SystemLogLevel"] == {"Ref": "SystemLogLevel"}
+    assert "TracingConfig" not in disabled, "Lambda knows only Active and PassThrough"
+    assert active["TracingConfig"] == {"Mode": {"Ref": "Tracing"}}
+    assert PARAMETERS["Tracing"]["AllowedValues"] == ["Active", "Disabled"]
     assert stage["Properties"]["TracingEnabled"] == {"Fn::If": ["HasTracing", True, False]}
 
 
@@ -224,16 +228,15 @@ def test_the_access_log_has_all_that_an_operator_needs_to_know_about_a_success()
     assert {"time", "method", "path", "status", "caller", "latency_ms", "error"} <= line.keys()
 
 
-def test_a_change_is_in_the_history_before_a_request_stops_looking_for_it() -> None:
+def test_changes_wait_less_for_their_batch_than_a_request_looks_for_its_change() -> None:
     (stream,) = (
         source["Properties"]
         for source in EVENT_SOURCES.values()
         if "StartingPosition" in source["Properties"]
     )
     name = stream["MaximumBatchingWindowInSeconds"]["Ref"]
-    timeout = FUNCTIONS["IncrementCounter"]["Properties"]["Timeout"]
 
-    assert PARAMETERS[name]["MaxValue"] < timeout - clients.ATTEMPT
+    assert PARAMETERS[name]["MaxValue"] <= min(attempt.PATIENCE, idempotency.PATIENCE) - 1
     assert PARAMETERS[name]["Default"] == 0, "the history is late only if somebody wants it"
 
 

@@ -265,6 +265,18 @@ def test_requests_share_one_connection() -> None:
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("name", ["Connection: close", "connection: Close"])
+def test_a_connection_that_the_server_is_about_to_close_is_not_used_again(name: str) -> None:
+    def answers_for_the_last_time(connection: socket.socket, number: str) -> None:
+        connection.sendall(answer(number).replace(b"Content-", f"{name}\r\nContent-".encode(), 1))
+
+    with serving() as server, Caller(server.endpoint) as caller:
+        assert caller.send(server, answers_for_the_last_time)
+        assert caller.send(server)
+
+    assert server.connections == 2
+
+
 @pytest.mark.parametrize(("idle", "connections"), [(5, 1), (15, 2)])
 def test_a_connection_that_was_idle_for_over_10_seconds_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch, idle: float, connections: int
@@ -292,27 +304,73 @@ def test_a_request_is_not_sent_if_connecting_fails() -> None:
     assert clients.not_applied(error.value)
 
 
-def test_a_request_is_not_sent_if_connecting_takes_too_long() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        address = server.getsockname()
-        with socket.create_connection(address):  # the server's queue is full now
-            caller = Caller(f"http://127.0.0.1:{address[1]}")
+@contextmanager
+def dead() -> Iterator[int]:
+    """Yield a port at which connecting takes forever."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        socket.create_connection(server.getsockname()),  # the server's queue is full now
+    ):
+        yield server.getsockname()[1]
 
-            with pytest.raises(ConnectTimeoutError) as error:
-                caller.client.update_item(TableName="1", Key={})
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+    """Let the name of the service have several addresses: 127.0.0.1 with each of the ports."""
+    known = socket.getaddrinfo
+
+    def lookup(host: str, port: int, *args: int, **options: int) -> list[Any]:
+        if host != "service":
+            return known(host, port, *args, **options)
+        return [each for port in ports for each in known("127.0.0.1", port, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+
+def test_a_request_is_not_sent_if_connecting_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with dead() as port, Caller("http://service") as caller:
+        resolve(monkeypatch, port, port, port)
+        began = time.monotonic()
+
+        with pytest.raises(ConnectTimeoutError) as error:
+            caller.client.update_item(TableName="1", Key={})
 
     assert clients.not_applied(error.value)
+    assert time.monotonic() - began < 2 * CONNECT_SECONDS, "all addresses share the timeout"
 
 
-def test_botocore_itself_sends_requests_to_another_address() -> None:
+def test_a_dead_address_leaves_time_for_the_next_address_and_its_handshake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate, trusted = _certificate(tmp_path, "127.0.0.1")
+    with (
+        dead() as port,
+        serving(certificate) as server,
+        Caller("https://service", trusted) as caller,
+    ):
+        resolve(monkeypatch, port, int(server.endpoint.rpartition(":")[2]))
+        began = time.monotonic()
+
+        assert caller.send(server)
+
+    assert time.monotonic() - began < CONNECT_SECONDS
+
+
+def test_a_request_to_another_address_is_refused_with_an_error_that_nothing_retries() -> None:
     with serving() as server, serving() as other, Caller(server.endpoint) as caller:
         caller.client.meta.events.register_first(
             "before-send", lambda request, **_: setattr(request, "url", f"{other.endpoint}/")
         )
+        tries = []
 
-        assert caller.send(other)
+        def request() -> None:
+            tries.append(caller.client.update_item(TableName="1", Key={}))
 
-    assert server.received == []
+        with pytest.raises(ValueError, match=other.endpoint):
+            clients.answered(clock.now() + WAIT_SECONDS, request)
+
+    assert server.connections == other.connections == 0
 
 
 @pytest.fixture
@@ -368,7 +426,9 @@ def _certificate(directory: Path, address: str) -> tuple[ssl.SSLContext, str]:
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("service")]
+            ),
             critical=True,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

@@ -125,6 +125,22 @@ def test_the_requests_of_the_buffer_have_at_most_as_many_sums_as_there_are_incre
         assert (int(sums) - 1) * int(requests.replace(",", "")) < 1_000_000, name
 
 
+def test_the_documented_prices_of_settings_are_those_of_the_benchmarks() -> None:
+    measured = {name: prices for name, *prices in table(read("benchmarks.md"), "settings")}
+
+    for name, alone, among, _ in table(read("cost.md"), "setting"):
+        same = name.replace(" %", "%").replace("up to one request a second", "all requests traced")
+        assert alone == measured[same][0]
+        assert among in {measured[same][1], ""}
+
+
+def test_the_documented_prices_of_batches_are_those_of_the_benchmarks() -> None:
+    documented = table(read("cost.md"), "changes in a batch")
+
+    assert documented
+    assert all(row in table(read("benchmarks.md"), "changes in a batch") for row in documented)
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.read_text().split()) <= 1500
 

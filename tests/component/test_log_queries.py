@@ -143,7 +143,7 @@ def test_a_query_says_who_changed_a_counter_and_whose_change_was_refused(logs: L
         ("eve", "PUT", "412"),
         ("ann", "POST", "200"),
     ]
-    assert all(row["request_id"] for row in rows)
+    assert all(row["request_id"] and row["invocation_id"] for row in rows)
 
 
 def test_a_query_finds_all_lines_of_a_request_by_the_id_that_its_caller_got(logs: Logs) -> None:

@@ -18,6 +18,7 @@ from counters import clients, clock
 FUNCTIONS = aws_template.functions()
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 ROLES = sam_transform.resources("AWS::IAM::Role")
+PARAMETERS = sam_transform.template()["Parameters"]
 EVENT_SOURCES = sam_transform.resources("AWS::Lambda::EventSourceMapping")
 
 # Operations whose IAM action has a different name. A transaction needs the permissions of the
@@ -51,10 +52,8 @@ TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
 # The managed policies of AWS for logs and traces. They permit the actions on every resource. SAM
 # adds these policies to each role that it generates. A role that the template defines can permit
 # less.
-AWS_MANAGED = {
-    "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
-    "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
-}
+MANAGED_LOGS = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+MANAGED_TRACES = "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess"
 
 # Permissions that a release uses, but the current code does not, by release and function. During a
 # deployment, the last release runs with the same roles. After the next release, the entry has no
@@ -66,19 +65,26 @@ STILL_USED: dict[str, dict[str, set[str]]] = {}
 MARGIN_SECONDS = 10
 
 
-def role(function: Function) -> dict[str, Any]:
-    expanded = sam_transform.resources("AWS::Lambda::Function")[function.name]["Properties"]
-    name, attribute = expanded["Role"]["Fn::GetAtt"]
+def role(function: Function, tracing: str = "Disabled") -> dict[str, Any]:
+    """Return the role of a function, for a value of the parameter Tracing."""
+    resources = sam_transform.template(tracing=tracing)["Resources"]
+    name, attribute = resources[function.name]["Properties"]["Role"]["Fn::GetAtt"]
     assert (name, attribute) == (f"{function.name}Role", "Arn"), "each function has its own role"
-    properties: dict[str, Any] = ROLES[name]["Properties"]
+    properties: dict[str, Any] = resources[name]["Properties"]
     return properties
 
 
-def permissions(function: Function) -> dict[str, set[str]]:
+def permissions(function: Function, tracing: str = "Disabled") -> dict[str, set[str]]:
     """Return the actions that the role of a function permits, by resource."""
     permitted: dict[str, set[str]] = {}
-    for policy in role(function).get("Policies", []):
-        for statement in policy["PolicyDocument"]["Statement"]:
+    for policy in role(function, tracing).get("Policies", []):
+        for entry in policy["PolicyDocument"]["Statement"]:
+            statement = entry
+            if "Fn::If" in entry:
+                condition, statement, otherwise = entry["Fn::If"]
+                assert (condition, otherwise) == ("HasTracing", {"Ref": "AWS::NoValue"})
+                if tracing != "Active":
+                    continue
             assert statement.keys() == {"Effect", "Action", "Resource"}
             assert statement["Effect"] == "Allow"
             actions = statement["Action"]
@@ -122,9 +128,9 @@ def event_source(function: Function) -> dict[str, set[str]]:
 def permissions_of_code(function: Function) -> dict[str, set[str]]:
     """Return the permissions of a function's role that the function's code needs.
 
-    Omit the permissions that Lambda needs for the event source, the logs and the traces.
+    Omit the permissions that Lambda needs for the event source and the logs.
     """
-    for_lambda = event_source(function) | {f"{function.name}LogGroup.Arn": LOGS, "*": TRACES}
+    for_lambda = event_source(function) | {f"{function.name}LogGroup.Arn": LOGS}
     return {
         name: actions for name, actions in permissions(function).items() if name not in for_lambda
     }
@@ -206,16 +212,29 @@ def test_a_function_may_read_its_own_event_source_and_no_other(function: Functio
 
 
 @every_function
-def test_a_role_permits_logs_and_traces_and_has_no_other_managed_policy(
-    function: Function,
-) -> None:
-    managed = set(role(function).get("ManagedPolicyArns", []))
+def test_a_role_permits_logs_and_has_no_other_managed_policy(function: Function) -> None:
+    managed = role(function).get("ManagedPolicyArns", [])
 
     if managed:
-        assert managed == AWS_MANAGED
+        assert managed == [MANAGED_LOGS]
     else:
         assert permissions(function)[f"{function.name}LogGroup.Arn"] == LOGS
-        assert permissions(function)["*"] == TRACES
+
+
+@every_function
+def test_a_role_permits_traces_only_if_the_parameter_says_so(function: Function) -> None:
+    managed = role(function).get("ManagedPolicyArns", [])
+    active = permissions(function, "Active")
+
+    if managed:
+        assert role(function, "Active")["ManagedPolicyArns"] == [*managed, MANAGED_TRACES]
+    else:
+        assert active.pop("*") == TRACES
+    assert active == permissions(function)
+    assert sam_transform.template()["Conditions"]["HasTracing"] == {
+        "Fn::Equals": [{"Ref": "Tracing"}, "Active"]
+    }
+    assert PARAMETERS["Tracing"]["Default"] == "Disabled"
 
 
 def test_the_nightly_audit_may_only_invoke_its_function_and_run_its_segments() -> None:
