@@ -166,7 +166,8 @@ class Connection:
         if self._socket:
             # Before a request is sent, the socket must have nothing to read. If it has, the server
             # has closed the connection, or has sent data that belongs to no request.
-            used_recently = clock.now() < self._used_at + _MOST_IDLE
+            # If the clock was set back, it does not tell how long the connection was idle.
+            used_recently = 0 <= clock.now() - self._used_at < _MOST_IDLE
             if used_recently and not select.select([self._socket], [], [], 0)[0]:
                 return self._socket
             self.close()

@@ -277,8 +277,10 @@ def test_a_connection_that_the_server_is_about_to_close_is_not_used_again(name: 
     assert server.connections == 2
 
 
-@pytest.mark.parametrize(("idle", "connections"), [(5, 1), (15, 2)])
-def test_a_connection_that_was_idle_for_over_10_seconds_is_not_used_again(
+@pytest.mark.parametrize(
+    ("idle", "connections"), [(5, 1), (15, 2), pytest.param(-5, 2, id="the clock was set back")]
+)
+def test_a_connection_is_used_again_only_if_it_was_idle_for_at_most_10_seconds(
     monkeypatch: pytest.MonkeyPatch, idle: float, connections: int
 ) -> None:
     with serving() as server, Caller(server.endpoint) as caller:
