@@ -297,6 +297,8 @@ def changed_since(
 ) -> tuple[list[str], str | None]:
     """Return the names of counters that changed at or after a time, from a part of a segment.
 
+    Counters whose `updated_at` is malformed are included.
+
     Args:
         updated_at: the time (RFC 3339).
         segment: the number of the segment, starting at 0.
@@ -314,9 +316,14 @@ def changed_since(
         "TableName": os.environ["COUNTER_TABLE"],
         "Segment": segment,
         "TotalSegments": segments,
-        "FilterExpression": "updated_at >= :updated_at",
+        # Skip only what is known to be older. A comparison is false if the attribute is missing or
+        # is not a string. An empty string is less than each time.
+        "FilterExpression": "NOT (updated_at >= :first AND updated_at < :updated_at)",
         "ProjectionExpression": "counter_id",
-        "ExpressionAttributeValues": {":updated_at": {"S": updated_at}},
+        "ExpressionAttributeValues": {
+            ":first": {"S": clock.timestamp(0)},
+            ":updated_at": {"S": updated_at},
+        },
         "Limit": _SCAN_SIZE,
     }
     if after:
