@@ -142,7 +142,7 @@ def test_many_findings_of_one_counter_do_not_hide_those_of_others(
 @pytest.mark.parametrize(
     "state",
     [
-        *['"text"', "5", "[]", '{"hours": []}', "{", '{"version": true, "hours": {}}'],
+        *['"text"', "5", "[]", '{"hours": []}', "{"],
         '{"version": 3, "hours": {"1e300": {}}}',
         pytest.param("[" * 20_000, id="deep"),
     ],
@@ -158,6 +158,15 @@ def test_a_malformed_progress_does_not_stop_the_nightly_audit(
 
     assert (result["counters"], result["finished"]) == (2, True)
     assert {counter_id for counter_id, _ in logged(caplog)} == {"a", "b"}
+
+
+def test_a_version_that_dynamodb_would_refuse_is_a_finding(stack: Stack) -> None:
+    record_three_changes(stack, "a")
+    save(stack, "a", '{"version": true, "hours": {}}')
+
+    (finding,) = findings(stack, "a")
+
+    assert finding["detail"].endswith("version: must be an integer")
 
 
 @pytest.mark.parametrize(
