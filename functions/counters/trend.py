@@ -227,12 +227,7 @@ def hour_of(time: float) -> float:
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
-    """Add changes to the sums of their hour.
-
-    Returns:
-        False if the changes must be added again. True if the sums include the changes now, or if
-        the item is malformed.
-    """
+    """Add changes to the sums of their hour. Return whether nothing is left to do."""
     included = 0  # the item already includes all given changes up to this version
     while True:
         sums = Sums()
@@ -271,12 +266,16 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
             included = int(last_version)
         except (ClientError, UndecidedError) as error:
             logger.exception("Could not write to TrendTable")
-            # DynamoDB validates the request against the item: it adds only to a number.
-            return isinstance(error, ClientError) and (
-                error.response["Error"]["Code"] == "ValidationException"
-            )
+            return _is_invalid(error)
         else:
             return True
+
+
+def _is_invalid(error: Exception) -> bool:
+    """Return whether DynamoDB refused to add to an attribute that is not a number."""
+    return isinstance(error, ClientError) and (
+        error.response["Error"]["Code"] == "ValidationException"
+    )
 
 
 def _nearest(
