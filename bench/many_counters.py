@@ -124,7 +124,9 @@ class Database:
         table, segment, limit = request["TableName"], request["Segment"], request["Limit"]
         if self._tables[table] != "CounterTable":
             raise LookupError(request)
-        if request["FilterExpression"] != "updated_at >= :updated_at":
+        if request["FilterExpression"] != (
+            "NOT (updated_at >= :first AND updated_at < :updated_at)"
+        ):
             raise LookupError(request)
         names = self._in_segments(request["TotalSegments"])[segment]
         after = request.get("ExclusiveStartKey", {"counter_id": {"S": ""}})["counter_id"]["S"]

@@ -4,9 +4,9 @@ The state machine NightlyAudit invokes this function every night for all counter
 operator invokes it by hand to audit one counter.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, cast
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -19,6 +19,10 @@ logger = Logger(service="tally")
 # An audit stops this many seconds before the function's timeout. In these seconds, it finishes the
 # page of the history that it is checking, and saves its progress.
 _MARGIN = 60
+
+# The types of a segment's fields, and of those without which there is no segment.
+_TYPES = {each.name: each.type for each in fields(Segment)}
+_REQUIRED = {"number": int, "segments": int, "since": str}
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:  # noqa: ANN401  any JSON value
@@ -48,21 +52,17 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:  # noqa: ANN4
         match event:
             case {"step": "begin"}:
                 return asdict(nightly_audit.begin(until))
-            case {"step": "audit", "segment": fields}:
-                segment = Segment(**fields)
+            case {"step": "audit", "segment": item}:
+                segment = _segment(item)
                 nightly_audit.audit_segment(segment, until)
                 return _logged(
                     f"segment {segment.number}: audited {segment.counters} counters",
                     asdict(segment),
                     segment.findings,
                 )
-            case {
-                "step": "end",
-                "nightly": {"began_at": began_at, "segments": segments} as nightly,
-            }:
-                night = Night(began_at, _segments(segments))
-                audited = _segments(nightly.get("audited", []))
-                return _published(nightly_audit.end(night, audited, until))
+            case {"step": "end", "nightly": dict() as nightly}:
+                audited = _audited(nightly)
+                return _published(nightly_audit.end(_night(nightly), audited, until))
         counter_id, after = _parameters(event)
         report = audit.audit_counter(counter_id, after, until)
     except errors.CounterError as error:
@@ -72,14 +72,48 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:  # noqa: ANN4
     return _logged(f"audited counter {counter_id}", answer, len(report.findings))
 
 
-def _segments(items: Iterable[Mapping[str, Any] | None]) -> list[Segment]:
-    """Return the segments in the state machine's input or result.
+def _night(nightly: Mapping[str, Any]) -> Night:
+    """Return the nightly audit that the step `begin` returned.
+
+    Raises:
+        InvalidRequestError: if it is malformed, has no segments, or began in the future.
+    """
+    began_at, segments = nightly.get("began_at"), nightly.get("segments")
+    latest = clock.now() + clock.CLOCK_DIFFERENCE
+    if not isinstance(began_at, str) or rules.time("began_at", began_at) > latest:
+        rules.invalid("began_at", "must be a time that is not in the future")
+    if not isinstance(segments, list) or not segments:
+        rules.invalid("segments", "must be a list of segments")
+    return Night(began_at, [_segment(item) for item in segments])
+
+
+def _audited(nightly: Mapping[str, Any]) -> list[Segment]:
+    """Return the segments in the state machine's result.
 
     If a child execution failed, the result has a description of that execution, or null, in place
     of the segment. These items are left out.
     https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
+
+    Raises:
+        InvalidRequestError: if the result is malformed.
     """
-    return [Segment(**fields) for fields in items if fields and "number" in fields]
+    items = nightly.get("audited", [])
+    if not isinstance(items, list):
+        rules.invalid("audited", "must be a list of segments")
+    return [_segment(item) for item in items if isinstance(item, dict) and "number" in item]
+
+
+def _segment(item: object) -> Segment:
+    """Return the segment in an event.
+
+    Raises:
+        InvalidRequestError: if the segment is malformed.
+    """
+    members = rules.fields("segment", item)
+    types = {name: type(value) for name, value in members.items()}
+    if not _REQUIRED.items() <= types.items() <= _TYPES.items():
+        rules.invalid("segment", "must be a segment that the step begin or audit returned")
+    return Segment(**cast("dict[str, Any]", members))
 
 
 def _published(result: Result) -> dict[str, Any]:

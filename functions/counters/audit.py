@@ -14,7 +14,7 @@ from aws_lambda_powertools import Logger
 
 from counters import clock, history, progress, store, trend
 from counters.clients import must_answer
-from counters.errors import NotFoundError, ThrottledError
+from counters.errors import InvalidRequestError, NotFoundError, ThrottledError
 from counters.progress import Progress
 from counters.verification import Finding, verify
 
@@ -25,6 +25,17 @@ FINISH_SECONDS = 45
 # An audit of a counter starts at most this many times. It starts again if another audit of the same
 # counter has saved progress since this audit started.
 _MOST_ATTEMPTS = 5
+
+# A malformed item raises one of these errors.
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    InvalidRequestError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 logger = Logger(service="tally")
 
@@ -76,7 +87,7 @@ def _audit(counter_id: str, after: int | None, until: float) -> Report:
                 else _progress_after(counter_id, after, finish)
             )
             result = verify(counter_id, begin, until, finish)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _MALFORMED as error:
             # A malformed item must not stop the nightly audit.
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             detail = f"an item of this counter is malformed: {why}"

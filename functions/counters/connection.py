@@ -12,6 +12,7 @@ This module accepts a reply only if the reply is provably complete.
 """
 
 import json
+import re
 import select
 import socket
 import ssl
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 # long is not used again: the next request opens a new connection.
 # https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html
 _MOST_IDLE = 10.0  # seconds
+
+# The start of a final reply, up to the end of its status:
+# https://www.rfc-editor.org/rfc/rfc9112#section-4
+_STATUS = re.compile(r"HTTP/1\.1 ([2-5]\d\d)(?!\S)", re.ASCII)
 
 _PART = 65536  # the most bytes of a reply that are received at once
 
@@ -78,6 +83,10 @@ class Connection:
         self._host = url.hostname or ""
         self._port = url.port or (443 if self._secure else 80)
         self._socket: socket.socket | None = None  # None: not connected
+        # The id of the last request, as AWS named it in the reply. Each request has its own id. So
+        # the next reply, if it has the same id, is a copy, and does not belong to its request.
+        # https://docs.aws.amazon.com/sdkfornet/v3/apidocs/items/Runtime/TResponseMetadata.html
+        self._last_id: str | None = None
         # When the connection was last used, in seconds since the epoch. This time is not from the
         # monotonic clock, because the monotonic clock may stop between invocations.
         self._used_at = 0.0
@@ -96,7 +105,7 @@ class Connection:
         """Close the connection. The next request opens a new connection."""
         if self._socket:
             self._socket.close()
-            self._socket = None
+            self._socket = self._last_id = None
 
     def send(self, request: "AWSPreparedRequest", event_name: str, **_: object) -> AWSResponse:
         """Send a request once. botocore calls this method for its event `before-send`.
@@ -114,7 +123,8 @@ class Connection:
             ConnectTimeoutError: if connecting took too long. Nothing was sent.
             EndpointConnectionError: if connecting failed. Nothing was sent.
             ReadTimeoutError: if the reply was not complete in time.
-            ConnectionClosedError: if the connection broke, or the reply is not provably complete.
+            ConnectionClosedError: if the connection broke, if the reply is not provably complete,
+                or if it is a copy of the last reply.
         """
         if request.url != self._url:
             # If this method returned None, botocore would send the request itself. In the artifact,
@@ -125,9 +135,13 @@ class Connection:
         body: Any = request.body
         status, headers, content = self._exchange(request.method, body, request.headers)
         operation = self._service.operation_model(event_name.rpartition(".")[2])
-        if not _is_complete(headers, content, has_output=operation.output_shape is not None):
+        request_id = headers.get("x-amzn-requestid")
+        is_copy = request_id is not None and request_id == self._last_id
+        has_output = operation.output_shape is not None
+        if is_copy or not _is_complete(headers, content, has_output=has_output):
             self.close()
             raise ConnectionClosedError(endpoint_url=self._url)
+        self._last_id = request_id
         return AWSResponse(self._url, status, headers, _Content(content))
 
     def _exchange(
@@ -166,7 +180,8 @@ class Connection:
         if self._socket:
             # Before a request is sent, the socket must have nothing to read. If it has, the server
             # has closed the connection, or has sent data that belongs to no request.
-            used_recently = clock.now() < self._used_at + _MOST_IDLE
+            # If the clock was set back, it does not tell how long the connection was idle.
+            used_recently = 0 <= clock.now() - self._used_at < _MOST_IDLE
             if used_recently and not select.select([self._socket], [], [], 0)[0]:
                 return self._socket
             self.close()
@@ -230,20 +245,21 @@ def _read_reply(connected: socket.socket, until: float) -> tuple[int, dict[str, 
     Raises:
         TimeoutError: if the reply did not arrive in time.
         OSError: if the connection was lost before the end of the reply.
-        ValueError: if the reply is not HTTP/1.1 or has no Content-Length.
+        ValueError: if this is not a final HTTP/1.1 reply (status 200 to 599), if it has no
+            Content-Length, or if it has a Transfer-Encoding.
     """
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
         received += _receive(connected, until)
     status_line, *lines = received[:end].decode("latin-1").split("\r\n")
-    protocol, _, status = status_line.partition(" ")
+    status = _STATUS.match(status_line)
     fields = {}
     for line in lines:
         name, _, value = line.partition(":")
         fields[name.lower()] = value.strip()
     length = fields.get("content-length", "")
-    if protocol != "HTTP/1.1" or not length.isdecimal():
-        message = "The reply is not HTTP/1.1, or has no Content-Length."
+    if not status or not length.isdecimal() or "transfer-encoding" in fields:
+        message = "This is not a final HTTP/1.1 reply with a Content-Length alone."
         raise ValueError(message)
     start = end + 4
     while len(received) < start + int(length):
@@ -251,7 +267,7 @@ def _read_reply(connected: socket.socket, until: float) -> tuple[int, dict[str, 
     content = bytes(received[start : start + int(length)])
     is_last = fields.get("connection", "").lower() == "close"
     is_last = is_last or len(received) > start + int(length)
-    return int(status[:3]), fields, content, is_last
+    return int(status[1]), fields, content, is_last
 
 
 def _receive(connected: socket.socket, until: float) -> bytes:

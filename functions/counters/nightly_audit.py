@@ -203,11 +203,14 @@ def _save_began_at(began_at: str, until: float) -> None:
 def _last_began_at(saved: str | None) -> str:
     """Return when the last clean nightly audit began (RFC 3339).
 
-    If nothing was saved, or the saved JSON is malformed, this is the year 1970: the nightly audit
-    then covers all counters.
+    In three cases, this is the year 1970, so the nightly audit covers all counters:
+    - Nothing was saved.
+    - The saved JSON is malformed.
+    - The saved time is in the future, because the clock was wrong.
     """
     try:
-        began_at: str = progress.parsed(saved)["began_at"]
-        return clock.timestamp(clock.seconds(began_at))
-    except (AttributeError, KeyError, TypeError, ValueError):
+        began_at = clock.seconds(progress.parsed(saved)["began_at"])
+        is_past = began_at <= clock.now() + clock.CLOCK_DIFFERENCE
+        return clock.timestamp(began_at) if is_past else _FIRST_TIME
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return _FIRST_TIME

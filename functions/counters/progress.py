@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from counters import trend
+from counters import clock, rules, trend
 from counters.clients import answered, dynamodb, get_item, must_answer
 from counters.model import Entry, Sums
 
@@ -78,11 +78,17 @@ class Progress:
 
 
 def from_json(saved: str | None) -> Progress:
-    """Parse the saved progress of a counter. If nothing was saved, the progress is at version 0.
+    """Parse the saved progress of a counter.
+
+    In two cases, the progress is at version 0:
+    - Nothing was saved.
+    - `seen_at` is in the future. The clock was wrong, so `compared` may be in the future, too.
 
     Raises:
         AttributeError: if the JSON is malformed.
+        InvalidRequestError: if the version is malformed.
         KeyError: if the JSON is malformed.
+        RecursionError: if the JSON is malformed.
         TypeError: if the JSON is malformed.
         ValueError: if the JSON is malformed.
     """
@@ -90,13 +96,18 @@ def from_json(saved: str | None) -> Progress:
     if not state:
         return Progress()
     hours = {float(hour): Sums(**sums) for hour, sums in state.pop("hours").items()}
-    return Progress(**state, hours=hours)
+    progress = Progress(**state, hours=hours)
+    rules.integer("version", progress.version)
+    if progress.seen_at > clock.timestamp(clock.now() + clock.CLOCK_DIFFERENCE):
+        return Progress()
+    return progress
 
 
 def parsed(saved: str | None) -> dict[str, Any]:
     """Return the content of the saved JSON; an empty dictionary if nothing was saved.
 
     Raises:
+        RecursionError: if the JSON is nested too deeply.
         ValueError: if the text is not a JSON object.
     """
     state = json.loads(saved) if saved else {}

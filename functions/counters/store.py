@@ -298,7 +298,7 @@ def changed_since(
     """Return the names of counters that changed at or after a time, from a part of a segment.
 
     Args:
-        updated_at: the time (RFC 3339).
+        updated_at: the time (RFC 3339). Counters with a malformed `updated_at` are included.
         segment: the number of the segment, starting at 0.
         segments: the number of segments.
         after: the position or a counter that the previous call returned; empty for the first call.
@@ -314,18 +314,18 @@ def changed_since(
         "TableName": os.environ["COUNTER_TABLE"],
         "Segment": segment,
         "TotalSegments": segments,
-        "FilterExpression": "updated_at >= :updated_at",
+        # Skip only what is known to be older. If `updated_at` is no string, comparisons are false.
+        "FilterExpression": "NOT (updated_at >= :first AND updated_at < :updated_at)",
         "ProjectionExpression": "counter_id",
-        "ExpressionAttributeValues": {":updated_at": {"S": updated_at}},
+        "ExpressionAttributeValues": {":first": {"S": "1970"}, ":updated_at": {"S": updated_at}},
         "Limit": _SCAN_SIZE,
     }
     if after:
         scan["ExclusiveStartKey"] = {"counter_id": {"S": after}}
     with must_answer():
         reply = answered(until, lambda: dynamodb().scan(**scan))
-    reached = reply.get("LastEvaluatedKey")
     names = [item["counter_id"]["S"] for item in reply["Items"]]
-    return names, reached["counter_id"]["S"] if reached else None
+    return names, reply.get("LastEvaluatedKey", {}).get("counter_id", {}).get("S")
 
 
 def counter(counter_id: str, item: "Item") -> Counter:

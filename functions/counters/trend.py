@@ -39,13 +39,16 @@ logger = Logger(service="tally")
 def fold(entries: "Sequence[Entry]", until: float) -> int:
     """Add changes to the sums of their hours. Adding a change again has no effect.
 
+    If someone made the item of an hour malformed by hand, the item stays as it is. Its malformed
+    sums must not keep later changes out of the history. The nightly audit reports such an item.
+
     Args:
         entries: the changes, in the order of the stream. The history must already contain them.
         until: latest time to start a request, in seconds since the epoch.
 
     Returns:
-        The number of changes before the first change that the sums may lack. If all requests
-        succeeded, the number of all changes.
+        The number of changes before the first change that must be added again. If there is no
+        such change, the number of all changes.
     """
     runs: dict[tuple[str, float], list[tuple[int, Entry]]] = {}
     for position, entry in enumerate(entries):
@@ -224,7 +227,7 @@ def hour_of(time: float) -> float:
 
 
 def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float) -> bool:
-    """Add changes to the sums of their hour. Return whether the sums include the changes now."""
+    """Add changes to the sums of their hour. Return whether nothing is left to do."""
     included = 0  # the item already includes all given changes up to this version
     while True:
         sums = Sums()
@@ -256,12 +259,23 @@ def _fold(counter_id: str, hour: float, entries: "Sequence[Entry]", until: float
             answered(until, update)
         except dynamodb().exceptions.ConditionalCheckFailedException as error:
             item = cast("dict[str, Any]", error.response)["Item"]
-            included = int(item["last_version"]["N"])
-        except (ClientError, UndecidedError):
+            last_version = item["last_version"].get("N", "")
+            if not last_version.isdecimal():
+                logger.exception("An item of TrendTable is malformed", extra={"item": item})
+                return True
+            included = int(last_version)
+        except (ClientError, UndecidedError) as error:
             logger.exception("Could not write to TrendTable")
-            return False
+            return _is_invalid(error)
         else:
             return True
+
+
+def _is_invalid(error: Exception) -> bool:
+    """Return whether DynamoDB refused to add to an attribute that is not a number."""
+    return isinstance(error, ClientError) and (
+        error.response["Error"]["Code"] == "ValidationException"
+    )
 
 
 def _nearest(

@@ -70,6 +70,7 @@ def verify(counter_id: str, progress: Progress, until: float, finish: float) -> 
 
     Raises:
         ThrottledError: if DynamoDB did not answer in time.
+        ArithmeticError: if an item of the counter is malformed.
         KeyError: if an item of the counter lacks an attribute.
         TypeError: if an item of the counter is malformed.
         ValueError: if an item of the counter is malformed.

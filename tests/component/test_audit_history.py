@@ -11,6 +11,7 @@ from tests.stack import Stack
 from tests.times import BEGINNING, HOUR
 from tests.wire import Wire
 
+from counters import clock
 from counters.errors import CounterError
 
 
@@ -74,6 +75,18 @@ def test_later_audits_continue_from_an_accepted_version(stack: Stack) -> None:
     assert versions(findings(stack, after=0)) == [30]
 
 
+PAST = clock.timestamp(BEGINNING)
+SEGMENT = {"number": 0, "segments": 1, "since": PAST}
+NOT_SEGMENTS: list[tuple[object, str]] = [
+    (segment, "segment: must be a segment that the step begin or audit returned")
+    for segment in ({}, {"number": 0}, {**SEGMENT, "since": 5}, {**SEGMENT, "place": ""})
+]
+NOT_NIGHTS: list[tuple[dict[str, object], str]] = [
+    ({"segments": []}, "segments: must be a list of segments"),
+    ({"segments": [5]}, "segment: must be a JSON object"),
+    ({"segments": [SEGMENT], "audited": 5}, "audited: must be a list of segments"),
+    ({"segments": [SEGMENT], "audited": [{"number": "0"}]}, NOT_SEGMENTS[0][1]),
+]
 NOT_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
 
 
@@ -108,6 +121,21 @@ NOT_OBJECTS: list[object] = [None, [], "orders", 7, True, [{}]]
         ({"step": "sweep"}, "step: unknown field"),
         ({"counter": "orders"}, "counter: unknown field"),
         ({"counter_id": "orders", "version": 1}, "version: unknown field"),
+        *[
+            ({"step": "audit", "segment": segment}, message)
+            for segment, message in [("x", "segment: must be a JSON object"), *NOT_SEGMENTS]
+        ],
+        *[
+            (
+                {"step": "end", "nightly": {"began_at": began_at, "segments": [SEGMENT]}},
+                "began_at: must be a time that is not in the future",
+            )
+            for began_at in (None, 5, "9999-12-31T00:00:00.000Z")
+        ],
+        *[
+            ({"step": "end", "nightly": {"began_at": PAST, **segments}}, message)
+            for segments, message in NOT_NIGHTS
+        ],
     ],
     ids=str,
 )

@@ -99,6 +99,10 @@ def answers_without_http(connection: socket.socket, _number: str) -> None:
     connection.sendall(b"220 ready\r\n")
 
 
+def answers_with_an_id(connection: socket.socket, number: str) -> None:
+    connection.sendall(answer(number).replace(b"\r\n", b"\r\nx-amzn-RequestId: 1\r\n", 1))
+
+
 Behaviour = Callable[[socket.socket, str], None]
 GOOD: list[Behaviour] = [
     answers,
@@ -277,8 +281,10 @@ def test_a_connection_that_the_server_is_about_to_close_is_not_used_again(name: 
     assert server.connections == 2
 
 
-@pytest.mark.parametrize(("idle", "connections"), [(5, 1), (15, 2)])
-def test_a_connection_that_was_idle_for_over_10_seconds_is_not_used_again(
+@pytest.mark.parametrize(
+    ("idle", "connections"), [(5, 1), (15, 2), pytest.param(-5, 2, id="the clock was set back")]
+)
+def test_a_connection_is_used_again_only_if_it_was_idle_for_at_most_10_seconds(
     monkeypatch: pytest.MonkeyPatch, idle: float, connections: int
 ) -> None:
     with serving() as server, Caller(server.endpoint) as caller:
@@ -288,6 +294,17 @@ def test_a_connection_that_was_idle_for_over_10_seconds_is_not_used_again(
         assert caller.send(server)
 
     assert server.connections == connections
+
+
+def test_a_copy_of_the_last_reply_is_not_accepted() -> None:
+    with serving() as server, Caller(server.endpoint) as caller:
+        assert caller.send(server, answers_with_an_id)
+        with pytest.raises(ConnectionClosedError) as error:
+            caller.send(server, answers_with_an_id)
+        assert clients.may_be_applied(error.value)
+        assert caller.send(server, answers_with_an_id)  # over a new connection
+
+    assert server.connections == 2
 
 
 def test_a_reply_may_take_longer_than_the_connect_timeout() -> None:

@@ -7,6 +7,7 @@ from bench import audit as bench
 from tests.component.auditing import (
     LATER,
     audit,
+    change_hour,
     counted,
     findings,
     logged,
@@ -22,7 +23,7 @@ from tests.sizes import cases
 from tests.stack import Stack
 from tests.times import BEGINNING, DAY, HOUR
 
-from counters import clock
+from counters import clock, trend
 from counters.verification import MOST_FINDINGS
 
 
@@ -138,7 +139,14 @@ def test_many_findings_of_one_counter_do_not_hide_those_of_others(
 # --- Saved progress ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ['"text"', "5", "[]", '{"hours": []}', "{"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        *['"text"', "5", "[]", '{"hours": []}', "{"],
+        '{"version": 3, "hours": {"1e300": {}}}',
+        pytest.param("[" * 20_000, id="deep"),
+    ],
+)
 def test_a_malformed_progress_does_not_stop_the_nightly_audit(
     stack: Stack, caplog: pytest.LogCaptureFixture, state: str
 ) -> None:
@@ -152,10 +160,20 @@ def test_a_malformed_progress_does_not_stop_the_nightly_audit(
     assert {counter_id for counter_id, _ in logged(caplog)} == {"a", "b"}
 
 
+def test_a_version_that_dynamodb_would_refuse_is_a_finding(stack: Stack) -> None:
+    record_three_changes(stack, "a")
+    save(stack, "a", '{"version": true, "hours": {}}')
+
+    (finding,) = findings(stack, "a")
+
+    assert finding["detail"].endswith("version: must be an integer")
+
+
 @pytest.mark.parametrize(
     "state",
     [
         *['"text"', "5", "[]", "{", '{"began_at": 5}', '{"began_at": "now"}'],
+        pytest.param("[" * 20_000, id="deep"),
         # These are the states that Tally 0.1 saved: after an audit, and in an unfinished one.
         '{"started_at": 1790000000.0}',
         '{"since": 0.0, "started_at": 1790000000.0, "position": "a"}',
@@ -169,6 +187,44 @@ def test_after_a_state_that_it_does_not_know_a_nightly_audit_covers_all_counters
 
     assert nightly(stack)["counters"] == 2
     assert saved(stack) == {"began_at": clock.timestamp(LATER)}
+
+
+def test_after_a_night_with_a_wrong_clock_nothing_is_hidden_from_later_nights(
+    stack: Stack, audited_orders: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "now", lambda: LATER + 3650 * DAY)
+    assert nightly(stack)["findings"] == 0
+
+    monkeypatch.setattr(clock, "now", lambda: LATER)
+    audited_orders.record(stack, [audited_orders.change(LATER - 2 * HOUR, 1)])
+    change_hour(stack, trend.hour_of(LATER - 2 * HOUR), changes={"N": "7"})
+
+    assert counted(nightly(stack)) == (1, 61, 1)
+    change_hour(stack, trend.hour_of(LATER - 2 * HOUR), changes={"N": "1"})
+    assert counted(nightly(stack)) == (1, 0, 0)
+    assert saved(stack) == {"began_at": clock.timestamp(LATER)}
+
+
+@pytest.mark.parametrize("updated_at", [None, {"S": ""}], ids=str)
+def test_a_counter_with_a_malformed_time_is_audited_every_night(
+    stack: Stack,
+    caplog: pytest.LogCaptureFixture,
+    updated_at: Any,  # noqa: ANN401
+) -> None:
+    record_three_changes(stack, "a", "b")
+    nightly(stack)
+    stack.dynamodb.update_item(
+        TableName=stack.refs["CounterTable"],
+        Key={"counter_id": {"S": "a"}},
+        AttributeUpdates={
+            "updated_at": {"Value": updated_at} if updated_at else {"Action": "DELETE"}
+        },
+    )
+
+    result = nightly(stack)
+
+    assert (result["counters"], result["findings"]) == (1, 1)
+    assert [counter_id for counter_id, _ in logged(caplog)] == ["a"]
 
 
 # --- Many counters -------------------------------------------------------------------------------

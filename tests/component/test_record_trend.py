@@ -9,6 +9,8 @@ from tests.past import START, Past, take_parked
 from tests.stack import Stack
 from tests.wire import Wire, delivered, denied, internal_error, reply_lost, throttled
 
+from counters import clock
+
 
 @pytest.mark.parametrize(("hours_added", "position"), [(0, 0), (1, 1), (2, 6), (3, 7)], ids=str)
 def test_the_first_record_that_is_not_in_the_trend_is_reported(
@@ -40,6 +42,28 @@ def test_an_hour_counts_each_change_once_after_failed_updates(
 
     assert stack.record(records) == 6
     assert changes_by_hour(stack) == {("a", "08"): (3, -2), ("b", "08"): (3, 3)}
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        {"last_version": {"N": "1.5"}},
+        {"last_version": {"N": "0"}, "changes": {"S": "x"}},
+    ],
+    ids=str,
+)
+def test_a_malformed_hour_keeps_no_change_out_of_the_history(
+    stack: Stack,
+    malformed: Any,  # noqa: ANN401
+) -> None:
+    key: Any = {"counter_id": {"S": "a"}, "hour": {"S": clock.timestamp(START)}}
+    stack.dynamodb.put_item(TableName=stack.refs["TrendTable"], Item={**key, **malformed})
+    records = changes_of_two_counters()[:6]
+
+    assert stack.record(records) == 6
+    assert len(stack.items("HistoryTable")) == 6
+    (hour,) = (item for item in stack.items("TrendTable") if item["counter_id"] == {"S": "b"})
+    assert hour["changes"] == {"N": "3"}
 
 
 def test_a_repeated_record_in_a_batch_is_in_the_trend_once(stack: Stack) -> None:

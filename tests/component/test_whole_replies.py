@@ -227,6 +227,22 @@ def test_a_reply_without_a_content_length_is_lost(
     assert is_lost(client, method)
 
 
+@pytest.mark.parametrize(
+    "status", ["100 Continue", "103 Early Hints", "600", "20", "2000 OK", "20_ OK", " 200 OK"]
+)
+def test_a_reply_without_a_final_status_is_lost(server: Server, client: Any, status: str) -> None:  # noqa: ANN401
+    server.reply_with(raw_reply(REPLIES["update_item"], status))
+
+    assert is_lost(client, "update_item")
+
+
+def test_a_reply_with_a_transfer_encoding_is_lost(server: Server, client: Any) -> None:  # noqa: ANN401
+    body = json.dumps(REPLIES["update_item"]).encode()
+    server.reply_with(head(body, Transfer_Encoding="chunked") + body)
+
+    assert is_lost(client, "update_item")
+
+
 @every_request
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"text"', b"{", b"<html></html>"])
 def test_a_reply_that_is_not_a_json_object_is_lost(
