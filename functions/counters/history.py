@@ -38,9 +38,8 @@ _BATCH_SIZE = 25
 _GET_SIZE = 100
 
 # Use a Query for at least this many consecutive versions of a counter, and BatchGetItem for fewer.
-# A Query that finds no items takes one read unit. BatchGetItem takes a read unit for each key, even
-# if there is no such item. But each counter needs a Query of its own. With 10, a batch of a hundred
-# changes needs at most 10 Queries.
+# A Query that finds nothing takes one read unit, and BatchGetItem one for each key. With 10, a
+# batch of a hundred changes needs at most 10 Queries.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
 _RUN = 10
 
@@ -286,10 +285,7 @@ def add(entry: Entry, until: float) -> bool:
 def _stored(
     versions: "Mapping[str, set[int]]", until: float
 ) -> "list[Mapping[str, AttributeValueTypeDef]]":
-    """Return keys and request ids of the stored items with these versions, by counter.
-
-    Raises ClientError, or UndecidedError if DynamoDB did not answer in time.
-    """
+    """Return keys and request ids of the stored items. Raise ClientError or UndecidedError."""
     names = {"#counter_id": "counter_id", "#version": "version", "#request_id": "request_id"}
     wanted = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
     items: list[Mapping[str, AttributeValueTypeDef]] = []
@@ -306,10 +302,8 @@ def _stored(
                     break
                 query["ExclusiveStartKey"] = after
         else:
-            keys += [
-                {"counter_id": {"S": counter_id}, "version": {"N": str(version)}}
-                for version in each
-            ]
+            name: AttributeValueTypeDef = {"S": counter_id}
+            keys += [{"counter_id": name, "version": {"N": str(version)}} for version in each]
     for start in range(0, len(keys), _GET_SIZE):
         part = keys[start : start + _GET_SIZE]
         items += get_items(os.environ["HISTORY_TABLE"], part, until, **wanted)
