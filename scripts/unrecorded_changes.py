@@ -201,8 +201,9 @@ def _verified_to(dynamodb: "DynamoDBClient", table: str, counter: "Item") -> dt.
     item = dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
     try:
         state = json.loads(item["state"]["S"])
-        last_entry = dt.datetime.fromisoformat(state["created_at"])
-        return _hour(min(last_entry, dt.datetime.fromtimestamp(state["compared"], dt.UTC)))
+        compared = dt.datetime.fromtimestamp(state["compared"], dt.UTC)
+        # After a gap that has expired, `compared` can be later than the last verified entry.
+        return _hour(min(compared, dt.datetime.fromisoformat(state["created_at"]) - _HOUR))
     except (KeyError, TypeError, ValueError):
         return dt.datetime.fromtimestamp(0, dt.UTC)
 

@@ -111,11 +111,16 @@ def test_switch_takes_only_tables_that_copy_has_finished(
     assert stack_on_aws == sources
 
     assert run("copy") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(restore_tables, "_point_to", interrupt)
+        assert run("switch") == 1
+    assert stack_on_aws == sources
+    printed = capsys.readouterr().out  # the names must be known if the update goes on
     assert run("switch") == 0
 
     targets = restore_tables.names_of_copies("tally", TIME)
     assert stack_on_aws == {**sources, **targets}
-    assert f'OLD="{" ".join(sources[name] for name in targets)}"' in capsys.readouterr().out
+    assert f'OLD="{" ".join(sources[name] for name in targets)}"' in printed
     for name, target in targets.items():
         table = stack.dynamodb.describe_table(TableName=target)["Table"]
         assert ("LatestStreamArn" in table) == (name == "CounterTable")

@@ -3,14 +3,16 @@
 import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import boto3
 import pytest
 from tests import aws_template
 from tests.component.auditing import findings
 from tests.component.redriving import parked, stored_items
 from tests.past import DEAD_LETTERS, START, Past
 from tests.stack import Item, Stack
-from tests.times import HOUR
+from tests.times import DAY, HOUR
 
 import unrecorded_changes
 
@@ -138,13 +140,53 @@ def test_only_entries_since_the_last_clean_audit_are_read(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("old_history")
+def test_trend_is_computed_from_whole_hours_whatever_the_order_of_the_times(stack: Stack) -> None:
+    # A request can begin before another one, and make its change after it.
+    times = [0, 3 * HOUR + 1, 3 * HOUR - 1, 3 * HOUR + 2, 4 * HOUR + 10, 4 * HOUR + 11]
+    past = recorded(stack, "orders", times)
+    expected = stored_items(stack, "orders")
+    restore(stack, past, 5, (1, 2, 3, 4, 5), (1, 2, 3, 4, 5))
+    assert findings(stack) == []
+    restore(stack, past, 6, (1, 2, 3, 4, 5), (1, 2, 3, 4, 5))
+
+    assert complete(stack) == (1, [])
+
+    assert stored_items(stack, "orders") == expected
+
+
+@pytest.mark.usefixtures("old_history")
+def test_changes_of_15_days_are_completed_in_several_batches(stack: Stack) -> None:
+    past = recorded(stack, "orders", [HOUR - 15 * DAY + number for number in range(60)])
+    expected = stored_items(stack, "orders")
+    restore(stack, past, 60, (), ())
+    sizes: list[int] = []
+
+    def note(params: dict[str, Any], **_: object) -> None:
+        sizes.append(*map(len, params["RequestItems"].values()))
+
+    event = "provide-client-params.dynamodb.BatchWriteItem"
+    boto3.DEFAULT_SESSION.events.register(event, note)  # type: ignore[union-attr]
+
+    assert complete(stack) == (60, [])
+
+    boto3.DEFAULT_SESSION.events.unregister(event, note)  # type: ignore[union-attr]
+    assert sizes == [25, 25, 10]  # moto takes larger batches than DynamoDB
+
+    assert stored_items(stack, "orders") == expected
+
+
+@pytest.mark.usefixtures("old_history")
 def test_entries_that_expire_are_not_missing(stack: Stack) -> None:
     past = recorded(stack, "orders", [0, 1, HOUR])
     restore(stack, past, 3, (1, 2, 3), ())
 
     assert complete(stack, days=8) == (0, [])
-
     assert stack.items("HistoryTable") == []
+
+    for item in stack.dynamodb.scan(TableName=OLD_HISTORY)["Items"]:  # DynamoDB deletes them
+        key = {name: item[name] for name in ("counter_id", "version")}
+        stack.dynamodb.delete_item(TableName=OLD_HISTORY, Key=key)
+    assert complete(stack, days=8) == (0, [])
 
 
 @pytest.mark.usefixtures("old_history")

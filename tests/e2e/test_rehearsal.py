@@ -320,6 +320,17 @@ def interrupt_the_switch(stack: Stack, moment: str) -> None:
         patch.setattr(restore_tables, "adopt", interrupted)
         assert restore_tables.main(["switch", STACK_NAME, moment]) == 1
         assert restore_tables.tables_of(STACK_NAME).keys() == {"GrantTable"}
+    assert not uploaded_templates(stack)
+
+
+def uploaded_templates(stack: Stack) -> list[str]:
+    """Return the names of the templates that the switch has left in S3."""
+    s3 = client(stack, "s3")
+    buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    names = [
+        each["Key"] for b in buckets for each in s3.list_objects_v2(Bucket=b).get("Contents", [])
+    ]
+    return [name for name in names if name.endswith("-restored.template")]
 
 
 def assert_complete(caller: Caller, *counters: str) -> None:
