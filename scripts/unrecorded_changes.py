@@ -154,6 +154,8 @@ def _complete(
     Returns:
         The number of copied entries, and the number of changes without an entry.
     """
+    if "N" not in counter["version"] or "S" not in counter["created_at"]:
+        return 0, 0  # somebody has edited it, so no change of it can be recorded
     last = int(counter["version"]["N"])
     since = _verified_to(dynamodb, tables["AuditTable"], counter)
     if days:  # DynamoDB deletes older entries
@@ -170,10 +172,10 @@ def _complete(
     hours: dict[str, dict[str, int]] = {}
     for version, found in groupby(both, key=lambda each: each[0]):
         _, is_old, item = next(found)  # the first is of the restored history, if that has the entry
-        if version <= last:
-            missing += expected - version
-            expected = version - 1
         created_at = item["created_at"]["S"]
+        if version <= last:
+            missing += expected - version if created_at >= first else 0
+            expected = version - 1
         if created_at < hour_before:  # so all lower versions are from before `since`
             break
         if created_at < first:
@@ -281,8 +283,10 @@ def _lost_change(dynamodb: "DynamoDBClient", counter_table: str, body: str) -> s
     except (KeyError, TypeError, ValueError):
         return ""  # malformed: nobody can record it
     item = dynamodb.get_item(TableName=counter_table, Key=key, ConsistentRead=True).get("Item", {})
-    restored = int(item.get("version", {}).get("N", 0))
-    if version <= restored and item["created_at"] == {"S": created_at}:
+    restored = item.get("version", {"N": "0"}).get("N")
+    if restored is None:
+        return ""  # somebody has edited the counter
+    if version <= int(restored) and item["created_at"] == {"S": created_at}:
         return ""
     return f"{key['counter_id']['S']}: version {version}"
 
