@@ -158,8 +158,7 @@ def _complete(
         return 0, 0  # somebody has edited it, so no change of it can be recorded
     last = int(counter["version"]["N"])
     since = _verified_to(dynamodb, tables["AuditTable"], counter)
-    if days:  # DynamoDB deletes older entries
-        since = max(since, _hour(dt.datetime.now(dt.UTC) - dt.timedelta(days=days) + _HOUR))
+    since = max(since, _kept_since(days)) if days else since
     first, hour_before = _text(since), _text(since - _HOUR)
     both = heapq.merge(
         _entries(dynamodb, tables["HistoryTable"], counter, is_old=False),
@@ -307,6 +306,11 @@ def _changes(
 
 def _key(item: "Item") -> tuple[str, str]:
     return item["counter_id"]["S"], item["version"]["N"]
+
+
+def _kept_since(days: int) -> dt.datetime:
+    """Return a full hour: DynamoDB has not deleted entries since then, because of their age."""
+    return _hour(dt.datetime.now(dt.UTC) - dt.timedelta(days=days) + _HOUR)
 
 
 def _hour(moment: dt.datetime) -> dt.datetime:
