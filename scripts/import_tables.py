@@ -18,10 +18,13 @@ from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 from samtranslator.yaml_helper import yaml_parse
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudformation.type_defs import ResourceToImportTypeDef
+    from mypy_boto3_cloudformation.type_defs import ResourceToImportTypeDef, WaiterConfigTypeDef
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "AWS::DynamoDB::Table"
+
+# Waits of up to an hour.
+_IMPORTED: "WaiterConfigTypeDef" = {"Delay": 2, "MaxAttempts": 1800}
 
 
 class ImportTablesError(Exception):
@@ -161,11 +164,11 @@ def adopt(stack_name: str, found: Mapping[str, str], **template: Any) -> None:  
         **template,
     )
     cloudformation.get_waiter("change_set_create_complete").wait(
-        ChangeSetName=change_set["Id"], WaiterConfig={"Delay": 2}
+        ChangeSetName=change_set["Id"], WaiterConfig=_IMPORTED
     )
     cloudformation.execute_change_set(ChangeSetName=change_set["Id"])
     cloudformation.get_waiter("stack_import_complete").wait(
-        StackName=stack_name, WaiterConfig={"Delay": 2}
+        StackName=stack_name, WaiterConfig=_IMPORTED
     )
 
 

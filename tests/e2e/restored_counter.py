@@ -15,6 +15,7 @@ class RestoredCounter:
     """A counter with keyed requests and messages before and after the time of the restore."""
 
     PATH = "/counters/restored"
+    LOST = (("restored", "6", "7"), ("restored", "7", "100"))  # name, version and `by`
 
     def __init__(self, stack: Stack, caller: Caller, producer: Producer) -> None:
         self.stack, self.caller, self.producer = stack, caller, producer
@@ -40,6 +41,28 @@ class RestoredCounter:
         self.send(100)
         assert self.producer.value("restored", 118) == 118
         assert len(self.caller.whole_history(self.PATH)) == 7
+
+    def park_a_lost_change(self) -> None:
+        """Put the record of a lost change into the dead-letter queue of the history."""
+        change = {name: {"S": name} for name in ("actor", "request_id")}
+        image = {
+            "counter_id": {"S": "restored"},
+            "value": {"N": "12"},
+            "version": {"N": "6"},
+            "created_at": {"S": self.at_the_time["created_at"]},
+            "change": {
+                "M": {
+                    **change,
+                    "operation": {"S": "increment"},
+                    "at": {"S": self.at_the_time["updated_at"]},
+                }
+            },
+        }
+        old = {"value": {"N": "11"}, "version": {"N": "5"}}
+        client(self.stack, "sqs").send_message(
+            QueueUrl=self.stack.outputs["HistoryDeadLetterQueueUrl"],
+            MessageBody=json.dumps({"dynamodb": {"NewImage": image, "OldImage": old}}),
+        )
 
     def assert_as_at_the_time(self) -> None:
         assert self.caller.get(self.PATH).body == self.at_the_time

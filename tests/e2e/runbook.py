@@ -37,9 +37,9 @@ SECTIONS = {
         "1. Copy the tables",
         "2. Stop the changes",
         "3. Switch to the new tables",
-        "4. Complete the history",
-        "6. Start again",
-        "7. Look at what is lost",
+        "5. Start again",
+        "6. Look at what is lost",
+        "If the time was wrong",
     ),
 }
 

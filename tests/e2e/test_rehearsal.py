@@ -10,9 +10,9 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ pytestmark = [
 HIGHEST = 2**53 - 1
 REDELIVERY_SECONDS = 2  # the template sets 60
 KILLS = 5
+RESTORING = "restoring.md"
 EXAMPLE = "2026-11-22T16:00:00Z"  # the time in docs/restoring.md
 
 
@@ -289,6 +290,55 @@ def interrupted(*_: object, **__: object) -> None:
     raise ClientError({"Error": {"Code": message, "Message": message}}, "CreateChangeSet")
 
 
+def copy_while_counting(
+    book: Runbook,
+    caller: Caller,
+    counter: RestoredCounter,
+    before: Mapping[str, object],
+    define: str,
+) -> None:
+    """Copy the tables. Meanwhile, the history gets what it lacked, and the data is damaged."""
+    (printed,) = book.follow(RESTORING, "1. Copy the tables", first=define)
+    assert "restored: 3 changes up to version 5 have no entry\n" in printed
+    counter.record_history(runs=True)
+    counter.count_after()
+    book.log("BREAK: a program sets all counters to -1")
+    for name in before.keys() ^ {"restored", "new"}:
+        assert caller.put(f"/counters/{name}", value=-1).status == 200
+    book.log("The history has got the 3 changes. So the copy is repeated")
+    (printed,) = book.follow(RESTORING, "1. Copy the tables", first=define)
+    assert "copied 3 entries" in printed
+    assert printed.endswith("\n0 counters have changes without an entry\n")
+
+
+def interrupt_the_switch(stack: Stack, moment: str) -> None:
+    """Begin the switch to the restored tables, and stop before the stack adopts them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": stack.region}.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
+        patch.setattr(restore_tables, "adopt", interrupted)
+        assert restore_tables.main(["switch", STACK_NAME, moment]) == 1
+        assert restore_tables.tables_of(STACK_NAME).keys() == {"GrantTable"}
+    assert not uploaded_templates(stack)
+
+
+def uploaded_templates(stack: Stack) -> list[str]:
+    """Return the names of the templates that the switch has left in S3."""
+    s3 = client(stack, "s3")
+    buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    names = [
+        each["Key"] for b in buckets for each in s3.list_objects_v2(Bucket=b).get("Contents", [])
+    ]
+    return [name for name in names if name.endswith("-restored.template")]
+
+
+def assert_complete(caller: Caller, *counters: str) -> None:
+    """Check that the history has each version of each counter."""
+    for counter in counters:
+        caller.whole_history(f"/counters/{counter}")
+
+
 def test_tables_restored_to_an_earlier_time(  # noqa: PLR0913, PLR0917  the last test needs all
     emulator: Emulator,
     stack: Stack,
@@ -297,62 +347,54 @@ def test_tables_restored_to_an_earlier_time(  # noqa: PLR0913, PLR0917  the last
     book: Runbook,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    page = "restoring.md"
+    page = RESTORING
     counter = RestoredCounter(stack, caller, producer)
     counter.count_before()
     before = {each["counter_id"]["S"]: each for each in stored_counters(stack)}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    define = "\n".join(runbook.commands(page, "Before you begin")).replace(EXAMPLE, now)
+    define = "\n".join(runbook.commands(page, "Before you begin"))
+    define = define.replace("tally-prod", STACK_NAME).replace(EXAMPLE, now)
     book.log(f"The time to restore is {now}. At this time, the history lacks 3 changes")
-    book.follow(page, "1. Copy the tables", first=define)
-    counter.record_history(runs=True)
-    counter.count_after()
-    book.log("BREAK: a program sets all counters to -1")
-    for name in before.keys() - {"restored"}:
-        assert caller.put(f"/counters/{name}", value=-1).status == 200
-    assert caller.put("/counters/new", value=-1).status == 200
+    copy_while_counting(book, caller, counter, before, define)
 
-    book.follow(page, "2. Stop the changes", first=define)
+    book.follow(page, "2. Stop the changes", only="for each", first=define)
     counter.send(1000)
     assert not counter.can_count()
+    assert_complete(caller, *before, "new")
+    book.follow(page, "2. Stop the changes", only="$RecordHistory", first=define)
+    counter.park_a_lost_change()
     book.log("The switch is interrupted, and then repeated")
-    with monkeypatch.context() as patch:
-        for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": stack.region}.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
-        patch.setattr(restore_tables, "adopt", interrupted)
-        assert restore_tables.main(["switch", STACK_NAME, now]) == 1
-        assert restore_tables.tables_of(STACK_NAME).keys() == {"GrantTable"}
-    book.follow(page, "3. Switch to the new tables", first=define)
-    for redriven in (3, 0):
-        (printed,) = book.follow(page, "4. Complete the history", first=define)
-        assert last_object(printed) == {"redriven": redriven, "parked": 0}
+    interrupt_the_switch(stack, now)
+    _, printed = book.follow(page, "3. Switch to the new tables", first=define)
+    assert last_object(printed) == {"redriven": 0, "parked": 0}
     restored = deployment.describe(emulator)
     changed = {name for name, value in restored.outputs.items() if value != stack.outputs[name]}
     assert changed == restore_tables.SECONDS_AFTER.keys()
     assert {each["counter_id"]["S"]: each for each in stored_counters(restored)} == before
+    assert_complete(caller, *before)
     counter.assert_as_at_the_time()
     assert not counter.can_count()
     audit_all(book)
     audit(book, *before)
 
-    book.follow(page, "6. Start again", only="delete-function-concurrency", first=define)
+    book.follow(page, "5. Start again", only="delete-function-concurrency", first=define)
     counter.assert_counts_again()
-    (lost,) = book.follow(
-        page,
-        "7. Look at what is lost",
-        first=define,
-        OldHistoryTable=stack.outputs["HistoryTable"],
-    )
-    assert {"7", "100"} <= {line.split("\t")[2] for line in lost.splitlines()}
+    old = " ".join(stack.outputs[name] for name in restore_tables.SECONDS_AFTER)
+    (printed,) = book.follow(page, "6. Look at what is lost", first=define, OLD=old)
+    lost = [tuple(line.split("\t")[:3]) for line in printed.splitlines()]
+    assert sorted(each for each in lost if each[0] == "restored") == [*counter.LOST]
+    assert {counter_id for counter_id, *_ in lost} == {*before, "new"}
 
-    assert any("make deploy" in each for each in runbook.commands(page, "6. Start again"))
+    assert any("make deploy" in each for each in runbook.commands(page, "5. Start again"))
     book.log("The stack is deployed, as `make deploy` does")
     monkeypatch.setattr(deployment, "is_deployed", lambda *_: False)
     again = deploy(emulator)
     assert again.outputs == restored.outputs
     assert caller.post(counter.PATH).body["value"] == 1019
     assert len(caller.whole_history(counter.PATH)) == 8
+    book.log("The time was wrong: the old tables are copied again, as they were a minute earlier")
+    earlier = (datetime.fromisoformat(now) - timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    book.follow(page, "If the time was wrong", first=define.replace(now, earlier), OLD=old)
     book.log("WELL: the stack counts with the restored tables. An audit of all counters:")
     names = sorted(each["counter_id"]["S"] for each in stored_counters(again))
     audit_all(book)
