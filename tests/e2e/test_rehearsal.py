@@ -125,10 +125,8 @@ def audit(book: Runbook, *counters: str) -> None:
             "operations.md", "Run an audit", only='"counter_id"', change=of_this_counter
         )
         report = last_object(printed)
-        assert report["counters"] == 1
         assert report["entries"] > 0
-        assert report["finished"]
-        assert report["findings"] == []
+        assert (report["counters"], report["findings"], report["finished"]) == (1, [], True)
 
 
 def audit_all(book: Runbook) -> None:
