@@ -3,8 +3,8 @@
 `function_forks.py CODE_DIRECTORY` loads the packages from this directory. Its standard input is a
 socket. For each process, a message on the socket has a script, its directory and its environment,
 and four pipes: standard input, output and error, and a pipe that ends when the fork ends. When the
-other end of the socket is closed, the program ends, and Linux kills the forks. So a function does
-not go on, and change a counter of the next run, after the local stack was killed.
+other end of the socket is closed, the program ends, and Linux kills the forks. Otherwise, after a
+kill of the local stack, a function that is still busy could change a counter of the next run.
 """
 
 import contextlib

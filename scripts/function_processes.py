@@ -96,8 +96,8 @@ sys.path = [each for each in sys.path if each.startswith(library) and "-packages
 def _mark_end_of_log() -> None:
     """Let a Lambda function mark the end of its log, so that its answer does not wait for more.
 
-    Without this correction, MiniStack asks each millisecond whether there is another line: for 50
-    milliseconds if a function writes no line.
+    Without this correction, MiniStack looks for more lines every millisecond. If a function writes
+    no line, its answer waits 50 milliseconds.
     """
     answer = "        _real_stdout.flush()\n\nrun()"
     script = lambda_runtime._PYTHON_WORKER_SCRIPT

@@ -54,7 +54,7 @@ def complete(
     """Copy entries that the restored history lacks. Compute the trend of their hours again.
 
     This function reads the entries that are not verified: those since the last audit of their
-    counter that had no finding. It reads them in both histories. To repeat it does no harm.
+    counter that had no finding. It reads them in both histories. Repeating it does no harm.
 
     Args:
         old_history: the name of the old HistoryTable.
@@ -67,7 +67,7 @@ def complete(
         an entry in both histories.
     """
     dynamodb = boto3.client("dynamodb")
-    one = partial(_complete, dynamodb, old_history, tables, days)
+    complete_one = partial(_complete, dynamodb, old_history, tables, days)
     copied, gaps = 0, []
     pages = dynamodb.get_paginator("scan").paginate(
         TableName=tables["CounterTable"],
@@ -78,7 +78,7 @@ def complete(
     with ThreadPoolExecutor(_THREADS) as pool:
         for page in pages:
             for counter, (written, missing) in zip(
-                page["Items"], pool.map(one, page["Items"]), strict=True
+                page["Items"], pool.map(complete_one, page["Items"]), strict=True
             ):
                 copied += written
                 if missing:
@@ -170,7 +170,7 @@ def _complete(
     batch: list[Item] = []
     hours: dict[str, dict[str, int]] = {}
     for version, found in groupby(both, key=lambda each: each[0]):
-        _, is_old, item = next(found)  # the first is of the restored history, if that has the entry
+        _, is_old, item = next(found)  # if both histories have the entry, the restored one is first
         created_at = item["created_at"]["S"]
         if version <= last:
             missing += expected - version if created_at >= first else 0
@@ -214,8 +214,8 @@ def _entries(
 ) -> "Iterator[tuple[int, bool, Item]]":
     """Yield a counter's entries, the highest version first. Leave out malformed entries.
 
-    Of the old history, leave out lost changes, too: those above the version of the restored
-    counter, and those of a counter that got the same name after this one was deleted.
+    In the old history, also leave out two kinds of lost changes: those above the version of the
+    restored counter, and those of a counter that got the same name after this one was deleted.
     """
     names = {"#counter_id": "counter_id"}
     values = {":counter_id": counter["counter_id"]}

@@ -170,8 +170,8 @@ class Caller:
         entries = [entry for page in pages for entry in page]
         versions = [entry["version"] for entry in entries]
         expected = list(range(1, current["version"] + 1))
-        wrong = sorted({*versions} ^ {*expected}), len(versions)
-        assert versions == expected, f"missing or too many, and the number: {wrong}"
+        wrong = sorted({*versions} ^ {*expected})
+        assert versions == expected, f"missing or too many: {wrong}; entries: {len(versions)}"
         assert entries[0]["previous_value"] == 0
         assert all(entry["previous_value"] + entry["by"] == entry["value"] for entry in entries)
         assert all(one["value"] == other["previous_value"] for one, other in pairwise(entries))
