@@ -24,11 +24,11 @@ const HEIGHT = 280; // in CSS pixels
  *   `describe`: a function that returns the text for the time with an index;
  *   `step`: the length of an interval, in seconds;
  *   `fromZero`: whether the vertical axis includes 0;
- *   `focus`: what `focus` of the chart returned that this chart replaces;
  *   `signal`: an AbortSignal. When it is aborted, the chart is removed.
- * @returns {{node: HTMLElement, canvas: HTMLCanvasElement, focus: function(): ?number}} The chart is
- *   drawn as soon as the node is in the page. `focus` returns the index at the cursor; null if the
- *   chart does not have the focus.
+ * @returns {{node: HTMLElement, canvas: HTMLCanvasElement, draw: function(object=),
+ *   cursor: function(): {index: ?number, hasFocus: boolean}}} When the node is in the page, call
+ *   `draw`. If the chart replaces another one, its argument is what `cursor` of that one returned.
+ *   `index` is null if nobody uses the chart, or if nothing in it was chosen yet.
  */
 export function chart(options) {
   const readout = element("p", { class: "readout", "aria-live": "polite" });
@@ -41,38 +41,31 @@ export function chart(options) {
   const show = (index) => {
     readout.textContent = index === null || index === undefined ? "" : options.describe(index);
   };
-  const draw = () => {
+  const cursor = () => ({
+    index: plot.matches(":focus, :hover") ? graph.cursor.idx ?? null : null,
+    hasFocus: plot.matches(":focus"),
+  });
+  const draw = ({ index, hasFocus } = { index: null, hasFocus: false }) => {
     graph?.destroy();
-    graph = new uPlot(settings(options, plot.clientWidth, show), table(options), plot);
+    graph = new uPlot(settings(options, plot.clientWidth, index, show), table(options), plot);
+    if (hasFocus) plot.focus({ preventScroll: true });
   };
+  const redraw = () => draw(cursor());
   const resized = new ResizeObserver(() => {
-    if (graph === null) {
-      draw();
-      if (typeof options.focus === "number") {
-        plot.focus({ preventScroll: true });
-        point(graph, options.focus);
-      }
-    } else if (plot.clientWidth !== graph.width) {
+    if (graph !== null && plot.clientWidth !== graph.width) {
       graph.setSize({ width: plot.clientWidth, height: HEIGHT });
     }
   });
   resized.observe(plot);
   const { signal } = options;
   plot.addEventListener("keydown", (event) => move(event, graph, options.times.length));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });
-  document.addEventListener("redraw", draw, { signal });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal });
+  document.addEventListener("redraw", redraw, { signal });
   signal.addEventListener("abort", () => {
     resized.disconnect();
-    graph?.destroy();
+    graph.destroy();
   });
-  return {
-    node,
-    get canvas() { return graph.ctx.canvas; },
-    focus() {
-      if (graph === null) return options.focus ?? null; // not drawn yet, so not focused yet
-      return plot === document.activeElement ? graph.cursor.idx ?? 0 : null;
-    },
-  };
+  return { node, get canvas() { return graph.ctx.canvas; }, draw, cursor };
 }
 
 /** Return a small curve without axes. */
@@ -108,12 +101,14 @@ function move(event, graph, count) {
   }[event.key];
   if (target === undefined) return;
   event.preventDefault();
-  point(graph, Math.min(Math.max(target, 0), count - 1));
+  point(graph, target);
 }
 
-/** Move the cursor of a chart to the time with an index. */
+/** Move the cursor of a chart to the time with an index, or to the nearest one that there is. */
 function point(graph, index) {
-  graph.setCursor({ left: graph.valToPos(graph.data[0][index], "x"), top: HEIGHT / 2 });
+  const times = graph.data[0];
+  const time = times[Math.min(Math.max(index, 0), times.length - 1)];
+  graph.setCursor({ left: graph.valToPos(time, "x"), top: HEIGHT / 2 });
 }
 
 /** Return the data in uPlot's form: the times, then each series. */
@@ -121,7 +116,8 @@ function table({ times, lines, band }) {
   return [times, ...(band ? [band.high, band.low] : []), ...lines.map((line) => line.values)];
 }
 
-function settings({ lines, band, step, fromZero }, width, show) {
+/** Return the settings of uPlot. `index` is where the cursor is first; null if there is none. */
+function settings({ lines, band, step, fromZero }, width, index, show) {
   const edge = { points: { show: false }, stroke: color("--expected-edge"), width: 1 };
   return {
     width,
@@ -140,7 +136,11 @@ function settings({ lines, band, step, fromZero }, width, show) {
     ],
     bands: band ? [{ series: [1, 2], fill: color("--expected") }] : [],
     series: [{}, ...(band ? [edge, edge] : []), ...lines.map(series)],
-    hooks: { setCursor: [(graph) => show(graph.cursor.idx)] },
+    hooks: {
+      setCursor: [(graph) => show(graph.cursor.idx)],
+      // Only now does the chart know where its times are.
+      ready: [(graph) => index === null || point(graph, index)],
+    },
   };
 }
 

@@ -58,17 +58,18 @@ export function trendPanel(counterIds, query, signal) {
     }
   };
   const show = (trends, interval) => {
-    const focus = drawing?.focus();
+    const cursor = drawing?.cursor();
     drawn.abort();
     drawn = new AbortController();
     const view = counterIds.length > 1 ? severalTrends(counterIds, trends, form)
       : oneTrend(trends[0], form, interval);
     const times = positions(trends[0], interval, form);
     drawing = chart({
-      ...view, times, focus, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
+      ...view, times, step: SECONDS[interval], signal: AbortSignal.any([signal, drawn.signal]),
       describe: (index) => view.describe(index, intervalText(trends[0][index].start, interval)),
     });
     replace(place, element("p", { class: "summary" }, view.summary), legend(view), drawing.node);
+    drawing.draw(cursor);
     data.show(view);
     const name = fileName(...counterIds, interval);
     const title = `${counterIds.join(", ")}: ${form} by ${interval}`;

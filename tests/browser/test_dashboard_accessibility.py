@@ -239,6 +239,40 @@ def test_the_focus_stays_when_the_page_reads_again(
     expect(editor.data).to_have_count(60)
 
 
+def test_the_cursor_of_the_chart_stays_when_the_page_reads_again(
+    editor: Dashboard, caller: Caller, name: str
+) -> None:
+    editor.open(f"#/counters/{name}?range=1h")
+    expect(editor.trend).to_contain_text("60 added")
+    editor.chart.focus()
+    editor.page.keyboard.press("End")
+    expect(editor.readout).to_contain_text("value 60")
+
+    caller.post(f"/counters/{name}", by=7)
+
+    expect(editor.readout).to_contain_text("value 67")
+    editor.page.keyboard.press("ArrowLeft")
+    expect(editor.readout).not_to_contain_text("value 67")
+
+
+def test_the_chart_knows_keys_before_the_browser_reports_its_size(
+    editor: Dashboard, name: str
+) -> None:
+    editor.page.evaluate(
+        """() => {
+          window.observe = ResizeObserver.prototype.observe;
+          ResizeObserver.prototype.observe = () => {}; // a busy browser reports late
+        }"""
+    )
+    try:
+        editor.open(f"#/counters/{name}?range=1h")
+        editor.chart.focus()
+        editor.page.keyboard.press("End")
+        expect(editor.readout).to_contain_text("value 60")
+    finally:
+        editor.page.evaluate("ResizeObserver.prototype.observe = window.observe")
+
+
 def test_everything_works_with_the_keyboard(editor: Dashboard, name: str, caller: Caller) -> None:
     caller.post(f"/counters/{name}:2")
     editor.open(f"#/?prefix={uuid.uuid4()}")
