@@ -270,7 +270,7 @@ def test_the_chart_knows_keys_before_the_browser_reports_its_size(
         editor.page.keyboard.press("End")
         expect(editor.readout).to_contain_text("value 60")
     finally:
-        editor.page.evaluate("ResizeObserver.prototype.observe = window.observe")
+        editor.page.evaluate("() => { ResizeObserver.prototype.observe = window.observe; }")
 
 
 def test_everything_works_with_the_keyboard(editor: Dashboard, name: str, caller: Caller) -> None:
