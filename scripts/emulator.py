@@ -32,7 +32,7 @@ import snapshots
 
 MINISTACK = "1.5.33"
 BATCHES_AT_ONCE = 8  # batches of one queue; each needs its own process of the Lambda function
-STREAM_POLL_SECONDS = 0.01
+STREAM_POLL_SECONDS = 0.05
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 

@@ -21,9 +21,12 @@ TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in mill
 
 
 def chromium() -> str | None:
-    """Return the path of the installed Chromium or Google Chrome. Return None if there is none."""
+    """Return the path of the installed Chromium or Google Chrome. Return None if there is none.
+
+    Of Debian's two packages, the headless shell comes first: it needs half the CPU time.
+    """
     chosen = os.environ.get("CHROMIUM")
-    names = [chosen] if chosen else ["chromium", "google-chrome"]
+    names = [chosen] if chosen else ["chromium-headless-shell", "chromium", "google-chrome"]
     return next((path for path in map(shutil.which, names) if path), None)
 
 
