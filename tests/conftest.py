@@ -64,6 +64,10 @@ FIRST = (
     "tests/component/test_interleavings.py",
     "tests/component/test_reply_sequences.py",
     "tests/component/test_artifact.py",
+    "tests/component/test_whole_replies.py",
+    "tests/component/test_trend_expected.py",
+    "tests/component/test_connection.py",
+    "tests/component/test_nightly_audit.py",
     *GROUPS["queues"],
     *GROUPS["restart"],
 )
@@ -92,14 +96,14 @@ def pytest_collection_finish() -> None:
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Gives each process one group, or one test without a group, at a time.
+    """Gives each process one group, or one file without a group, at a time.
 
     xdist has marks for groups, but they do not work with this version of pytest.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         matching = (name for name, paths in GROUPS.items() if nodeid.startswith(paths))
-        return next(matching, nodeid)
+        return next(matching, nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:

@@ -5,6 +5,7 @@ import inspect
 from functools import cache
 from typing import Any
 
+from moto import backends
 from moto.core import responses, utils
 from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.models.dynamo_type import DynamoType
@@ -14,10 +15,21 @@ from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # t
     Node,
 )
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
+from moto.dynamodb.parsing.validators import (
+    ActionCountValidator,
+    OverlappingPathsValidator,
+    UpdateExpressionValidator,
+    UpdateHashRangeKeyValidator,
+)
 
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query
 _QUERY = inspect.signature(_query)
+_make: Any = UpdateExpressionParser.make
+_validate: Any = UpdateExpressionValidator.validate
+# These processors of an expression only check it. They do not look at values and items.
+_CHECKS = (ActionCountValidator, OverlappingPathsValidator, UpdateHashRangeKeyValidator)
+_checked: set[tuple[Any, ...]] = set()  # the expressions that have passed these checks
 # moto's own functions that were replaced, by owner and name; None if moto has none.
 ORIGINALS: dict[tuple[Any, str], Any] = {}
 # For a class that processes expressions, and a class of nodes: whether it processes such nodes.
@@ -75,6 +87,38 @@ def _traverse(self: Any, node: Any, position: int = -1) -> Any:  # noqa: ANN401
     return node
 
 
+@cache
+def _parse(text: str) -> Any:  # noqa: ANN401
+    """Parse the expression of an update, once for all equal expressions."""
+    tree = _make(text)
+    tree.text = text
+    return tree
+
+
+def _copy_node(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
+    """Copy the tree of an expression. moto copies it for each update."""
+    copied = object.__new__(type(self))
+    copied.__dict__.update(self.__dict__)
+    copied.parent = None
+    if self.children is not None:
+        copied.children = [copy.deepcopy(child, memo) for child in self.children]
+        for child in copied.children:
+            if isinstance(child, Node):
+                child.parent = copied
+    return copied
+
+
+def _validate_once(self: Any) -> Any:  # noqa: ANN401
+    """Validate an update. Leave out the checks that the same expression has passed before."""
+    names = self.expression_attribute_names or {}
+    case = self.node_to_validate.text, *sorted(names.items()), *self.table.table_key_attrs
+    if case in _checked:
+        self.processors = [each for each in self.processors if not isinstance(each, _CHECKS)]
+    validated = _validate(self)
+    _checked.add(case)
+    return validated
+
+
 def _query_of_one_key(self: Any, hash_key: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     """Query a table, but look only at the items with this partition key.
 
@@ -106,8 +150,11 @@ _FASTER: dict[tuple[Any, str], Any] = {
     (BaseJSONSerializer, "_serialize_type_structure"): _serialize,
     (Table, "query"): _query_of_one_key,
     (Table, "__deepcopy__"): _copy_table,
-    (UpdateExpressionParser, "make"): cache(UpdateExpressionParser.make),
+    (UpdateExpressionParser, "make"): staticmethod(_parse),
+    (UpdateExpressionValidator, "validate"): _validate_once,
+    (Node, "__deepcopy__"): _copy_node,
     (DepthFirstTraverser, "traverse_node_recursively"): _traverse,
+    (backends, "get_backend"): cache(backends.get_backend),
     (responses, "camelcase_to_underscores"): cache(utils.camelcase_to_underscores),
     (responses, "method_names_from_class"): cache(utils.method_names_from_class),
 }
