@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.sizes import examples
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -15,9 +16,8 @@ ROOT = Path(__file__).parents[1]
 # With Python's default thresholds, the garbage collector takes a quarter of the CPU time.
 gc.set_threshold(50_000, 20, 20)
 
-# An example is one run of a property test. By default, hypothesis reports an example as failed if
-# the example takes over 200 ms. On a busy machine, many examples take longer.
-settings.register_profile("tally", deadline=None)
+# For property tests without settings of their own.
+settings.register_profile("tally", examples(full=100, part=40))
 settings.load_profile("tally")
 
 # A group has all tests whose path begins with one of its entries. If entries of several groups
@@ -45,8 +45,6 @@ GROUPS = {
     "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
     "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two")),
     "e2e": ("tests/e2e/",),
-    "artifact": ("tests/component/test_artifact.py",),
-    "long history": ("tests/component/test_long_history.py",),
 }
 
 # Tests whose path begins with one of these entries start first, in this order. If entries overlap,

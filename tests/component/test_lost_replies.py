@@ -82,7 +82,7 @@ def random_amount(source: random.Random) -> int:
     return source.choice([1, source.randint(1, 1000), -source.randint(1, 1000)])
 
 
-KEYED = cases(5000, part=40)
+KEYED = cases(5000, part=25)
 WITHOUT_KEY = cases(3000, part=80)
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests import aws_template
 from tests.past import Past
 from tests.proxy import Reply
+from tests.sizes import cases
 from tests.stack import Stack
 from tests.times import BEGINNING, DAY, HOUR
 
@@ -51,7 +52,7 @@ QUERIES_BY_PATH = {
         interval=[None, "minute", "hour", "day"],
         expected=[None, "true"],
         **{"from": TIMES, "to": TIMES},
-    ),
+    )[:: cases(full=1, part=5)],
     "/counters/orders/history": queries(
         order=[None, "desc"], after=[None, "2"], **{"from": TIMES[::2], "to": TIMES[::2]}
     ),

@@ -90,7 +90,7 @@ def test_a_week_that_repeats_is_never_unusual(data: st.DataObject, day: int, wee
         assert expected.low <= increase <= expected.high
 
 
-@examples(full=1000, part=20)
+@examples(full=1000, part=8)
 @given(st.data(), DAYS, st.integers(60, 170))
 def test_steady_growth_is_never_unusual(data: st.DataObject, day: int, percent: int) -> None:
     week = data.draw(weeks_of(day, least=10_000, most=10**15))
