@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from counters import clients
 
@@ -15,7 +15,8 @@ READ_UNIT = 4096  # bytes for one unit in a strongly consistent read
 class Meter:
     """Counts the requests of the functions' AWS clients, and the capacity that they consume.
 
-    A meter counts only the requests of clients that already exist when the meter is created.
+    A meter counts only the requests of clients that already exist when the meter is created. It
+    counts until the end of the `with` block, if there is one.
     """
 
     def __init__(self) -> None:
@@ -26,10 +27,18 @@ class Meter:
         self.charged = 0.0  # read units of the queries, computed from the items' sizes
         self._keys = 0  # of the BatchGetItem that waits for its reply
         self._consistent = False  # whether the read that waits for its reply is strongly consistent
-        for factory in FACTORIES:
-            events = factory().meta.events
+        self._events = [factory().meta.events for factory in FACTORIES]
+        for events in self._events:
             events.register("provide-client-params.dynamodb", self._request_report)
             events.register("after-call.dynamodb", self._count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for events in self._events:
+            events.unregister("provide-client-params.dynamodb", self._request_report)
+            events.unregister("after-call.dynamodb", self._count)
 
     def clear(self) -> None:
         """Reset all counts to 0."""

@@ -21,9 +21,9 @@ def test_a_search_takes_as_many_requests_in_a_history_that_is_ten_thousand_times
             patched.setattr(clock, "now", lambda: end)
             patched.setitem(stack.refs, "HistoryDays", "1")
             long_history.Database(stack, changes, int(changes * expired))
-            meter = Meter()
             query = period + quote(long_history.moment(changes / 3))
-            reply = stack.request("GET", f"/counters/{long_history.NAME}{path}", query=query)
+            with Meter() as meter:
+                reply = stack.request("GET", f"/counters/{long_history.NAME}{path}", query=query)
             assert reply.status in {200, 404}, reply
             return meter.requests.total()
 

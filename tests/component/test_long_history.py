@@ -35,14 +35,15 @@ def stack(session: botocore.session.Session) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Meter:  # noqa: ARG001
+def meter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:  # noqa: ARG001
     """A meter of the functions' requests. moto (in `stack`) must start before the meter."""
     for factory in FACTORIES:
         factory.cache_clear()
     # moto scans the whole history for each read. That can take longer than the function's timeout.
     # Stop the clock, so that the function does not notice.
     monkeypatch.setattr(clock, "now", lambda: FIRST + INTERVAL * COUNT + 3600)
-    return Meter()
+    with Meter() as meter:
+        yield meter
 
 
 def at(number: float) -> str:

@@ -283,8 +283,8 @@ def test_the_reads_of_a_day_consume_the_documented_units(stack: Stack) -> None:
     for start in range(0, len(items), WRITES):
         writes: Any = [{"PutRequest": {"Item": item}} for item in items[start : start + WRITES]]
         stack.dynamodb.batch_write_item(RequestItems={stack.refs["TrendTable"]: writes})
-    meter = Meter()
-    expected_of(stack, "hour", TODAY - DAY, TODAY)
+    with Meter() as meter:
+        expected_of(stack, "hour", TODAY - DAY, TODAY)
     print(dict(meter.requests), meter.items, meter.charged)
     assert meter.requests.total() == 2
     assert meter.items <= 56 * 24 + 24 + 2
