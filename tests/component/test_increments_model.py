@@ -325,7 +325,7 @@ def test_the_service_and_the_model_give_the_same_answers(stack: Stack, wire: Wir
                 if self.run % 40 == 1:  # takes a second in moto
                     self.increment_100()
 
-        run_state_machine_as_test(Run, settings=examples(100, part=5, stateful_step_count=30))
+        run_state_machine_as_test(Run, settings=examples(100, part=12, stateful_step_count=30))
 
     print(f"{next(runs)} runs: {dict(counts)}")
     for outcome in (

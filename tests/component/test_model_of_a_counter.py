@@ -294,8 +294,8 @@ def test_the_service_and_the_model_give_the_same_answers(service: Service) -> No
 
     run_state_machine_as_test(
         Run,
-        settings=examples(full=500, part=5, stateful_step_count=50),
+        settings=examples(full=500, part=8, stateful_step_count=50),
     )
 
     print(f"{service.requests} requests in {next(runs)} runs")
-    assert service.requests > cases(500, part=5) * 10
+    assert service.requests > cases(500, part=8) * 10
