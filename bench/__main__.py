@@ -48,7 +48,7 @@ def main() -> None:
     """
     if not lambda_runtime.is_available():
         sys.exit(f"make bench needs {lambda_runtime.NEEDS}")
-    if chromium() is None:
+    if chromium(dashboard.PROGRAMS) is None:
         sys.exit("make bench needs an installed Chromium")
     start = time.monotonic()
     sections = []

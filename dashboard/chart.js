@@ -14,7 +14,7 @@ const HEIGHT = 280; // in CSS pixels
  */
 
 /**
- * Draw a chart that can be used with the pointer and with the arrow keys.
+ * Return a chart that can be used with the pointer and with the arrow keys.
  *
  * @param {object} options
  *   `times`: the times, in seconds since the epoch;
@@ -26,9 +26,10 @@ const HEIGHT = 280; // in CSS pixels
  *   `fromZero`: whether the vertical axis includes 0;
  *   `signal`: an AbortSignal. When it is aborted, the chart is removed.
  * @returns {{node: HTMLElement, canvas: HTMLCanvasElement, draw: function(object=),
- *   cursor: function(): {index: ?number, hasFocus: boolean}}} When the node is in the page, call
- *   `draw`. If the chart replaces another one, its argument is what `cursor` of that one returned.
- *   `index` is null if nobody uses the chart, or if nothing in it was chosen yet.
+ *   cursor: function(): {index: ?number, hasFocus: boolean}}} The chart is empty until `draw` is
+ *   called, when `node` is in the page. `canvas` exists after that. If the chart replaces another
+ *   one, `draw` takes what `cursor` of that one has returned. `index` is the index of the time that
+ *   the cursor points at; null if there is none, or if nobody uses the chart.
  */
 export function chart(options) {
   const readout = element("p", { class: "readout", "aria-live": "polite" });
@@ -41,10 +42,11 @@ export function chart(options) {
   const show = (index) => {
     readout.textContent = index === null || index === undefined ? "" : options.describe(index);
   };
-  const cursor = () => ({
-    index: plot.matches(":focus, :hover") ? graph.cursor.idx ?? null : null,
-    hasFocus: plot.matches(":focus"),
-  });
+  const cursor = () => {
+    const hasFocus = plot === document.activeElement; // also while the window is not active
+    const isUsed = hasFocus || plot.matches(":hover");
+    return { hasFocus, index: isUsed ? graph.cursor.idx ?? null : null };
+  };
   const draw = ({ index, hasFocus } = { index: null, hasFocus: false }) => {
     graph?.destroy();
     graph = new uPlot(settings(options, plot.clientWidth, index, show), table(options), plot);
@@ -63,7 +65,7 @@ export function chart(options) {
   document.addEventListener("redraw", redraw, { signal });
   signal.addEventListener("abort", () => {
     resized.disconnect();
-    graph.destroy();
+    graph?.destroy();
   });
   return { node, get canvas() { return graph.ctx.canvas; }, draw, cursor };
 }

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # With Python's default thresholds, the garbage collector takes a quarter of the CPU time.
 gc.set_threshold(50_000, 20, 20)
 
-# For property tests without settings of their own.
+# For property tests without settings of their own: the same examples in each run, as in the others.
 settings.register_profile("tally", examples(full=100, part=40))
 settings.load_profile("tally")
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -17,16 +17,19 @@ NO_CHROMIUM = (
     "tests/browser was not run: there is no Chromium. Install it, or set CHROMIUM to its path"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+# With the headless shell, the tests take two thirds of the CPU time.
+PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
 TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in milliseconds
 
 
-def chromium() -> str | None:
+def chromium(programs: Sequence[str] = PROGRAMS) -> str | None:
     """Return the path of the installed Chromium or Google Chrome. Return None if there is none.
 
-    Of Debian's two packages, the headless shell comes first: it needs half the CPU time.
+    Args:
+        programs: the names to look for, in this order, if `CHROMIUM` is not set.
     """
     chosen = os.environ.get("CHROMIUM")
-    names = [chosen] if chosen else ["chromium-headless-shell", "chromium", "google-chrome"]
+    names = [chosen] if chosen else programs
     return next((path for path in map(shutil.which, names) if path), None)
 
 

@@ -247,6 +247,7 @@ def test_the_cursor_of_the_chart_stays_when_the_page_reads_again(
 ) -> None:
     editor.open(f"#/counters/{name}?range=1h")
     expect(editor.trend).to_contain_text("60 added")
+    editor.page.mouse.move(0, 0)  # a pointer on the chart moves its cursor, too
     editor.chart.focus()
     editor.page.keyboard.press("End")
     expect(editor.readout).to_contain_text("value 60")
@@ -257,6 +258,8 @@ def test_the_cursor_of_the_chart_stays_when_the_page_reads_again(
     newest = editor.readout.inner_text()
     editor.page.keyboard.press("ArrowLeft")
     expect(editor.readout).not_to_have_text(newest)
+    expect(editor.readout).to_contain_text("added, ")
+    expect(editor.chart).to_be_focused()
 
 
 def test_the_chart_knows_keys_before_the_browser_reports_its_size(

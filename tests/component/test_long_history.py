@@ -13,7 +13,7 @@ from tests.stack import Stack, running
 
 from counters import clock
 
-COUNT = cases(100_000, part=600)
+COUNT = cases(100_000, part=1_100)  # more than one page of an audit
 FIRST = 1_790_000_000.0  # seconds since the epoch
 INTERVAL = 7.0  # seconds
 

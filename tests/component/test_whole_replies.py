@@ -179,13 +179,24 @@ def is_lost(client: Any, method: str) -> bool:  # noqa: ANN401
 
 
 def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> list[bytes]:  # noqa: ANN401
-    """Try many beginnings of a reply. Return the beginnings that did not count as lost replies."""
+    """Try beginnings of a reply. Return the beginnings that did not count as lost replies."""
     accepted = []
-    for length in range(0, len(whole), cases(full=1, part=3)):
+    for length in cuts(whole):
         server.reply_with(whole[:length])
         if not is_lost(client, method):
             accepted.append(whole[:length])
     return accepted
+
+
+def cuts(whole: bytes) -> list[int]:
+    """Return lengths of beginnings, always with those around the end of the headers and the end.
+
+    `make test` leaves out two of three other lengths.
+    """
+    body = whole.index(b"\r\n\r\n") + 4
+    some = range(0, len(whole), cases(full=1, part=3))
+    ends = {*range(body - 5, body + 3), *range(len(whole) - 5, len(whole))}
+    return sorted(length for length in {*some, *ends} if length < len(whole))
 
 
 @every_request
@@ -195,7 +206,7 @@ def test_a_reply_cut_at_any_byte_is_lost(server: Server, client: Any, method: st
     assert ask(client, method) == REPLIES[method]
 
     assert accepted_cuts(server, client, method, whole) == []
-    assert server.requests <= 1 + len(whole), "a request was sent twice"
+    assert server.requests <= 1 + len(cuts(whole)), "a request was sent twice"
 
 
 def test_a_refusal_cut_at_any_byte_is_lost(server: Server, client: Any) -> None:  # noqa: ANN401

@@ -128,7 +128,7 @@ def check_all(url: str, token: str, subtests: pytest.Subtests) -> None:
     # tests, which takes seconds in each process of the test run.
     load_all_checks()
     for result in get_all_tests(
-        schema=SCHEMA, test_func=check, settings=examples(full=400, part=2), given_kwargs=None
+        schema=SCHEMA, test_func=check, settings=examples(full=400, part=3), given_kwargs=None
     ):
         assert isinstance(result, Ok)
         operation, test = result.ok()
@@ -136,6 +136,7 @@ def check_all(url: str, token: str, subtests: pytest.Subtests) -> None:
             test()
     print(f"\n{len(counts)} operations, {counts.total()} cases: {dict(counts)}")
     print(f"{RUN.total()} runs of {len(RUN)} checks: {dict(RUN)}")
+    assert min(RUN["positive_data_acceptance"], RUN["negative_data_rejection"]) > 0
     assert counts.keys() == {str(operation) for operation in operations().values()}
 
 
