@@ -254,16 +254,10 @@ def test_an_export_writes_into_a_pipe_and_through_a_link(
         ("set a x", "", 2, ""),
     ],
 )
+@pytest.mark.usefixtures("three_attempts")
 def test_each_error_has_its_exit_code(  # noqa: PLR0913, PLR0917
-    tally: Command,
-    service: FakeService,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    fault: str,
-    code: int,
-    error: str,
+    tally: Command, service: FakeService, command: str, fault: str, code: int, error: str
 ) -> None:
-    monkeypatch.setattr("tally_client.retrying.pause", lambda *_: False)  # try once
     service.faults = lambda: fault
     result = tally.run(command)
     assert (result.exit_code, result.stdout) == (code, "")
@@ -287,15 +281,12 @@ def test_a_text_that_is_no_time_is_reported_with_the_name_of_its_option(
     assert service.seen == []
 
 
-def test_errors_as_json_have_what_a_program_needs(
-    tally: Command, service: FakeService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("three_attempts")
+def test_errors_as_json_have_what_a_program_needs(tally: Command, service: FakeService) -> None:
     result = tally.run("increment a --min 2 --json")
     assert json.loads(result.stderr)["value"] == 0
     service.faults = lambda: "lose"
-    with monkeypatch.context() as patch:
-        patch.setattr("tally_client.retrying.pause", lambda *_: False)  # try once
-        result = tally.run("increment a --json")
+    result = tally.run("increment a --json")
     key = json.loads(result.stderr)["key"]
     service.faults = str
     assert json.loads(tally(f"increment a --key {key} --json"))["value"] == 1

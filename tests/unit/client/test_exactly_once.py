@@ -105,10 +105,10 @@ def test_if_no_attempt_is_answered_the_outcome_is_unknown_and_the_key_resumes(
 
 
 @pytest.mark.parametrize("fault", ["503 throttled", "429 throttled"])
+@pytest.mark.usefixtures("three_attempts")
 def test_if_every_attempt_was_throttled_the_change_is_not_applied(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch, fault: str
+    service: FakeService, fault: str
 ) -> None:
-    monkeypatch.setattr("tally_client.retrying.pause", lambda number, *_: number < 2)
     service.faults = lambda: fault
     with service.client() as tally, pytest.raises(Unavailable):
         tally.increment("a")
@@ -140,21 +140,23 @@ def test_if_every_connection_was_refused_the_change_is_not_applied(service: Fake
     assert service.tokens
 
 
+@pytest.mark.usefixtures("three_attempts")
 def test_one_lost_answer_among_throttled_ones_makes_the_outcome_unknown(
     service: FakeService,
 ) -> None:
     faults = iter(["503 throttled", "lose"])
     service.faults = lambda: next(faults, "503 throttled")
-    with service.client(deadline=0.4) as tally, pytest.raises(OutcomeUnknown):
+    with service.client() as tally, pytest.raises(OutcomeUnknown):
         tally.increment("a")
     assert service.value("a") == 1
 
 
+@pytest.mark.usefixtures("three_attempts")
 def test_with_a_key_of_the_caller_an_earlier_call_may_have_made_the_change(
     service: FakeService,
 ) -> None:
     service.faults = lambda: "503 throttled"
-    with service.client(deadline=0.3) as tally, pytest.raises(OutcomeUnknown) as caught:
+    with service.client() as tally, pytest.raises(OutcomeUnknown) as caught:
         tally.increment("a", key="order-17")
     assert caught.value.key == "order-17"
 
