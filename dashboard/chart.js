@@ -26,10 +26,11 @@ const HEIGHT = 280; // in CSS pixels
  *   `fromZero`: whether the vertical axis includes 0;
  *   `signal`: an AbortSignal. When it is aborted, the chart is removed.
  * @returns {{node: HTMLElement, canvas: HTMLCanvasElement, draw: function(object=),
- *   cursor: function(): {index: ?number, hasFocus: boolean}}} The chart is empty until `draw` is
- *   called, when `node` is in the page. `canvas` exists after that. If the chart replaces another
- *   one, `draw` takes what `cursor` of that one has returned. `index` is the index of the time that
- *   the cursor points at; null if there is none, or if nobody uses the chart.
+ *   cursor: function(): {index: ?number, hasFocus: boolean}}} Put `node`
+ *   into the page, then call `draw`. Before that, the chart is empty and has no `canvas`. `cursor`
+ *   returns the index of the time at the cursor, and whether the chart has the focus. The index is
+ *   null if nobody uses the chart. To replace a chart, pass the result of its `cursor` to `draw` of
+ *   the new one.
  */
 export function chart(options) {
   const readout = element("p", { class: "readout", "aria-live": "polite" });
@@ -60,7 +61,7 @@ export function chart(options) {
   });
   resized.observe(plot);
   const { signal } = options;
-  plot.addEventListener("keydown", (event) => move(event, graph, options.times.length));
+  plot.addEventListener("keydown", (event) => move(event, graph));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal });
   document.addEventListener("redraw", redraw, { signal });
   signal.addEventListener("abort", () => {
@@ -96,8 +97,9 @@ export function color(name) {
 }
 
 /** Move the cursor of a chart with the arrow keys, Home and End. */
-function move(event, graph, count) {
+function move(event, graph) {
   const at = graph.cursor.idx;
+  const count = graph.data[0].length;
   const target = {
     ArrowLeft: (at ?? count) - 1, ArrowRight: (at ?? -1) + 1, Home: 0, End: count - 1,
   }[event.key];

@@ -2,7 +2,6 @@
 
 import gc
 from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,13 +9,11 @@ from tests.sizes import examples
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-ROOT = Path(__file__).parents[1]
-
 # moto and botocore keep hundreds of thousands of objects, and create many more for each request.
 # With Python's default thresholds, the garbage collector takes a quarter of the CPU time.
 gc.set_threshold(50_000, 20, 20)
 
-# For property tests without settings of their own: the same examples in each run, as in the others.
+# The settings of the property tests that have none of their own.
 settings.register_profile("tally", examples(full=100, part=40))
 settings.load_profile("tally")
 
@@ -71,18 +68,20 @@ FIRST = (
 )
 
 
+def file_of(nodeid: str) -> str:
+    """Return the path of the file of a test."""
+    return nodeid.partition("::")[0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests as FIRST says."""
 
     @cache
-    def position(path: Path) -> int:
-        name = path.relative_to(ROOT).as_posix()
-        return max(
-            (number for number, first in enumerate(FIRST) if name.startswith(first)),
-            default=len(FIRST),
-        )
+    def position(file: str) -> int:
+        matching = [number for number, path in enumerate(FIRST) if file.startswith(path)]
+        return max(matching, default=len(FIRST))
 
-    items.sort(key=lambda item: position(item.path))
+    items.sort(key=lambda item: position(file_of(item.nodeid)))
 
 
 def pytest_collection_finish() -> None:
@@ -101,7 +100,7 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no t
 
     def _split_scope(self, nodeid: str) -> str:
         matching = (name for name, paths in GROUPS.items() if nodeid.startswith(paths))
-        return next(matching, nodeid.partition("::")[0])
+        return next(matching, file_of(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:

@@ -17,7 +17,7 @@ NO_CHROMIUM = (
     "tests/browser was not run: there is no Chromium. Install it, or set CHROMIUM to its path"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-# With the headless shell, the tests take two thirds of the CPU time.
+# With Debian's headless shell, the tests take a third less CPU time than with the whole Chromium.
 PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
 TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in milliseconds
 

@@ -16,9 +16,9 @@ from deployment import Stack
 PHONE = {"width": 390, "height": 844}
 MOST_TABS = 120  # more elements than any view has that can have the focus
 
-# Returns where the focus is: on the target, elsewhere, or after the last element on nothing. If the
-# element with the focus does not show it, the place is "hidden". The radio buttons of a choice are
-# invisible; the text beside each shows the focus.
+# Returns the place of the focus: "target", "elsewhere", or "nothing" after the last element. If the
+# element with the focus does not show that it has it, the place is "hidden". The radio buttons of a
+# choice are invisible; the text beside each shows the focus.
 FOCUS = """target => {
   const focused = document.activeElement;
   if (focused === document.body) return { place: "nothing" };

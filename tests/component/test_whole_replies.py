@@ -189,9 +189,10 @@ def accepted_cuts(server: Server, client: Any, method: str, whole: bytes) -> lis
 
 
 def cuts(whole: bytes) -> list[int]:
-    """Return lengths of beginnings, always with those around the end of the headers and the end.
+    """Return the lengths of the beginnings to try.
 
-    `make test` leaves out two of three other lengths.
+    Those near the end of the headers and near the end of the reply are always among them. Of the
+    others, `make test` tries every third.
     """
     body = whole.index(b"\r\n\r\n") + 4
     some = range(0, len(whole), cases(full=1, part=3))
