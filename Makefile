@@ -32,8 +32,8 @@ check: ## run lint, types, unit tests and template tests: less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint types quick-tests
 
 test: ## run everything: lint, types, sam validate, and all tests
-	@$(MAKE) --no-print-directory --jobs=2 lint types
-	@$(MAKE) --no-print-directory --jobs=2 validate tests
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs=3 types validate tests
 
 test-full: export TALLY_TESTS := full
 test-full: test ## run everything, with the large tests at full size

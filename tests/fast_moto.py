@@ -1,12 +1,17 @@
-"""Replaces moto's slowest functions with faster ones that return the same results."""
+"""Replaces slow functions of moto and botocore with faster ones that return the same results."""
 
 import copy
 import inspect
+import json
+import re
 from functools import cache
 from typing import Any
 
+from botocore import useragent
 from moto import backends
 from moto.core import responses, utils
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
@@ -21,7 +26,10 @@ from moto.dynamodb.parsing.validators import (
     UpdateExpressionValidator,
     UpdateHashRangeKeyValidator,
 )
+from moto.dynamodb.responses import DynamoHandler
 
+_process: Any = BotocoreStubber.process_request
+_DYNAMODB = re.compile(r"https://dynamodb\.(?P<region>[^.]+)\.amazonaws\.com/")
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query
 _QUERY = inspect.signature(_query)
@@ -41,6 +49,29 @@ def speed_up() -> None:
     for (owner, name), function in _FASTER.items():
         ORIGINALS.setdefault((owner, name), getattr(owner, name, None))
         setattr(owner, name, function)
+
+
+def _process_request(self: Any, request: Any) -> Any:  # noqa: ANN401
+    """Process a request of DynamoDB from its body.
+
+    For each request, moto's own function would look for the service among all services, make a
+    request of a web server, and parse the body by the model of the operation. Only values of the
+    type B (binary) would need this model: with such a value, the request fails.
+    """
+    endpoint = _DYNAMODB.fullmatch(request.url)
+    if not endpoint:
+        return _process(self, request)
+    handler: Any = DynamoHandler()
+    handler.headers = {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in request.headers.items()
+    }
+    handler.params = json.loads(request.body)
+    handler.querystring = {}
+    handler.region = endpoint["region"]
+    handler.current_account = DEFAULT_ACCOUNT_ID
+    handler.response_headers = {"server": "amazon.com"}
+    return handler.call_action()
 
 
 def _serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
@@ -147,6 +178,7 @@ def _copy_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
 
 
 _FASTER: dict[tuple[Any, str], Any] = {
+    (BotocoreStubber, "process_request"): _process_request,
     (BaseJSONSerializer, "_serialize_type_structure"): _serialize,
     (Table, "query"): _query_of_one_key,
     (Table, "__deepcopy__"): _copy_table,
@@ -157,4 +189,7 @@ _FASTER: dict[tuple[Any, str], Any] = {
     (backends, "get_backend"): cache(backends.get_backend),
     (responses, "camelcase_to_underscores"): cache(utils.camelcase_to_underscores),
     (responses, "method_names_from_class"): cache(utils.method_names_from_class),
+    (useragent, "sanitize_user_agent_string_component"): cache(
+        useragent.sanitize_user_agent_string_component
+    ),
 }

@@ -243,6 +243,14 @@ class Stack:
         """
         return {name: self._value(value) for name, value in function.environment.items()}
 
+    @contextmanager
+    def in_environment(self, function: Function) -> Iterator[None]:
+        """Set these variables in the with block. `patch.dict` would also set all others again."""
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in self.environment(function).items():
+                patched.setenv(name, value)
+            yield
+
     def _value(self, value: Mapping[str, str]) -> str:
         """Return the value of `!Ref`, `!GetAtt` or `!Sub`."""
         if "Ref" in value:
@@ -267,7 +275,7 @@ class Stack:
         handler = importlib.import_module(function.module).handler
         if function.module == "show_dashboard":
             packed_dashboard.use()
-        with patch.dict(os.environ, self.environment(function)):
+        with self.in_environment(function):
             answer = handler(event, Context(name, deadline=clock.now() + function.timeout))
         if function.routes:
             conformance.check_answer(event, answer)

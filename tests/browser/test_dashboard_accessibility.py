@@ -16,11 +16,12 @@ from deployment import Stack
 PHONE = {"width": 390, "height": 844}
 MOST_TABS = 120  # more elements than any view has that can have the focus
 
-# Returns the place of the focus: "target", "elsewhere", or "nothing" after the last element. If the
-# element with the focus does not show that it has it, the place is "hidden". The radio buttons of a
-# choice are invisible; the text beside each shows the focus.
+# Returns the place of the focus: "target", "elsewhere", or "nothing" after the last element. It is
+# "hidden" if the element with the focus does not show that it has it, and "gone" if the target is
+# not on the page. The radio buttons of a choice are invisible; their texts show the focus.
 FOCUS = """target => {
   const focused = document.activeElement;
+  if (!target.isConnected) return { place: "gone" };
   if (focused === document.body) return { place: "nothing" };
   const shown = focused.closest(".choice") ? focused.nextElementSibling : focused;
   const { outlineStyle, outlineWidth, outlineColor, visibility } = getComputedStyle(shown);
@@ -75,9 +76,13 @@ def tab_to(tab: Dashboard, target: Locator, *, is_new: bool = False) -> None:
     removes or disables the element that has it.
     """
     assert is_new or tab.page.evaluate(HAS_FOCUS), "the focus was lost"
+    element = target.element_handle()  # looking for it again after each key takes a second in all
     for _ in range(MOST_TABS):
         tab.page.keyboard.press("Tab")
-        focus = target.evaluate(FOCUS)
+        focus = element.evaluate(FOCUS)
+        if focus["place"] == "gone":  # the page has replaced it
+            element = target.element_handle()
+            focus = element.evaluate(FOCUS)
         assert focus["place"] != "hidden", focus
         if focus["place"] == "target":
             return

@@ -6,7 +6,6 @@ Waiting takes no real time. Timeouts are exact to the millisecond.
 import importlib
 import json
 import logging
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -179,7 +178,7 @@ class Scene:
         handler = importlib.import_module(function.module).handler
         self._invocations.append(invocation)
         try:
-            with patch.dict(os.environ, self.stack.environment(function)):
+            with self.stack.in_environment(function):
                 answer = handler(event, invocation.context)
             conformance.check_answer(event, answer)
             if clock.now() < invocation.context.deadline:

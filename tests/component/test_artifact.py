@@ -232,7 +232,7 @@ def test_an_event_writes_at_most_one_log_line_and_no_warning(run: Run) -> None:
 def test_a_function_imports_only_what_its_artifact_has_and_what_it_needs(
     run: Run, artifacts: Path, runtime: Path
 ) -> None:
-    directory = artifacts / run.function.name
+    directory = (artifacts / run.function.name).resolve()
     modules = run.outcome.body["origins"]
 
     origins = {name: Path(file) for name, file in modules.items() if file}
