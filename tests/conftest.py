@@ -4,6 +4,7 @@ import gc
 from collections.abc import Generator
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -61,12 +62,13 @@ FIRST = (
     "tests/component/test_reply_sequences.py",
     "tests/component/test_trend_expected.py",
     *GROUPS["pages"],
-    *GROUPS["tokens"],
-    "tests/component/test_artifact.py",
+    *(f"tests/component/test_{letter}" for letter in "cfh"),
     *GROUPS["queues"],
-    *(f"tests/component/test_{letter}" for letter in "cfhi"),
+    *GROUPS["tokens"],
+    "tests/component/test_i",
+    "tests/component/test_artifact.py",
     *GROUPS["restart"],
-    "tests/unit/",
+    "tests/component/test_connection.py",
 )
 
 
@@ -90,12 +92,17 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests as FIRST says."""
+    """Sort the tests as FIRST says, and the others by the names of their files.
+
+    So unit tests, which sometimes wait, are between component tests, which never do.
+    """
 
     @cache
-    def position(file: str) -> int:
+    def position(file: str) -> tuple[int, str]:
         matching = [path for path in FIRST if file.startswith(path)]
-        return FIRST.index(max(matching, key=len)) if matching else len(FIRST)
+        if matching:
+            return FIRST.index(max(matching, key=len)), ""
+        return len(FIRST), Path(file).name
 
     items.sort(key=lambda item: position(file_of(item.nodeid)))
 
