@@ -22,7 +22,7 @@ settings.load_profile("tally")
 
 # A group has all tests whose path begins with one of its entries. If entries of several groups
 # match, the first group counts. A group shares a slow fixture, such as an emulator. So xdist runs a
-# group in one process. The end-to-end tests are several groups, so that several processes run them.
+# group in one process. The tests that need a stack are three groups, so three processes run them.
 GROUPS = {
     "restart": ("tests/e2e/test_restart.py",),
     "chaos": ("tests/e2e/test_chaos.py",),
@@ -34,41 +34,36 @@ GROUPS = {
         "tests/e2e/test_concurrency",
         "tests/e2e/test_contract",
         "tests/e2e/test_cost",
+        "tests/e2e/test_counting",
         "tests/e2e/test_first_steps",
+        "tests/e2e/test_queue",
         "tests/e2e/test_read_many",
+        "tests/e2e/test_two",
     ),
-    "pages": tuple(
-        f"tests/browser/test_{name}"
-        for name in ("another", "dashboard_accessibility", "dashboard_f", "dashboard_pictures")
+    "dashboard": (
+        "tests/browser/test_dashboard.py",
+        "tests/browser/test_dashboard_list.py",
+        "tests/browser/test_dashboard_rights.py",
+        "tests/browser/test_dashboard_states.py",
+        "tests/e2e/test_issue_token.py",
+        "tests/e2e/test_sign_in.py",
     ),
-    "dashboard": ("tests/browser/",),
-    "tokens": tuple(f"tests/e2e/test_{name}" for name in ("issue_token", "sign_in")),
-    "queues": tuple(f"tests/e2e/test_{name}" for name in ("counting", "queue", "two")),
-    "e2e": ("tests/e2e/",),
+    "e2e": ("tests/e2e/", "tests/browser/"),
 }
 
 # Tests whose path begins with one of these entries start first, in this order. If entries overlap,
 # the longest one counts. The long groups come early, so that no process is left alone with one at
-# the end. They often wait, so files that never wait are between them: both cores stay busy. The
-# first group makes the build and the stack that the other groups wait for.
+# the end. The very first makes the build and the stack that the others wait for. Meanwhile, the
+# other processes run tests that never wait.
 FIRST = (
-    "tests/e2e/",
+    *GROUPS["e2e"],
     *GROUPS["chaos"],
     "tests/component/test_a",
     "tests/unit/test_anomalies.py",
     *GROUPS["client"],
     *GROUPS["dashboard"],
-    "tests/component/test_interleavings.py",
-    "tests/component/test_reply_sequences.py",
     "tests/component/test_trend_expected.py",
-    *GROUPS["pages"],
-    *(f"tests/component/test_{letter}" for letter in "cfh"),
-    *GROUPS["queues"],
-    *GROUPS["tokens"],
-    "tests/component/test_i",
-    "tests/component/test_artifact.py",
     *GROUPS["restart"],
-    "tests/component/test_connection.py",
 )
 
 

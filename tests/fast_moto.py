@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from botocore import useragent
+from botocore.hooks import EventAliaser
 from moto import backends
 from moto.core import responses, utils
 from moto.core.botocore_stubber import BotocoreStubber
@@ -28,6 +29,8 @@ from moto.dynamodb.parsing.validators import (
 )
 from moto.dynamodb.responses import DynamoHandler
 
+_alias: Any = EventAliaser._alias_event_name  # type: ignore[attr-defined]  # noqa: SLF001
+_aliases: dict[str, str] = {}
 _process: Any = BotocoreStubber.process_request
 _DYNAMODB = re.compile(r"https://dynamodb\.(?P<region>[^.]+)\.amazonaws\.com/")
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
@@ -49,6 +52,13 @@ def speed_up() -> None:
     for (owner, name), function in _FASTER.items():
         ORIGINALS.setdefault((owner, name), getattr(owner, name, None))
         setattr(owner, name, function)
+
+
+def _alias_once(self: Any, event_name: str) -> str:  # noqa: ANN401
+    """Return the alias of an event of botocore. All its objects have the same aliases."""
+    if event_name not in _aliases:
+        _aliases[event_name] = _alias(self, event_name)
+    return _aliases[event_name]
 
 
 def _process_request(self: Any, request: Any) -> Any:  # noqa: ANN401
@@ -178,6 +188,7 @@ def _copy_table(self: Any, memo: dict[int, Any]) -> Any:  # noqa: ANN401
 
 
 _FASTER: dict[tuple[Any, str], Any] = {
+    (EventAliaser, "_alias_event_name"): _alias_once,
     (BotocoreStubber, "process_request"): _process_request,
     (BaseJSONSerializer, "_serialize_type_structure"): _serialize,
     (Table, "query"): _query_of_one_key,
