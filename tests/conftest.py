@@ -4,7 +4,6 @@ import gc
 from collections.abc import Generator
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -51,19 +50,22 @@ GROUPS = {
     "e2e": ("tests/e2e/", "tests/browser/"),
 }
 
-# Tests whose path begins with one of these entries start first, in this order. If entries overlap,
-# the longest one counts. The long groups come early, so that no process is left alone with one at
-# the end. The very first makes the build and the stack that the others wait for. Meanwhile, the
-# other processes run tests that never wait.
-FIRST = (
+# Tests start in the order of these entries, with which their paths begin. If entries overlap, the
+# longest one counts. The long groups come early, so that no process is left alone with one at the
+# end. The very first makes the build and the stack that the others wait for. Meanwhile, and beside
+# the groups, which often wait, the other processes run tests that never wait.
+ORDER = (
     *GROUPS["e2e"],
     *GROUPS["chaos"],
     "tests/component/test_a",
     "tests/unit/test_anomalies.py",
     *GROUPS["client"],
     *GROUPS["dashboard"],
-    "tests/component/test_trend_expected.py",
+    "tests/component/",
+    "tests/component/test_artifact.py",
     *GROUPS["restart"],
+    "tests/component/test_connection.py",
+    "tests/unit/",
 )
 
 
@@ -87,17 +89,12 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests as FIRST says, and the others by the names of their files.
-
-    So unit tests, which sometimes wait, are between component tests, which never do.
-    """
+    """Sort the tests as ORDER says."""
 
     @cache
-    def position(file: str) -> tuple[int, str]:
-        matching = [path for path in FIRST if file.startswith(path)]
-        if matching:
-            return FIRST.index(max(matching, key=len)), ""
-        return len(FIRST), Path(file).name
+    def position(file: str) -> int:
+        matching = (path for path in ORDER if file.startswith(path))
+        return ORDER.index(max(matching, key=len))
 
     items.sort(key=lambda item: position(file_of(item.nodeid)))
 
