@@ -52,8 +52,8 @@ GROUPS = {
 
 # Tests start in the order of these entries, with which their paths begin. If entries overlap, the
 # longest one counts. The long groups come early, so that no process is left alone with one at the
-# end. The very first makes the build and the stack that the others wait for. Meanwhile, and beside
-# the groups, which often wait, the other processes run tests that never wait.
+# end. The very first makes the build and the stack that the others wait for. Beside the groups,
+# which often wait, other processes run component tests, most of which never wait.
 ORDER = (
     *GROUPS["e2e"],
     *GROUPS["chaos"],
@@ -63,8 +63,10 @@ ORDER = (
     *GROUPS["dashboard"],
     "tests/component/",
     "tests/component/test_artifact.py",
-    *GROUPS["restart"],
     "tests/component/test_connection.py",
+    *GROUPS["restart"],
+    "tests/component/test_r",
+    "tests/component/test_t",
     "tests/unit/",
 )
 
