@@ -65,9 +65,9 @@ ORDER = (
     "tests/component/test_artifact.py",
     "tests/component/test_connection.py",
     *GROUPS["restart"],
+    "tests/unit/",
     "tests/component/test_r",
     "tests/component/test_t",
-    "tests/unit/",
 )
 
 
