@@ -41,14 +41,14 @@ _validate: Any = UpdateExpressionValidator.validate
 # These processors of an expression only check it. They do not look at values and items.
 _CHECKS = (ActionCountValidator, OverlappingPathsValidator, UpdateHashRangeKeyValidator)
 _checked: set[tuple[Any, ...]] = set()  # the expressions that have passed these checks
-# moto's own functions that were replaced, by owner and name; None if moto has none.
+# The functions that were replaced, by owner and name; None if the owner has none.
 ORIGINALS: dict[tuple[Any, str], Any] = {}
 # For a class that processes expressions, and a class of nodes: whether it processes such nodes.
 _processed: dict[tuple[type, type], bool] = {}
 
 
 def speed_up() -> None:
-    """Install the faster functions in moto."""
+    """Install the faster functions in moto and botocore."""
     for (owner, name), function in _FASTER.items():
         ORIGINALS.setdefault((owner, name), getattr(owner, name, None))
         setattr(owner, name, function)
@@ -65,8 +65,8 @@ def _process_request(self: Any, request: Any) -> Any:  # noqa: ANN401
     """Process a request of DynamoDB from its body.
 
     For each request, moto's own function would look for the service among all services, make a
-    request of a web server, and parse the body by the model of the operation. Only values of the
-    type B (binary) would need this model: with such a value, the request fails.
+    request of a web server, and parse the body by the model of the operation. Without the model,
+    a binary value stays its base64 text; Tally stores none. The reply has no header Date.
     """
     endpoint = _DYNAMODB.fullmatch(request.url)
     if not endpoint:

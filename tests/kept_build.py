@@ -45,20 +45,16 @@ def put_build_into(directory: Path) -> None:
             shutil.rmtree(STATE, ignore_errors=True)
             with run_emulator(KEPT, free_port()) as emulator:
                 build(emulator)
-        _link_build_into(directory / BUILD)
+        shutil.copytree(KEPT / BUILD, directory / BUILD, copy_function=_link)
+        _refer_to_the_sources(directory / BUILD / "template.yaml")
         shutil.copy(KEPT / BUILD_STAMP, directory)
 
 
-def _link_build_into(directory: Path) -> None:
-    """Link to the artifacts of the kept build, which nothing changes, and copy its template."""
-    directory.mkdir()
-    for path in (KEPT / BUILD).iterdir():
-        if path.is_dir():
-            (directory / path.name).symlink_to(path)
-    template = (KEPT / BUILD / "template.yaml").read_text()
-    # The paths of README.md and LICENSE are relative to the template.
-    sources = os.path.relpath(ROOT, KEPT / BUILD)
-    (directory / "template.yaml").write_text(template.replace(sources, str(ROOT)))
+def _refer_to_the_sources(template: Path) -> None:
+    """Correct the paths of README.md and LICENSE in a copied template. They are relative to it."""
+    text = template.read_text()
+    template.unlink()  # it is a link to the kept template
+    template.write_text(text.replace(os.path.relpath(ROOT, KEPT / BUILD), str(ROOT)))
 
 
 def _digest_of_scripts() -> str:
@@ -75,3 +71,11 @@ def _lock() -> Iterator[None]:
     with KEPT.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _link(source: str, target: str) -> None:
+    """Create a hard link, which is faster than a copy. Nothing writes to the files of a build."""
+    try:
+        os.link(source, target)
+    except OSError:  # source and target are on different file systems
+        shutil.copy2(source, target)

@@ -212,7 +212,8 @@ def run(
         requests = [endpoint.requests.get() for _ in range(endpoint.requests.qsize())]
         logged = [json.loads(line) for line in log.read_text().splitlines()]
         yield Run(function, stack, outcome, logged, first_request, requests)
-        stack.clear(set(stack.refs.values()), ())  # the function ran in another process
+        # The pool has not seen these changes: another process made them.
+        stack.clear(set(stack.refs.values()), ())
 
 
 def test_the_built_function_handles_its_sample_event(run: Run) -> None:
@@ -233,7 +234,7 @@ def test_an_event_writes_at_most_one_log_line_and_no_warning(run: Run) -> None:
 def test_a_function_imports_only_what_its_artifact_has_and_what_it_needs(
     run: Run, artifacts: Path, runtime: Path
 ) -> None:
-    directory = (artifacts / run.function.name).resolve()
+    directory = artifacts / run.function.name
     modules = run.outcome.body["origins"]
 
     origins = {name: Path(file) for name, file in modules.items() if file}
