@@ -245,7 +245,7 @@ class Stack:
 
     @contextmanager
     def in_environment(self, function: Function) -> Iterator[None]:
-        """Set the function's variables in the with block. `patch.dict` would set all others, too."""
+        """Set a function's variables in the with block. `patch.dict` would also set all others."""
         with pytest.MonkeyPatch.context() as patched:
             for name, value in self.environment(function).items():
                 patched.setenv(name, value)
