@@ -212,8 +212,7 @@ def run(
         requests = [endpoint.requests.get() for _ in range(endpoint.requests.qsize())]
         logged = [json.loads(line) for line in log.read_text().splitlines()]
         yield Run(function, stack, outcome, logged, first_request, requests)
-        # The pool has not seen these changes: another process made them.
-        stack.clear(set(stack.refs.values()), ())
+        stack.clear(set(stack.refs.values()), ())  # the pool sees no changes of other processes
 
 
 def test_the_built_function_handles_its_sample_event(run: Run) -> None:
