@@ -50,22 +50,23 @@ GROUPS = {
     "e2e": ("tests/e2e/", "tests/browser/"),
 }
 
-# Tests start in the order of these entries, with which their paths begin. If entries overlap, the
-# longest one counts. The long groups come early, so that no process is left alone with one at the
-# end. The very first makes the build and the stack that the others wait for. Beside the groups,
-# which often wait, other processes run component tests, most of which never wait.
+# The order in which tests start. A test has the place of the longest entry with which its path
+# begins. The groups come early, so that no process is left alone with one at the end. They often
+# wait. So beside them, the other processes run tests that do not wait.
 ORDER = (
-    *GROUPS["e2e"],
+    *GROUPS["e2e"],  # makes the build and the stack that the other groups need
     *GROUPS["chaos"],
+    # These do not need the build. They are enough for the other processes until it is made.
     "tests/component/test_a",
     "tests/unit/test_anomalies.py",
     *GROUPS["client"],
     *GROUPS["dashboard"],
     "tests/component/",
     "tests/component/test_artifact.py",
-    "tests/component/test_connection.py",
+    "tests/component/test_connection.py",  # waits for 20 s
     *GROUPS["restart"],
-    "tests/unit/",
+    "tests/unit/",  # the tests of the client often wait
+    # These do not wait, so they come last: all processes end at about the same time.
     "tests/component/test_r",
     "tests/component/test_t",
 )
@@ -78,9 +79,10 @@ def file_of(nodeid: str) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Let one process import the tests first, and the others read the bytecode that it keeps.
+    """Let one process import the tests first, while it has the lock for itself.
 
-    In a new clone, each of them would compile all tests, which takes ten seconds.
+    The others wait for it, then share the lock, and read the bytecode that it has written. In a new
+    clone, each of them would otherwise compile all tests, which takes ten seconds.
     """
     with (session.config.cache.mkdir("collection") / "lock").open("w") as file:
         try:

@@ -31,7 +31,7 @@ from moto.dynamodb.responses import DynamoHandler
 
 _alias: Any = EventAliaser._alias_event_name  # type: ignore[attr-defined]  # noqa: SLF001
 _aliases: dict[str, str] = {}
-_process: Any = BotocoreStubber.process_request
+_process_any: Any = BotocoreStubber.process_request
 _DYNAMODB = re.compile(r"https://dynamodb\.(?P<region>[^.]+)\.amazonaws\.com/")
 _serialize_structure: Any = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
 _query: Any = Table.query
@@ -55,22 +55,27 @@ def speed_up() -> None:
 
 
 def _alias_once(self: Any, event_name: str) -> str:  # noqa: ANN401
-    """Return the alias of an event of botocore. All its objects have the same aliases."""
+    """Return the alias of an event.
+
+    Each client of botocore looks for the aliases itself, but they are the same for all clients.
+    """
     if event_name not in _aliases:
         _aliases[event_name] = _alias(self, event_name)
     return _aliases[event_name]
 
 
 def _process_request(self: Any, request: Any) -> Any:  # noqa: ANN401
-    """Process a request of DynamoDB from its body.
+    """Process a request. If it is for DynamoDB, take its parameters from its body as they are.
 
-    For each request, moto's own function would look for the service among all services, make a
-    request of a web server, and parse the body by the model of the operation. Without the model,
-    a binary value stays its base64 text; Tally stores none. The reply has no header Date.
+    For each request, moto's own function would search all services, and make a request of a web
+    server. It would also parse the body by the model of the operation. Only binary values need
+    that, and Tally stores none.
+
+    Unlike moto's, the reply to a request for DynamoDB has no header Date.
     """
     endpoint = _DYNAMODB.fullmatch(request.url)
     if not endpoint:
-        return _process(self, request)
+        return _process_any(self, request)
     handler: Any = DynamoHandler()
     handler.headers = {
         name: value.decode() if isinstance(value, bytes) else value

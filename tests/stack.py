@@ -245,7 +245,10 @@ class Stack:
 
     @contextmanager
     def in_environment(self, function: Function) -> Iterator[None]:
-        """Set a function's variables in the with block. `patch.dict` would also set all others."""
+        """Set the environment variables of a function in the with block.
+
+        `patch.dict` would set all other variables of this process again, too, which is slow.
+        """
         with pytest.MonkeyPatch.context() as patched:
             for name, value in self.environment(function).items():
                 patched.setenv(name, value)

@@ -198,9 +198,8 @@ class World:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Give the functions this world's clock, and send their requests through this world."""
-        variables = self.stack.environment(self.stack.functions["IncrementCounter"])
         with (
-            patch.dict("os.environ", variables),
+            self.stack.in_environment(self.stack.functions["IncrementCounter"]),
             patch.object(clock, "now", lambda: self.time),
             patch.object(clock, "sleep", self._sleep),
             patch.object(self.wire, "through", self._carry),

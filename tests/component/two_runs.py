@@ -89,9 +89,9 @@ class Runs:
 
     @contextmanager
     def interleaving(self) -> Iterator[None]:
-        variables = self.stack.environment(self.stack.functions[self.name])
+        environment = self.stack.in_environment(self.stack.functions[self.name])
         through = patch.object(self.wire, "through", self._carry)
-        with patch.dict("os.environ", variables), through, silence():
+        with environment, through, silence():
             yield
 
     def _carry(self, request: AWSPreparedRequest) -> AWSResponse:
