@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, Route, expect
-from tests.browser.dashboard import Dashboard, lost_reply
+from tests.browser.dashboard import Dashboard, lost_reply, wait_for
 from tests.browser.samples import store
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller
@@ -33,7 +33,7 @@ def test_a_new_counter_and_a_change_appear_without_a_reload(
     editor: Dashboard, caller: Caller, name: str
 ) -> None:
     editor.open(f"#/?prefix={name}")
-    expect(editor.content.get_by_text("No counter's name begins with")).to_be_visible()
+    wait_for(editor.content.get_by_text("No counter's name begins with"))
     editor.page.evaluate("window.loadedOnce = true")
 
     caller.post(f"/counters/{name}", by=1234)
@@ -57,7 +57,7 @@ def test_a_double_click_counts_once(
 
     editor.add(5, clicks=2, slowness=slowness)
 
-    expect(editor.outcome("Added 5. The value became 5.")).to_be_visible()
+    wait_for(editor.outcome("Added 5. The value became 5."))
     expect(editor.value).to_have_text("5")
     assert stored(caller, name) == (5, 1)
     expect(editor.changes()).to_have_count(1)
@@ -75,7 +75,7 @@ def test_an_addition_whose_reply_is_lost_counts_once(
 
     with lost_reply(editor.page, f"**/counters/{quote(name, safe='')}", "POST") as keys:
         editor.add(5, clicks=2)
-        expect(editor.outcome("Added 5. The value became 5.")).to_be_visible()
+        wait_for(editor.outcome("Added 5. The value became 5."))
 
     assert len(keys) == 2
     assert len({*keys}) == 1
@@ -99,12 +99,12 @@ def test_an_addition_is_not_sent_twice_while_it_is_being_sent(
     editor.change_form.get_by_label("How many").fill("5")
     for _ in range(2):
         editor.page.keyboard.press("Enter")
-    expect(editor.outcome("Sending…")).to_be_visible()
+    wait_for(editor.outcome("Sending…"))
     editor.page.wait_for_timeout(100)
     for route in waiting:
         route.continue_()
 
-    expect(editor.outcome("Added 5. The value became 5.")).to_be_visible()
+    wait_for(editor.outcome("Added 5. The value became 5."))
     assert len(waiting) == 1
     assert stored(caller, name) == (5, 1)
 
@@ -118,7 +118,7 @@ def test_a_refusal_gives_its_reason(editor: Dashboard, caller: Caller, name: str
     editor.add(4, button="Subtract")
 
     reason = "Not changed: the result would be below 0. The value is 3."
-    expect(editor.outcome(reason)).to_be_visible()
+    wait_for(editor.outcome(reason))
     assert stored(caller, name) == (3, 1)
     editor.add(3, button="Subtract")
     expect(editor.value).to_have_text("0")
@@ -130,14 +130,14 @@ def test_a_set_does_not_undo_the_change_of_somebody_else(
     editor.open(f"#/counters/{name}")
     expect(editor.value).to_have_text("0")
     editor.set_value(40)
-    expect(editor.outcome("Set to 40.")).to_be_visible()
+    wait_for(editor.outcome("Set to 40."))
     expect(editor.value).to_have_text("40")
     assert stored(caller, name) == (40, 1)
 
     with editor.no_news():
         caller.post(f"/counters/{name}", by=2)
         editor.set_value(50)
-        expect(editor.outcome("Not set: somebody has changed the counter")).to_be_visible()
+        wait_for(editor.outcome("Not set: somebody has changed the counter"))
     assert stored(caller, name) == (42, 2)
     expect(editor.value).to_have_text("42")
 
@@ -150,7 +150,7 @@ def test_the_trend_of_the_last_hour(editor: Dashboard, caller: Caller, name: str
 
     editor.choose_period("Last hour")
 
-    expect(editor.trend).to_contain_text("7 added and 2 subtracted in 60 minutes.")
+    wait_for(editor.trend, "7 added and 2 subtracted in 60 minutes.")
     editor.open_table()
     expect(editor.data).to_have_count(60)
     expect(editor.data_of("close").last).to_have_text("5")
@@ -181,10 +181,10 @@ def test_the_past_and_the_pages_of_the_history(
 
     half = clock.timestamp(start + 1800)[:19]
     editor.look_back(half)
-    expect(editor.past).to_contain_text("31 at ")
-    expect(editor.past).to_contain_text("Version 31, made")
+    wait_for(editor.past, "31 at ")
+    wait_for(editor.past, "Version 31, made")
     editor.look_back(clock.timestamp(start - 60)[:19])
-    expect(editor.past).to_contain_text("Nobody had counted here yet.")
+    wait_for(editor.past, "Nobody had counted here yet.")
 
     editor.history.get_by_label("Before").fill(half)
     editor.button("Filter").click()
@@ -202,8 +202,8 @@ def test_the_past_and_the_pages_of_the_history(
 
 def test_history_and_trend_catch_up_with_the_counter(editor: Dashboard, name: str) -> None:
     editor.open(f"#/counters/{name}?range=1h")
-    expect(editor.history).to_contain_text("There are no changes yet.")
-    expect(editor.trend).to_contain_text("0 added")
+    wait_for(editor.history, "There are no changes yet.")
+    wait_for(editor.trend, "0 added")
     trend = editor.requests_to("/trend")[-1].response()
     assert trend
     before = trend.json()
@@ -214,7 +214,7 @@ def test_history_and_trend_catch_up_with_the_counter(editor: Dashboard, name: st
     editor.add(5)
 
     expect(editor.changes()).to_have_count(1)
-    expect(editor.trend).to_contain_text("5 added")
+    wait_for(editor.trend, "5 added")
 
 
 def test_who_signs_out_stays_signed_out(stack: Stack, page: Page) -> None:
@@ -228,11 +228,11 @@ def test_who_signs_out_stays_signed_out(stack: Stack, page: Page) -> None:
 
     tab.sign_out_button.click()
 
-    expect(tab.sign_in_button).to_be_visible()
+    wait_for(tab.sign_in_button)
     page.wait_for_url(tab.url)
     page.reload()
-    expect(tab.sign_in_button).to_be_visible()
+    wait_for(tab.sign_in_button)
     other = Dashboard(page.context.new_page(), stack)
     other.open()
     other.sign_in_button.click()
-    expect(other.password).to_be_visible()
+    wait_for(other.password)

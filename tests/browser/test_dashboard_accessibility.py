@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
-from tests.browser.dashboard import Dashboard, problem
+from tests.browser.dashboard import Dashboard, problem, wait_for
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller
 
@@ -100,7 +100,7 @@ def focus_content(tab: Dashboard) -> None:
 def test_the_page_that_asks_people_to_sign_in(stack: Stack, page: Page) -> None:
     tab = Dashboard(page, stack)
     tab.open()
-    expect(tab.sign_in_button).to_be_visible()
+    wait_for(tab.sign_in_button)
     assert_accessible(page)
     page.emulate_media(color_scheme="dark")
     assert_accessible(page)
@@ -108,18 +108,18 @@ def test_the_page_that_asks_people_to_sign_in(stack: Stack, page: Page) -> None:
 
 def show_list(tab: Dashboard, name: str) -> None:
     tab.open(f"#/?prefix={name}")
-    expect(tab.row(name).locator("svg")).to_be_visible()
+    wait_for(tab.row(name).locator("svg"))
 
 
 def show_search_without_result(tab: Dashboard, name: str) -> None:
     tab.open(f"#/?prefix={name}:no")
-    expect(tab.content.get_by_text("No counter's name begins with")).to_be_visible()
+    wait_for(tab.content.get_by_text("No counter's name begins with"))
 
 
 def show_empty_list(tab: Dashboard, _: str) -> None:
     tab.page.route("**/counters?*", lambda route: route.fulfill(json=[]))
     tab.open("#/")
-    expect(tab.content.get_by_text("There are no counters yet.")).to_be_visible()
+    wait_for(tab.content.get_by_text("There are no counters yet."))
 
 
 def show_counter(tab: Dashboard, name: str) -> None:
@@ -127,20 +127,20 @@ def show_counter(tab: Dashboard, name: str) -> None:
     tab.open_table()
     expect(tab.data).to_have_count(60)
     expect(tab.changes()).to_have_count(25)
-    expect(tab.past).to_contain_text("Nobody had counted here yet.")
+    wait_for(tab.past, "Nobody had counted here yet.")
     tab.limit("Not below", 0)
     tab.add(1000, button="Subtract")
-    expect(tab.outcome("Not changed")).to_be_visible()
+    wait_for(tab.outcome("Not changed"))
 
 
 def show_trend_by_hour(tab: Dashboard, name: str) -> None:
     tab.open(f"#/counters/{name}?range=7d")
-    expect(tab.trend).to_contain_text("in 168 hours.")
+    wait_for(tab.trend, "in 168 hours.")
 
 
 def show_comparison(tab: Dashboard, name: str) -> None:
     tab.open(f"#/compare?id={name}&id={name}:other")
-    expect(tab.chart).to_be_visible()
+    wait_for(tab.chart)
 
 
 def show_error(tab: Dashboard, name: str) -> None:
@@ -205,7 +205,7 @@ def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
     keys.type(editor.password)
     keys.press("Enter")
 
-    expect(tab.link(name)).to_be_visible()
+    wait_for(tab.link(name))
     tab_to(tab, page.get_by_role("link", name="Skip to the content"), is_new=True)
     keys.press("Enter")
     expect(tab.content).to_be_focused()
@@ -219,14 +219,14 @@ def test_a_person_signs_in_and_opens_a_counter_with_the_keyboard(
     expect(page.get_by_role("button", name="Theme: light")).to_be_focused()
     tab_to(tab, tab.sign_out_button)
     keys.press("Enter")
-    expect(tab.sign_in_button).to_be_visible()
+    wait_for(tab.sign_in_button)
 
 
 def test_the_focus_stays_when_the_page_reads_again(
     editor: Dashboard, caller: Caller, name: str
 ) -> None:
     editor.open(f"#/counters/{name}?range=1h")
-    expect(editor.trend).to_contain_text("60 added")
+    wait_for(editor.trend, "60 added")
     editor.open_table()
     expect(editor.data).to_have_count(60)
     total = 60
@@ -240,7 +240,7 @@ def test_the_focus_stays_when_the_page_reads_again(
         total += 7
         caller.post(f"/counters/{name}", by=7)
 
-        expect(editor.trend).to_contain_text(f"{total} added")
+        wait_for(editor.trend, f"{total} added")
         expect(editor.data_of("close").last).to_have_text(str(total))
         expect(editor.changes().first).to_contain_text(f"{total - 7} → {total}")
         expect(target).to_be_focused()
@@ -251,7 +251,7 @@ def test_the_cursor_of_the_chart_stays_when_the_page_reads_again(
     editor: Dashboard, caller: Caller, name: str
 ) -> None:
     editor.open(f"#/counters/{name}?range=1h")
-    expect(editor.trend).to_contain_text("60 added")
+    wait_for(editor.trend, "60 added")
     editor.page.mouse.move(0, 0)  # a pointer on the chart moves its cursor, too
     editor.chart.focus()
     editor.page.keyboard.press("End")
@@ -327,12 +327,12 @@ def change_a_counter(tab: Dashboard) -> None:
     press(tab, tab.change_form.locator("summary"))
     write(tab, tab.change_form.get_by_label("Not below"), "70")
     press(tab, tab.change_form.get_by_role("button", name="Subtract"))
-    expect(tab.outcome("Not changed: the result would be below 70.")).to_be_visible()
+    wait_for(tab.outcome("Not changed: the result would be below 70."))
     write(tab, tab.set_form.get_by_label("New value"), "60")
     press(tab, tab.set_form.get_by_role("button", name="Set"))
     expect(tab.value).to_have_text("60")
     expect(tab.changes().first).to_contain_text("100 → 60")
-    expect(tab.trend).to_contain_text("100 added and 40 subtracted")
+    wait_for(tab.trend, "100 added and 40 subtracted")
 
 
 def look_at_the_trend(tab: Dashboard) -> None:
@@ -349,13 +349,13 @@ def look_at_the_trend(tab: Dashboard) -> None:
     assert "from=2026-01-02T" in tab.page.url
     tab_to(tab, tab.period)
     keys.type("Last h")
-    expect(tab.trend).to_contain_text("in 60 minutes.")
+    wait_for(tab.trend, "in 60 minutes.")
     press(tab, tab.trend.get_by_label("Changes", exact=True), "ArrowRight")
     expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
     with tab.page.expect_response("**/trend?*"):
         keys.press("ArrowLeft")
     expect(tab.trend.get_by_label("Changes", exact=True)).to_be_checked()
-    expect(tab.trend.get_by_text("Added", exact=True)).to_be_visible()
+    wait_for(tab.trend.get_by_text("Added", exact=True))
 
     press(tab, tab.chart, "End")
     expect(tab.readout).to_contain_text("added, ")
@@ -381,7 +381,7 @@ def look_into_the_past(tab: Dashboard) -> None:
     tab_to(tab, tab.past.get_by_label("Date and time"))
     type_time(tab)
     press(tab, tab.past.get_by_role("button", name="Show"))
-    expect(tab.past).to_contain_text("Nobody had counted here yet.")
+    wait_for(tab.past, "Nobody had counted here yet.")
 
     press(tab, tab.button("Older"))
     expect(tab.changes()).to_have_count(7)
@@ -390,7 +390,7 @@ def look_into_the_past(tab: Dashboard) -> None:
     tab_to(tab, tab.history.get_by_label("Before"))
     type_time(tab)
     press(tab, tab.button("Filter"))
-    expect(tab.history).to_contain_text("There are no changes in this period.")
+    wait_for(tab.history, "There are no changes in this period.")
     press(tab, tab.button("All"))
     expect(tab.changes()).to_have_count(25)
     press(tab, tab.button("Local time"))

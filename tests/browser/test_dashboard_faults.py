@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
-from tests.browser.dashboard import RESTING, Dashboard, problem
+from tests.browser.dashboard import RESTING, Dashboard, problem, wait_for
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller
 
@@ -30,7 +30,7 @@ def seen(editor: Dashboard, caller: Caller, name: str) -> Dashboard:
     caller.history(f"/counters/{name}", entries=1)
     editor.open(f"#/counters/{name}?range=1h")
     expect(editor.value).to_have_text("6")
-    expect(editor.trend).to_contain_text("6 added")
+    wait_for(editor.trend, "6 added")
     expect(editor.changes()).to_have_count(1)
     return editor
 
@@ -111,13 +111,13 @@ def test_a_change_without_an_answer_of_the_api_may_have_been_made(
 
     seen.page.route(path_of(name), answer)
     seen.add(5)
-    expect(seen.outcome("it is not known whether the change was made")).to_be_visible()
+    wait_for(seen.outcome("it is not known whether the change was made"))
     seen.page.unroute(path_of(name))
 
     with seen.page.expect_request(lambda request: request.method == "POST") as again:
         seen.button("Send it again").click()
 
-    expect(seen.outcome("Added 5. The value became 11.")).to_be_visible()
+    wait_for(seen.outcome("Added 5. The value became 11."))
     expect(seen.value).to_have_text("11")
     assert {*keys} == {again.value.headers["idempotency-key"]}
     assert caller.get(f"/counters/{name}").body["version"] == 2
@@ -142,13 +142,13 @@ def test_a_page_that_reads_in_vain_keeps_its_content_and_goes_on(
 
     expect(seen.connection).to_contain_text("This page tries again by itself.")
     expect(seen.value).to_have_text("8")
-    expect(seen.chart).to_be_visible()
+    wait_for(seen.chart)
     expect(seen.changes()).to_have_count(1)
     expect(seen.alert).to_have_count(0)
 
     expect(seen.connection).to_be_hidden()
     expect(seen.changes()).to_have_count(2)
-    expect(seen.trend).to_contain_text("8 added")
+    wait_for(seen.trend, "8 added")
     assert len(failed) == 3
 
 
@@ -184,7 +184,7 @@ def test_a_period_has_at_most_180_minutes(
     before = len(editor.requests)
     with editor.clock_ahead(seconds):
         editor.open(f"#/counters/{name}?{period}&interval=minute")
-        expect(editor.trend).to_contain_text(text)
+        wait_for(editor.trend, text)
 
     requests = [each for each in editor.requests[before:] if "/trend?" in each.url]
     assert requests
@@ -194,7 +194,7 @@ def test_a_period_has_at_most_180_minutes(
 def test_an_odd_period_in_the_url_shows_the_default(editor: Dashboard, name: str) -> None:
     editor.open(f"#/counters/{name}?range=toString&from=yesterday&interval=constructor")
 
-    expect(editor.trend).to_contain_text("in 24 hours.")
+    wait_for(editor.trend, "in 24 hours.")
     expect(editor.period).to_have_value("24h")
     expect(editor.trend.get_by_label("Hour", exact=True)).to_be_checked()
     expect(editor.trend.get_by_label("Day", exact=True)).to_have_count(
@@ -209,14 +209,14 @@ def test_a_key_that_is_held_counts_once(seen: Dashboard, caller: Caller, name: s
     keys = seen.page.keyboard
     seen.change_form.get_by_label("How many").fill("5")
     keys.down("Enter")
-    expect(seen.outcome("Added 5. The value became 11.")).to_be_visible()
+    wait_for(seen.outcome("Added 5. The value became 11."))
     for _ in range(3):
         keys.down("Enter")
     keys.up("Enter")
 
     seen.add(1)
 
-    expect(seen.outcome("Added 1. The value became 12.")).to_be_visible()
+    wait_for(seen.outcome("Added 1. The value became 12."))
     assert caller.get(f"/counters/{name}").body["version"] == 3
 
 
@@ -236,7 +236,7 @@ def test_who_signs_out_while_a_token_is_renewed_stays_signed_out(stack: Stack, p
 
     tab.sign_out_button.click()
 
-    expect(tab.content).to_contain_text("You are signed out.")
+    wait_for(tab.content, "You are signed out.")
     expect(tab.sign_out_button).to_be_hidden()
     (renewal,) = held
     with page.expect_navigation(url=tab.url), page.expect_response("**/oauth2/token") as answer:
@@ -245,13 +245,13 @@ def test_who_signs_out_while_a_token_is_renewed_stays_signed_out(stack: Stack, p
     assert renewed == 200
     page.unroute_all()
     for _ in range(2):
-        expect(tab.sign_in_button).to_be_visible()
+        wait_for(tab.sign_in_button)
         expect(tab.sign_out_button).to_be_hidden()
         page.reload()
     revoked = [request.post_data or "" for request in tab.requests_to("/oauth2/revoke")]
     assert len({*revoked}) == 2, "the token before the renewal, and the one after it"
     tab.sign_in_button.click()
-    expect(tab.password).to_be_visible()
+    wait_for(tab.password)
 
 
 def test_no_text_of_the_url_is_shown_as_an_error(stack: Stack, page: Page) -> None:
@@ -263,7 +263,7 @@ def test_no_text_of_the_url_is_shown_as_an_error(stack: Stack, page: Page) -> No
         ("s", "The sign-in failed: access_denied."),
     ):
         tab.open()
-        expect(tab.sign_in_button).to_be_visible()
+        wait_for(tab.sign_in_button)
         if pending:
             page.evaluate(
                 """state => sessionStorage.setItem("tally.sign-in",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.browser.dashboard import Dashboard
+from tests.browser.dashboard import Dashboard, wait_for
 from tests.browser.png import colors_in, size_of
 from tests.e2e.people import first_person
 from tests.e2e.service import Caller
@@ -42,7 +42,7 @@ def test_the_trend_as_csv_and_png(
         caller.post(f"/counters/{name}", by=by)
     caller.history(f"/counters/{name}", entries=2)
     editor.open(f"#/counters/{name}?range=1h")
-    expect(editor.trend).to_contain_text("12,345 added and 45 subtracted")
+    wait_for(editor.trend, "12,345 added and 45 subtracted")
 
     file, content = saved(editor, "Download as CSV", tmp_path / "trend")
 
@@ -121,10 +121,10 @@ def test_the_second_visit_loads_no_asset_again(
     caller.post(f"/counters/{name}", by=77)
     tab = Dashboard(page, stack)
     tab.open(f"#/?prefix={name}")
-    expect(tab.sign_in_button).to_be_visible()
+    wait_for(tab.sign_in_button)
     first = transferred(page)
     tab.sign_in(first_person(stack))
-    expect(tab.row(name).locator("svg")).to_be_visible()
+    wait_for(tab.row(name).locator("svg"))
     second = transferred(page)
 
     assert any("/assets/" in url for url in second)
@@ -148,7 +148,7 @@ def test_the_token_is_in_memory_only_and_no_other_host_is_asked(
             kind: value for kind, value in answer.value.json().items() if kind.endswith("_token")
         }
         assert {*tokens} == {"access_token", "refresh_token", "id_token"}
-        expect(tab.trend).to_contain_text("77 added")
+        wait_for(tab.trend, "77 added")
         assert tab.authorization() == tokens["access_token"]
         stored = tab.page.evaluate(
             "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 from playwright.sync_api import Route, expect
-from tests.browser.dashboard import RESTING, Dashboard
+from tests.browser.dashboard import RESTING, Dashboard, wait_for
 from tests.e2e.service import Caller
 
 MOST_INCREMENTS = 100  # of a request
@@ -37,10 +37,10 @@ def show_all(tab: Dashboard, names: list[str]) -> None:
     """Open the list, and scroll until it has all counters."""
     prefix = names[0].partition(":")[0]
     tab.open(f"#/?prefix={prefix}")
-    expect(tab.link(names[0])).to_be_visible()
+    wait_for(tab.link(names[0]))
     for name in (names[150], names[-1]):
         tab.page.keyboard.press("End")
-        expect(tab.link(name)).to_be_attached()
+        expect(tab.link(name)).to_have_count(1)
 
 
 def test_new_counters_appear_once_and_in_order(
@@ -51,9 +51,9 @@ def test_new_counters_appear_once_and_in_order(
     for name in (middle, early):
         assert caller.post(f"/counters/{name}").status == 200
     editor.page.keyboard.press("Home")
-    expect(editor.link(early)).to_be_visible()
+    wait_for(editor.link(early))
     editor.page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
-    expect(editor.link(middle)).to_be_visible()
+    wait_for(editor.link(middle))
 
     stops: list[list[str]] = editor.page.evaluate(SCROLL)
 
@@ -74,14 +74,14 @@ def test_a_new_counter_does_not_hide_those_behind_the_first_page(
         increments = [{"counter_id": name} for name in some]
         assert caller.post("/increments", increments=increments).status == 200
     editor.open(f"#/?prefix={prefix}")
-    expect(editor.link(names[0])).to_be_visible()
+    wait_for(editor.link(names[0]))
 
     early = f"{prefix}:000"
     assert caller.post(f"/counters/{early}").status == 200
-    expect(editor.link(early)).to_be_visible()
+    wait_for(editor.link(early))
     editor.page.keyboard.press("End")
 
-    expect(editor.link(names[-1])).to_be_attached()
+    expect(editor.link(names[-1])).to_have_count(1)
 
 
 def test_who_leaves_the_list_while_it_is_read_sees_no_error(
@@ -90,7 +90,7 @@ def test_who_leaves_the_list_while_it_is_read_sees_no_error(
     held: list[Route] = []
     editor.page.route("**/counters?*after=*", lambda route: held.append(route))  # noqa: PLW0108  see dashboard.py
     editor.open(f"#/?prefix={names[0].partition(':')[0]}")
-    expect(editor.link(names[0])).to_be_visible()
+    wait_for(editor.link(names[0]))
     with editor.page.expect_request("**/counters?*after=*"):
         editor.page.keyboard.press("End")
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, ViewportSize, expect
 from tests.aws_template import ROOT
 from tests.browser import samples
-from tests.browser.dashboard import Dashboard
+from tests.browser.dashboard import Dashboard, wait_for
 from tests.browser.png import colors_in, size_of
 from tests.e2e.granted import created_groups
 from tests.e2e.people import created_person
@@ -68,10 +68,10 @@ def test_the_docs_show_the_page(
     if view == LIST:
         expect(shop.content.locator("tbody svg")).to_have_count(len(samples.EVENTS_AN_HOUR))
     else:
-        expect(shop.trend).to_contain_text("unusual")
+        wait_for(shop.trend, "unusual")
         expect(shop.changes()).to_have_count(25)
         expect(shop.value).not_to_have_text("…")
-        expect(shop.chart.locator("canvas")).to_be_visible()
+        wait_for(shop.chart.locator("canvas"))
 
     content = page.screenshot(animations="disabled")
 

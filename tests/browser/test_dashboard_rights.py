@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.browser.dashboard import Dashboard, problem
+from tests.browser.dashboard import Dashboard, problem, wait_for
 from tests.browser.website import fetch
 from tests.e2e.granted import created_groups
 from tests.e2e.people import created_person
@@ -38,7 +38,7 @@ def test_a_reader_cannot_change_a_counter(
         tab.open(f"#/counters/{name}")
         tab.sign_in(reader)
         expect(tab.value).to_have_text("3")
-        expect(tab.history).to_be_visible()
+        wait_for(tab.history)
         for form in (tab.change_form, tab.set_form):
             expect(form).to_have_count(0)
 
@@ -84,7 +84,7 @@ def test_a_person_without_a_group_is_told_what_to_do(stack: Stack, tab: Dashboar
     with created_person(stack) as person:
         tab.open()
         tab.sign_in(person)
-        expect(tab.content).to_contain_text("Your account may not read any counter yet.")
+        wait_for(tab.content, "Your account may not read any counter yet.")
 
 
 def test_markup_in_an_actor_is_text(
@@ -117,18 +117,18 @@ def test_markup_in_a_problem_is_text(editor: Dashboard, name: str) -> None:
 def test_markup_in_a_search_or_in_the_url_is_text(editor: Dashboard) -> None:
     editor.open()
     editor.search(MARKUP)
-    expect(editor.content.get_by_text(f"begins with “{MARKUP}”")).to_be_visible()
+    wait_for(editor.content.get_by_text(f"begins with “{MARKUP}”"))
     assert_that_nothing_has_run(editor)
 
     editor.open(f"#/counters/{MARKUP.replace('/', '%2F')}")
     expect(editor.heading).to_have_text(MARKUP)
-    expect(editor.content).to_contain_text("No counter can have this name.")
+    wait_for(editor.content, "No counter can have this name.")
     assert_that_nothing_has_run(editor)
 
 
 def test_the_browser_runs_no_other_script_than_those_of_the_page(editor: Dashboard) -> None:
     editor.open()
-    expect(editor.heading).to_be_visible()
+    wait_for(editor.heading)
 
     refused = editor.page.evaluate(
         """async markup => {

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Route, expect
-from tests.browser.dashboard import RESTING, Dashboard, problem
+from tests.browser.dashboard import RESTING, Dashboard, problem, wait_for
 from tests.browser.samples import store
 from tests.e2e.people import Person, created_person, first_person
 from tests.e2e.service import Caller
@@ -34,7 +34,7 @@ def signed_in(
 def test_an_empty_list_says_how_to_begin(editor: Dashboard) -> None:
     editor.page.route("**/counters?*", lambda route: route.fulfill(json=[]))
     editor.open()
-    expect(editor.content.get_by_text("There are no counters yet.")).to_be_visible()
+    wait_for(editor.content.get_by_text("There are no counters yet."))
 
 
 def test_a_search_without_a_result_offers_the_counter(editor: Dashboard, name: str) -> None:
@@ -42,8 +42,8 @@ def test_a_search_without_a_result_offers_the_counter(editor: Dashboard, name: s
     editor.search(name)
     editor.link(f"Open “{name}” and count the first one").click()
     expect(editor.heading).to_have_text(name)
-    expect(editor.content).to_contain_text("Nobody has counted here yet.")
-    expect(editor.history).to_contain_text("There are no changes yet.")
+    wait_for(editor.content, "Nobody has counted here yet.")
+    wait_for(editor.history, "There are no changes yet.")
 
 
 @pytest.mark.parametrize("view", ["#/", "#/counters/{}", "#/compare?id={}&id=other"])
@@ -54,7 +54,7 @@ def test_a_page_that_was_offline_goes_on_by_itself(
     editor.open(view.format(name))
     if view == "#/":
         editor.search(name)
-    expect(editor.content.get_by_text("6", exact=True).first).to_be_visible()
+    wait_for(editor.content.get_by_text("6", exact=True).first)
 
     editor.page.context.set_offline(offline=True)
     try:
@@ -63,7 +63,7 @@ def test_a_page_that_was_offline_goes_on_by_itself(
     finally:
         editor.page.context.set_offline(offline=False)
 
-    expect(editor.content.get_by_text("9", exact=True).first).to_be_visible()
+    wait_for(editor.content.get_by_text("9", exact=True).first)
     expect(editor.connection).to_be_hidden()
 
 
@@ -81,7 +81,7 @@ def test_a_throttled_page_goes_on_by_itself(editor: Dashboard, caller: Caller, n
     expect(editor.connection).to_have_text(
         "Tally is busy. Try again in a moment. This page tries again by itself."
     )
-    expect(editor.history).to_contain_text("Tally is busy.")
+    wait_for(editor.history, "Tally is busy.")
     editor.page.unroute("**/counters/**", refuse)
 
     expect(editor.value).to_have_text("6")
@@ -142,7 +142,7 @@ def test_a_shared_url_shows_the_same_view_to_another_person(
             url = editor.page.url
             tab.page.goto("about:blank")
             tab.page.goto(url)
-            expect(tab.sign_out_button).to_be_visible()
+            wait_for(tab.sign_out_button)
             check(tab)
             assert tab.page.url == url
 
@@ -155,7 +155,7 @@ def choose_value(tab: Dashboard, _: list[str]) -> Check:
     tab.trend.get_by_text("Value", exact=True).click()
 
     def check(tab: Dashboard) -> None:
-        expect(tab.trend).to_contain_text("6 added and 0 subtracted in 60 minutes.")
+        wait_for(tab.trend, "6 added and 0 subtracted in 60 minutes.")
         expect(tab.period).to_have_value("1h")
         expect(tab.trend.get_by_label("Value", exact=True)).to_be_checked()
         expect(tab.trend.get_by_label("Minute", exact=True)).to_be_checked()
@@ -172,7 +172,7 @@ def choose_period(tab: Dashboard, _: list[str]) -> Check:
     tab.trend.get_by_text("Day", exact=True).click()
 
     def check(tab: Dashboard) -> None:
-        expect(tab.trend).to_contain_text("0 added and 0 subtracted in 2 days.")
+        wait_for(tab.trend, "0 added and 0 subtracted in 2 days.")
         form = tab.trend.get_by_role("form", name="Period")
         expect(form.get_by_label("From")).to_have_value("2026-01-02T00:00")
         expect(form.get_by_label("To")).to_have_value("2026-01-04T00:00")
@@ -185,7 +185,7 @@ def choose_moment(tab: Dashboard, _: list[str]) -> Check:
     tab.look_back("2026-01-02T03:04:05")
 
     def check(tab: Dashboard) -> None:
-        expect(tab.past).to_contain_text("Nobody had counted here yet.")
+        wait_for(tab.past, "Nobody had counted here yet.")
         expect(tab.past.get_by_label("Date and time")).to_have_value("2026-01-02T03:04:05")
 
     return check
@@ -196,7 +196,7 @@ def choose_changes(tab: Dashboard, _: list[str]) -> Check:
     tab.button("Filter").click()
 
     def check(tab: Dashboard) -> None:
-        expect(tab.history).to_contain_text("There are no changes in this period.")
+        wait_for(tab.history, "There are no changes in this period.")
         expect(tab.history.get_by_label("Before")).to_have_value("2026-01-02T03:04:05")
 
     return check
@@ -212,7 +212,7 @@ def compare(tab: Dashboard, others: list[str]) -> Check:
     def check(tab: Dashboard) -> None:
         expect(tab.heading).to_have_text("2 counters")
         expect(tab.content.locator(".values strong")).to_have_text(["6", "6"])
-        expect(tab.trend).to_contain_text("What was added to these counters.")
+        wait_for(tab.trend, "What was added to these counters.")
         expect(tab.period).to_have_value("1h")
 
     return check
@@ -230,15 +230,15 @@ def test_numbers_and_times_are_in_the_format_and_the_zone_of_the_reader(
         expect(tab.value).to_have_text("1.234.567")
         expect(tab.changes()).to_contain_text("15.01.2026, 15:30:40")
         tab.look_back("2026-01-15T15:30:41")
-        expect(tab.past).to_contain_text("1.234.567 at 15.01.2026, 15:30:41")
+        wait_for(tab.past, "1.234.567 at 15.01.2026, 15:30:41")
         tab.look_back("2026-01-15T15:30:39")
-        expect(tab.past).to_contain_text("Nobody had counted here yet.")
+        wait_for(tab.past, "Nobody had counted here yet.")
 
         tab.button("Local time").click()
 
         expect(tab.changes()).to_contain_text("15.01.2026, 20:30:40")
         expect(tab.past.get_by_label("Date and time")).to_have_value("2026-01-15T20:30:39")
         tab.page.reload()
-        expect(tab.button("UTC")).to_be_visible()
+        wait_for(tab.button("UTC"))
         tab.button("UTC").click()
         expect(tab.changes()).to_contain_text("15.01.2026, 15:30:40")
