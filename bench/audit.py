@@ -298,7 +298,7 @@ def cpu_of_a_counter(session: botocore.session.Session) -> tuple[float, float]:
             segment = {"number": 0, "segments": 1, "since": clock.timestamp(BEGAN)}
             event = {"step": "audit", "segment": segment}
             events, moto = clients.dynamodb().meta.events, botocore_stubber
-            events.unregister("before-send", moto)  # type: ignore[arg-type]
+            events.unregister("before-send", moto)
             events.register("before-send", answer)
             try:
                 stack.invoke("AuditHistory", {"counter_id": names[0]})  # the first one takes longer
@@ -308,7 +308,7 @@ def cpu_of_a_counter(session: botocore.session.Session) -> tuple[float, float]:
                 took = time.thread_time() - began - in_database[0]
             finally:
                 events.unregister("before-send", answer)
-                events.register("before-send", moto)  # type: ignore[arg-type]
+                events.register("before-send", moto)
     return took / SDK_COUNTERS, in_database[1] / SDK_COUNTERS
 
 

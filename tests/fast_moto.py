@@ -16,11 +16,11 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
-from moto.dynamodb.parsing.ast_nodes import (  # type: ignore[attr-defined]  # they have no types
+from moto.dynamodb.parsing.ast_nodes import (
     DepthFirstTraverser,
     Node,
 )
-from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser
 from moto.dynamodb.parsing.validators import (
     ActionCountValidator,
     OverlappingPathsValidator,

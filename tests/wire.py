@@ -42,7 +42,7 @@ class Wire:
         # handlers of an event. So moto's handler would also apply the requests that a fault
         # refuses. Remove that handler. The type stubs do not know that a handler of this event may
         # return a response.
-        client.meta.events.unregister("before-send", botocore_stubber)  # type: ignore[arg-type]
+        client.meta.events.unregister("before-send", botocore_stubber)
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
         self._clients.append(client)
 
@@ -50,7 +50,7 @@ class Wire:
         """Let the clients send their requests directly to moto again."""
         for client in self._clients:
             client.meta.events.unregister("before-send", self._carry)  # type: ignore[arg-type]
-            client.meta.events.register("before-send", botocore_stubber)  # type: ignore[arg-type]
+            client.meta.events.register("before-send", botocore_stubber)
         self._clients.clear()
 
     def fail(self, operation: str, faults: Iterable[Fault]) -> None:
@@ -70,7 +70,7 @@ class Wire:
 
 def delivered(request: AWSPreparedRequest) -> AWSResponse:
     """Let moto answer the request."""
-    response = botocore_stubber("before-send", request)
+    response: AWSResponse | None = botocore_stubber("before-send", request)
     assert response is not None, "moto does not know this address"
     return response
 
