@@ -15,23 +15,24 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ministack import app
-from ministack.services import dynamodb, lambda_svc, sqs
+from ministack.services import dynamodb, lambda_svc
 from ministack.services.cloudformation import provisioners
 
 import cognito_corrections
 import function_processes
 import gateway_responses
+import queue_corrections
 import saving
 import snapshots
 
 MINISTACK = "1.5.33"
-BATCHES_AT_ONCE = 8  # batches of one queue; each needs its own process of the Lambda function
 STREAM_POLL_SECONDS = 0.05
 
 Execute = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
@@ -55,11 +56,11 @@ def main() -> None:
     keep_stream_records()
     fill_stream_batches()
     poll_streams_apart()
-    run_message_groups_at_once()
+    remember_expressions()
     accept_alarms_of_several_metrics()
     accept_saved_queries()
-    move_messages()
     limit_versions_with_their_function()
+    queue_corrections.use()
     gateway_responses.use()
     cognito_corrections.use()
     function_processes.use(lock=int(os.environ["STATE_LOCK"]))
@@ -276,44 +277,13 @@ def poll_streams_apart() -> None:
     lambda_svc._poll_dynamodb_streams = start_once
 
 
-def run_message_groups_at_once() -> None:
-    """Process several batches of a FIFO queue at once, if they are of different message groups.
+def remember_expressions() -> None:
+    """Let MiniStack parse each DynamoDB expression once.
 
-    MiniStack processes only one batch of a FIFO queue at a time. But several batches at once also
-    keep each message group in order: while a message of a group is being processed, the queue
-    delivers no other message of that group.
+    MiniStack would parse the expression of a query again for each item that the query looks at.
     """
-    limit, collect = lambda_svc._sqs_esm_concurrency, sqs._collect_fifo
-
-    def limit_of_any_queue(
-        mapping: dict[str, Any], function: dict[str, Any], config: dict[str, Any], _queue: object
-    ) -> int:
-        # Numbers that come from CloudFormation parameters are strings here.
-        scaling = {name: int(value) for name, value in mapping.get("ScalingConfig", {}).items()}
-        at_once: int = limit({**mapping, "ScalingConfig": scaling}, function, config)
-        return at_once
-
-    def collect_by_group(queue: dict[str, Any], *arguments: Any) -> list[Any]:  # noqa: ANN401  MiniStack's own
-        messages: list[Any] = collect(
-            {**queue, "messages": by_group(queue["messages"])}, *arguments
-        )
-        return messages
-
-    lambda_svc._ESM_SQS_DEFAULT_CONCURRENCY = BATCHES_AT_ONCE
-    lambda_svc._sqs_esm_concurrency = limit_of_any_queue
-    sqs._collect_fifo = collect_by_group
-
-
-def by_group(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put the messages of each group together, in order. SQS prefers to deliver them this way.
-
-    If the groups were mixed, a few batches would hold messages of all groups. Until those batches
-    are processed, the queue could deliver no message of any group.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for message in messages:
-        groups.setdefault(message.get("group_id", ""), []).append(message)
-    return [message for group in groups.values() for message in group]
+    dynamodb._tokenize = cache(dynamodb._tokenize)
+    dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)
 
 
 def accept_alarms_of_several_metrics() -> None:
@@ -347,32 +317,6 @@ def accept_saved_queries() -> None:
         "create": lambda logical_id, _properties, stack_name: (f"{stack_name}-{logical_id}", {}),
         "delete": lambda _physical_id, _properties: None,
     }
-
-
-def move_messages() -> None:
-    """Add the SQS operation StartMessageMoveTask, which moves all messages at once.
-
-    On AWS, the operation moves only messages of a dead-letter queue, and takes a while. Both queues
-    must exist.
-    """
-
-    def start(request: dict[str, Any], _url: str) -> dict[str, Any]:
-        queues = [sqs._queue_by_arn(request[name]) for name in ("SourceArn", "DestinationArn")]
-        source, target = queues
-        messages, source["messages"] = source["messages"], []
-        for message in messages:
-            send = {
-                "QueueUrl": target["url"],
-                "MessageBody": message["body"],
-                "MessageAttributes": message["message_attributes"],
-            }
-            if target["is_fifo"]:
-                send["MessageGroupId"] = message["group_id"]
-                send["MessageDeduplicationId"] = message["id"]
-            sqs._act_send_message(send, "")
-        return {"TaskHandle": f"{len(messages)} messages"}
-
-    sqs._HANDLERS["StartMessageMoveTask"] = start
 
 
 def limit_versions_with_their_function() -> None:
