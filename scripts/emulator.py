@@ -3,7 +3,7 @@
 The corrections change how MiniStack handles streams, queues, alarms, errors of API Gateway, and
 Cognito's sign-in. They replace private Python functions of MiniStack, so they fit exactly one
 version of MiniStack.
-`emulator_process.py` starts this program, and passes its settings as environment variables.
+`emulator_process.py` starts this program, and sets environment variables for it.
 """
 
 import gc
@@ -67,7 +67,8 @@ def main() -> None:
     if os.environ["PERSIST_STATE"] == "1":
         load_state(save=os.environ["SAVE_STATE"] == "1")
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    gc.set_threshold(50_000, 20, 20)  # with Python's defaults, it takes a twentieth of the CPU time
+    # With Python's defaults, the garbage collector takes a twentieth of the CPU time.
+    gc.set_threshold(50_000, 20, 20)
     app.main()
 
 
@@ -278,9 +279,10 @@ def poll_streams_apart() -> None:
 
 
 def remember_expressions() -> None:
-    """Let MiniStack parse each DynamoDB expression once.
+    """Let MiniStack split each DynamoDB expression into tokens, and check its syntax, only once.
 
-    MiniStack would parse the expression of a query again for each item that the query looks at.
+    MiniStack would split the expression of a query again for each item that the query looks at. It
+    never changes a list of tokens, so all calls can share it.
     """
     dynamodb._tokenize = cache(dynamodb._tokenize)
     dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)

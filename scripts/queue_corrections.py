@@ -1,4 +1,4 @@
-"""Corrects MiniStack: queues keep message groups busy, and move their messages, as on AWS.
+"""Corrects MiniStack's queues: several batches of a FIFO queue run at once, and messages can move.
 
 The corrections replace private Python functions of MiniStack. See `emulator.py`.
 """
@@ -12,7 +12,7 @@ BATCHES_AT_ONCE = 8  # batches of one queue; each needs its own process of the L
 
 
 def use() -> None:
-    """Make MiniStack behave as SQS does."""
+    """Install the corrections in MiniStack."""
     run_message_groups_at_once()
     move_messages()
 
@@ -65,8 +65,9 @@ def move_messages() -> None:
     """
 
     def start(request: dict[str, Any], _url: str) -> dict[str, Any]:
-        queues = [sqs._queue_by_arn(request[name]) for name in ("SourceArn", "DestinationArn")]
-        source, target = queues
+        source, target = (
+            sqs._queue_by_arn(request[name]) for name in ("SourceArn", "DestinationArn")
+        )
         messages, source["messages"] = source["messages"], []
         for message in messages:
             send = {

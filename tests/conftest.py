@@ -86,7 +86,7 @@ def pytest_collection() -> Generator[None, object, object]:
     The others wait for it, then share the lock, and read the bytecode that it has written. In a new
     clone, each of them would otherwise compile all tests, which takes ten seconds.
     """
-    with Path(__file__).open() as file:
+    with Path(__file__).open("r+") as file:
         try:
             flock(file, LOCK_EX | LOCK_NB)
         except BlockingIOError:
@@ -117,24 +117,17 @@ def pytest_collection_finish() -> None:
 def pytest_report_to_serializable(
     report: pytest.TestReport | pytest.CollectReport,
 ) -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
-    """Shorten what a process sends to the first process about a test that passed.
+    """Shorten what a process of xdist sends about a test that passed.
 
-    Nobody reads the output of such a test, and its keywords are not needed any more. There are
-    three reports of each test, and each would take half a millisecond longer.
+    There are three reports of each test: of its setup, its call and its teardown. Their keywords
+    are not needed any more. The output of the test is in the report of the teardown, too.
     """
     data = yield
     if data and report.passed:
-        data.update(keywords={}, sections=[])
+        data["keywords"] = {}
+        if report.when != "teardown":
+            data["sections"] = []
     return data
-
-
-def pytest_sessionfinish() -> None:
-    """Collect the garbage once, at the end of each process.
-
-    pytest does it ten times, to find exceptions in destructors. Nothing is left for it to look at.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

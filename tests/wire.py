@@ -40,9 +40,9 @@ class Wire:
     def attach(self, client: BaseClient) -> None:
         # moto answers requests in a handler of the SDK's event `before-send`. The SDK calls all
         # handlers of an event. So moto's handler would also apply the requests that a fault
-        # refuses. Remove that handler. The type stubs do not know that a handler of this event may
-        # return a response.
+        # refuses. Remove that handler.
         client.meta.events.unregister("before-send", botocore_stubber)
+        # The type stubs do not know that a handler of this event may return a response.
         client.meta.events.register("before-send", self._carry)  # type: ignore[arg-type]
         self._clients.append(client)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from tests.browser.dashboard import RESTING, Dashboard
+from tests.browser.dashboard import RESTING, TIMEOUT, Dashboard
 from tests.browser.website import Website
 from tests.e2e.people import first_person
 
@@ -19,7 +19,6 @@ NO_CHROMIUM = (
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 # With Debian's headless shell, the tests take a third less CPU time than with the whole Chromium.
 PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
-TIMEOUT = 30_000  # how long a test waits for what it expects on a page, in milliseconds
 
 
 def chromium(programs: Sequence[str] = PROGRAMS) -> str | None:
