@@ -5,7 +5,7 @@ import os
 import py_compile
 import shutil
 import subprocess
-import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,8 @@ def put_artifact_into(directory: Path, build: Path) -> None:
     shutil.copytree(
         build, directory, ignore=lambda place, _: ours if Path(place) == build else set[str]()
     )
-    released.extractall(directory, filter="data")
-    for path in map(directory.joinpath, released.getnames()):
+    released.extractall(directory)
+    for path in map(directory.joinpath, released.namelist()):
         if path.suffix == ".py":
             compiled = py_compile.PycInvalidationMode.UNCHECKED_HASH
             py_compile.compile(str(path), invalidation_mode=compiled)
@@ -41,8 +41,9 @@ def changelog() -> str:
     return _git("show", f"{RELEASE[1]}:CHANGELOG.md").decode()
 
 
-def _sources() -> tarfile.TarFile:
-    return tarfile.open(fileobj=io.BytesIO(_git("archive", f"{RELEASE[1]}:functions")))
+def _sources() -> zipfile.ZipFile:
+    archive = _git("archive", "--format=zip", f"{RELEASE[1]}:functions")
+    return zipfile.ZipFile(io.BytesIO(archive))
 
 
 def _git(*arguments: str) -> bytes:

@@ -72,6 +72,7 @@ def wire(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:  # no
 
     When a function pauses, the clock advances, so that the pause takes no real time.
     """
+    random.seed(1)  # for the jitter of the functions' pauses
     # Let the SDK's own pauses before its retries take no time.
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     waited = 0.0
@@ -98,7 +99,6 @@ def scene(stack: Stack, wire: Wire) -> Iterator[Scene]:
 @pytest.fixture
 def ledger(stack: Stack, wire: Wire) -> Iterator[Ledger]:
     stack.remove_stream()
-    random.seed(1)  # for the jitter of the functions' pauses
     ledger = Ledger(stack, wire)
     with ledger.running():
         yield ledger
