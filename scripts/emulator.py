@@ -3,7 +3,7 @@
 The corrections change how MiniStack handles streams, queues, alarms, errors of API Gateway, and
 Cognito's sign-in. They replace private Python functions of MiniStack, so they fit exactly one
 version of MiniStack.
-`emulator_process.py` starts this program, and sets environment variables for it.
+`emulator_process.py` starts this program. Environment variables contain the settings.
 """
 
 import gc

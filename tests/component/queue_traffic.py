@@ -1,7 +1,6 @@
 """Helpers for random tests of IncrementQueue: messages with known results, and faulty requests."""
 
 import json
-import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,8 +105,7 @@ def faulty_network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
     """Let the functions' AWS clients send their requests through a faulty network."""
     network = FaultyNetwork()
     wire.through = network.carry
-    # The clock advances only in pauses. If the random seed is fixed, the pauses are the same in
-    # each run.
+    # The clock advances only in pauses. The fixture `wire` makes them the same in each run.
     now = BEGINNING
 
     def sleep(seconds: float) -> None:
@@ -116,11 +114,8 @@ def faulty_network(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
     monkeypatch.setattr(clock, "now", lambda: now)
     monkeypatch.setattr(clock, "sleep", sleep)
-    state = random.getstate()
-    random.seed(1)
     with silence():
         yield network
-    random.setstate(state)
 
 
 def run_in_new_thread(run: Callable[[], None]) -> None:
