@@ -248,6 +248,8 @@ class Dashboard:
                 route.continue_()
 
         self.page.route("**/counters/*", handle)
+        for request in list(self.requests):
+            request.response()  # a read that was sent before could still bring news
         try:
             yield
         finally:
