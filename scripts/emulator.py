@@ -31,6 +31,7 @@ import gateway_responses
 import queue_corrections
 import saving
 import snapshots
+import web_server
 
 MINISTACK = "1.5.33"
 STREAM_POLL_SECONDS = 0.05
@@ -63,6 +64,7 @@ def main() -> None:
     queue_corrections.use()
     gateway_responses.use()
     cognito_corrections.use()
+    web_server.use()
     function_processes.use(lock=int(os.environ["STATE_LOCK"]))
     if os.environ["PERSIST_STATE"] == "1":
         load_state(save=os.environ["SAVE_STATE"] == "1")
