@@ -52,9 +52,9 @@ validate: packages-all
 quick-tests: packages-all
 	.venv/bin/pytest --numprocesses 3 tests/unit $(template_tests)
 
-# The end-to-end tests and the tests of the client often wait. So four processes fill two cores.
+# The end-to-end tests and the tests of the client often wait. So five processes fill two cores.
 tests: packages-all
-	.venv/bin/pytest --numprocesses 4 $(all_tests)
+	.venv/bin/pytest --numprocesses 5 $(all_tests)
 
 bench: packages-all ## run the benchmarks and write docs/benchmarks.md: about 20 minutes
 	PYTHONPATH=functions:scripts .venv/bin/python -m bench

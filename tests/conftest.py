@@ -31,13 +31,13 @@ GROUPS = {
     # The examples come first: they need a stack without counters, and making another takes long.
     "client": (
         "tests/e2e/test_console",
+        "tests/e2e/test_queue",  # waits for most of a minute
         "tests/e2e/test_client",
         "tests/e2e/test_concurrency",
         "tests/e2e/test_contract",
         "tests/e2e/test_cost",
         "tests/e2e/test_counting",
         "tests/e2e/test_first_steps",
-        "tests/e2e/test_queue",
         "tests/e2e/test_read_many",
         "tests/e2e/test_two",
     ),
@@ -53,24 +53,21 @@ GROUPS = {
 }
 
 # The order in which tests start. A test has the place of the longest entry with which its path
-# begins. The groups come early, so that no process is left alone with one at the end. They often
-# wait. So beside them, the other processes run tests that do not wait.
+# begins. What often waits comes early, above all the groups. Beside it, other processes run tests
+# that do not wait. These are also the last ones, so that all processes end at about the same time.
 ORDER = (
     *GROUPS["e2e"],  # makes the build and the stack that the other groups need
     *GROUPS["chaos"],
     # These do not need the build. They are enough for the other processes until it is made.
+    "tests/component/test_connection.py",  # waits for 20 s
     "tests/component/test_a",
     "tests/unit/test_anomalies.py",
     *GROUPS["client"],
     *GROUPS["dashboard"],
-    "tests/component/",
-    "tests/component/test_artifact.py",
-    "tests/component/test_connection.py",  # waits for 20 s
     *GROUPS["restart"],
     "tests/unit/",  # the tests of the client often wait
-    # These do not wait, so they come last: all processes end at about the same time.
-    "tests/component/test_r",
-    "tests/component/test_t",
+    "tests/component/test_artifact.py",
+    "tests/component/",
 )
 
 
