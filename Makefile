@@ -31,7 +31,7 @@ token: ## print an access token for the running stack, with all scopes
 check: ## run lint, types, unit tests and template tests: less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint types quick-tests
 
-# In a new clone, the type checker needs 20 seconds. Beside it, the tests use the other core.
+# In a new clone, the type checker needs 15 to 20 seconds. Beside it, the tests use the other core.
 test: ## run everything: lint, types, sam validate, and all tests
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory --jobs=3 types validate tests

@@ -1,4 +1,4 @@
-"""Runs MiniStack, an emulator of AWS, with corrections and with a faster start of Lambda functions.
+"""Runs MiniStack, an emulator of AWS, with corrections, and so that it takes less CPU time.
 
 The corrections change how MiniStack handles streams, queues, alarms, errors of API Gateway, and
 Cognito's sign-in. They replace private Python functions of MiniStack, so they fit exactly one

@@ -53,8 +53,8 @@ GROUPS = {
 }
 
 # The order in which tests start. A test has the place of the longest entry with which its path
-# begins. What often waits comes early, above all the groups. Beside it, other processes run tests
-# that do not wait. These are also the last ones, so that all processes end at about the same time.
+# begins. Tests that often wait start early, the groups first. Meanwhile, other processes run tests
+# that do not wait. Such tests also come last, so that all processes end at about the same time.
 ORDER = (
     *GROUPS["e2e"],  # makes the build and the stack that the other groups need
     *GROUPS["chaos"],
@@ -66,7 +66,7 @@ ORDER = (
     *GROUPS["dashboard"],
     *GROUPS["restart"],
     "tests/unit/",  # the tests of the client often wait
-    "tests/component/test_artifact.py",
+    "tests/component/test_artifact.py",  # needs the build, so it is not among test_a
     "tests/component/",
 )
 

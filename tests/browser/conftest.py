@@ -82,6 +82,7 @@ def editor(_editor: Dashboard) -> Iterator[Dashboard]:
     Its numbers and times have the format of the United States. Its zone is UTC.
     """
     _editor.errors.clear()
+    _editor.requests.clear()
     yield _editor
     _editor.page.unroute_all()
     _editor.open(RESTING)
