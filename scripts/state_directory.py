@@ -14,6 +14,7 @@ from typing import IO
 from local_settings import LocalStackError
 
 LEFT_OVER_SECONDS = 60  # how long a save or a build may go on after its local stack was killed
+SILENT_SECONDS = 1  # after a normal stop, the last processes end within this time
 LOG_LINES_SHOWN = 40
 
 
@@ -21,8 +22,8 @@ LOG_LINES_SHOWN = 40
 def only_user_of(directory: Path) -> Iterator[int]:
     """Hold the directory's lock until the with block ends.
 
-    Every process that writes to the directory inherits the lock from this process. So if this
-    process is killed, the next run waits until all these processes have ended.
+    Every process that writes to the directory inherits the lock from this process. So the next run
+    waits until all these processes have ended, also if this process is killed.
 
     Yields:
         The file descriptor of the lock.
@@ -31,20 +32,24 @@ def only_user_of(directory: Path) -> Iterator[int]:
         LocalStackError: another local stack holds the lock.
     """
     with (directory / "lock").open("a+") as lock:
-        deadline = time.monotonic() + LEFT_OVER_SECONDS
+        began = time.monotonic()
         told = False
         while not _locked(lock):
-            if _is_running(_holder(lock)) or time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if _is_running(_holder(lock)) or waited > LEFT_OVER_SECONDS:
                 message = f"another local stack is using {directory}: stop it first"
                 raise LocalStackError(message)
-            if not told:
+            if waited > SILENT_SECONDS and not told:
                 sys.stderr.write("Waiting for the last processes of a killed run to end.\n")
                 told = True
             time.sleep(0.1)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield lock.fileno()
+        try:
+            yield lock.fileno()
+        finally:
+            lock.truncate(0)  # this run has ended, but its last processes may still have the lock
 
 
 @contextlib.contextmanager

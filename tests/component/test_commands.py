@@ -24,6 +24,7 @@ import local_stack
 from deployment import Stack
 from emulator_process import free_port
 from local_settings import HOST, LOCAL
+from state_directory import only_user_of
 
 SCRIPTS = ROOT / "scripts"
 
@@ -323,6 +324,16 @@ def test_a_second_stack_in_the_same_directory_is_refused(
         port = free_port()
         assert local_stack.main(["run", f"--port={port}", f"--directory={directory}"])
     assert "another local stack is using" in capsys.readouterr().err
+
+
+def test_a_run_waits_for_the_last_processes_of_the_run_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_user_of(tmp_path) as lock:
+        process = subprocess.Popen(["sleep", "0.5"], pass_fds=[lock])  # noqa: S607
+    with process, only_user_of(tmp_path):
+        assert process.wait(0.1) == 0
+    assert capsys.readouterr().err == ""
 
 
 PAGE = {"url": "http://p/", "username": "somebody", "password": "a password"}
