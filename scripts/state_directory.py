@@ -14,7 +14,8 @@ from typing import IO
 from local_settings import LocalStackError
 
 LEFT_OVER_SECONDS = 60  # how long a save or a build may go on after its local stack was killed
-SILENT_SECONDS = 1  # after a normal stop, the last processes end within this time
+# A shorter wait is not reported. After a normal stop, the last processes end within this time.
+SILENT_SECONDS = 1
 LOG_LINES_SHOWN = 40
 
 

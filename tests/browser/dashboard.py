@@ -193,13 +193,16 @@ class Dashboard:
     @property
     def data(self) -> Locator:
         """The rows of the table of the chart, if the table is open."""
-        return self.trend.get_by_role("region", name="Data of the chart").locator("tbody tr")
+        return self._table.locator("tbody tr")
 
     def data_of(self, column: str) -> Locator:
         """The cells of a column of this table, such as "close"."""
-        table = self.trend.get_by_role("region", name="Data of the chart")
-        names = table.locator("thead th").all_inner_texts()
+        names = self._table.locator("thead th").all_inner_texts()
         return self.data.locator(f"> :nth-child({names.index(column) + 1})")
+
+    @property
+    def _table(self) -> Locator:
+        return self.trend.get_by_role("region", name="Data of the chart")
 
     def open_table(self) -> None:
         """Open the table of the chart."""

@@ -90,10 +90,7 @@ RUN = Counter[str]()  # how often each check has run
 
 @SCHEMA.hook  # type: ignore[untyped-decorator]  # mypy does not read schemathesis
 def after_validate(
-    _context: schemathesis.HookContext,
-    _case: Case,
-    _response: object,
-    results: list[CheckResult],
+    _context: schemathesis.HookContext, _case: Case, _response: object, results: list[CheckResult]
 ) -> None:
     """Count the checks that ran. schemathesis gives no result of a check that it left out."""
     RUN.update(result.name for result in results if result.name not in WITHOUT_EFFECT)
